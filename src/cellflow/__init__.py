@@ -1,0 +1,1 @@
+"""Infer how cells move through state space from snapshots of a population."""

@@ -1,0 +1,118 @@
+"""One phrasing for every argument error: what, got, expected, do this."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from cellflow._typing import ArrayLike, Rng, Tensor
+
+T = TypeVar("T")
+
+
+def message(name: str, got: object, expected: str, remedy: str = "") -> str:
+    """Phrase an argument error."""
+    text = f"`{name}`: got {got}, expected {expected}."
+    return f"{text} {remedy}" if remedy else text
+
+
+def choice(value: str, options: Mapping[str, T] | Iterable[str], name: str) -> str:
+    """Return `value` if it is one of `options`, else suggest the nearest one."""
+    known = sorted(options)
+    if value in known:
+        return value
+    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
+    hint = f"Did you mean {near[0]!r}?" if near else "Choose one of them."
+    raise ValueError(message(name, repr(value), f"one of {', '.join(map(repr, known))}", hint))
+
+
+def number(
+    value: float,
+    name: str,
+    *,
+    low: float = -np.inf,
+    high: float = np.inf,
+    open_low: bool = False,
+) -> float:
+    """Return `value` as a finite float inside ``[low, high]`` (``(low, high]`` if `open_low`)."""
+    bounds = f"a finite number in {'(' if open_low else '['}{low:g}, {high:g}]"
+    try:
+        out = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(message(name, repr(value), bounds)) from None
+    if not np.isfinite(out) or out < low or out > high or (open_low and out == low):
+        raise ValueError(message(name, repr(value), bounds))
+    return out
+
+
+def count(value: int, name: str, *, low: int = 1) -> int:
+    """Return `value` as an integer of at least `low`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(message(name, repr(value), f"an integer of at least {low}"))
+    if value < low:
+        raise ValueError(message(name, repr(value), f"an integer of at least {low}"))
+    return int(value)
+
+
+def as_cells(x: ArrayLike, name: str, *, dim: int | None = None, min_cells: int = 1) -> Tensor:
+    """Return `x` as a finite floating ``(n, d)`` tensor; the dtype and device of a tensor are kept.
+
+    Raises
+    ------
+    TypeError
+        If `x` cannot be read as numbers.
+    ValueError
+        If `x` is not two-dimensional, has too few cells, another dimension than `dim`, or holds
+        NaN or infinite values.
+    """
+    if hasattr(x, "toarray"):  # scipy.sparse: representations are small enough to be dense
+        x = x.toarray()
+    try:
+        cells = torch.as_tensor(np.asarray(x) if not isinstance(x, torch.Tensor) else x)
+    except (TypeError, ValueError) as error:
+        raise TypeError(message(name, type(x).__name__, "an (n, d) array of numbers")) from error
+    if cells.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        cells = cells.to(torch.get_default_dtype())
+    if cells.ndim != 2 or cells.shape[1] == 0:
+        shape = tuple(cells.shape)
+        raise ValueError(
+            message(name, f"shape {shape}", "shape (n, d): cells × dimensions", "Reshape it.")
+        )
+    if cells.shape[0] < min_cells:
+        raise ValueError(
+            message(name, f"{cells.shape[0]} cells", f"at least {min_cells}", "Merge time points.")
+        )
+    if dim is not None and cells.shape[1] != dim:
+        raise ValueError(
+            message(name, f"{cells.shape[1]} dimensions", f"{dim} as in the other snapshots")
+        )
+    bad = ~torch.isfinite(cells).all(dim=1)
+    if bool(bad.any()):
+        first = int(bad.nonzero()[0])
+        got = f"NaN or infinite values in {int(bad.sum())} cells (first: row {first})"
+        raise ValueError(message(name, got, "finite numbers", "Remove or impute these cells."))
+    return cells
+
+
+def as_generator(rng: Rng, name: str = "generator") -> torch.Generator:
+    """Return a CPU :class:`torch.Generator` from a seed, a generator, or fresh entropy (None).
+
+    A torch generator is used as is (and advanced); a numpy generator is advanced by one draw.
+    """
+    if isinstance(rng, torch.Generator):
+        return rng
+    if rng is None:
+        return torch.Generator().manual_seed(int(np.random.SeedSequence().generate_state(1)[0]))
+    if isinstance(rng, np.random.Generator):
+        return torch.Generator().manual_seed(int(rng.integers(2**63 - 1)))
+    return torch.Generator().manual_seed(count(rng, name, low=0))
+
+
+def spawn(generator: torch.Generator, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return an independent generator on `device`, seeded by one draw from `generator`."""
+    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
+    return torch.Generator(device=device).manual_seed(int(seed))

@@ -1,0 +1,104 @@
+"""Learned dynamics: velocity, and where there are, score, growth and noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from cellflow import _checks
+from cellflow._typing import Field, Rng, Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Dynamics:
+    r"""Stochastic dynamics of cells and of their mass.
+
+    .. math::
+        dX = \left(v + \tfrac12 \sigma^2 s\right) dt + \sigma\, dW, \qquad d \log m = g\, dt
+
+    With :math:`\sigma = 0` this is the ODE :math:`dX = v\,dt`, whose marginals the stochastic
+    equation shares when :math:`s = \nabla \log p_t` (Tong et al. 2023, [SF]2M, eq. 3-5).
+
+    Parameters
+    ----------
+    velocity
+        Probability-flow velocity :math:`v(t, x)`, data units per unit of time.
+    score
+        :math:`\nabla \log p_t(x)`, or None for deterministic dynamics.
+    growth
+        Growth rate :math:`g(t, x)` of shape ``(n,)`` per unit of time, or None.
+    sigma
+        Diffusion, in data units per square root of a unit of time.
+
+    Raises
+    ------
+    ValueError
+        If `sigma` is negative.
+    """
+
+    velocity: Field
+    score: Field | None = None
+    growth: Field | None = None
+    sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        _checks.number(self.sigma, "sigma", low=0.0)
+
+    def drift(self, t: Tensor, x: Tensor) -> Tensor:
+        """Drift of the forward SDE at ``t`` (scalar or ``(n,)``) and ``x`` ``(n, d)``."""
+        return self._tilted(t, x, +0.5)
+
+    def reverse_drift(self, t: Tensor, x: Tensor) -> Tensor:
+        """Drift, in forward time, whose SDE run backward shares the marginals."""
+        return self._tilted(t, x, -0.5)
+
+    def _tilted(self, t: Tensor, x: Tensor, factor: float) -> Tensor:
+        v = self.velocity(t, x)
+        if self.score is None or self.sigma == 0:
+            return v
+        return v + factor * self.sigma**2 * self.score(t, x)
+
+
+def divergence(
+    field: Field, t: Tensor, x: Tensor, *, probes: int | None = None, generator: Rng = 0
+) -> Tensor:
+    """Divergence of `field` at each cell.
+
+    Parameters
+    ----------
+    field
+        ``(t, x) -> (n, d)``, differentiable in ``x`` and acting on cells separately.
+    t
+        Time, scalar or ``(n,)``.
+    x
+        Cells, shape ``(n, d)``.
+    probes
+        None for the exact trace (``d`` backward passes); otherwise the number of Rademacher
+        probes of Hutchinson's unbiased estimator, for large ``d``.
+    generator
+        Seed or generator of the probes.
+
+    Returns
+    -------
+    Tensor of shape ``(n,)``, per unit of time.
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        value = field(t, x)
+        if not value.requires_grad:  # constant in x
+            return torch.zeros(x.shape[0], dtype=x.dtype, device=x.device)
+        if probes is None:
+            terms = []
+            for k in range(x.shape[1]):
+                (grad,) = torch.autograd.grad(value[:, k].sum(), x, retain_graph=True)
+                terms.append(grad[:, k])
+            return torch.stack(terms).sum(0).detach()
+        rng = _checks.as_generator(generator)
+        total = torch.zeros(x.shape[0], dtype=x.dtype, device=x.device)
+        for _ in range(_checks.count(probes, "probes")):
+            sign = torch.randint(2, x.shape, generator=rng, device=rng.device)
+            sign = (2 * sign - 1).to(x)
+            (grad,) = torch.autograd.grad((value * sign).sum(), x, retain_graph=True)
+            total += (grad * sign).sum(1)
+        return (total / probes).detach()

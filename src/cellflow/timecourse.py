@@ -1,0 +1,216 @@
+"""Snapshots of a population, and the time course that they form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from cellflow import _checks
+from cellflow._typing import ArrayLike, Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """Cells observed at one time.
+
+    Parameters
+    ----------
+    x
+        Cell states, shape ``(n, d)``.
+    time
+        Real time, in the user's unit (days unless said otherwise).
+    mass
+        Mass of each cell, shape ``(n,)``, positive; uniform with total one when omitted.
+    labels
+        Optional label of each cell (a condition, a cell type), length ``n``.
+
+    Raises
+    ------
+    ValueError
+        If `x` is not a finite ``(n, d)`` array, or `mass` or `labels` do not fit it.
+    """
+
+    x: Tensor
+    time: float
+    mass: Tensor | None = None
+    labels: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        x = _checks.as_cells(self.x, "x")
+        object.__setattr__(self, "x", x)
+        object.__setattr__(self, "time", _checks.number(self.time, "time"))
+        n = x.shape[0]
+        if self.mass is None:
+            mass = x.new_full((n,), 1.0 / n)
+        else:
+            mass = torch.as_tensor(self.mass, dtype=x.dtype, device=x.device)
+            if mass.shape != (n,):
+                raise ValueError(_checks.message("mass", f"shape {tuple(mass.shape)}", f"({n},)"))
+            if not bool(torch.isfinite(mass).all() and (mass > 0).all()):
+                got = f"values from {mass.min():g} to {mass.max():g}"
+                raise ValueError(
+                    _checks.message("mass", got, "positive finite", "Drop cells without mass.")
+                )
+        object.__setattr__(self, "mass", mass)
+        if self.labels is not None and len(self.labels) != n:
+            raise ValueError(_checks.message("labels", f"{len(self.labels)} labels", f"{n}"))
+
+    def __len__(self) -> int:
+        return self.x.shape[0]
+
+    @property
+    def weights(self) -> Tensor:
+        """Masses scaled to sum to one, shape ``(n,)``, in float64."""
+        mass = self.mass.double()
+        return mass / mass.sum()
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all cells carry the same mass."""
+        return bool((self.mass == self.mass[0]).all())
+
+    def subset(self, index: Tensor) -> Snapshot:
+        """Return the cells at `index` (a long tensor), keeping their masses and labels."""
+        labels = None if self.labels is None else [self.labels[int(i)] for i in index]
+        return Snapshot(self.x[index], self.time, self.mass[index], labels)
+
+
+@dataclass(frozen=True, eq=False)
+class TimeCourse:
+    """Snapshots at strictly increasing, possibly unequally spaced, times.
+
+    Build it with :meth:`from_arrays`.
+
+    Parameters
+    ----------
+    snapshots
+        At least two snapshots of equal dimension, in order of time.
+    unit
+        Name of the time unit, for labels only.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two snapshots, times do not increase, or dimensions differ.
+    """
+
+    snapshots: tuple[Snapshot, ...]
+    unit: str = "day"
+
+    def __post_init__(self) -> None:
+        snapshots = tuple(self.snapshots)
+        object.__setattr__(self, "snapshots", snapshots)
+        if len(snapshots) < 2:
+            raise ValueError(
+                _checks.message(
+                    "snapshots",
+                    f"{len(snapshots)} time point(s)",
+                    "at least two",
+                    "A course needs a start and an end.",
+                )
+            )
+        for before, after in zip(snapshots[:-1], snapshots[1:], strict=True):
+            if after.time <= before.time:
+                raise ValueError(
+                    _checks.message(
+                        "times",
+                        f"{after.time:g} after {before.time:g}",
+                        "strictly increasing times",
+                        "Sort the snapshots by time and merge those of equal time.",
+                    )
+                )
+            _checks.as_cells(after.x, f"snapshot at time {after.time:g}", dim=before.x.shape[1])
+
+    @classmethod
+    def from_arrays(
+        cls,
+        xs: Sequence[ArrayLike],
+        times: Sequence[float] | None = None,
+        *,
+        masses: Sequence[ArrayLike] | None = None,
+        unit: str = "day",
+    ) -> TimeCourse:
+        """Build a course from one array of cells per time point.
+
+        Parameters
+        ----------
+        xs
+            One ``(n_k, d)`` array or tensor per time point.
+        times
+            Time of each; ``0, 1, 2, …`` when omitted.
+        masses
+            Mass of each cell, one ``(n_k,)`` array per time point; uniform when omitted.
+        unit
+            Name of the time unit.
+
+        Returns
+        -------
+        The time course.
+
+        Raises
+        ------
+        ValueError
+            If lengths differ, times do not strictly increase, or cells are not finite.
+        """
+        xs = list(xs)
+        times = list(range(len(xs))) if times is None else list(times)
+        if len(times) != len(xs):
+            raise ValueError(_checks.message("times", f"{len(times)} times", f"{len(xs)}"))
+        if masses is not None and len(masses) != len(xs):
+            raise ValueError(_checks.message("masses", f"{len(masses)} arrays", f"{len(xs)}"))
+        snapshots = []
+        for k, (x, time) in enumerate(zip(xs, times, strict=True)):
+            cells = _checks.as_cells(x, f"xs[{k}]")
+            snapshots.append(Snapshot(cells, time, None if masses is None else masses[k]))
+        return cls(tuple(snapshots), unit)
+
+    def __len__(self) -> int:
+        return len(self.snapshots)
+
+    @property
+    def dim(self) -> int:
+        """Dimension d of the state space."""
+        return self.snapshots[0].x.shape[1]
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """Time of each snapshot."""
+        return tuple(s.time for s in self.snapshots)
+
+    @property
+    def steps(self) -> tuple[tuple[Snapshot, Snapshot], ...]:
+        """Consecutive pairs of snapshots."""
+        return tuple(zip(self.snapshots[:-1], self.snapshots[1:], strict=True))
+
+    @property
+    def x(self) -> Tensor:
+        """All cells, stacked in order of time, shape ``(sum n_k, d)``."""
+        return torch.cat([s.x for s in self.snapshots])
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> TimeCourse:
+        """Return the course on another device or in another floating type."""
+        return self.map(lambda x: x.to(device=device, dtype=dtype))
+
+    def map(self, transform) -> TimeCourse:
+        """Return the course with `transform`, a function of ``(n, d)`` cells, applied."""
+        out = []
+        for s in self.snapshots:
+            x = transform(s.x)
+            out.append(replace(s, x=x, mass=s.mass.to(device=x.device, dtype=x.dtype)))
+        return TimeCourse(tuple(out), self.unit)
+
+    def without(self, index: int) -> TimeCourse:
+        """Return the course with the snapshot at position `index` left out."""
+        kept = tuple(s for k, s in enumerate(self.snapshots) if k != index % len(self))
+        return TimeCourse(kept, self.unit)
+
+    def retimed(self, times: Sequence[float]) -> TimeCourse:
+        """Return the course with other times, for example ``range(len(course))``."""
+        if len(times) != len(self):
+            raise ValueError(_checks.message("times", f"{len(times)} times", f"{len(self)}"))
+        pairs = zip(self.snapshots, times, strict=True)
+        return TimeCourse(tuple(replace(s, time=t) for s, t in pairs), self.unit)
