@@ -1,0 +1,143 @@
+"""The default network: a multilayer perceptron on time and state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from cellflow import _checks
+from cellflow._typing import Tensor
+from cellflow.timecourse import TimeCourse
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "selu": nn.SELU,
+    "silu": nn.SiLU,
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+    "softplus": nn.Softplus,
+}
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """Shape of a :class:`MLP`; the default is the network of the OT-CFM paper (3 × 64, SELU).
+
+    Parameters
+    ----------
+    width
+        Units of each hidden layer.
+    depth
+        Number of hidden layers.
+    activation
+        One of ``"selu"``, ``"silu"``, ``"relu"``, ``"gelu"``, ``"tanh"``, ``"softplus"``.
+    time_features
+        0 feeds time itself; ``k > 0`` feeds ``k`` sine and ``k`` cosine features beside it.
+
+    Raises
+    ------
+    ValueError
+        If a size is not positive or the activation is unknown.
+    """
+
+    width: int = 64
+    depth: int = 3
+    activation: str = "selu"
+    time_features: int = 0
+
+    def __post_init__(self) -> None:
+        _checks.count(self.width, "width")
+        _checks.count(self.depth, "depth")
+        _checks.choice(self.activation, ACTIVATIONS, "activation")
+        _checks.count(self.time_features, "time_features", low=0)
+
+
+@dataclass(frozen=True)
+class Units:
+    """Affine units in which a network sees its inputs and answers.
+
+    A network sees ``(x - centre) / scale`` and ``(t - origin) / span``, and its output is
+    multiplied by ``scale / span``, so that raw principal components, hours or days train alike.
+    One `scale` for all dimensions keeps the geometry of the data.
+
+    Parameters
+    ----------
+    centre
+        Mean of the cells, length d.
+    scale
+        Root mean square deviation per dimension, in data units.
+    origin
+        First time of the course.
+    span
+        Mean time between snapshots.
+    """
+
+    centre: tuple[float, ...]
+    scale: float = 1.0
+    origin: float = 0.0
+    span: float = 1.0
+
+    @classmethod
+    def of(cls, course: TimeCourse) -> Units:
+        """Units of a time course."""
+        x = course.x.double()
+        centre = x.mean(0)
+        scale = float((x - centre).square().mean().sqrt())
+        span = (course.times[-1] - course.times[0]) / (len(course) - 1)
+        return cls(tuple(centre.tolist()), scale or 1.0, course.times[0], span)
+
+
+class MLP(nn.Module):
+    """A vector field ``(t, x) -> (n, d)``.
+
+    Parameters
+    ----------
+    units
+        Units of inputs and outputs; their length sets the dimension d.
+    config
+        Width, depth, activation and time features.
+    generator
+        Seed or generator of the initial weights (the default initialisation of torch's linear
+        layers: uniform within ``1/sqrt(fan_in)``).
+    """
+
+    def __init__(self, units: Units, config: MLPConfig | None = None, *, generator=0) -> None:
+        super().__init__()
+        self.units, self.config = units, config or MLPConfig()
+        dim = len(units.centre)
+        sizes = [dim + 1 + 2 * self.config.time_features]
+        sizes += [self.config.width] * self.config.depth
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+            layers += [_linear(fan_in, fan_out), ACTIVATIONS[self.config.activation]()]
+        self.layers = nn.Sequential(*layers, _linear(sizes[-1], dim))
+        self.register_buffer("centre", torch.tensor(units.centre))
+        self._initialise(_checks.as_generator(generator))
+
+    @torch.no_grad()
+    def _initialise(self, generator: torch.Generator) -> None:
+        for layer in self.layers:
+            if isinstance(layer, nn.Linear):
+                bound = 1 / math.sqrt(layer.in_features)
+                for parameter in (layer.weight, layer.bias):
+                    parameter.uniform_(-bound, bound, generator=generator)
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        """Evaluate at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
+        u = self.units
+        time = ((t - u.origin) / u.span).to(x.dtype).expand(x.shape[0])[:, None]
+        inputs = [(x - self.centre) / u.scale, time]
+        if self.config.time_features:
+            rates = torch.arange(1, self.config.time_features + 1, dtype=x.dtype, device=x.device)
+            phase = time * rates * (math.pi / 2)
+            inputs += [phase.sin(), phase.cos()]
+        return self.layers(torch.cat(inputs, 1)) * (u.scale / u.span)
+
+
+def _linear(fan_in: int, fan_out: int) -> nn.Linear:
+    # Built without torch's own initialisation, which would draw from the global generator.
+    return nn.utils.skip_init(nn.Linear, fan_in, fan_out)

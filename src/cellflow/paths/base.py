@@ -1,0 +1,107 @@
+"""What a path is: where a pair of cells is met on its way, and how fast it moves there."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+
+from cellflow._typing import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Paired cells of one or several intervals.
+
+    Parameters
+    ----------
+    x0, x1
+        Paired cells, shape ``(n, d)`` each.
+    t0, t1
+        Real times of their snapshots, shape ``(n, 1)`` each.
+    """
+
+    x0: Tensor
+    x1: Tensor
+    t0: Tensor
+    t1: Tensor
+
+    @property
+    def span(self) -> Tensor:
+        """Time between the two snapshots, shape ``(n, 1)``."""
+        return self.t1 - self.t0
+
+
+@dataclass(frozen=True, eq=False)
+class PathPoint:
+    """A point on a path, in real time.
+
+    Parameters
+    ----------
+    t
+        Time, shape ``(n,)``.
+    x
+        State, shape ``(n, d)``.
+    velocity
+        Conditional velocity, data units per unit of time, shape ``(n, d)``.
+    noise
+        Standard normal deviate that led to `x`, shape ``(n, d)``; the conditional score is
+        ``-noise / std``.
+    std
+        Standard deviation of the path there, shape ``(n, 1)``.
+    """
+
+    t: Tensor
+    x: Tensor
+    velocity: Tensor
+    noise: Tensor
+    std: Tensor
+
+
+class Path(ABC):
+    r"""A Gaussian path :math:`x_s = \mu_s(x_0, x_1) + \sigma_s z` between paired cells.
+
+    A member gives :meth:`mean` and :meth:`std`; their rates come from forward-mode automatic
+    differentiation unless it gives them too. `s` in (0, 1) is the fraction of the interval that
+    has passed; real time exists outside.
+    """
+
+    #: Draws of ``s`` keep this distance from both ends.
+    margin: float = 0.0
+
+    @abstractmethod
+    def mean(self, pairs: Pairs, s: Tensor) -> Tensor:
+        """Mean at fraction `s` ``(n, 1)``, shape ``(n, d)``."""
+
+    @abstractmethod
+    def std(self, pairs: Pairs, s: Tensor) -> Tensor:
+        """Standard deviation at fraction `s` ``(n, 1)``, shape ``(n, 1)``."""
+
+    def mean_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
+        """Derivative of the mean in `s`, shape ``(n, d)``."""
+        return torch.func.jvp(lambda u: self.mean(pairs, u), (s,), (torch.ones_like(s),))[1]
+
+    def std_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
+        """Derivative of the standard deviation in `s`, shape ``(n, 1)``."""
+        return torch.func.jvp(lambda u: self.std(pairs, u), (s,), (torch.ones_like(s),))[1]
+
+    def at(self, pairs: Pairs, s: Tensor, noise: Tensor) -> PathPoint:
+        """Return the point at fraction `s` ``(n, 1)`` reached with `noise` ``(n, d)``.
+
+        The velocity is that of the flow which carries this Gaussian path (Tong et al. 2024,
+        OT-CFM, eq. 7): :math:`\\dot\\mu_s + \\dot\\sigma_s z`, per unit of real time.
+        """
+        std, span = self.std(pairs, s), pairs.span
+        velocity = (self.mean_rate(pairs, s) + self.std_rate(pairs, s) * noise) / span
+        x = self.mean(pairs, s) + std * noise
+        return PathPoint((pairs.t0 + s * span)[:, 0], x, velocity, noise, std)
+
+    def draw(self, pairs: Pairs, generator: torch.Generator) -> PathPoint:
+        """Return points at uniform random fractions, with fresh noise."""
+        x0 = pairs.x0
+        like = {"dtype": x0.dtype, "device": x0.device, "generator": generator}
+        s = torch.rand(x0.shape[0], 1, **like)
+        if self.margin:
+            s = self.margin + (1 - 2 * self.margin) * s
+        return self.at(pairs, s, torch.randn(x0.shape, **like))
