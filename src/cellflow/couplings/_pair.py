@@ -1,0 +1,50 @@
+"""What the couplings ask of two snapshots, and what they share about pairs."""
+
+from __future__ import annotations
+
+import torch
+
+from cellflow import _checks
+from cellflow._typing import Tensor
+from cellflow.timecourse import Snapshot
+
+
+def centred(source: Snapshot, target: Snapshot) -> tuple[Tensor, Tensor]:
+    """Return the cells of both in float64 about their common centre, after checking the pair.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not a snapshot.
+    ValueError
+        If dimensions or devices differ.
+    """
+    for name, value in (("source", source), ("target", target)):
+        if not isinstance(value, Snapshot):
+            got = type(value).__name__
+            raise TypeError(_checks.message(name, got, "a Snapshot", "Use Snapshot(x, time)."))
+    if source.x.shape[1] != target.x.shape[1]:
+        got = f"{target.x.shape[1]} dimensions"
+        raise ValueError(
+            _checks.message("target", got, f"{source.x.shape[1]} as in the source snapshot")
+        )
+    if source.x.device != target.x.device:
+        got = f"device {target.x.device}"
+        raise ValueError(
+            _checks.message("target", got, f"{source.x.device} as the source", "Move it with .to.")
+        )
+    x, y = source.x.detach().double(), target.x.detach().double()
+    centre = (x.mean(0) + y.mean(0)) / 2
+    return x - centre, y - centre
+
+
+def pair_cost(x: Tensor, y: Tensor, *, rows: Tensor, cols: Tensor, mass: Tensor) -> float:
+    """Transport cost ``Σ mass · ½|x[rows] − y[cols]|²`` of listed pairs."""
+    gap = x[rows] - y[cols]
+    return 0.5 * float(torch.dot(mass, torch.einsum("pd,pd->p", gap, gap)))
+
+
+def l1_error(attained: tuple[Tensor, Tensor], asked: tuple[Tensor, Tensor]) -> float:
+    """Return the larger of the two L1 distances between marginals."""
+    gaps = [(p - q).abs().sum() for p, q in zip(attained, asked, strict=True)]
+    return float(torch.stack(gaps).max())
