@@ -1,0 +1,240 @@
+"""Published files that a user has on disk: verified by checksum, read into AnnData.
+
+Nothing is downloaded. A file is known by its SHA-256 alone, so its name on disk does not matter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cellflow import _checks
+from cellflow.datasets.bundled import EMBRYOID_WINDOWS
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_MENDELEY = "Mendeley Data, data set hhny5ff7yj (doi:10.17632/hhny5ff7yj)"
+_SIBLING = "github.com/ngushchin/LightSB at 70aa4ee, data/full_cite_pcas_100_day_*.npy, as one .npz"
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """One known file of a data set.
+
+    Parameters
+    ----------
+    dataset
+        Name of the data set in the OT-CFM paper: ``"cite"``, ``"eb"`` or ``"multi"``.
+    file_name
+        Name under which the file was published.
+    sha256
+        Checksum of its content, in lower-case hexadecimal.
+    source
+        Where to get it.
+    note
+        What a reader of results must know about it.
+    keys
+        Names of the cells' representation and of their time: arrays of an ``.npz``, or ``obsm``
+        and ``obs`` keys of an ``.h5ad``.
+    windows
+        Sampling windows in days, if the file stores 0, 1, 2, … instead of days.
+    """
+
+    dataset: str
+    file_name: str
+    sha256: str
+    source: str
+    note: str
+    keys: tuple[str, str] = ("X_pca", "day")
+    windows: tuple[tuple[int, int], ...] | None = None
+
+
+KNOWN_FILES = (
+    PublishedFile(
+        "cite",
+        "op_cite_inputs_0.h5ad",
+        "fa1d117df3d6c23e0b80a997a259bcac3a79ad27d581e1a6654e107c39885e4c",
+        _MENDELEY,
+        "The OT-CFM paper's own CITE-seq file.",
+    ),
+    PublishedFile(
+        "cite",
+        "cite13176_pca100.npz",
+        "4e55d95ac09e407d4faeea7eb385533471b5e4e50a9fd2eba8438ea794690f9d",
+        _SIBLING,
+        "29,394 cells of a sibling donor of the paper's 31,240: a twin of its file, not the "
+        "same cells.",
+        ("X", "t"),
+    ),
+    PublishedFile(
+        "eb",
+        "eb_velocity_v5.npz",
+        "17623d16dd4fe7b679aad80916d130cb2863a4cd4ee742f139a3c2eed91ba230",
+        "github.com/KrishnaswamyLab/TrajectoryNet, data/eb_velocity_v5.npz",
+        "The OT-CFM paper's own embryoid-body file.",
+        ("pcs", "sample_labels"),
+        EMBRYOID_WINDOWS,
+    ),
+    PublishedFile(
+        "eb",
+        "eb_sub2750_pca100.npz",
+        "9cbaeb77bc9da28802b41c0a6b78ec783ad5112ea0c95547c8a83901a873a7ec",
+        "bundled: cellflow/datasets/embryoid.npz",
+        "2,750 of the paper's 16,819 cells: too few for its published distances to compare with.",
+        ("X", "t"),
+        EMBRYOID_WINDOWS,
+    ),
+    PublishedFile(
+        "multi",
+        "op_train_multi_targets_0.h5ad",
+        "a16c28ef861503111bb2f4c6ab6b1d5ed3df07d49eb0baa7378515fc098af4d2",
+        _MENDELEY,
+        "The OT-CFM paper's own Multiome file.",
+    ),
+)
+
+
+def load_paper_dataset(name: str, path: str | Path) -> tuple[AnnData, str]:
+    """Load one of the OT-CFM paper's data sets from a file that you have, after verifying it.
+
+    Parameters
+    ----------
+    name
+        ``"cite"``, ``"eb"`` or ``"multi"``, as in the single-cell table of Tong et al. (2024),
+        Improving and generalizing flow-based generative models, TMLR.
+    path
+        The paper's file, or a smaller public relative of it, under any file name. Only the time
+        and the principal components are read, so a file with all genes needs little memory.
+
+    Returns
+    -------
+    adata
+        Cells with ``obs["day"]`` (float, days) and ``obsm["X_pca"]`` (n, d), without expression.
+    note
+        What a reader of results must know about this file.
+
+    Raises
+    ------
+    ValueError
+        If `name` is unknown, or the file's checksum is not one of the data set's.
+    FileNotFoundError
+        If there is no file at `path`; says where to get it.
+    """
+    _checks.choice(name, {file.dataset for file in KNOWN_FILES}, "dataset")
+    candidates = [file for file in KNOWN_FILES if file.dataset == name]
+    wanted = "; or ".join(f"{f.file_name} (sha256 {f.sha256}) from {f.source}" for f in candidates)
+    got = _sha256(path, wanted)
+    file = next((file for file in candidates if file.sha256 == got), None)
+    if file is None:
+        other = next((file for file in KNOWN_FILES if file.sha256 == got), None)
+        remedy = f"This file belongs to data set {other.dataset!r}." if other else "Get it again."
+        raise ValueError(_checks.message("path", f"{path} with sha256 {got}", wanted, remedy))
+    if file.file_name.endswith(".npz"):
+        days = None if file.windows is None else [sum(window) / 2 for window in file.windows]
+        x, time = _read_npz(path, file.keys)
+        adata = _as_anndata(x, time if days is None else np.asarray(days)[time.astype(int)])
+    else:
+        adata = _as_anndata(*_read_h5ad(path, file.keys))
+    adata.uns["sources"] = {"files": f"{file.file_name}, {file.source}", "note": file.note}
+    return adata, file.note
+
+
+def from_npz(
+    path: str | Path,
+    *,
+    x_key: str = "X",
+    time_key: str = "t",
+    sha256: str | None = None,
+) -> AnnData:
+    """Read cells and their times from an ``.npz`` file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    x_key
+        Name of the array of cells, shape (n, d).
+    time_key
+        Name of the array of times, shape (n,), numeric.
+    sha256
+        Checksum that the file must have; not verified when omitted.
+
+    Returns
+    -------
+    AnnData with ``obs["day"]`` (float) and ``obsm["X_pca"]`` (n, d), without expression.
+
+    Raises
+    ------
+    ValueError
+        If the checksum differs, or the arrays do not fit each other.
+    KeyError
+        If an array is missing.
+    FileNotFoundError
+        If there is no such file.
+    """
+    got = _sha256(path, "an .npz file")
+    if sha256 is not None and got != sha256.lower():
+        raise ValueError(
+            _checks.message(
+                "path", f"{path} with sha256 {got}", f"sha256 {sha256}", "Get it again."
+            )
+        )
+    return _as_anndata(*_read_npz(path, (x_key, time_key)))
+
+
+def _sha256(path: str | Path, wanted: str) -> str:
+    """Return the SHA-256 of a file, read piecewise; `wanted` says what was expected there."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(_checks.message("path", f"no file at {path}", wanted))
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _read_npz(path: str | Path, keys: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return cells and times stored in an ``.npz`` without unpickling anything."""
+    try:
+        stored = np.load(path, allow_pickle=False)
+    except (ValueError, OSError) as error:
+        raise ValueError(_checks.message("path", path, "a readable .npz file")) from error
+    if not isinstance(stored, np.lib.npyio.NpzFile):
+        raise ValueError(_checks.message("path", f"a single array in {path}", "an .npz file"))
+    with stored:
+        for key in keys:
+            if key not in stored:
+                have = ", ".join(map(repr, stored.files))
+                raise KeyError(_checks.message("path", f"arrays {have}", f"an array {key!r}"))
+        return stored[keys[0]], stored[keys[1]]
+
+
+def _read_h5ad(path: str | Path, keys: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return a representation and a time column of an ``.h5ad``, leaving its expression unread."""
+    import h5py
+    from anndata.io import read_elem
+
+    rep, time_key = keys
+    with h5py.File(path, "r") as stored:
+        if f"obsm/{rep}" not in stored or "obs" not in stored:
+            raise KeyError(_checks.message("path", f"{path}", f"obsm[{rep!r}] and obs"))
+        obs = read_elem(stored["obs"])
+        x = stored[f"obsm/{rep}"][:]
+    if time_key not in obs:
+        raise KeyError(_checks.message("path", f"obs columns {list(obs)}", f"obs[{time_key!r}]"))
+    return x, np.asarray(obs[time_key])
+
+
+def _as_anndata(x: np.ndarray, day: np.ndarray) -> AnnData:
+    """Wrap cells (n, d) and their days (n,) in an AnnData without expression."""
+    import pandas as pd
+    from anndata import AnnData
+
+    if x.ndim != 2 or day.shape != x.shape[:1]:
+        got = f"cells of shape {x.shape} and times of shape {day.shape}"
+        raise ValueError(_checks.message("path", got, "(n, d) cells and (n,) times"))
+    names = [f"cell-{row}" for row in range(len(day))]
+    obs = pd.DataFrame({"day": day.astype(float)}, index=names)
+    return AnnData(obs=obs, obsm={"X_pca": x})
