@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 
@@ -34,7 +35,7 @@ class Snapshot:
 
     x: Tensor
     time: float
-    mass: Tensor | None = None
+    mass: Tensor = None  # always a tensor once constructed
     labels: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
@@ -111,7 +112,7 @@ class TimeCourse:
                     "A course needs a start and an end.",
                 )
             )
-        for before, after in zip(snapshots[:-1], snapshots[1:], strict=True):
+        for before, after in pairwise(snapshots):
             if after.time <= before.time:
                 raise ValueError(
                     _checks.message(
@@ -182,7 +183,7 @@ class TimeCourse:
     @property
     def steps(self) -> tuple[tuple[Snapshot, Snapshot], ...]:
         """Consecutive pairs of snapshots."""
-        return tuple(zip(self.snapshots[:-1], self.snapshots[1:], strict=True))
+        return tuple(pairwise(self.snapshots))
 
     @property
     def x(self) -> Tensor:
