@@ -1,0 +1,81 @@
+"""Adaptive integration: torchdyn chooses the steps, behind guards."""
+
+from __future__ import annotations
+
+import torch
+
+from cellflow._typing import Tensor
+from cellflow.simulate.dense import hermite, rows_by_step
+from cellflow.simulate.field import IntegrationError, RescaledField
+
+
+def integrate_adaptive(
+    field: RescaledField,
+    x: Tensor,
+    *,
+    u: Tensor,
+    solver: str,
+    rtol: float,
+    atol: float,
+    out: Tensor,
+) -> None:
+    """Integrate through [0, 1] in steps chosen by the error, and write the states at `u`.
+
+    torchdyn is asked for its accepted steps only, and the output is our own: its interpolator
+    does not serve ``tsit5``, and its loop over requested times may drop rows.
+
+    Parameters
+    ----------
+    field
+        Right-hand side on the unit interval, with a bound on evaluations and checked values:
+        torchdyn's loop never ends on a NaN or on a stiff field.
+    x
+        State at ``u = 0``, ``(n, d)``.
+    u
+        Output positions from 0 to 1, increasing, ``(T,)`` in float64.
+    solver
+        ``"dopri5"`` or ``"tsit5"``.
+    rtol, atol
+        Tolerances on the root mean square error of a step.
+    out
+        Receives the states, ``(T, n, d)``.
+
+    Raises
+    ------
+    IntegrationError
+        If a value is not finite, or too many evaluations are needed.
+    """
+    # Lazily, and never torchdyn.core, which imports Lightning.
+    from torchdyn.numerics import odeint
+
+    def rhs(time: Tensor, state: Tensor, args: object = None) -> Tensor:
+        return field(float(time), state)
+
+    # In the dtype of the state, or torchdyn's arithmetic would promote the state.
+    unit = torch.tensor([0.0, 1.0], dtype=x.dtype, device=x.device)
+    where, states = odeint(rhs, x, unit, solver=solver, rtol=rtol, atol=atol, return_all_eval=True)
+    nodes = where.to(device="cpu", dtype=torch.float64)
+    if len(nodes) != len(states) or float(nodes[-1]) != 1.0:
+        raise IntegrationError(f"Integration stopped at time {field.time(float(nodes[-1])):g}.")
+    ends = rows_by_step(u, nodes)
+    out[0] = x
+    row = 1
+    known: dict[int, Tensor] = {}
+    for i, stop in enumerate(ends):
+        here, there = float(nodes[i]), float(nodes[i + 1])
+        on_node = stop > row and float(u[stop - 1]) == there
+        between = stop - on_node
+        if between > row:
+            h = there - here
+            known = {
+                j: known[j] if j in known else field(float(nodes[j]), states[j]) for j in (i, i + 1)
+            }
+            hermite(
+                (u[row:between] - here) / h,
+                ends=(states[i], states[i + 1]),
+                slopes=(h * known[i], h * known[i + 1]),
+                out=out[row:between],
+            )
+        if on_node:
+            out[stop - 1] = states[i + 1]
+        row = stop

@@ -1,0 +1,13 @@
+"""The explicit Euler step, order 1."""
+
+from __future__ import annotations
+
+from cellflow._typing import Tensor
+from cellflow.simulate.field import RescaledField
+
+ORDER = 1
+
+
+def euler(field: RescaledField, x: Tensor, slope: Tensor, *, u: float, h: float) -> Tensor:
+    """Advance `x` ``(n, d)`` from ``u`` to ``u + h``; `slope` is the field at ``(u, x)``."""
+    return x + h * slope

@@ -1,0 +1,113 @@
+"""The right-hand side that every solver sees: rescaled to the unit interval, counted, guarded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from cellflow import _checks
+from cellflow._typing import Tensor
+from cellflow.dynamics import Dynamics
+
+
+class IntegrationError(RuntimeError):
+    """The integration could not go on: blow-up, non-finite values, or too many evaluations."""
+
+
+class RescaledField:
+    r"""``dx/du`` for :math:`t = t_0 + u \cdot \text{span}`, :math:`u \in [0, 1]`.
+
+    Solvers work on the unit interval, so that their step arithmetic is as exact at day 1,000 as
+    at day 0, and backward time is nothing but a negative span. Where the dynamics have growth,
+    the log mass is one more column of the state.
+
+    Parameters
+    ----------
+    dynamics
+        Its velocity and growth are evaluated.
+    start, span
+        First time and signed length, in the user's unit.
+    max_evaluations
+        Calls allowed, or None for no bound.
+    check
+        Whether to examine every value (adaptive solvers never return from a NaN).
+    on_advance
+        Called with the advance of ``u`` whenever a later time than before is reached.
+    """
+
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        start: float,
+        span: float,
+        *,
+        max_evaluations: int | None = None,
+        check: bool = False,
+        on_advance: Callable[[float], object] | None = None,
+    ) -> None:
+        self.dynamics, self.start, self.span = dynamics, start, span
+        self.max_evaluations, self.check, self.on_advance = max_evaluations, check, on_advance
+        self.n_evaluations = 0
+        self.reached = 0.0
+
+    def time(self, u: float) -> float:
+        """Return the user's time at `u`."""
+        return self.start + u * self.span
+
+    def __call__(self, u: float, state: Tensor) -> Tensor:
+        """Evaluate at the float `u` and the state ``(n, d)``, or ``(n, d + 1)`` with log mass."""
+        # A solver probing for its first step may look beyond the end; the field is not asked to.
+        u = min(max(u, 0.0), 1.0)
+        if self.max_evaluations is not None and self.n_evaluations >= self.max_evaluations:
+            raise IntegrationError(
+                f"Integration stopped at time {self.time(self.reached):g}: "
+                f"{self.n_evaluations} evaluations of the field were not enough. "
+                "Loosen `rtol` and `atol`, raise `max_evaluations`, or take solver='rk4'; a stiff "
+                "or diverging field needs all the more."
+            )
+        self.n_evaluations += 1
+        if u > self.reached:
+            if self.on_advance is not None:
+                self.on_advance(u - self.reached)
+            self.reached = u
+        t = state.new_full((), self.time(u))  # the sum is done in float64, then rounded once
+        if self.dynamics.growth is None:
+            value = self._expect(self.dynamics.velocity(t, state), state, "velocity")
+        else:
+            x = state[:, :-1]
+            velocity = self._expect(self.dynamics.velocity(t, x), x, "velocity")
+            growth = self._expect(self.dynamics.growth(t, x), x[:, 0], "growth")
+            value = torch.cat([velocity, growth[:, None]], dim=1)
+        value = self.span * value
+        if self.check:
+            self.require_finite(value, u)
+        return value
+
+    def require_finite(self, value: Tensor, u: float) -> None:
+        """Raise :class:`IntegrationError` if `value` ``(n, ...)`` at `u` is not finite."""
+        finite = torch.isfinite(value)
+        if bool(finite.all()):
+            return
+        cells = int((~finite).reshape(len(value), -1).any(1).sum())
+        raise IntegrationError(
+            f"Integration stopped at time {self.time(u):g}: NaN or infinite values in {cells} of "
+            f"{len(value)} cells. The field returns them, or the solution blows up: check the "
+            "field at this time, shorten the span, or take smaller steps (`max_step`)."
+        )
+
+    @staticmethod
+    def _expect(value: Tensor, like: Tensor, name: str) -> Tensor:
+        if value.shape != like.shape:
+            got, expected = f"shape {tuple(value.shape)}", f"shape {tuple(like.shape)}"
+            raise ValueError(_checks.message(f"dynamics.{name}", got, expected))
+        if value.dtype != like.dtype:
+            raise ValueError(
+                _checks.message(
+                    f"dynamics.{name}",
+                    f"values of {value.dtype}",
+                    f"{like.dtype} as in `x0`",
+                    "Convert the network or `x0` so that they agree.",
+                )
+            )
+        return value

@@ -1,0 +1,77 @@
+"""What a simulation returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cellflow import _checks
+from cellflow._typing import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """States of cells at a number of times.
+
+    Parameters
+    ----------
+    times
+        In the user's unit and the order asked for, ``(T,)``, float64.
+    x
+        States, ``(T, n, d)``.
+    log_mass
+        Logarithm of each cell's mass relative to the first time, ``(T, n)``; None without growth.
+    n_evaluations
+        Calls of the velocity field, over all chunks of cells.
+    solver
+        Name of the solver.
+    """
+
+    times: Tensor
+    x: Tensor
+    log_mass: Tensor | None = None
+    n_evaluations: int = 0
+    solver: str = ""
+
+    @property
+    def final(self) -> Tensor:
+        """States at the last time, ``(n, d)``."""
+        return self.x[-1]
+
+    @property
+    def mass(self) -> Tensor | None:
+        """Mass relative to the first time, ``(T, n)``; None without growth."""
+        return None if self.log_mass is None else self.log_mass.exp()
+
+    @property
+    def path_length(self) -> Tensor:
+        """Length of the polygon through each cell's states, ``(n,)``, data units."""
+        return (self.x[1:] - self.x[:-1]).norm(dim=-1).sum(0)
+
+    def index(self, time: float) -> int:
+        """Return the row of `time`.
+
+        Raises
+        ------
+        ValueError
+            If the simulation was not asked for this time.
+        """
+        time = _checks.number(time, "time")
+        distance = (self.times - time).abs()
+        row = int(distance.argmin())
+        # Times that users computed differently (0.1 + 0.2) are the same time.
+        if float(distance[row]) > 1e-9 * float((self.times[-1] - self.times[0]).abs()):
+            expected = f"one of the simulated times, the nearest being {float(self.times[row]):g}"
+            raise ValueError(
+                _checks.message("time", f"{time:g}", expected, "Pass it to `simulate` as well.")
+            )
+        return row
+
+    def at(self, time: float) -> Tensor:
+        """Return the states at one of the simulated times, ``(n, d)``.
+
+        Raises
+        ------
+        ValueError
+            If the simulation was not asked for this time.
+        """
+        return self.x[self.index(time)]
