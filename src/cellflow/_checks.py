@@ -9,7 +9,12 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from cellflow import _guard
 from cellflow._typing import ArrayLike, Rng, Tensor
+
+# Also here, on the lowest floor: where another distribution's `cellflow/__init__.py` has replaced
+# ours, every module of ours that is left still passes through this file.
+_guard.refuse_rivals()
 
 T = TypeVar("T")
 

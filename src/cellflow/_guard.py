@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import metadata
 
 #: Distributions that install files under ``cellflow/`` and are not this one.
-RIVALS = ("cellflow-tools",)
+RIVALS = {"cellflow-tools": "theislab's CellFlow", "cellflow": "an unrelated project"}
 OURS = "cellflow-sb"
 
 
@@ -19,13 +19,13 @@ def refuse_rivals() -> None:
     ImportError
         If one of `RIVALS` is installed.
     """
-    for rival in RIVALS:
+    for rival, what in RIVALS.items():
         try:
             version = metadata.version(rival)
         except metadata.PackageNotFoundError:
             continue
         raise ImportError(
-            f"`{rival}` {version} (theislab's CellFlow) is installed beside `{OURS}`, and both "
-            "import as `cellflow`: their files overwrite each other. Keep one per environment: "
+            f"`{rival}` {version} ({what}) is installed beside `{OURS}`, and both import as "
+            "`cellflow`: their files overwrite each other. Keep one per environment: "
             f"`pip uninstall {rival} {OURS}`, then `pip install` the one that you need."
         )

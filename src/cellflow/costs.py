@@ -37,12 +37,32 @@ def squared_distance(x: Tensor, y: Tensor) -> Tensor:
 
 
 def half_squared_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Transport cost ``½|x − y|²`` between all pairs, shape ``(n, m)``."""
+    """Transport cost ``½|x − y|²`` between all pairs.
+
+    Parameters
+    ----------
+    x, y
+        Cells, shapes ``(n, d)`` and ``(m, d)``.
+
+    Returns
+    -------
+    Tensor of shape ``(n, m)``, in squared data units.
+    """
     return squared_distance(x, y).mul_(0.5)
 
 
 def distance(x: Tensor, y: Tensor) -> Tensor:
-    """Euclidean distance between all pairs, shape ``(n, m)``."""
+    """Euclidean distance between all pairs.
+
+    Parameters
+    ----------
+    x, y
+        Cells, shapes ``(n, d)`` and ``(m, d)``.
+
+    Returns
+    -------
+    Tensor of shape ``(n, m)``, in data units.
+    """
     return squared_distance(x, y).sqrt_()
 
 
@@ -55,6 +75,15 @@ def brownian_epsilon(sigma: float, span: float) -> float:
         Diffusion of the Brownian reference, data units per square root of time; positive.
     span
         Time between the two snapshots; positive.
+
+    Returns
+    -------
+    The regularisation, in squared data units.
+
+    Raises
+    ------
+    ValueError
+        If `sigma` or `span` is not a positive finite number.
     """
     sigma = _checks.number(sigma, "sigma", low=0.0, open_low=True)
     return sigma**2 * _checks.number(span, "span", low=0.0, open_low=True)

@@ -50,7 +50,7 @@ class Dynamics:
         return self._tilted(t, x, +0.5)
 
     def reverse_drift(self, t: Tensor, x: Tensor) -> Tensor:
-        """Drift, in forward time, whose SDE run backward shares the marginals."""
+        """Drift at ``t`` and ``x``, in forward time, of the SDE run backward."""
         return self._tilted(t, x, -0.5)
 
     def _tilted(self, t: Tensor, x: Tensor, factor: float) -> Tensor:

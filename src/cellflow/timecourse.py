@@ -193,7 +193,7 @@ class TimeCourse:
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> TimeCourse:
-        """Return the course on another device or in another floating type."""
+        """Return the course on another `device` or in another floating `dtype`."""
         return self.map(lambda x: x.to(device=device, dtype=dtype))
 
     def map(self, transform) -> TimeCourse:
@@ -210,7 +210,7 @@ class TimeCourse:
         return TimeCourse(kept, self.unit)
 
     def retimed(self, times: Sequence[float]) -> TimeCourse:
-        """Return the course with other times, for example ``range(len(course))``."""
+        """Return the course with other `times`, for example ``range(len(course))``."""
         if len(times) != len(self):
             raise ValueError(_checks.message("times", f"{len(times)} times", f"{len(self)}"))
         pairs = zip(self.snapshots, times, strict=True)

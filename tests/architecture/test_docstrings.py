@@ -1,0 +1,131 @@
+"""Everything public is documented, and the documentation matches the signature."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Iterator
+
+import pytest
+from numpydoc.docscrape import NumpyDocString
+
+import cellflow
+
+
+def public_modules() -> Iterator[str]:
+    yield "cellflow"
+    for info in pkgutil.walk_packages(cellflow.__path__, "cellflow."):
+        if not any(part.startswith("_") for part in info.name.split(".")):
+            yield info.name
+
+
+def public_objects(module_name: str) -> dict[str, object]:
+    """Functions and classes defined in a module, and the methods that the classes define."""
+    module = importlib.import_module(module_name)
+    found: dict[str, object] = {}
+    for name, value in vars(module).items():
+        if name.startswith("_") or getattr(value, "__module__", None) != module_name:
+            continue
+        if inspect.isclass(value):
+            found[f"{module_name}.{name}"] = value
+            for key, member in vars(value).items():
+                member = getattr(member, "__func__", member)  # class and static methods
+                member = getattr(member, "fget", member)  # properties
+                if not key.startswith("_") and inspect.isfunction(member):
+                    found[f"{module_name}.{name}.{key}"] = member
+        elif inspect.isfunction(value):
+            found[f"{module_name}.{name}"] = value
+    return found
+
+
+def parameters(value: object) -> list[str]:
+    try:
+        signature = inspect.signature(value)
+    except ValueError:
+        return []
+    names = []
+    for parameter in signature.parameters.values():
+        stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}
+        if parameter.name not in {"self", "cls"}:
+            names.append(stars.get(parameter.kind, "") + parameter.name)
+    return names
+
+
+def documented(text: str) -> list[str]:
+    """Names under "Parameters", in order; ``x, y`` share an entry."""
+    entries = NumpyDocString(text)["Parameters"]
+    return [name.strip() for entry in entries for name in entry.name.split(",")]
+
+
+def faults(value: object) -> list[str]:
+    """What is missing from the docstring of a function, method or class."""
+    text = inspect.getdoc(value)
+    if not text:
+        return ["no docstring"]
+    if getattr(value, "_is_protocol", False):  # its methods are what matters
+        return []
+    expected, got = parameters(value), documented(text)
+    if got:
+        inherited = [p for base in getattr(value, "__mro__", ())[1:-1] for p in fields_of(base)]
+        rest = [p for p in expected if p not in inherited or p in got]
+        return [] if got == rest else [f"documents {got}, takes {expected}"]
+    # A one-paragraph docstring may name its parameters in the sentence instead.
+    missing = [p for p in expected if not re.search(rf"`[^`]*\b{re.escape(p)}\b[^`]*`", text)]
+    return [f"does not say what {missing} are"] if missing else []
+
+
+def fields_of(base: type) -> list[str]:
+    """Parameters that a base class of ours documents for its children."""
+    return documented(inspect.getdoc(base) or "") if base.__module__[:8] == "cellflow" else []
+
+
+def inherits_documentation(owner: object, name: str) -> bool:
+    """Whether a method overrides one whose parameters are documented on a base class."""
+    return any(vars(base).get(name) is not None for base in owner.__mro__[1:])
+
+
+@pytest.mark.parametrize("module_name", list(public_modules()))
+def test_public_objects_are_documented(module_name):
+    module = importlib.import_module(module_name)
+    assert module.__doc__, f"{module_name} has no docstring"
+    wrong = {}
+    for path, value in public_objects(module_name).items():
+        *_, owner_name, name = path.split(".")
+        owner = getattr(module, owner_name, None)
+        if inspect.isclass(owner) and inherits_documentation(owner, name):
+            continue
+        if found := faults(value):
+            wrong[path] = found
+    assert wrong == {}
+
+
+def test_the_check_can_fail():
+    def no_words(a): ...
+
+    def swapped(a, b):
+        """Do.
+
+        Parameters
+        ----------
+        b, a
+            Numbers.
+        """
+
+    def sentence(a, b):
+        """Add `a` to the rest."""
+
+    def good(a, *, b):
+        """Do.
+
+        Parameters
+        ----------
+        a, b
+            Numbers.
+        """
+
+    assert faults(no_words) == ["no docstring"]
+    assert faults(swapped) == ["documents ['b', 'a'], takes ['a', 'b']"]
+    assert faults(sentence) == ["does not say what ['b'] are"]
+    assert faults(good) == []
