@@ -214,7 +214,11 @@ def _read_npz(path: str | Path, keys: tuple[str, str]) -> tuple[np.ndarray, np.n
 def _read_h5ad(path: str | Path, keys: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
     """Return a representation and a time column of an ``.h5ad``, leaving its expression unread."""
     import h5py
-    from anndata.io import read_elem
+
+    try:
+        from anndata.io import read_elem
+    except ImportError:  # anndata < 0.11
+        from anndata.experimental import read_elem
 
     rep, time_key = keys
     with h5py.File(path, "r") as stored:

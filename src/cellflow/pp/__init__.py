@@ -1,0 +1,6 @@
+"""From an AnnData to a time course: reading times, choosing a representation."""
+
+from cellflow.pp.courses import CourseIndex, course
+from cellflow.pp.times import TimeTable, parse_times
+
+__all__ = ["CourseIndex", "TimeTable", "course", "parse_times"]

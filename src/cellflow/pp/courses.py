@@ -1,0 +1,222 @@
+"""Build a time course from an AnnData, and remember which cell is which."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from cellflow import _checks
+from cellflow.pp.times import TimeTable, parse_times
+from cellflow.timecourse import Snapshot, TimeCourse
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+
+@dataclass(frozen=True, eq=False)
+class CourseIndex:
+    """Where the cells of a course are in the AnnData that it came from.
+
+    Parameters
+    ----------
+    rows
+        For each snapshot, the row of each of its cells in the AnnData, shape ``(n_k,)``.
+    obs_names
+        For each snapshot, the names of its cells, shape ``(n_k,)``.
+    table
+        Which label meant which time.
+    use_rep
+        The representation that was read: a key of ``obsm``, or ``"X"``.
+    """
+
+    rows: tuple[np.ndarray, ...]
+    obs_names: tuple[np.ndarray, ...]
+    table: TimeTable
+    use_rep: str
+
+
+def course(
+    adata: AnnData,
+    *,
+    time_key: str,
+    use_rep: str = "X_pca",
+    n_dims: int | None = None,
+    mass_key: str | None = None,
+    label_key: str | None = None,
+    time_map: Mapping[Hashable, float] | None = None,
+    missing: str = "error",
+    unit: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> tuple[TimeCourse, CourseIndex]:
+    """Read a time course out of an AnnData, which is left as it is.
+
+    Parameters
+    ----------
+    adata
+        Cells in memory or backed by a file, also a view.
+    time_key
+        Column of ``obs`` with the time of each cell; see :func:`parse_times`.
+    use_rep
+        Cells' states: a key of ``obsm`` (``"pca"`` is short for ``"X_pca"``), or ``"X"``.
+    n_dims
+        Use only the first `n_dims` columns; all when omitted.
+    mass_key
+        Column of ``obs`` with a positive mass for each cell; uniform when omitted.
+    label_key
+        Column of ``obs`` with a label for each cell (condition, cell type); none when omitted.
+    time_map, missing, unit
+        As in :func:`parse_times`.
+    dtype
+        Floating type of the states. When omitted, float32 and float64 are kept and everything
+        else becomes float32.
+
+    Returns
+    -------
+    course
+        One snapshot per distinct time, cells in the order of `adata`.
+    index
+        Rows and names of each snapshot's cells, and the table of times.
+
+    Raises
+    ------
+    ValueError
+        If a key is unknown, times cannot be read, there are fewer than two times or two cells of
+        one time, or values are not finite.
+    TypeError
+        If `adata` is not an AnnData, or the representation is not numeric.
+
+    Examples
+    --------
+    >>> from cellflow import datasets, pp
+    >>> cells, index = pp.course(datasets.embryoid(), time_key="stage", n_dims=5)
+    >>> cells.times, cells.dim, len(index.rows[0])
+    ((1.5, 7.5, 13.5, 19.5, 25.5), 5, 550)
+    """
+    _check_anndata(adata)
+    times = parse_times(
+        _column(adata, time_key, "time_key"),
+        time_map=time_map,
+        missing=missing,
+        unit=unit,
+        name=f"obs[{time_key!r}]",
+    )
+    points = times.time_points
+    if len(points) < 2:
+        got = f"one time point, {points[0]:g} {times.unit}"
+        remedy = "A course needs a start and an end."
+        raise ValueError(_checks.message(f"obs[{time_key!r}]", got, "at least two", remedy))
+    use_rep, stored = _representation(adata, use_rep)
+    rows = tuple(times.kept[times.cell_times == point] for point in points)
+    mass = None if mass_key is None else _masses(adata, mass_key, times.kept)
+    labels = None if label_key is None else _labels(adata, label_key, times.kept)
+    snapshots = []
+    for point, index in zip(points, rows, strict=True):
+        if len(index) < 2:
+            got = f"{len(index)} cell at time {point:g}"
+            remedy = "Drop this time point, or merge it with another through `time_map`."
+            raise ValueError(_checks.message(f"obs[{time_key!r}]", got, "at least 2", remedy))
+        x = _states(stored, index, n_dims=n_dims, dtype=dtype, name=_spelled(use_rep))
+        _check_finite(x, adata.obs_names[index], name=_spelled(use_rep))
+        weights = None if mass is None else torch.as_tensor(mass[index], dtype=x.dtype)
+        snapshots.append(
+            Snapshot(x, point, weights, None if labels is None else list(labels[index]))
+        )
+    names = tuple(np.asarray(adata.obs_names[index], dtype=object) for index in rows)
+    return TimeCourse(tuple(snapshots), times.unit), CourseIndex(rows, names, times, use_rep)
+
+
+def _check_anndata(adata: object) -> None:
+    from anndata import AnnData
+
+    if not isinstance(adata, AnnData):
+        remedy = "For arrays, use TimeCourse.from_arrays; of a MuData, pass one modality."
+        raise TypeError(_checks.message("adata", type(adata).__name__, "an AnnData", remedy))
+
+
+def _column(adata: AnnData, key: str, name: str) -> pd.Series:
+    """Return a column of ``obs`` by its key."""
+    return adata.obs[_checks.choice(key, [str(column) for column in adata.obs.columns], name)]
+
+
+def _spelled(use_rep: str) -> str:
+    return "X" if use_rep == "X" else f"obsm[{use_rep!r}]"
+
+
+def _representation(adata: AnnData, use_rep: str) -> tuple[str, Any]:
+    """Return the representation's key and its stored values, not yet read if on disk."""
+    keys = list(adata.obsm.keys())
+    if use_rep not in keys and f"X_{use_rep}" in keys:
+        use_rep = f"X_{use_rep}"
+    if use_rep == "X_pca" and "X_pca" not in keys:
+        got = f"'X_pca', but obsm has {', '.join(map(repr, keys)) or 'nothing'}"
+        remedy = "Run scanpy.pp.pca(adata) first, or name another representation."
+        raise ValueError(_checks.message("use_rep", got, "a key of obsm, or 'X'", remedy))
+    _checks.choice(use_rep, [*keys, "X"], "use_rep")
+    if use_rep != "X":
+        return use_rep, adata.obsm[use_rep]
+    if adata.X is None or adata.n_vars == 0:
+        got = "'X', but this AnnData has no expression"
+        raise ValueError(_checks.message("use_rep", got, f"one of {', '.join(map(repr, keys))}"))
+    return use_rep, adata.X
+
+
+def _states(
+    stored: Any, rows: np.ndarray, *, n_dims: int | None, dtype: torch.dtype | None, name: str
+) -> torch.Tensor:
+    """Read the first `n_dims` columns of `rows` (increasing) into a new dense tensor (n, d)."""
+    if hasattr(stored, "iloc"):  # a DataFrame in obsm
+        stored = stored.to_numpy()
+    if len(stored.shape) != 2:
+        raise ValueError(_checks.message(name, f"shape {stored.shape}", "shape (n, d)"))
+    if n_dims is not None and _checks.count(n_dims, "n_dims") > stored.shape[1]:
+        got, most = f"{n_dims}", f"at most {stored.shape[1]}, the columns of {name}"
+        raise ValueError(_checks.message("n_dims", got, most))
+    block = stored[rows]
+    if n_dims is not None:
+        block = block[:, :n_dims]
+    block = np.array(block.toarray() if hasattr(block, "toarray") else block)
+    if block.dtype.kind not in "fiub":
+        raise TypeError(_checks.message(name, f"dtype {block.dtype}", "numbers"))
+    if block.dtype not in (np.float32, np.float64):
+        block = block.astype(np.float32)
+    x = torch.from_numpy(block)
+    return x if dtype is None else x.to(dtype)
+
+
+def _check_finite(x: torch.Tensor, names: pd.Index, *, name: str) -> None:
+    """Refuse states with NaN or infinite values, naming the first such cell."""
+    bad = ~torch.isfinite(x).all(dim=1)
+    if bool(bad.any()):
+        first = names[int(bad.nonzero()[0])]
+        got = f"NaN or infinite values in {int(bad.sum())} cells of a time point (first: {first!r})"
+        raise ValueError(_checks.message(name, got, "finite numbers", "Remove or impute them."))
+
+
+def _masses(adata: AnnData, key: str, kept: np.ndarray) -> np.ndarray:
+    """Return the mass of every cell, shape (n,), checked where the cell is kept."""
+    column, name = _column(adata, key, "mass_key"), f"obs[{key!r}]"
+    try:
+        mass = np.asarray(column, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise TypeError(_checks.message(name, f"dtype {column.dtype}", "numbers")) from error
+    bad = ~(np.isfinite(mass[kept]) & (mass[kept] > 0))
+    if bad.any():
+        first = kept[np.flatnonzero(bad)[0]]
+        got = f"{bad.sum()} cells without a positive mass (first: {adata.obs_names[first]!r})"
+        raise ValueError(_checks.message(name, got, "positive finite masses", "Drop these cells."))
+    return mass
+
+
+def _labels(adata: AnnData, key: str, kept: np.ndarray) -> np.ndarray:
+    """Return the label of every cell as text, shape (n,), checked where the cell is kept."""
+    column = _column(adata, key, "label_key")
+    absent = int(column.isna().to_numpy()[kept].sum())
+    if absent:
+        got, remedy = f"{absent} cells without a label", "Name them, for example 'unknown'."
+        raise ValueError(_checks.message(f"obs[{key!r}]", got, "a label in every cell", remedy))
+    return np.array([str(label) for label in column], dtype=object)

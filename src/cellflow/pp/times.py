@@ -1,0 +1,248 @@
+"""One parser for the times of cells, whatever their labels look like."""
+
+from __future__ import annotations
+
+import datetime
+import numbers
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cellflow import _checks
+from cellflow.pp.labels import SECONDS, Moment, read_label
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MISSING_WORDS = frozenset({"", "nan", "na", "n/a", "none", "null", "<na>", "nat"})
+_READABLE = "numbers or labels such as 'day 10', 'D10', 'E8.5', '12h', '10 min' or 'day 12-15'"
+_SHOWN_ROWS = 40
+
+
+@dataclass(frozen=True, eq=False)
+class TimeTable:
+    """Which label means which time, and how many cells carry it; ``str(table)`` prints it.
+
+    Parameters
+    ----------
+    cell_times
+        Time of each kept cell, shape ``(n_kept,)``, float64.
+    kept
+        Position of each kept cell among the values that were parsed, shape ``(n_kept,)``.
+    labels
+        The distinct labels in order of time.
+    times
+        Time of each label.
+    counts
+        Number of cells with each label.
+    unit
+        Unit of all times, singular, for example ``"day"``.
+    n_missing
+        Number of cells that were dropped because they had no label.
+    """
+
+    cell_times: np.ndarray
+    kept: np.ndarray
+    labels: tuple[str, ...]
+    times: tuple[float, ...]
+    counts: tuple[int, ...]
+    unit: str
+    n_missing: int = 0
+
+    @property
+    def time_points(self) -> tuple[float, ...]:
+        """The distinct times, increasing; fewer than labels if two labels mean one time."""
+        return tuple(sorted(set(self.times)))
+
+    def __str__(self) -> str:
+        rows = [
+            (label, f"{time:g}", str(count))
+            for label, time, count in zip(self.labels, self.times, self.counts, strict=True)
+        ]
+        if len(rows) > _SHOWN_ROWS:
+            half = _SHOWN_ROWS // 2
+            left_out = f"… {len(rows) - 2 * half} more"
+            rows = [*rows[:half], (left_out, "…", "…"), *rows[-half:]]
+        rows = [("label", f"time ({self.unit})", "cells"), *rows]
+        widths = [max(len(row[k]) for row in rows) for k in range(3)]
+        lines = [
+            f"{label:<{widths[0]}}  {time:>{widths[1]}}  {count:>{widths[2]}}"
+            for label, time, count in rows
+        ]
+        if self.n_missing:
+            lines.append(f"({self.n_missing} cells without a time label were dropped)")
+        return "\n".join(lines)
+
+
+def parse_times(
+    values: Sequence | np.ndarray | pd.Series,
+    *,
+    time_map: Mapping[Hashable, float] | None = None,
+    missing: str = "error",
+    unit: str | None = None,
+    name: str = "values",
+) -> TimeTable:
+    """Read the time of each cell from numbers or labels, in natural order.
+
+    Understood are numbers, numbers as text, labels with a unit before or behind (``"day 10"``,
+    ``"D10"``, ``"12h"``, ``"48 hours"``, ``"week 2"``, ``"E8.5"``, ``"5dpf"``), intervals with a
+    unit (read as their middle: ``"day 12-15"``), :class:`pandas.Interval` and timedeltas.
+
+    The unit of the result is the labels' own if all share one, else days; timedeltas are read in
+    days. Numbers without a unit are taken to be in the unit of the result, but not beside labels
+    with one (zero excepted).
+
+    Parameters
+    ----------
+    values
+        One label per cell, length ``n``; any dtype, also a categorical.
+    time_map
+        Time of each label, to be used instead of reading the labels.
+    missing
+        What to do with cells without a label (None, NaN, ``""``, ``"NA"`` and the like):
+        ``"error"``, or ``"drop"`` them and count them in the table.
+    unit
+        Unit of the result: ``"second"``, ``"minute"``, ``"hour"``, ``"day"``, ``"week"``,
+        ``"month"`` or ``"year"``. Chosen by the rule above when omitted.
+    name
+        How to call `values` in messages.
+
+    Returns
+    -------
+    The time of each kept cell, and the table label → time → cells.
+
+    Raises
+    ------
+    ValueError
+        If a label cannot be read or is not in `time_map`, labels are missing, times are not
+        finite, or labels count from different origins (``"E18"`` and ``"P2"``).
+    TypeError
+        If the values are dates or booleans, which are not times.
+
+    Examples
+    --------
+    >>> from cellflow.pp import parse_times
+    >>> table = parse_times(["day 10", "day 2", "day 2", "36h"])
+    >>> print(table)
+    label   time (day)  cells
+    36h            1.5      1
+    day 2            2      2
+    day 10          10      1
+    """
+    import pandas as pd
+
+    _checks.choice(missing, ("error", "drop"), "missing")
+    if unit is not None:
+        _checks.choice(unit, SECONDS, "unit")
+    values = np.asarray(values) if type(values).__module__.startswith("torch") else values
+    if np.ndim(values) != 1:
+        shape = np.shape(values)
+        raise ValueError(_checks.message(name, f"shape {shape}", "one label per cell, shape (n,)"))
+    codes, uniques = pd.factorize(pd.Series(values), use_na_sentinel=True)
+    labels = list(uniques)
+    known = np.array([not _is_missing(label, time_map) for label in labels] + [False])
+    kept = np.flatnonzero(known[codes])  # code -1, a missing value, reads the last entry
+    _check_missing(len(codes) - len(kept), len(codes), missing=missing, name=name)
+    present = [k for k in range(len(labels)) if known[k]]
+    shown = [labels[k] for k in present]
+    if time_map is not None:
+        times, unit = _mapped(shown, time_map, name), unit or "day"
+    else:
+        times, unit = _in_one_unit(shown, [_moment(v, name) for v in shown], unit=unit, name=name)
+    time_of = np.full(len(labels) + 1, np.nan)
+    time_of[present] = times
+    counts = np.bincount(codes[kept], minlength=len(labels) + 1)
+    order = sorted(present, key=lambda k: (time_of[k], str(labels[k])))
+    return TimeTable(
+        cell_times=time_of[codes[kept]],
+        kept=kept,
+        labels=tuple(str(labels[k]) for k in order),
+        times=tuple(float(time_of[k]) for k in order),
+        counts=tuple(int(counts[k]) for k in order),
+        unit=unit,
+        n_missing=len(codes) - len(kept),
+    )
+
+
+def _is_missing(label: Hashable, time_map: Mapping[Hashable, float] | None) -> bool:
+    """Whether a label is a spelled-out missing value that `time_map` does not know."""
+    if not isinstance(label, str) or label.strip().lower() not in _MISSING_WORDS:
+        return False
+    return time_map is None or label not in time_map
+
+
+def _check_missing(n_missing: int, n: int, *, missing: str, name: str) -> None:
+    if n_missing == n:
+        raise ValueError(_checks.message(name, f"no time label in {n} cells", "one per cell"))
+    if n_missing and missing == "error":
+        remedy = "Set missing='drop' to leave these cells out."
+        got = f"{n_missing} of {n} cells without a time label"
+        raise ValueError(_checks.message(name, got, "a label in every cell", remedy))
+
+
+def _mapped(labels: list[Hashable], time_map: Mapping[Hashable, float], name: str) -> list[float]:
+    """Look every label up, as it is or as text."""
+    by_text = {str(key): value for key, value in time_map.items()}
+    absent = [label for label in labels if str(label) not in by_text]
+    if absent:
+        got = f"label(s) without a time in `time_map`: {_listed(absent)}"
+        raise ValueError(_checks.message(name, got, "a time for every label", _suggest(absent)))
+    return [_checks.number(by_text[str(label)], f"time_map[{label!r}]") for label in labels]
+
+
+def _moment(value: object, name: str) -> Moment | None:
+    """Read one distinct value; None if it is text or an object that says no time."""
+    import pandas as pd
+
+    if isinstance(value, str):
+        return read_label(value)
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(_checks.message(name, "booleans", _READABLE, "Pass time_map={...}."))
+    if isinstance(value, numbers.Real):
+        return Moment(_checks.number(float(value), name), None)
+    if isinstance(value, (datetime.date, np.datetime64)):  # includes datetime and Timestamp
+        remedy = "Subtract the start of the experiment to get timedeltas."
+        raise TypeError(_checks.message(name, f"dates such as {value}", _READABLE, remedy))
+    if isinstance(value, (datetime.timedelta, np.timedelta64)):  # includes pandas' Timedelta
+        return Moment(pd.Timedelta(value) / pd.Timedelta(days=1), "day")
+    return _moment(value.mid, name) if isinstance(value, pd.Interval) else None
+
+
+def _in_one_unit(
+    labels: list[Hashable], moments: list[Moment | None], *, unit: str | None, name: str
+) -> tuple[list[float], str]:
+    """Convert all moments to `unit`, or to the one they share, or to days."""
+    unread = [label for label, moment in zip(labels, moments, strict=True) if moment is None]
+    if unread:
+        got = f"label(s) {_listed(unread)}"
+        raise ValueError(_checks.message(name, got, _READABLE, _suggest(unread)))
+    read = [moment for moment in moments if moment is not None]
+    origins = {moment.origin for moment in read}
+    if len(origins) > 1:
+        got = f"labels that count from different origins: {_listed(labels)}"
+        raise ValueError(_checks.message(name, got, "one origin", _suggest(labels)))
+    units = {moment.unit for moment in read if moment.unit is not None}
+    bare = [
+        label
+        for label, moment in zip(labels, read, strict=True)
+        if moment.unit is None and moment.value != 0
+    ]
+    if units and bare:
+        got = f"label(s) without a unit beside labels with one: {_listed(bare)}"
+        raise ValueError(_checks.message(name, got, "a unit in all or none", _suggest(bare)))
+    if unit is None:
+        unit = next(iter(units)) if len(units) == 1 else "day"
+    return [m.value * SECONDS[m.unit or unit] / SECONDS[unit] for m in read], unit
+
+
+def _listed(labels: list[Hashable], limit: int = 8) -> str:
+    """Name up to `limit` labels and count the rest."""
+    text = ", ".join(repr(str(label)) for label in labels[:limit])
+    return text if len(labels) <= limit else f"{text} and {len(labels) - limit} more"
+
+
+def _suggest(labels: list[Hashable]) -> str:
+    """Remedy: an explicit map, begun with the first label in question."""
+    return f"Pass their times: time_map={{{str(labels[0])!r}: 0.0, ...}}, one for each label."
