@@ -86,11 +86,16 @@ class Path(ABC):
         """Derivative of the standard deviation in `s`, shape ``(n, 1)``."""
         return torch.func.jvp(lambda u: self.std(pairs, u), (s,), (torch.ones_like(s),))[1]
 
+    def std_at_start(self) -> float:
+        """Standard deviation around a cell of the source, in data units."""
+        one = torch.zeros(1, 1, dtype=torch.float64)
+        return float(self.std(Pairs(one, one, one, one + 1), one))
+
     def at(self, pairs: Pairs, s: Tensor, noise: Tensor) -> PathPoint:
-        """Return the point at fraction `s` ``(n, 1)`` reached with `noise` ``(n, d)``.
+        r"""Return the point at fraction `s` ``(n, 1)`` reached with `noise` ``(n, d)``.
 
         The velocity is that of the flow which carries this Gaussian path (Tong et al. 2024,
-        OT-CFM, eq. 7): :math:`\\dot\\mu_s + \\dot\\sigma_s z`, per unit of real time.
+        OT-CFM, eq. 7): :math:`\dot\mu_s + \dot\sigma_s z`, per unit of real time.
         """
         std, span = self.std(pairs, s), pairs.span
         velocity = (self.mean_rate(pairs, s) + self.std_rate(pairs, s) * noise) / span

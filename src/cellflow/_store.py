@@ -1,0 +1,47 @@
+"""Tensors and plain facts in one file, written whole or not at all, read without pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from cellflow._typing import Tensor
+
+
+def write_state(path: str | Path, tensors: dict[str, Tensor], facts: dict) -> None:
+    """Write `tensors` and JSON-able `facts` to `path` (safetensors), atomically."""
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(flat, temporary, metadata={"facts": json.dumps(facts)})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict]:
+    """Read what :func:`write_state` wrote, on the CPU.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file was not written by cellflow.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"`path`: no file {str(path)!r}.")
+    try:
+        with safe_open(path, framework="pt") as handle:
+            facts = json.loads((handle.metadata() or {})["facts"])
+            return {name: handle.get_tensor(name) for name in handle.keys()}, facts  # noqa: SIM118
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"`path`: {str(path)!r} was not written by cellflow ({error}).") from None

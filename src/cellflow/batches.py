@@ -1,0 +1,252 @@
+"""Pairs of cells for training: coupled in blocks, ahead of time, decided by a seed alone.
+
+**Law.** A *pool* partitions each snapshot at random into blocks of ``block_size`` cells (drawn in
+proportion to mass where masses differ), couples block with block, and takes as many pairs as the
+block has cells. Every pair is therefore a draw from the minibatch coupling of that size. A pool
+serves ``reuse`` epochs, reshuffled each time and met with fresh times and noise; then the next
+pool, made meanwhile in the background, takes over. ``reuse=1`` couples afresh for every pass.
+
+Batch ``k`` is a pure function of the seed and ``k``: resuming needs no state.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import torch
+
+from cellflow import _checks
+from cellflow._random import stream_seed
+from cellflow._typing import Tensor
+from cellflow.couplings import Plan
+from cellflow.paths import Pairs
+from cellflow.timecourse import Snapshot, TimeCourse
+
+Coupling = Callable[[Snapshot, Snapshot], Plan]
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How pairs are made.
+
+    Parameters
+    ----------
+    batch_size
+        Pairs per interval in a training step.
+    block_size
+        Cells coupled together; None couples whole snapshots, once.
+    reuse
+        Epochs that a pool of pairs serves before it is coupled anew.
+    prefetch
+        Whether the next pool is made by a background thread (same result either way).
+
+    Raises
+    ------
+    ValueError
+        If a size is not positive.
+    """
+
+    batch_size: int = 256
+    block_size: int | None = 256
+    reuse: int = 8
+    prefetch: bool = True
+
+    def __post_init__(self) -> None:
+        _checks.count(self.batch_size, "batch_size")
+        _checks.count(self.reuse, "reuse")
+        if self.block_size is not None:
+            _checks.count(self.block_size, "block_size", low=2)
+
+
+@dataclass
+class CouplingHealth:
+    """What happened while coupling: counts, worst cases, and time spent.
+
+    Parameters
+    ----------
+    plans
+        Plans made.
+    fallbacks
+        Plans whose solver failed and that the exact solver replaced.
+    marginal_error
+        Largest marginal error of a plan.
+    cost, partners
+        Sums over plans of cost and of effective partners per cell.
+    seconds
+        Time spent coupling, in seconds.
+    """
+
+    plans: int = 0
+    fallbacks: int = 0
+    marginal_error: float = 0.0
+    cost: float = 0.0
+    partners: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, plan: Plan) -> None:
+        """Count `plan`, and warn at the first fallback."""
+        self.plans += 1
+        self.marginal_error = max(self.marginal_error, plan.marginal_error)
+        self.cost += plan.cost
+        self.partners += plan.partners
+        if plan.fallback is not None:
+            self.fallbacks += 1
+            if self.fallbacks == 1:
+                warnings.warn(
+                    f"A coupling fell back to the exact solver: {plan.fallback}. "
+                    "Further ones are counted in the history, not announced.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+
+    def summary(self) -> dict[str, float]:
+        """Return counts, worst marginal error, and means over plans."""
+        plans = max(self.plans, 1)
+        return {
+            "plans": self.plans,
+            "fallbacks": self.fallbacks,
+            "marginal_error": self.marginal_error,
+            "mean_cost": self.cost / plans,
+            "mean_partners": self.partners / plans,
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(eq=False)
+class PairSampler:
+    """Training batches of paired cells.
+
+    Parameters
+    ----------
+    course
+        Cells to pair.
+    coupling
+        Any callable from two snapshots to a plan. One with ``needs_whole`` set is given whole
+        snapshots, whatever the block size.
+    batching
+        Sizes and reuse.
+    seed
+        Decides every batch.
+    """
+
+    course: TimeCourse
+    coupling: Coupling
+    batching: Batching = field(default_factory=Batching)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        whole = self.batching.block_size is None or getattr(self.coupling, "needs_whole", False)
+        self.health = CouplingHealth()
+        self._plans: list[Plan] | None = self._couple_whole() if whole else None
+        size = self.batching.batch_size
+        longest = max(max(len(a), len(b)) for a, b in self.course.steps)
+        self.steps_per_epoch = max(1, math.ceil(longest / size))
+        x = self.course.snapshots[0].x
+        pairs = [(a.time, b.time) for a, b in self.course.steps]
+        times = torch.tensor(pairs, dtype=torch.float64).repeat_interleave(size, 0)
+        self._times = times.to(device=x.device, dtype=x.dtype)
+        self._x = self.course.x
+        self._pools: dict[int, Tensor | Future] = {}
+        self._order: tuple[int, Tensor] | None = None
+        self._worker: ThreadPoolExecutor | None = None
+
+    def batch(self, step: int) -> Pairs:
+        """Return batch number `step`: ``batch_size`` pairs of every interval, in turn."""
+        epoch, part = divmod(step, self.steps_per_epoch)
+        index = self._epoch(epoch)
+        size = self.batching.batch_size
+        rows = index[:, :, part * size : (part + 1) * size].reshape(2, -1)
+        x = self._x
+        return Pairs(x[rows[0]], x[rows[1]], self._times[:, :1], self._times[:, 1:])
+
+    def close(self) -> None:
+        """Stop the background thread."""
+        if self._worker is not None:
+            self._worker.shutdown(wait=True, cancel_futures=True)
+            self._worker = None
+
+    def _epoch(self, epoch: int) -> Tensor:
+        """Rows of ``course.x``, shape ``(2, intervals, pairs)``, in the order of this epoch."""
+        if self._order is None or self._order[0] != epoch:
+            pool = self._pool(epoch // self.batching.reuse)
+            generator = torch.Generator().manual_seed(stream_seed(self.seed, epoch, 1))
+            shuffle = torch.randperm(pool.shape[2], generator=generator).to(pool.device)
+            self._order = (epoch, pool[:, :, shuffle])
+        return self._order[1]
+
+    def _pool(self, k: int) -> Tensor:
+        ready = self._pools.get(k)
+        if isinstance(ready, Future):
+            ready = ready.result()
+        if ready is None:
+            ready = self._make_pool(k)
+        self._pools = {k: ready, **{j: p for j, p in self._pools.items() if j == k + 1}}
+        if self.batching.prefetch and k + 1 not in self._pools:
+            if self._worker is None:
+                self._worker = ThreadPoolExecutor(1, thread_name_prefix="cellflow-coupling")
+            self._pools[k + 1] = self._worker.submit(self._make_pool, k + 1)
+        return ready
+
+    def _make_pool(self, k: int) -> Tensor:
+        start = time.perf_counter()
+        generator = torch.Generator().manual_seed(stream_seed(self.seed, k, 0))
+        total = self.steps_per_epoch * self.batching.batch_size
+        offset, columns = 0, []
+        for j, (source, target) in enumerate(self.course.steps):
+            if self._plans is not None:
+                rows, cols = self._plans[j].sample(total, generator)
+            else:
+                rows, cols = self._couple_blocks(source, target, total, generator)
+            columns.append(torch.stack([rows + offset, cols + offset + len(source)]))
+            offset += len(source)
+        self.health.seconds += time.perf_counter() - start
+        return torch.stack(columns, 1).to(self._x.device)
+
+    def _couple_blocks(
+        self, source: Snapshot, target: Snapshot, total: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        block = min(self.batching.block_size, len(source), len(target))
+        n_blocks = math.ceil(total / block)
+        left = _draw(source, n_blocks * block, generator).view(n_blocks, block)
+        right = _draw(target, n_blocks * block, generator).view(n_blocks, block)
+        rows, cols = [], []
+        for i, j in zip(left, right, strict=True):
+            plan = self.coupling(_block(source, i), _block(target, j))
+            self.health.add(plan)
+            a, b = plan.sample(block, generator)
+            rows.append(i[a])
+            cols.append(j[b])
+        keep = torch.randperm(n_blocks * block, generator=generator)[:total].to(left.device)
+        return torch.cat(rows)[keep], torch.cat(cols)[keep]
+
+    def _couple_whole(self) -> list[Plan]:
+        start = time.perf_counter()
+        plans = [self.coupling(source, target) for source, target in self.course.steps]
+        for plan in plans:
+            self.health.add(plan)
+        self.health.seconds += time.perf_counter() - start
+        return plans
+
+
+def _block(snapshot: Snapshot, index: Tensor) -> Snapshot:
+    # Cells were drawn in proportion to mass, so that within a block they weigh the same.
+    return Snapshot(snapshot.x[index], snapshot.time)
+
+
+def _draw(snapshot: Snapshot, size: int, generator: torch.Generator) -> Tensor:
+    """Draw `size` cells in random order, as evenly as masses allow."""
+    n = len(snapshot)
+    if snapshot.is_uniform:
+        rounds = math.ceil(size / n)
+        order = [torch.randperm(n, generator=generator) for _ in range(rounds)]
+        return torch.cat(order)[:size].to(snapshot.x.device)
+    # Systematic sampling: each cell comes floor or ceil of its share.
+    edges = snapshot.weights.cpu().cumsum(0)
+    ticks = (torch.arange(size) + torch.rand((), generator=generator, dtype=torch.float64)) / size
+    index = torch.searchsorted(edges, ticks).clamp_(max=n - 1)
+    return index[torch.randperm(size, generator=generator)].to(snapshot.x.device)

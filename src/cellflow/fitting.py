@@ -1,0 +1,115 @@
+"""The only training loop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+
+from tqdm import tqdm
+
+from cellflow.paths import PathPoint
+from cellflow.training import History, Trainer
+
+
+@dataclass(frozen=True)
+class Checkpointing:
+    """Where and how often a run is written down.
+
+    Parameters
+    ----------
+    path
+        File to write, and to resume from if it exists; None for no checkpoints.
+    every
+        Steps between two writes; it is also written when the run is interrupted.
+    """
+
+    path: str | FilePath | None = None
+    every: int = 1000
+
+
+def train(
+    trainer: Trainer,
+    draw: Callable[[int], PathPoint],
+    validation: PathPoint | None,
+    *,
+    checkpointing: Checkpointing,
+    fingerprint: dict,
+    progress: bool = True,
+) -> History:
+    """Train until the budget is spent, patience has run out, or Ctrl-C; keep the best weights.
+
+    Parameters
+    ----------
+    trainer
+        The run to advance.
+    draw
+        Batch number ``k`` as a pure function of ``k``.
+    validation
+        A fixed batch to measure the loss on, or None for the training loss.
+    checkpointing
+        Where the run is written, and resumed from.
+    fingerprint
+        Facts that a checkpoint must agree on.
+    progress
+        Whether to show a bar on standard error.
+
+    Returns
+    -------
+    The history, also kept by `trainer`.
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss stops being finite.
+    ValueError
+        If the checkpoint belongs to another fit.
+    """
+    path = None if checkpointing.path is None else FilePath(checkpointing.path)
+    if path is not None and path.exists():
+        trainer.restore(path, fingerprint)
+    history, before = trainer.history, trainer.history.seconds
+    start = time.perf_counter()
+    stopped, every = "budget", trainer.training.check_every
+    bar = tqdm(total=trainer.steps, initial=trainer.step, disable=not progress, unit="step")
+    with bar, deferred_interrupt() as interrupted:
+        while trainer.step < trainer.steps and stopped == "budget":
+            trainer.advance(draw(trainer.step))
+            bar.update()
+            if trainer.step % every == 0 or trainer.step == trainer.steps:
+                if trainer.check(validation):
+                    stopped = "patience"
+                bar.set_postfix(loss=f"{history.validation_loss[-1]:.4g}", refresh=False)
+            if interrupted():
+                stopped = "interrupted"
+            history.seconds = before + time.perf_counter() - start
+            due = trainer.step % checkpointing.every == 0 or stopped != "budget"
+            if path is not None and due:
+                trainer.save(path, fingerprint)
+    history.stopped = stopped
+    trainer.keep_best()
+    return history
+
+
+@contextmanager
+def deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C into a question to ask between steps; a second one interrupts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    asked: list[int] = []
+
+    def handle(number: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    previous = signal.signal(signal.SIGINT, handle)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,13 @@
+"""Recipes that wire coupling, path and objective; and what fitting them returns."""
+
+from cellflow.methods.fit import Fit
+from cellflow.methods.flow_matching import FlowMatching
+from cellflow.methods.icfm import ICFM
+from cellflow.methods.otcfm import OTCFM
+from cellflow.methods.sbcfm import SBCFM
+from cellflow.methods.store import load
+
+#: Methods by the names that the AnnData door and the command line use.
+METHODS = {"otcfm": OTCFM, "icfm": ICFM, "sbcfm": SBCFM}
+
+__all__ = ["ICFM", "METHODS", "OTCFM", "SBCFM", "Fit", "FlowMatching", "load"]

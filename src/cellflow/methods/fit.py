@@ -1,0 +1,206 @@
+"""What fitting returns: learned dynamics, in the user's units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+
+from cellflow import _checks
+from cellflow._typing import ArrayLike, Rng, Tensor
+from cellflow.dynamics import Dynamics
+from cellflow.preprocessing import Preprocessing
+from cellflow.simulate import Trajectory, simulate
+from cellflow.timecourse import Snapshot, TimeCourse
+from cellflow.training import History
+
+#: Steps of the Runge-Kutta solver per interval between snapshots.
+STEPS_PER_INTERVAL = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Fitted dynamics and everything needed to use them without the data's file.
+
+    Parameters
+    ----------
+    dynamics
+        Learned dynamics, in model coordinates.
+    method
+        The method that was fitted.
+    course
+        The cells it was fitted to, in data coordinates.
+    preprocessing
+        From data to model coordinates; None where they are the same.
+    history
+        What happened during training.
+    origin
+        Where the cells came from (keys of the AnnData, labels of time), for the doors.
+    """
+
+    dynamics: Dynamics
+    method: Any
+    course: TimeCourse
+    preprocessing: Preprocessing | None = None
+    history: History = field(default_factory=History)
+    origin: dict[str, Any] = field(default_factory=dict)
+
+    def velocity(self, time: float | ArrayLike, x: ArrayLike) -> Tensor:
+        """Velocity of cells, in data units per unit of time.
+
+        Parameters
+        ----------
+        time
+            One time, or one for each cell.
+        x
+            Cells in data coordinates, shape ``(n, d)``.
+
+        Returns
+        -------
+        Tensor of shape ``(n, d)``.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit or values are not finite.
+        """
+        z = self._encode(x)
+        t = torch.as_tensor(time, dtype=z.dtype, device=z.device)
+        if t.ndim > 1 or (t.ndim == 1 and len(t) != len(z)):
+            got = f"shape {tuple(t.shape)}"
+            raise ValueError(_checks.message("time", got, f"a number or shape ({len(z)},)"))
+        with torch.no_grad():
+            v = self.dynamics.velocity(t, z)
+        return v if self.preprocessing is None else self.preprocessing.invert_vectors(v)
+
+    def simulate(
+        self,
+        x0: ArrayLike,
+        times: Sequence[float],
+        *,
+        solver: str = "rk4",
+        max_step: float | None = None,
+        memory: float = 2**30,
+        progress: bool = False,
+    ) -> Trajectory:
+        """Carry cells along the learned flow.
+
+        Parameters
+        ----------
+        x0
+            Cells in data coordinates at the first time, shape ``(n, d)``.
+        times
+            At least two times, strictly increasing, or decreasing to go back.
+        solver
+            See :func:`cellflow.simulate.simulate`.
+        max_step
+            Longest step of a fixed-step solver; a tenth of the shortest interval between
+            snapshots when omitted.
+        memory
+            Bytes for the solver's working set.
+        progress
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        The trajectory, in data coordinates.
+
+        Raises
+        ------
+        ValueError
+            If an argument is out of its range.
+        IntegrationError
+            If the solution is not finite.
+        """
+        if max_step is None:
+            max_step = min(b.time - a.time for a, b in self.course.steps) / STEPS_PER_INTERVAL
+        out = simulate(
+            self.dynamics,
+            self._encode(x0),
+            times,
+            solver=solver,
+            max_step=max_step,
+            memory=memory,
+            progress=progress,
+        )
+        if self.preprocessing is None:
+            return out
+        x = torch.stack([self.preprocessing.invert(z) for z in out.x])
+        return Trajectory(out.times, x, out.log_mass, out.n_evaluations, out.solver)
+
+    def interpolate(
+        self, time: float, *, n_cells: int | None = None, generator: Rng = 0
+    ) -> Snapshot:
+        """Cells of the population at any time.
+
+        The cells of the last snapshot before `time` are carried forward to it (before the first
+        snapshot, its cells are carried back).
+
+        Parameters
+        ----------
+        time
+            Time asked for; beyond the course it is an extrapolation.
+        n_cells
+            How many cells to return. Up to the size of that snapshot they are drawn without
+            replacement; beyond, cells are drawn again and start from the path's noise around
+            them. All of them, once, when omitted.
+        generator
+            Seed or generator of that choice.
+
+        Returns
+        -------
+        Snapshot
+            The cells, in data coordinates, with their masses and labels.
+
+        Raises
+        ------
+        ValueError
+            If `time` is not finite or `n_cells` not positive.
+        """
+        time = _checks.number(time, "time")
+        start = max(
+            (s for s in self.course.snapshots if s.time <= time),
+            key=lambda s: s.time,
+            default=self.course.snapshots[0],
+        )
+        if n_cells is not None:
+            start = self._draw(start, _checks.count(n_cells, "n_cells"), generator)
+        if time == start.time:
+            return start
+        x = self.simulate(start.x, [start.time, time]).final
+        return Snapshot(x, time, start.mass, start.labels)
+
+    def save(self, folder: str | FilePath) -> FilePath:
+        """Write the fit to a new or empty folder; see :func:`cellflow.load`."""
+        from cellflow.methods.store import save
+
+        return save(self, folder)
+
+    def _encode(self, x: ArrayLike) -> Tensor:
+        cells = _checks.as_cells(x, "x", dim=self.course.dim)
+        like = next(self.dynamics.velocity.parameters())
+        cells = cells.to(like)
+        return cells if self.preprocessing is None else self.preprocessing.apply(cells)
+
+    def _draw(self, start: Snapshot, n_cells: int, generator: Rng) -> Snapshot:
+        rng = _checks.as_generator(generator)
+        n = len(start)
+        order = torch.randperm(n, generator=rng)[:n_cells]
+        again = torch.randint(n, (max(n_cells - n, 0),), generator=rng)
+        index = torch.cat([order, again]).to(start.x.device)
+        drawn = start.subset(index)
+        if len(again) == 0:
+            return drawn
+        std = self.method.path.std_at_start()
+        noise = std * torch.randn(len(again), self._model_dim(), generator=rng)
+        noise = noise.to(drawn.x)
+        if self.preprocessing is not None:
+            noise = self.preprocessing.invert_vectors(noise)
+        x = torch.cat([drawn.x[:n], drawn.x[n:] + noise])
+        return Snapshot(x, drawn.time, drawn.mass, drawn.labels)
+
+    def _model_dim(self) -> int:
+        return self.course.dim if self.preprocessing is None else len(self.preprocessing.scale)

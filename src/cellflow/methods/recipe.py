@@ -1,0 +1,67 @@
+"""A method as plain facts, for files; and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any
+
+from cellflow.batches import Batching
+from cellflow.couplings import Entropic, Exact, Independent
+from cellflow.nets import MLPConfig
+from cellflow.paths import BrownianBridge, Straight
+from cellflow.timecourse import Snapshot
+from cellflow.training import Training
+
+#: Parts that a file can name. A part of the user's own is described, and cannot be read back.
+PARTS: dict[str, Callable[..., Any]] = {
+    part.__name__: part
+    for part in (Independent, Exact, Entropic, Straight, BrownianBridge, MLPConfig, Batching)
+} | {"Training": Training}
+
+
+@dataclass(frozen=True)
+class Unsaved:
+    """Stands in a loaded fit for a part that a file cannot hold, such as a precomputed plan.
+
+    Parameters
+    ----------
+    text
+        What it was.
+    """
+
+    text: str
+
+    def __call__(self, source: Snapshot, target: Snapshot) -> None:
+        """Refuse.
+
+        Raises
+        ------
+        RuntimeError
+            Always: the part was not saved.
+        """
+        raise RuntimeError(f"{self.text} was not saved with this fit; build the method anew.")
+
+
+def describe(method: Any) -> dict[str, Any]:
+    """Return the parts of `method` as JSON-able facts."""
+    out: dict[str, Any] = {"name": method.name}
+    for field in ("coupling", "path", "net", "batching", "training"):
+        part = getattr(method, field)
+        kind = type(part).__name__
+        if kind in PARTS and is_dataclass(part) and not isinstance(part, type):
+            out[field] = {"kind": kind, **asdict(part)}
+        else:
+            out[field] = {"kind": "Unsaved", "text": kind}
+    return out
+
+
+def parts(facts: dict[str, Any]) -> dict[str, Any]:
+    """Build what :func:`describe` described: keyword arguments of the method."""
+    out: dict[str, Any] = {"name": facts["name"]}
+    for field, part in facts.items():
+        if field == "name":
+            continue
+        settings = {k: v for k, v in part.items() if k != "kind"}
+        out[field] = {**PARTS, "Unsaved": Unsaved}[part["kind"]](**settings)
+    return out

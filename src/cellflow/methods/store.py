@@ -1,0 +1,157 @@
+"""A fit as a folder: facts in JSON, numbers in safetensors, nothing pickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cellflow import _checks
+from cellflow._store import read_state, write_state
+from cellflow._typing import Tensor
+from cellflow.dynamics import Dynamics
+from cellflow.methods.fit import Fit
+from cellflow.methods.flow_matching import FlowMatching
+from cellflow.methods.recipe import describe, parts
+from cellflow.nets import MLP, Units
+from cellflow.preprocessing import Preprocessing
+from cellflow.timecourse import Snapshot, TimeCourse
+from cellflow.training import History
+
+#: Raised when the layout of the folder changes.
+FORMAT = 1
+
+
+def save(fit: Fit, folder: str | Path) -> Path:
+    """Write a fit to a folder, whole or not at all.
+
+    Parameters
+    ----------
+    fit
+        The fit to save.
+    folder
+        A folder that does not exist, is empty, or holds an earlier fit, which is replaced.
+
+    Returns
+    -------
+    The folder.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds anything else.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or _strangers(folder)):
+        raise FileExistsError(
+            _checks.message(
+                "folder", f"{str(folder)!r}, which holds other things", "a new or empty folder"
+            )
+        )
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        write_state(temporary / "tensors.safetensors", _tensors(fit), {})
+        text = json.dumps(_facts(fit), indent=2, ensure_ascii=False)
+        (temporary / "fit.json").write_text(text, encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Fit:
+    """Read a fit that was saved, without the AnnData it came from.
+
+    Parameters
+    ----------
+    folder
+        What :meth:`Fit.save` wrote.
+    device
+        Where to put it.
+
+    Returns
+    -------
+    Fit
+        A fit that predicts exactly what the saved one did.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds no fit.
+    ValueError
+        If it was written by a newer version.
+    """
+    folder = Path(folder)
+    if not (folder / "fit.json").is_file():
+        raise FileNotFoundError(
+            _checks.message("folder", f"{str(folder)!r}", "a folder written by `fit.save`")
+        )
+    facts = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
+    if facts.get("format") != FORMAT:
+        raise ValueError(
+            _checks.message("folder", f"format {facts.get('format')}", f"format {FORMAT}")
+        )
+    tensors, _ = read_state(folder / "tensors.safetensors")
+    tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+    method = FlowMatching(**parts(facts["method"]))
+    units = Units(**{**facts["units"], "centre": tuple(facts["units"]["centre"])})
+    velocity = MLP(units, method.net)
+    weights = _under("velocity", tensors)
+    velocity.to(next(iter(weights.values()))).load_state_dict(weights)
+    snapshots = [
+        Snapshot(tensors[f"x/{k}"], time, tensors[f"mass/{k}"], facts["labels"][k])
+        for k, time in enumerate(facts["times"])
+    ]
+    affine = _under("preprocessing", tensors)
+    return Fit(
+        Dynamics(velocity, sigma=facts["sigma"]),
+        method,
+        TimeCourse(tuple(snapshots), facts["unit"]),
+        preprocessing=Preprocessing(**affine) if affine else None,
+        history=History(**facts["history"]),
+        origin=facts["origin"],
+    )
+
+
+def _tensors(fit: Fit) -> dict[str, Tensor]:
+    out = {f"velocity/{k}": v for k, v in fit.dynamics.velocity.state_dict().items()}
+    for k, snapshot in enumerate(fit.course.snapshots):
+        out |= {f"x/{k}": snapshot.x, f"mass/{k}": snapshot.mass}
+    if fit.preprocessing is not None:
+        p = fit.preprocessing
+        out |= {"preprocessing/mean": p.mean, "preprocessing/scale": p.scale}
+        if p.loadings is not None:
+            out["preprocessing/loadings"] = p.loadings
+    return out
+
+
+def _facts(fit: Fit) -> dict[str, Any]:
+    labels = [None if s.labels is None else list(s.labels) for s in fit.course.snapshots]
+    return {
+        "format": FORMAT,
+        "method": describe(fit.method),
+        "units": asdict(fit.dynamics.velocity.units),
+        "sigma": fit.dynamics.sigma,
+        "times": list(fit.course.times),
+        "unit": fit.course.unit,
+        "labels": labels,
+        "origin": fit.origin,
+        "history": asdict(fit.history),
+    }
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(f"{prefix}/"): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _strangers(folder: Path) -> bool:
+    return any(f.name not in {"fit.json", "tensors.safetensors"} for f in folder.iterdir())
