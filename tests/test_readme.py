@@ -1,0 +1,47 @@
+"""README.md runs: every python block as it is written, and the commands that CI extracts."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf8")
+FENCE = re.compile(r"^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(language: str, text: str = README) -> list[tuple[int, str]]:
+    """Line number and code of each fenced block in `language`."""
+    return [
+        (text.count("\n", 0, m.start("code")) + 1, m["code"])
+        for m in FENCE.finditer(text)
+        if m["language"] == language
+    ]
+
+
+PYTHON = [pytest.param(line, code, id=f"line{line}") for line, code in blocks("python")]
+
+
+@pytest.mark.parametrize(("line", "code"), PYTHON)
+def test_python_block_runs(line, code, tmp_path, monkeypatch):
+    """As a reader would run it: a folder of its own, nothing imported before."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    source = "\n" * (line - 1) + code  # so that a traceback shows README's line
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        exec(compile(source, str(ROOT / "README.md"), "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("mark", ["demo", "test"])
+def test_commands_that_ci_extracts_are_there(mark):
+    _, _, rest = README.partition(f"<!-- ci: {mark} -->\n")
+    assert rest.startswith("```bash\npython3 -m venv .venv && ")
+
+
+def test_blocks_are_found():
+    text = "# A\n\n```python\nx = 1\n```\n\n```bash\nls\n```\n\n```python\ny = 2\n```\n"
+    assert blocks("python", text) == [(4, "x = 1\n"), (11, "y = 2\n")]
