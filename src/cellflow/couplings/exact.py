@@ -8,46 +8,122 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.costs import half_squared_distance
 from cellflow.couplings._pair import centred, l1_error, pair_cost
-from cellflow.couplings.assignment import assign
+from cellflow.couplings.assignment import assign_points
 from cellflow.couplings.plans import PairPlan
 from cellflow.timecourse import Snapshot
+
+#: Duality gap, relative to the cost, up to which a plan counts as optimal.
+GAP = 1e-9
 
 
 @dataclass(frozen=True)
 class Exact:
-    r"""Optimal transport for the cost :math:`\tfrac12\lVert x - y\rVert^2`."""
+    r"""Pair cells by optimal transport for the cost :math:`\tfrac12\lVert x - y\rVert^2`.
+
+    As many source as target cells, all of equal mass, are assigned one to one
+    (:mod:`cellflow.couplings.assignment`); anything else goes to the network simplex of POT, which
+    splits cells. Both run on the CPU in float64, and both are certified by their dual
+    potentials: `converged` says that the duality gap is below 1e-9 of the cost.
+
+    Parameters
+    ----------
+    max_iter
+        Bound on the pivots of the network simplex; ``100_000 + 1_000 (n + m)`` when omitted,
+        several times what it needs. (At POT's own default the plan is silently 1–2 % off above
+        about 2,000 cells.)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from cellflow.timecourse import Snapshot
+    >>> x = torch.tensor([[0.0], [1.0], [5.0]])
+    >>> plan = Exact()(Snapshot(x, 0.0), Snapshot(x.flip(0) + 2.0, 1.0))
+    >>> plan.cols.tolist(), plan.cost, plan.is_permutation
+    ([2, 1, 0], 2.0, True)
+    """
+
+    max_iter: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_iter is not None:
+            _checks.count(self.max_iter, "max_iter")
 
     def __call__(self, source: Snapshot, target: Snapshot) -> PairPlan:
-        """Couple two snapshots."""
+        """Couple two snapshots.
+
+        Parameters
+        ----------
+        source, target
+            Snapshots of n and m cells.
+
+        Returns
+        -------
+        The plan, on the device of the cells: n pairs when one-to-one, else at most n + m − 1.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the snapshots do not fit each other.
+        """
         x, y = centred(source, target)
         n, m = len(x), len(y)
         a, b = source.weights, target.weights
-        cost = half_squared_distance(x, y)
         if n == m and source.is_uniform and target.is_uniform:
-            cols = torch.as_tensor(assign(cost.cpu().numpy()), device=x.device)
-            rows = torch.arange(n, device=x.device)
-            mass, converged = x.new_full((n,), 1.0 / n), True
+            cols, converged = _assignment(x, y)
+            rows, mass = torch.arange(n, device=x.device), x.new_full((n,), 1.0 / n)
         else:
-            rows, cols, mass, converged = _network_simplex(a, b, cost)
-        plan = PairPlan(
-            rows=rows, cols=cols, mass=mass, size=(n, m),
-            cost=pair_cost(x, y, rows=rows, cols=cols, mass=mass), converged=converged,
+            bound = 100_000 + 1_000 * (n + m) if self.max_iter is None else self.max_iter
+            rows, cols, mass, converged = _network_simplex(a, b, _cost(x, y), bound)
+        zero = torch.zeros_like
+        attained = (zero(a).index_add_(0, rows, mass), zero(b).index_add_(0, cols, mass))
+        return PairPlan(
+            rows=rows,
+            cols=cols,
+            mass=mass,
+            size=(n, m),
+            cost=pair_cost(x, y, rows=rows, cols=cols, mass=mass),
+            converged=converged,
+            marginal_error=l1_error(attained, (a, b)),
         )
-        error = l1_error((plan.row_mass, plan.col_mass), (a, b))
-        object.__setattr__(plan, "marginal_error", error)
-        return plan
 
 
-def _network_simplex(a: Tensor, b: Tensor, cost: Tensor) -> tuple[Tensor, Tensor, Tensor, bool]:
+def _assignment(x: Tensor, y: Tensor) -> tuple[Tensor, bool]:
+    """Assign cells one to one; return the column of each row and whether duals certify it."""
+    device = x.device
+    x, y = (x - x.mean(0)).cpu().numpy(), (y - y.mean(0)).cpu().numpy()
+    cols, u, v = assign_points(x, y)
+    primal = 0.5 * ((x - y[cols]) ** 2).sum()
+    scale = primal + 1e-6 * ((x * x).sum() + (y * y).sum())
+    return torch.as_tensor(cols, device=device), bool(primal - u.sum() - v.sum() <= GAP * scale)
+
+
+def _cost(x: Tensor, y: Tensor) -> Tensor:
+    """Cost between clouds centred each on its own mean: same plan, no digits lost to distance."""
+    return half_squared_distance(x - x.mean(0), y - y.mean(0))
+
+
+def _network_simplex(
+    a: Tensor, b: Tensor, cost: Tensor, max_iter: int
+) -> tuple[Tensor, Tensor, Tensor, bool]:
+    """Run POT's network simplex; return rows, cols, mass and whether duals certify them."""
     import ot
 
-    args = [t.cpu().numpy() for t in (a, b, cost)]
+    p, q, c = (value.cpu().numpy() for value in (a, b, cost))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        matrix, log = ot.emd(*args, numItermax=10_000_000, log=True)
+        # Its only warning is that the bound was hit; the certificate below says so for certain.
+        warnings.filterwarnings("ignore", message="numItermax reached")
+        matrix, log = ot.emd(p, q, c, numItermax=max_iter, log=True)
     rows, cols = np.nonzero(matrix)
-    parts = [torch.as_tensor(p, device=cost.device) for p in (rows, cols, matrix[rows, cols])]
-    return *parts, log["result_code"] == 1
+    mass = matrix[rows, cols]
+    mass /= mass.sum()  # one already, unless the bound was hit
+    primal, dual = float(mass @ c[rows, cols]), float(p @ log["u"] + q @ log["v"])
+    slack = float((c - log["u"][:, None] - log["v"][None, :]).min())
+    scale = max(primal, GAP * float(c.max()))
+    converged = log["warning"] is None and abs(primal - dual) <= GAP * scale
+    converged = converged and slack >= -GAP * float(c.max())
+    parts = (torch.as_tensor(value, device=cost.device) for value in (rows, cols, mass))
+    return *parts, bool(converged)
