@@ -22,6 +22,9 @@ def energy_distance(
     distribution functions, the square of :func:`scipy.stats.energy_distance`. Distances are
     computed in blocks, so memory stays bounded at any number of cells.
 
+    The "MMD" that LightSB (Korotin et al. 2024) reports for single cells is this energy distance
+    with ``unbiased=True``, *halved*.
+
     Parameters
     ----------
     x, y

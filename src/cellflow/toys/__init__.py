@@ -1,0 +1,27 @@
+"""Problems with exact answers, and seeded clouds to play with."""
+
+from __future__ import annotations
+
+from cellflow.toys.bridge import GaussianBridge, gaussian_bridge
+from cellflow.toys.gaussians import (
+    Gaussian,
+    gaussian_displacement,
+    gaussian_ot_map,
+    gaussian_w2,
+)
+from cellflow.toys.linear import linear_flow
+from cellflow.toys.samplers import eight_gaussians, gaussian, moons, s_curve
+
+__all__ = [
+    "Gaussian",
+    "GaussianBridge",
+    "eight_gaussians",
+    "gaussian",
+    "gaussian_bridge",
+    "gaussian_displacement",
+    "gaussian_ot_map",
+    "gaussian_w2",
+    "linear_flow",
+    "moons",
+    "s_curve",
+]

@@ -1,0 +1,49 @@
+"""Linear flows, solved by the matrix exponential."""
+
+from __future__ import annotations
+
+import torch
+
+from cellflow import _checks
+from cellflow._typing import ArrayLike, Tensor
+
+
+def linear_flow(
+    t: float | Tensor, x0: ArrayLike, *, matrix: ArrayLike, offset: ArrayLike | None = None
+) -> Tensor:
+    r"""Solve :math:`\dot x = A x + b` exactly.
+
+    Parameters
+    ----------
+    t
+        Time since the start, a scalar or ``(k,)``; may be negative.
+    x0
+        Cells at time 0, shape ``(n, d)``.
+    matrix, offset
+        A, shape ``(d, d)``, per unit of time, and b, shape ``(d,)``, zero when omitted.
+
+    Returns
+    -------
+    Tensor in the dtype of `x0`: shape ``(n, d)`` for a scalar `t`, ``(k, n, d)`` for ``(k,)``.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit or values are not finite.
+    """
+    x0 = _checks.as_cells(x0, "x0")
+    d = x0.shape[1]
+    options = {"dtype": torch.float64, "device": x0.device}
+    a = _checks.as_cells(torch.as_tensor(matrix, **options), "matrix", dim=d)
+    b = torch.zeros(d, **options) if offset is None else torch.as_tensor(offset, **options)
+    if a.shape[0] != d:
+        raise ValueError(_checks.message("matrix", f"shape {tuple(a.shape)}", f"shape ({d}, {d})"))
+    if b.shape != (d,):
+        raise ValueError(_checks.message("offset", f"shape {tuple(b.shape)}", f"shape ({d},)"))
+    # One exponential of the augmented generator gives the flow and its inhomogeneous part.
+    generator = torch.zeros(d + 1, d + 1, **options)
+    generator[:d, :d], generator[:d, d] = a, b
+    time = torch.as_tensor(t, **options)
+    flow = torch.linalg.matrix_exp(time[..., None, None] * generator)
+    moved = x0.double() @ flow[..., :d, :d].transpose(-1, -2) + flow[..., None, :d, d]
+    return moved.to(x0.dtype)

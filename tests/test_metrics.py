@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import numpy as np
+import ot
+import pytest
+import scipy.stats
+import torch
+from cases import METRICS
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist, pdist
+from torch.testing import assert_close
+
+from cellflow import metrics, toys
+from cellflow.metrics import _inputs, sliced
+
+
+@pytest.fixture(params=METRICS, ids=str)
+def case(request):
+    return METRICS[request.param]
+
+
+@pytest.fixture
+def metric(case):
+    return case[0]
+
+
+def clouds(n=60, m=45, d=3, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, d, generator=g, dtype=torch.float64)
+    y = 1.5 * torch.randn(m, d, generator=g, dtype=torch.float64) + 0.7
+    return x, y
+
+
+def test_cases_are_complete():
+    assert set(METRICS) == set(metrics.METRICS)
+
+
+# --- laws of every metric ---------------------------------------------------------------------
+
+
+def test_zero_on_itself_and_positive_otherwise(metric):
+    x, y = clouds()
+    # Expanding |x − y|² in float64 leaves some 1e-8 between coincident cells, divided by n.
+    assert abs(metric(x, x.flip(0))) < 2e-9
+    assert metric(x, y) > 0.05
+
+
+def test_symmetric(metric):
+    x, y = clouds()
+    assert metric(x, y) == pytest.approx(metric(y, x), rel=1e-12)
+
+
+def test_order_of_cells_is_irrelevant(metric):
+    x, y = clouds()
+    assert metric(x.flip(0), y.roll(7, 0)) == pytest.approx(metric(x, y), rel=1e-12)
+
+
+def test_translation_and_rotation_invariant(case):
+    metric, _, rotates = case
+    x, y = clouds()
+    shift = torch.tensor([5.0, -3.0, 2.0], dtype=torch.float64)
+    assert metric(x + shift, y + shift) == pytest.approx(metric(x, y), rel=1e-12)
+    if rotates:
+        noise = torch.randn(3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        q = torch.linalg.qr(noise).Q
+        assert metric(x @ q, y @ q) == pytest.approx(metric(x, y), rel=1e-12)
+
+
+def test_scales_with_the_data(case):
+    metric, exponent, _ = case
+    if exponent is None:
+        pytest.skip("has its own length scale")
+    x, y = clouds()
+    assert metric(3 * x, 3 * y) == pytest.approx(3**exponent * metric(x, y), rel=1e-12)
+
+
+def test_mass_counts_like_repeated_cells(metric):
+    x, y = clouds(20, 15)
+    a, b = torch.arange(20) % 3 + 1, torch.arange(15) % 2 + 1
+    repeated = metric(x.repeat_interleave(a, 0), y.repeat_interleave(b, 0))
+    weighted = metric(x, y, x_mass=a, y_mass=5.0 * b)
+    assert weighted == pytest.approx(repeated, rel=1e-9)
+    assert abs(weighted - metric(x, y)) > 1e-4
+
+
+def test_zero_mass_counts_like_absence(metric):
+    x, y = clouds()
+    a = torch.ones(60)
+    a[40:] = 0
+    assert metric(x, y, x_mass=a) == pytest.approx(metric(x[:40], y), rel=1e-12)
+
+
+def test_float32_far_from_the_origin(metric):
+    x, y = clouds()
+    x, y = (x + 1e4).float(), (y + 1e4).float()
+    near = metric(x.double() - 1e4, y.double() - 1e4)
+    assert metric(x, y) == pytest.approx(near, rel=1e-10)
+
+
+def test_accepts_numpy_and_gradients(metric):
+    x, y = clouds()
+    value = metric(x, y)
+    assert isinstance(value, float)
+    assert metric(x.numpy(), y.clone().requires_grad_(True)) == value
+
+
+def test_global_random_state_is_untouched(metric):
+    state, legacy = torch.get_rng_state(), np.random.get_state()
+    metric(*clouds())
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(np.array_equal(p, q) for p, q in zip(legacy, np.random.get_state(), strict=True))
+
+
+def test_bad_input_says_what_to_do(metric):
+    x, y = clouds()
+    broken = x.clone()
+    broken[3, 1] = torch.nan
+    with pytest.raises(ValueError, match=r"`x`: got NaN .* \(first: row 3\).*Remove or impute"):
+        metric(broken, y)
+    with pytest.raises(ValueError, match="`y`: got 2 dimensions, expected 3 as in `x`"):
+        metric(x, y[:, :2])
+    with pytest.raises(ValueError, match=r"`y`: got shape \(3,\)"):
+        metric(x, y[0])
+    with pytest.raises(ValueError, match=r"`x`: got 0 cells"):
+        metric(x[:0], y)
+    with pytest.raises(ValueError, match=r"`y_mass`: got shape \(60,\), expected \(45,\)"):
+        metric(x, y, y_mass=torch.ones(60))
+    with pytest.raises(ValueError, match="`x_mass`: got values from -1 to -1"):
+        metric(x, y, x_mass=-torch.ones(60))
+
+
+def test_blocks_change_nothing(metric, monkeypatch):
+    x, y = clouds()
+    whole = metric(x, y)
+    monkeypatch.setattr(_inputs, "BLOCK_ENTRIES", 200)
+    monkeypatch.setattr(sliced, "BLOCK_ENTRIES", 400)
+    assert metric(x, y) == pytest.approx(whole, rel=1e-12)
+
+
+# --- exact transport --------------------------------------------------------------------------
+
+
+def test_translation_costs_its_length():
+    x, _ = clouds(200)
+    y = (x + torch.tensor([1.0, 2.0, 2.0], dtype=torch.float64)).flip(0)
+    assert metrics.wasserstein1(x, y) == pytest.approx(3.0, rel=1e-12)
+    assert metrics.wasserstein2(x, y) == pytest.approx(3.0, rel=1e-12)
+
+
+def test_wasserstein_against_assignment_of_2000_cells():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2_000, 5)), 1.2 * rng.normal(size=(2_000, 5)) + 0.5
+    cost = cdist(x, y)
+    best = cost[linear_sum_assignment(cost)].mean()
+    assert metrics.wasserstein1(x, y) == pytest.approx(best, rel=1e-10)
+
+
+def test_wasserstein_where_the_default_pivots_do_not_suffice():
+    # The gradient of a convex function moves any sample optimally: exact at any number of cells.
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(4_200, 5, generator=g, dtype=torch.float64)
+    a = torch.randn(5, 5, generator=g, dtype=torch.float64)
+    y = x @ (a @ a.T)
+    order = torch.randperm(len(x), generator=g)
+    exact = float((x - y).square().sum(1).mean().sqrt())
+    assert metrics.wasserstein2(x, y[order]) == pytest.approx(exact, rel=1e-9)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_wasserstein_with_masses_against_linear_programming(power):
+    x, y = clouds(12, 9)
+    a, b = torch.rand(12, generator=torch.Generator().manual_seed(2)), torch.arange(1.0, 10.0)
+    name = "euclidean" if power == 1 else "sqeuclidean"
+    cost = cdist(x, y, name)
+    rows = np.kron(np.eye(12), np.ones(9)), np.kron(np.ones(12), np.eye(9))
+    marginals = np.concatenate([a.double() / a.double().sum(), b.double() / b.sum()])
+    lp = scipy.optimize.linprog(cost.ravel(), A_eq=np.vstack(rows), b_eq=marginals)
+    f = metrics.wasserstein1 if power == 1 else metrics.wasserstein2
+    assert f(x, y, x_mass=a, y_mass=b) ** power == pytest.approx(lp.fun, rel=1e-8)
+
+
+def test_one_dimension_against_scipy():
+    x, y = clouds(300, 211, d=1)
+    a, b = torch.rand(300, generator=torch.Generator().manual_seed(2)), torch.arange(1.0, 212.0)
+    ours = metrics.wasserstein1(x, y, x_mass=a, y_mass=b)
+    theirs = scipy.stats.wasserstein_distance(x[:, 0], y[:, 0], a, b)
+    assert ours == pytest.approx(theirs, rel=1e-10)
+    ours = metrics.wasserstein2(x, y, x_mass=a, y_mass=b)
+    weights = (a.double() / a.double().sum()).numpy(), (b.double() / b.sum()).numpy()
+    theirs = ot.emd2_1d(x[:, 0].numpy(), y[:, 0].numpy(), *weights, metric="sqeuclidean")
+    assert ours**2 == pytest.approx(float(theirs), rel=1e-10)
+    for f in (metrics.wasserstein1, metrics.wasserstein2):  # the line inside the plane
+        flat = f(torch.cat([x, 0 * x], 1), torch.cat([y, 0 * y], 1), x_mass=a, y_mass=b)
+        assert f(x, y, x_mass=a, y_mass=b) == pytest.approx(flat, rel=1e-9)
+
+
+def test_w2_of_normal_samples_matches_the_closed_form():
+    n, source = 4_000, toys.Gaussian([0.0], [[1.0]])
+    target = toys.Gaussian([2.0], [[4.0]])
+    x = toys.gaussian(n, source.mean, source.cov, generator=0)
+    y = toys.gaussian(n, target.mean, target.cov, generator=1)
+    # Delta method: W2² = (m0 - m1)² + (s0 - s1)², with independent estimates of m and s.
+    se = ((4 * 4 * (1 + 4) + 4 * 1 * (0.5 + 2.0)) / n) ** 0.5
+    exact = toys.gaussian_w2(source, target) ** 2
+    assert abs(metrics.wasserstein2(x, y) ** 2 - exact) < 4 * se
+
+
+def test_unconverged_transport_is_an_error():
+    x, y = clouds(300, 300)
+    with pytest.raises(RuntimeError, match="no optimum after 50 pivots for 300 × 300 cells"):
+        metrics.wasserstein1(x, y, max_iter=50)
+    with pytest.raises(ValueError, match="`max_iter`: got 0, expected an integer of at least 1"):
+        metrics.wasserstein1(x, y, max_iter=0)
+
+
+def test_suboptimal_plan_fails_its_certificate(monkeypatch):
+    solve = ot.emd
+
+    def worse(a, b, cost, **options):
+        plan, log = solve(a, b, -cost, **options)  # the worst plan, reported as optimal
+        return plan, {**log, "cost": (plan * cost).sum()}
+
+    monkeypatch.setattr(ot, "emd", worse)
+    with pytest.raises(RuntimeError, match="dual gap of"):
+        metrics.wasserstein2(*clouds())
+
+
+# --- sliced, energy, MMD ----------------------------------------------------------------------
+
+
+def test_sliced_translation_and_bound():
+    x, y = clouds(80, 80)
+    shift = torch.tensor([3.0, 0.0, 0.0], dtype=torch.float64)
+    n = 20_000
+    ours = metrics.sliced_wasserstein2(x, x + shift, n_projections=n)
+    # E (θ·c)² = |c|²/d = 3 and Var (θ·c)² = |c|⁴ (3/15 − 1/9) = 7.2 for d = 3
+    assert abs(ours**2 - 3.0) < 4 * (7.2 / n) ** 0.5
+    assert metrics.sliced_wasserstein2(x, y) < metrics.wasserstein2(x, y)
+
+
+def test_sliced_in_one_dimension_is_w2():
+    x, y = clouds(50, 31, d=1)
+    ours = metrics.sliced_wasserstein2(x, y, x_mass=torch.arange(1, 51), n_projections=3)
+    assert ours == pytest.approx(metrics.wasserstein2(x, y, x_mass=torch.arange(1, 51)), rel=1e-12)
+
+
+def test_sliced_is_seeded():
+    x, y = clouds()
+    f = metrics.sliced_wasserstein2
+    assert f(x, y, generator=3) == f(x, y, generator=3) != f(x, y, generator=4)
+
+
+def test_energy_in_one_dimension_against_scipy():
+    x, y = clouds(300, 211, d=1)
+    a, b = torch.rand(300, generator=torch.Generator().manual_seed(2)), torch.arange(1.0, 212.0)
+    theirs = scipy.stats.energy_distance(x[:, 0], y[:, 0], a, b) ** 2
+    assert metrics.energy_distance(x, y, x_mass=a, y_mass=b) == pytest.approx(theirs, rel=1e-10)
+
+
+def test_unbiased_energy_and_mmd_against_all_distinct_pairs():
+    x, y = clouds()
+    energy = 2 * cdist(x, y).mean() - pdist(x).mean() - pdist(y).mean()
+    assert metrics.energy_distance(x, y, unbiased=True) == pytest.approx(energy, rel=1e-10)
+
+    def kernel(squared):
+        return np.exp(-squared / (2 * 1.7**2)).mean()
+
+    name = "sqeuclidean"
+    exact = kernel(pdist(x, name)) + kernel(pdist(y, name)) - 2 * kernel(cdist(x, y, name))
+    assert metrics.mmd(x, y, bandwidth=1.7) == pytest.approx(exact, rel=1e-10)
+
+
+def test_unbiased_mmd_has_the_population_value_as_its_mean():
+    h, shift, repeats = 1.0, 0.8, 60
+    g = torch.Generator().manual_seed(0)
+    values = []
+    for _ in range(repeats):
+        x = torch.randn(40, 1, generator=g, dtype=torch.float64)
+        y = torch.randn(40, 1, generator=g, dtype=torch.float64) + shift
+        values.append(metrics.mmd(x, y, bandwidth=h))
+    # E k(X, Y) for X - Y ~ N(shift, 2)
+    within = h / (h**2 + 2) ** 0.5
+    exact = 2 * within * (1 - np.exp(-(shift**2) / (2 * (h**2 + 2))))
+    assert abs(np.mean(values) - exact) < 4 * np.std(values) / repeats**0.5
+
+
+def test_median_heuristic():
+    x, y = clouds(60, 43)  # an odd number of pairs: the median is one of them
+    h = float(np.median(pdist(torch.cat([x, y]))))
+    assert metrics.mmd(x, y) == pytest.approx(metrics.mmd(x, y, bandwidth=h), rel=1e-12)
+    with pytest.raises(ValueError, match="`bandwidth`: got a median distance of 0"):
+        metrics.mmd(torch.ones(5, 2), torch.ones(4, 2))
+    with pytest.raises(ValueError, match="`bandwidth`: got -1"):
+        metrics.mmd(x, y, bandwidth=-1)
+
+
+def test_unbiased_needs_two_cells():
+    x, y = clouds()
+    for f in (metrics.mmd, metrics.energy_distance):
+        with pytest.raises(ValueError, match="`y`: got 1 cell, expected at least 2"):
+            f(x, y[:1], unbiased=True)
+    assert metrics.energy_distance(x[:1], y[:1]) == pytest.approx(2 * float((x[0] - y[0]).norm()))
+
+
+# --- noise floor ------------------------------------------------------------------------------
+
+
+def test_floor_compares_disjoint_halves():
+    x = torch.arange(11.0)[:, None]
+    seen = []
+
+    def record(left, right):
+        seen.append((set(left.flatten().tolist()), set(right.flatten().tolist())))
+        return len(seen)
+
+    values = metrics.split_half_floor(x, record, generator=0, repeats=3)
+    assert_close(values, torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+    assert all(len(p) == len(q) == 5 and not p & q for p, q in seen)
+    assert seen[0] != seen[1]
+
+
+def test_floor_is_seeded_and_sized():
+    x, _ = clouds(100)
+    f = metrics.split_half_floor
+    assert_close(f(x, metrics.wasserstein1, generator=1), f(x, metrics.wasserstein1, generator=1))
+    small = f(x, metrics.wasserstein1, generator=1, size=10)
+    assert small.mean() > f(x, metrics.wasserstein1, generator=1).mean()
+    with pytest.raises(ValueError, match="`size`: got 51, expected at most 50"):
+        f(x, metrics.wasserstein1, size=51)
