@@ -44,4 +44,4 @@ def test_commands_that_ci_extracts_are_there(mark):
 
 def test_blocks_are_found():
     text = "# A\n\n```python\nx = 1\n```\n\n```bash\nls\n```\n\n```python\ny = 2\n```\n"
-    assert blocks("python", text) == [(4, "x = 1\n"), (11, "y = 2\n")]
+    assert blocks("python", text) == [(4, "x = 1\n"), (12, "y = 2\n")]
