@@ -1,0 +1,18 @@
+"""Tools: from an AnnData to answers, and back into the AnnData."""
+
+from cellflow.tl.fit import fit
+from cellflow.tl.holdout import holdout
+from cellflow.tl.interpolate import interpolate
+from cellflow.tl.projection import project_points, project_velocity
+from cellflow.tl.simulate import simulate
+from cellflow.tl.velocity import velocity
+
+__all__ = [
+    "fit",
+    "holdout",
+    "interpolate",
+    "project_points",
+    "project_velocity",
+    "simulate",
+    "velocity",
+]

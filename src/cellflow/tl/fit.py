@@ -1,0 +1,168 @@
+"""Fit dynamics to an AnnData."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from tqdm import tqdm
+
+from cellflow import _checks
+from cellflow._typing import Rng
+from cellflow.fitting import Checkpointing
+from cellflow.methods import METHODS, Fit, FlowMatching
+from cellflow.pp import CourseIndex, course
+from cellflow.preprocessing import fit_preprocessing
+from cellflow.timecourse import TimeCourse
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def fit(
+    adata: AnnData,
+    *,
+    time_key: str,
+    use_rep: str = "X_pca",
+    n_dims: int | None = None,
+    method: str | FlowMatching = "otcfm",
+    steps: int = 3000,
+    whiten: bool = False,
+    mass_key: str | None = None,
+    label_key: str | None = None,
+    time_map: Mapping[Hashable, float] | None = None,
+    missing: str = "error",
+    rng: Rng = 0,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    checkpoint: str | Path | None = None,
+    progress: bool = True,
+) -> Fit:
+    """Learn how the cells of an AnnData move from each time point to the next.
+
+    Parameters
+    ----------
+    adata
+        Cells of all time points; it is not changed.
+    time_key
+        Column of ``obs`` with times: numbers, or labels such as ``"day 10"`` or ``"12h"``. The
+        table of what was read as what is printed to standard error.
+    use_rep
+        Cells' states: a key of ``obsm``, or ``"X"`` for expression.
+    n_dims
+        Use the first `n_dims` dimensions of a representation; of expression, that many principal
+        components, fitted here and undone in every answer.
+    method
+        ``"otcfm"``, ``"icfm"``, ``"sbcfm"``, or a method such as ``OTCFM(sigma=0.2)``.
+    steps
+        Budget of training steps.
+    whiten
+        Scale each dimension to unit standard deviation for training.
+    mass_key
+        Column of ``obs`` with a positive mass for each cell.
+    label_key
+        Column of ``obs`` with a label that predicted cells inherit from their origin.
+    time_map
+        Time of each label, where labels do not say it themselves.
+    missing
+        ``"error"`` or ``"drop"``, for cells without a time.
+    rng
+        Seed or generator; it decides everything that is random.
+    device, dtype
+        Where, and in which floating type, to train; the CPU and that of the data when omitted.
+    checkpoint
+        File to write while training, and to resume from if it exists.
+    progress
+        Whether to print the table of times, the device and a progress bar to standard error.
+
+    Returns
+    -------
+    Fit
+        Learned dynamics in the coordinates of `use_rep`; give it to the other functions of
+        :mod:`cellflow.tl`, or save it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a key is unknown, times cannot be read, or values are not finite.
+    FloatingPointError
+        If training diverges.
+    """
+    recipe = resolve_method(method)
+    cells, index, n_components = read_course(
+        adata,
+        time_key=time_key,
+        use_rep=use_rep,
+        n_dims=n_dims,
+        mass_key=mass_key,
+        label_key=label_key,
+        time_map=time_map,
+        missing=missing,
+    )
+    if progress:
+        tqdm.write(str(index.table), file=_stderr())
+    preprocessing = None
+    if n_components is not None or whiten:
+        preprocessing = fit_preprocessing(cells.x, n_components=n_components, whiten=whiten)
+    out = recipe.fit(
+        cells,
+        steps=steps,
+        generator=_checks.as_generator(rng, "rng"),
+        preprocessing=preprocessing,
+        device=device,
+        dtype=dtype,
+        checkpointing=Checkpointing(checkpoint),
+        progress=progress,
+    )
+    out.origin.update(
+        time_key=time_key,
+        use_rep=index.use_rep,
+        n_dims=cells.dim,
+        labels=dict(zip(index.table.labels, index.table.times, strict=True)),
+        label_key=label_key,
+    )
+    return out
+
+
+def resolve_method(method: str | FlowMatching) -> FlowMatching:
+    """Return the method that a string names, with its defaults."""
+    if isinstance(method, str):
+        return METHODS[_checks.choice(method, METHODS, "method")]()
+    if not isinstance(method, FlowMatching):
+        expected = f"one of {', '.join(map(repr, METHODS))}, or a method such as OTCFM()"
+        raise TypeError(_checks.message("method", type(method).__name__, expected))
+    return method
+
+
+def read_course(
+    adata: AnnData,
+    *,
+    time_key: str,
+    use_rep: str,
+    n_dims: int | None,
+    mass_key: str | None = None,
+    label_key: str | None = None,
+    time_map: Mapping[Hashable, float] | None = None,
+    missing: str = "error",
+) -> tuple[TimeCourse, CourseIndex, int | None]:
+    """Return the course, its index, and how many components to fit (None for none)."""
+    expression = use_rep == "X"
+    cells, index = course(
+        adata,
+        time_key=time_key,
+        use_rep=use_rep,
+        n_dims=None if expression else n_dims,
+        mass_key=mass_key,
+        label_key=label_key,
+        time_map=time_map,
+        missing=missing,
+    )
+    return cells, index, n_dims if expression else None
+
+
+def _stderr():
+    import sys
+
+    return sys.stderr

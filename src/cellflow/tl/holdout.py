@@ -1,0 +1,84 @@
+"""Hold-out evaluation of the cells of an AnnData."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from cellflow import evaluate
+from cellflow.evaluate import HoldoutTable
+from cellflow.methods import FlowMatching
+from cellflow.tl.fit import read_course, resolve_method
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def holdout(
+    adata: AnnData,
+    *,
+    time_key: str,
+    use_rep: str = "X_pca",
+    n_dims: int | None = None,
+    whiten: bool = False,
+    method: str | FlowMatching | Sequence[str | FlowMatching] = "otcfm",
+    steps: int = 2000,
+    seeds: int = 3,
+    time: str = "physical",
+    preprocess_on: str = "all",
+    time_map: Mapping[Hashable, float] | None = None,
+    missing: str = "error",
+    progress: bool = True,
+) -> HoldoutTable:
+    """Predict each interior time point from the others, beside predictions without a model.
+
+    Parameters
+    ----------
+    adata
+        Cells of at least three time points; it is not changed.
+    time_key, use_rep, n_dims, whiten, time_map, missing
+        As in :func:`cellflow.tl.fit`.
+    method
+        One or several methods, by name or as objects.
+    steps
+        Training steps of each fit.
+    seeds
+        Number of seeds; a verdict needs at least two.
+    time
+        ``"physical"`` for the times of the data, ``"index"`` for 0, 1, 2, ….
+    preprocess_on
+        ``"all"`` fits components and scales on all cells, ``"train"`` without the held-out ones.
+    progress
+        Whether to show a progress bar on standard error.
+
+    Returns
+    -------
+    HoldoutTable
+        See :func:`cellflow.evaluate.holdout`; print it, or draw it with
+        :func:`cellflow.pl.holdout`.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than three time points, or an argument is out of its range.
+    """
+    asked = [method] if isinstance(method, str | FlowMatching) else list(method)
+    cells, _, n_components = read_course(
+        adata,
+        time_key=time_key,
+        use_rep=use_rep,
+        n_dims=n_dims,
+        time_map=time_map,
+        missing=missing,
+    )
+    return evaluate.holdout(
+        cells,
+        [resolve_method(m) for m in asked],
+        steps=steps,
+        seeds=seeds,
+        time=time,
+        n_components=n_components,
+        whiten=whiten,
+        preprocess_on=preprocess_on,
+        progress=progress,
+    )

@@ -1,0 +1,95 @@
+"""Velocities of observed cells, where scanpy's neighbours look for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from cellflow import _checks
+from cellflow.methods import Fit
+from cellflow.pp import parse_times
+from cellflow.tl.projection import project_velocity
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def velocity(
+    adata: AnnData, fit: Fit, *, basis: str | None = None, key_added: str = "velocity"
+) -> None:
+    """Write each cell's velocity, at its own time, into the AnnData.
+
+    Parameters
+    ----------
+    adata
+        Cells with the representation and the time column that the fit was made from.
+    fit
+        What :func:`cellflow.tl.fit` returned.
+    basis
+        An embedding, such as ``"umap"``, to project velocities into as well; scVelo and
+        :func:`cellflow.pl.velocity` draw streams from it.
+    key_added
+        First part of the keys that are written.
+
+    Returns
+    -------
+    None
+        Writes ``obsm["velocity_pca"]`` (named after the representation), in data units per unit
+        of time and of the representation's shape, with zeros in dimensions that were not
+        modelled; with `basis`, also ``obsm["velocity_umap"]``; and ``uns["velocity_fit"]``, which
+        says which fit they are from.
+
+    Raises
+    ------
+    ValueError
+        If the representation, the time column or the embedding is not there or does not fit.
+    """
+    rep, times, x = states_and_times(adata, fit)
+    v = fit.velocity(torch.from_numpy(times), torch.from_numpy(x[:, : fit.course.dim]))
+    full = np.zeros(x.shape, dtype=x.dtype if x.dtype.kind == "f" else np.float32)
+    full[:, : fit.course.dim] = v.cpu().numpy()
+    short = rep.removeprefix("X_")
+    written = {f"{key_added}_{short}": full}
+    if basis is not None and basis.removeprefix("X_") != short:
+        name = basis.removeprefix("X_")
+        written[f"{key_added}_{name}"] = project_velocity(adata, full, use_rep=rep, basis=name)
+    adata.obsm.update(written)
+    adata.uns[f"{key_added}_fit"] = {
+        "method": fit.method.name,
+        "use_rep": rep,
+        "n_dims": fit.course.dim,
+        "unit": f"data units per {fit.course.unit}",
+    }
+
+
+def states_and_times(adata: AnnData, fit: Fit) -> tuple[str, np.ndarray, np.ndarray]:
+    """Return the fit's representation key, and every cell's time ``(n,)`` and state ``(n, d)``."""
+    for key in ("use_rep", "time_key"):
+        if key not in fit.origin:
+            remedy = "Call fit.velocity(time, x) with tensors instead."
+            raise ValueError(_checks.message("fit", "a fit to tensors", "one to an AnnData", remedy))
+    rep, time_key = fit.origin["use_rep"], fit.origin["time_key"]
+    if rep != "X":
+        _checks.choice(rep, list(adata.obsm.keys()), "adata.obsm")
+    _checks.choice(time_key, [str(c) for c in adata.obs.columns], "adata.obs")
+    stored = adata.X if rep == "X" else adata.obsm[rep]
+    x = np.asarray(stored.toarray() if hasattr(stored, "toarray") else stored)
+    if x.ndim != 2 or x.shape[1] < fit.course.dim:
+        got = f"shape {x.shape}"
+        raise ValueError(_checks.message(rep, got, f"at least {fit.course.dim} columns"))
+    table = parse_times(
+        adata.obs[time_key],
+        time_map=_time_map(fit, adata.obs[time_key]),
+        unit=fit.course.unit,
+        name=f"obs[{time_key!r}]",
+    )
+    return rep, table.cell_times, x
+
+
+def _time_map(fit: Fit, column) -> dict | None:
+    """Times as the fit read them, for a column whose labels it knows."""
+    known = fit.origin["labels"]
+    labels = {label: known[str(label)] for label in column.unique() if str(label) in known}
+    return labels if len(labels) == column.nunique() else None
