@@ -32,16 +32,17 @@ def embryoid() -> AnnData:
 
     Returns
     -------
-    AnnData of shape (2750, 0), without expression, with
+    AnnData
+        Cells without expression, shape (2750, 0), with
 
-    - ``obs["day"]``: middle of the window in days, float (1.5, 7.5, 13.5, 19.5, 25.5);
-    - ``obs["stage"]``: ordered categorical, ``"day 0-3"`` to ``"day 24-27"``;
-    - ``obs["orig_index"]``: row of the cell in the original file of 16,819 cells;
-    - ``obsm["X_pca"]``: principal components, shape (2750, 100), float32. They were not centred,
-      so the first holds mostly what all cells have in common (mean 52, variance 7);
-    - ``obsm["rna_velocity_pca"]``: RNA velocity in the same components, in no particular time
-      unit. The name keeps clear of ``velocity_*``, which is where fitted velocities go;
-    - ``uns["sources"]``: what to cite, and the licence.
+        - ``obs["day"]``: middle of the window in days, float (1.5, 7.5, 13.5, 19.5, 25.5);
+        - ``obs["stage"]``: ordered categorical, ``"day 0-3"`` to ``"day 24-27"``;
+        - ``obs["orig_index"]``: row of the cell in the original file of 16,819 cells;
+        - ``obsm["X_pca"]``: principal components, shape (2750, 100), float32. They were not
+          centred, so the first holds mostly what all cells have in common (mean 52, variance 7);
+        - ``obsm["rna_velocity_pca"]``: RNA velocity in the same components, in no particular
+          time unit. The name keeps clear of ``velocity_*``, where fitted velocities go;
+        - ``uns["sources"]``: what to cite, and the licence.
 
     Examples
     --------

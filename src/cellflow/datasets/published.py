@@ -166,7 +166,8 @@ def from_npz(
 
     Returns
     -------
-    AnnData with ``obs["day"]`` (float) and ``obsm["X_pca"]`` (n, d), without expression.
+    AnnData
+        Cells with ``obs["day"]`` (float) and ``obsm["X_pca"]`` (n, d), without expression.
 
     Raises
     ------

@@ -179,7 +179,7 @@ def _states(
     block = stored[rows]
     if n_dims is not None:
         block = block[:, :n_dims]
-    block = np.array(block.toarray() if hasattr(block, "toarray") else block)
+    block = block.toarray() if hasattr(block, "toarray") else np.ascontiguousarray(block)
     if block.dtype.kind not in "fiub":
         raise TypeError(_checks.message(name, f"dtype {block.dtype}", "numbers"))
     if block.dtype not in (np.float32, np.float64):

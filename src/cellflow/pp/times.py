@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellflow import _checks
-from cellflow.pp.labels import SECONDS, Moment, read_label
+from cellflow.pp._labels import SECONDS, Moment, read_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +111,8 @@ def parse_times(
 
     Returns
     -------
-    The time of each kept cell, and the table label → time → cells.
+    TimeTable
+        The time of each kept cell, and the table label → time → cells.
 
     Raises
     ------
