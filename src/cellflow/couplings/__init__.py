@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from cellflow.couplings.entropic import Entropic
 from cellflow.couplings.exact import Exact
+from cellflow.couplings.given import Given
 from cellflow.couplings.independent import Independent
 from cellflow.couplings.plans import Coupling, DensePlan, PairPlan, Plan, ProductPlan
 
 __all__ = [
     "Coupling",
     "DensePlan",
+    "Entropic",
     "Exact",
+    "Given",
     "Independent",
     "PairPlan",
     "Plan",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from cellflow import _checks
 from cellflow._typing import Tensor
+from cellflow.couplings.plans import PairPlan
 from cellflow.timecourse import Snapshot
 
 
@@ -38,13 +41,32 @@ def centred(source: Snapshot, target: Snapshot) -> tuple[Tensor, Tensor]:
     return x - centre, y - centre
 
 
-def pair_cost(x: Tensor, y: Tensor, *, rows: Tensor, cols: Tensor, mass: Tensor) -> float:
-    """Transport cost ``Σ mass · ½|x[rows] − y[cols]|²`` of listed pairs."""
-    gap = x[rows] - y[cols]
-    return 0.5 * float(torch.dot(mass, torch.einsum("pd,pd->p", gap, gap)))
+def pair_plan(
+    pairs: tuple[Tensor, Tensor, Tensor],
+    cells: tuple[Tensor, Tensor],
+    masses: tuple[Tensor, Tensor],
+    *,
+    converged: bool = True,
+) -> PairPlan:
+    """Make a plan of rows, cols and mass, with its cost and the error of its marginals."""
+    rows, cols, mass = pairs
+    gap = cells[0][rows] - cells[1][cols]
+    attained = [
+        torch.zeros_like(asked).index_add_(0, index, mass)
+        for index, asked in zip((rows, cols), masses, strict=True)
+    ]
+    return PairPlan(
+        rows=rows,
+        cols=cols,
+        mass=mass,
+        size=(len(masses[0]), len(masses[1])),
+        cost=0.5 * float(torch.dot(mass, (gap * gap).sum(1))),
+        converged=converged,
+        marginal_error=l1_error(attained, masses),
+    )
 
 
-def l1_error(attained: tuple[Tensor, Tensor], asked: tuple[Tensor, Tensor]) -> float:
+def l1_error(attained: Sequence[Tensor], asked: Sequence[Tensor]) -> float:
     """Return the larger of the two L1 distances between marginals."""
     gaps = [(p - q).abs().sum() for p, q in zip(attained, asked, strict=True)]
     return float(torch.stack(gaps).max())

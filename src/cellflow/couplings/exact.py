@@ -11,7 +11,7 @@ import torch
 from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.costs import half_squared_distance
-from cellflow.couplings._pair import centred, l1_error, pair_cost
+from cellflow.couplings._pair import centred, pair_plan
 from cellflow.couplings.assignment import assign_points
 from cellflow.couplings.plans import PairPlan
 from cellflow.timecourse import Snapshot
@@ -78,17 +78,7 @@ class Exact:
         else:
             bound = 100_000 + 1_000 * (n + m) if self.max_iter is None else self.max_iter
             rows, cols, mass, converged = _network_simplex(a, b, _cost(x, y), bound)
-        zero = torch.zeros_like
-        attained = (zero(a).index_add_(0, rows, mass), zero(b).index_add_(0, cols, mass))
-        return PairPlan(
-            rows=rows,
-            cols=cols,
-            mass=mass,
-            size=(n, m),
-            cost=pair_cost(x, y, rows=rows, cols=cols, mass=mass),
-            converged=converged,
-            marginal_error=l1_error(attained, (a, b)),
-        )
+        return pair_plan((rows, cols, mass), (x, y), (a, b), converged=converged)
 
 
 def _assignment(x: Tensor, y: Tensor) -> tuple[Tensor, bool]:
