@@ -1,37 +1,104 @@
-"""States between the nodes of a solver, so that output times cost no steps."""
+"""States between the nodes of a solver, so that output times cost no steps.
+
+Within a step, ``theta`` runs from 0 to 1 and slopes are times the length of the step. A cubic
+goes through both ends with their slopes; multiples of ``(theta * (1 - theta)) ** 2``, which leave
+the ends alone, make it more exact: from one more slope (:func:`quartic_term`) or from a
+neighbouring node (:func:`quintic_terms`).
+"""
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 
 import torch
 
 from cellflow._typing import Tensor
 
+#: Where within a step a third slope tells most about a quartic.
+THIRD = (1 - 1 / math.sqrt(3)) / 2
 
-def hermite(
-    theta: Tensor, *, ends: tuple[Tensor, Tensor], slopes: tuple[Tensor, Tensor], out: Tensor
-) -> None:
-    r"""Write the cubic through two states with their slopes into `out`.
 
-    The error is :math:`h^4 \max |x^{(4)}| / 384`: of the order of a fourth-order solver's own.
+@dataclass(frozen=True, eq=False)
+class Cubic:
+    """The cubic through a step: states and slopes at its ends, each ``(n, d)``.
 
     Parameters
     ----------
-    theta
-        Positions within the step, ``(m,)`` in [0, 1].
-    ends
-        States at both ends of the step, each ``(n, d)``.
-    slopes
-        Derivatives there, times the length of the step, each ``(n, d)``.
-    out
-        Receives the states, ``(m, n, d)``.
+    x0, x1
+        States.
+    v0, v1
+        Slopes, times the length of the step.
     """
-    theta = theta.to(out)[:, None, None]
-    rest = 1 - theta
-    # Relative to the nearer end nothing but a small correction is rounded.
-    out.copy_(ends[0].expand_as(out))
-    out.addcmul_(theta.square() * (3 - 2 * theta), ends[1] - ends[0])
-    out.addcmul_(theta * rest.square(), slopes[0])
-    out.addcmul_(-theta.square() * rest, slopes[1])
+
+    x0: Tensor
+    x1: Tensor
+    v0: Tensor
+    v1: Tensor
+
+    def at(self, theta: float) -> tuple[Tensor, Tensor]:
+        """Return state and slope at `theta`, each ``(n, d)``."""
+        rest, difference = 1 - theta, self.x1 - self.x0
+        state = self.x0 + theta**2 * (3 - 2 * theta) * difference
+        state = state + theta * rest**2 * self.v0 - theta**2 * rest * self.v1
+        slope = 6 * theta * rest * difference
+        slope = slope + rest * (1 - 3 * theta) * self.v0 + theta * (3 * theta - 2) * self.v1
+        return state, slope
+
+    def write(self, theta: Tensor, out: Tensor, *, terms: tuple[Tensor, ...] = ()) -> None:
+        """Write the states at `theta` ``(m,)`` into `out` ``(m, n, d)``.
+
+        The k-th of `terms`, ``(n, d)``, is the factor of ``(theta * (1 - theta))**2 * theta**k``.
+        """
+        theta = theta.to(out)[:, None, None]
+        rest = 1 - theta
+        # Corrections to one end, rather than a weighted sum: they are small, and so is their
+        # rounding.
+        out.copy_(self.x0.expand_as(out))
+        out.addcmul_(theta.square() * (3 - 2 * theta), self.x1 - self.x0)
+        out.addcmul_(theta * rest.square(), self.v0)
+        out.addcmul_(-theta.square() * rest, self.v1)
+        for k, term in enumerate(terms):
+            out.addcmul_((theta * rest).square() * theta**k, term)
+
+
+def quartic_term(slope: Tensor, cubic_slope: Tensor) -> tuple[Tensor]:
+    """Return the term that gives the cubic the field's slope at `THIRD`, ``(n, d)``.
+
+    The field, asked at the cubic's state, is exact to the cubic's error; that suffices for one
+    more order, as in the bootstrapping of Enright, Jackson, Norsett and Thomsen (1986).
+
+    Parameters
+    ----------
+    slope
+        The field at `THIRD` and the cubic's state there, times the length of the step, ``(n, d)``.
+    cubic_slope
+        The cubic's slope there, ``(n, d)``.
+    """
+    return ((slope - cubic_slope) / (2 * THIRD * (1 - THIRD) * (1 - 2 * THIRD)),)
+
+
+def quintic_terms(cubic: Cubic, theta: float, *, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Return the terms that lead the cubic through state `x` and slope `v` at `theta` outside.
+
+    They cost no evaluation, but want a neighbouring step of a similar length. The error is then
+    :math:`O(h^6)`.
+
+    Parameters
+    ----------
+    cubic
+        The cubic through the step.
+    theta
+        The other end of the neighbouring step: for equal steps -1 (previous) or 2 (next).
+    x, v
+        State there, and slope times the length of the step that `cubic` spans, each ``(n, d)``.
+    """
+    state, slope = cubic.at(theta)
+    bump = (theta * (1 - theta)) ** 2
+    bump_slope = 2 * theta * (1 - theta) * (1 - 2 * theta)
+    constant = (x - state) / bump
+    linear = (v - slope - bump_slope * constant) / bump
+    return constant - theta * linear, linear
 
 
 def rows_by_step(u: Tensor, nodes: Tensor) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 
 from cellflow._typing import Tensor
-from cellflow.simulate.dense import hermite, rows_by_step
+from cellflow.simulate.dense import Cubic, quintic_terms, rows_by_step
 from cellflow.simulate.field import RescaledField
 
 
@@ -26,8 +26,8 @@ def integrate_fixed(
 ) -> None:
     """Take `n_steps` equal steps through [0, 1] and write the states at `u` into `out`.
 
-    The steps do not depend on `u`: between nodes a cubic is drawn through the states and the
-    slopes, which the next step needs in any case.
+    The steps do not depend on `u`: states between the nodes are those of the quintic through a
+    step and its neighbour. It takes the slopes that the steps need in any case.
 
     Parameters
     ----------
@@ -55,21 +55,35 @@ def integrate_fixed(
     out[0] = x
     row = 1
     slope = field(0.0, x)
-    for i in range(n_steps):
+    previous: tuple[Tensor, Tensor] | None = None
+    first: tuple[Cubic, Tensor, Tensor] | None = None  # waits for its neighbour, the second step
+    for i, stop in enumerate(ends):
         here, there = float(nodes[i]), float(nodes[i + 1])
         new = step(field, x, slope, u=here, h=h)
         field.require_finite(new, there)
-        stop = ends[i]
         on_node = stop > row and float(u[stop - 1]) == there
         between = stop - on_node
-        if between > row or i + 1 < n_steps:  # the slope at the very end may go unasked
-            new_slope = field(there, new)
-        if between > row:
-            theta = (u[row:between] - here) * n_steps
-            hermite(theta, ends=(x, new), slopes=(h * slope, h * new_slope), out=out[row:between])
-            if i + 1 == n_steps:
-                field.require_finite(new_slope, there)
         if on_node:
             out[stop - 1] = new
-        x, row = new, stop
-        slope = new_slope if i + 1 < n_steps else slope
+        if i + 1 == n_steps and between == row and first is None:
+            break  # the last slope is not needed
+        new_slope = field(there, new)
+        if i + 1 == n_steps:
+            field.require_finite(new_slope, there)
+        if first is not None:
+            cubic, theta, target = first
+            terms = quintic_terms(cubic, 2.0, x=new, v=h * new_slope)
+            cubic.write(theta, target, terms=terms)
+            first = None
+        if between > row:
+            theta, target = (u[row:between] - here) * n_steps, out[row:between]
+            cubic = Cubic(x, new, h * slope, h * new_slope)
+            if previous is not None:
+                terms = quintic_terms(cubic, -1.0, x=previous[0], v=h * previous[1])
+                cubic.write(theta, target, terms=terms)
+            elif n_steps == 1:
+                cubic.write(theta, target)
+            else:
+                first = (cubic, theta, target)
+        previous = (x, slope)
+        x, slope, row = new, new_slope, stop

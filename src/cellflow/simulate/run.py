@@ -22,7 +22,15 @@ from cellflow.simulate.trajectory import Trajectory
 
 @dataclass(frozen=True)
 class Solver:
-    """An entry of the table of solvers: its order, and its step if that is of fixed length."""
+    """An entry of the table of solvers.
+
+    Parameters
+    ----------
+    order
+        Order of convergence.
+    step
+        The step of a fixed-step solver; None for those that torchdyn runs.
+    """
 
     order: int
     step: Step | None = None
@@ -76,7 +84,8 @@ def simulate(
         Longest step of a fixed-step solver in units of time; a 32nd of the span when omitted.
     rtol, atol
         Tolerances of an adaptive solver on the root mean square error of a step, over cells and
-        dimensions: a single odd cell among thousands may be less exact.
+        dimensions: a single odd cell among thousands may be less exact, and so may, by one or
+        two digits, states between the steps.
     max_evaluations
         Evaluations allowed to an adaptive solver for each chunk of cells.
     memory

@@ -48,7 +48,12 @@ class Trajectory:
         return (self.x[1:] - self.x[:-1]).norm(dim=-1).sum(0)
 
     def index(self, time: float) -> int:
-        """Return the row of `time`.
+        """Return the row of one of the simulated times.
+
+        Parameters
+        ----------
+        time
+            In the user's unit.
 
         Raises
         ------
@@ -68,6 +73,11 @@ class Trajectory:
 
     def at(self, time: float) -> Tensor:
         """Return the states at one of the simulated times, ``(n, d)``.
+
+        Parameters
+        ----------
+        time
+            In the user's unit.
 
         Raises
         ------
