@@ -120,7 +120,22 @@ class Entropic:
         )
 
     def epsilon_for(self, source: Snapshot, target: Snapshot) -> float:
-        """Regularisation between two snapshots, in squared data units."""
+        """Regularisation between two snapshots.
+
+        Parameters
+        ----------
+        source, target
+            The snapshots, of which only the times matter.
+
+        Returns
+        -------
+        ε for the half squared distance, in squared data units.
+
+        Raises
+        ------
+        ValueError
+            If `sigma` is given and the target is not later than the source.
+        """
         if self.sigma is None:
             return float(self.epsilon)
         return brownian_epsilon(self.sigma, target.time - source.time)

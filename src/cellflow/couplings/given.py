@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -50,6 +50,11 @@ class Given:
     >>> plan.mass.tolist(), plan.cost
     ([0.375, 0.125, 0.5], 0.25)
     """
+
+    #: A sampler must hand over whole snapshots: the plan knows no blocks of them.
+    needs_whole: ClassVar[bool] = True
+    #: A precomputed plan matches whole snapshots: samplers must not cut them into blocks.
+    needs_whole: ClassVar[bool] = True
 
     plan: object = field(repr=False)
     _parts: Pairs | dict = field(init=False, repr=False)

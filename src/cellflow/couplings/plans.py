@@ -17,6 +17,7 @@ import torch
 
 from cellflow import _checks
 from cellflow._typing import Rng, Tensor
+from cellflow.couplings._draws import shuffle, stratified
 from cellflow.timecourse import Snapshot
 
 #: Entries that :meth:`Plan.dense` allocates without being asked for more.
@@ -186,6 +187,8 @@ class PairPlan(Plan):
     @cached_property
     def partners(self) -> float:
         """Effective number of partners of a source cell."""
+        if self.is_permutation:
+            return 1.0
         terms = torch.special.entr(self.mass / self.row_mass[self.rows])
         entropy = self.mass.new_zeros(self.size[0]).index_add_(0, self.rows, terms)
         return float((self.row_mass * entropy.exp()).sum() / self.row_mass.sum())
@@ -197,10 +200,10 @@ class PairPlan(Plan):
     def _draw(self, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         if self.is_permutation:
             rounds = -(-k // len(self.rows))
-            turns = [_shuffle(len(self.rows), generator) for _ in range(rounds)]
+            turns = [shuffle(len(self.rows), generator) for _ in range(rounds)]
             pick = torch.cat(turns)[:k].to(self.rows.device)
         else:
-            pick = _stratified(self._cumulated, k, generator)
+            pick = stratified(self._cumulated, k, generator)
         return self.rows[pick], self.cols[pick]
 
     def _dense(self) -> Tensor:
@@ -247,7 +250,7 @@ class DensePlan(Plan):
         return self.matrix.flatten().cumsum(0)
 
     def _draw(self, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        pick = _stratified(self._cumulated, k, generator)
+        pick = stratified(self._cumulated, k, generator)
         m = self.matrix.shape[1]
         return torch.div(pick, m, rounding_mode="floor"), pick % m
 
@@ -290,23 +293,8 @@ class ProductPlan(Plan):
         return float(torch.special.entr(self.b).sum().exp())
 
     def _draw(self, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        rows = _stratified(self.a.cumsum(0), k, generator)
-        return rows, _stratified(self.b.cumsum(0), k, generator)
+        rows = stratified(self.a.cumsum(0), k, generator)
+        return rows, stratified(self.b.cumsum(0), k, generator)
 
     def _dense(self) -> Tensor:
         return self.a[:, None] * self.b[None, :]
-
-
-def _shuffle(n: int, generator: torch.Generator) -> Tensor:
-    """Draw a permutation on the device of the generator."""
-    return torch.randperm(n, generator=generator, device=generator.device)
-
-
-def _stratified(cumulated: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """Draw `k` indices in proportion to mass, in random order, given the cumulated mass."""
-    uniform = torch.rand(k, generator=generator, device=generator.device, dtype=torch.float64)
-    strata = _shuffle(k, generator)
-    level = ((strata + uniform) / k).to(cumulated.device) * cumulated[-1]
-    # Rounding must not reach the total: the last entries may have no mass.
-    below = torch.nextafter(cumulated[-1], torch.zeros_like(cumulated[-1]))
-    return torch.searchsorted(cumulated, torch.minimum(level, below), right=True)

@@ -33,7 +33,19 @@ STEPS = tuple(0.5**k for k in range(7))
 
 
 class Solution(NamedTuple):
-    """Potentials, the plan that they make, and how it went."""
+    """Potentials, the plan that they make, and how it went.
+
+    Parameters
+    ----------
+    f, g
+        Potentials of rows ``(n,)`` and columns ``(m,)``, in units of the cost.
+    plan
+        The plan, shape ``(n, m)``.
+    error
+        L1 error of the marginal that is not right by construction.
+    iterations
+        Sweeps and Newton steps spent.
+    """
 
     f: Tensor
     g: Tensor
