@@ -34,12 +34,10 @@ def quantile_cost(x: Tensor, y: Tensor, a: Tensor, b: Tensor, *, power: int) -> 
 
 def _sorted_levels(x: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
     x, order = x.sort(dim=1)
-    level = mass[order].cumsum(1)
-    level[:, -1] = 1.0  # rounding must not leave a sliver of mass beyond the last point
-    return x, level
+    return x, mass[order].cumsum(1)
 
 
 def _quantile(x: Tensor, x_level: Tensor, level: Tensor) -> Tensor:
-    # A level that should equal one of x_level but for rounding falls on either side of it; the
-    # interval that it ends is then as narrow as the rounding, so the cost does not see it.
+    # A level that should equal one of x_level but for rounding falls on either side of it (or
+    # beyond the last); the interval it ends is as narrow as the rounding, so it costs nothing.
     return x.gather(1, torch.searchsorted(x_level, level).clamp_(max=x.shape[1] - 1))

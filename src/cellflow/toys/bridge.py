@@ -113,7 +113,7 @@ class GaussianBridge:
 def gaussian_bridge(
     source: Gaussian, target: Gaussian, *, span: float = 1.0, sigma: float = 1.0
 ) -> GaussianBridge:
-    """Return the Schrödinger bridge between two normal laws; see :class:`GaussianBridge`."""
+    """Return the bridge of `sigma` dW from `source` to `target` over `span`: `GaussianBridge`."""
     return GaussianBridge(source, target, span, sigma)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from cellflow import _checks
-from cellflow._typing import ArrayLike, Tensor
+from cellflow._typing import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,9 +17,9 @@ class Gaussian:
     Parameters
     ----------
     mean
-        Mean, shape ``(d,)``; kept in float64.
+        Mean, shape ``(d,)``: numbers of any kind, kept as a float64 tensor.
     cov
-        Covariance, shape ``(d, d)``, symmetric and positive semidefinite; kept in float64.
+        Covariance, shape ``(d, d)``, symmetric and positive semidefinite, likewise.
 
     Raises
     ------
@@ -27,8 +27,8 @@ class Gaussian:
         If the shapes do not fit or `cov` is not a covariance.
     """
 
-    mean: ArrayLike
-    cov: ArrayLike
+    mean: Tensor
+    cov: Tensor
 
     def __post_init__(self) -> None:
         mean = torch.as_tensor(self.mean).double()
@@ -62,7 +62,7 @@ class Gaussian:
 
 
 def matrix_root(cov: Tensor) -> Tensor:
-    """Symmetric square root of a positive semidefinite ``(d, d)`` matrix."""
+    """Symmetric square root of `cov`, a positive semidefinite ``(d, d)`` matrix."""
     values, vectors = torch.linalg.eigh(cov)
     return (vectors * values.clamp(min=0.0).sqrt()) @ vectors.T
 

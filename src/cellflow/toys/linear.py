@@ -33,17 +33,17 @@ def linear_flow(
     """
     x0 = _checks.as_cells(x0, "x0")
     d = x0.shape[1]
-    options = {"dtype": torch.float64, "device": x0.device}
-    a = _checks.as_cells(torch.as_tensor(matrix, **options), "matrix", dim=d)
-    b = torch.zeros(d, **options) if offset is None else torch.as_tensor(offset, **options)
+    exact = x0.double()
+    a = _checks.as_cells(torch.as_tensor(matrix).to(exact), "matrix", dim=d)
+    b = exact.new_zeros(d) if offset is None else torch.as_tensor(offset).to(exact)
     if a.shape[0] != d:
         raise ValueError(_checks.message("matrix", f"shape {tuple(a.shape)}", f"shape ({d}, {d})"))
     if b.shape != (d,):
         raise ValueError(_checks.message("offset", f"shape {tuple(b.shape)}", f"shape ({d},)"))
     # One exponential of the augmented generator gives the flow and its inhomogeneous part.
-    generator = torch.zeros(d + 1, d + 1, **options)
+    generator = exact.new_zeros(d + 1, d + 1)
     generator[:d, :d], generator[:d, d] = a, b
-    time = torch.as_tensor(t, **options)
+    time = torch.as_tensor(t, dtype=exact.dtype, device=exact.device)
     flow = torch.linalg.matrix_exp(time[..., None, None] * generator)
-    moved = x0.double() @ flow[..., :d, :d].transpose(-1, -2) + flow[..., None, :d, d]
+    moved = exact @ flow[..., :d, :d].transpose(-1, -2) + flow[..., None, :d, d]
     return moved.to(x0.dtype)
