@@ -1,0 +1,9 @@
+"""Figures: they draw on the given axes, return them, and leave the AnnData as it is."""
+
+from cellflow.pl.history import history
+from cellflow.pl.holdout import holdout
+from cellflow.pl.interpolation import interpolation
+from cellflow.pl.trajectories import trajectories
+from cellflow.pl.velocity import velocity
+
+__all__ = ["history", "holdout", "interpolation", "trajectories", "velocity"]

@@ -1,0 +1,104 @@
+"""Cells as coloured dots: by time, by a number, or by a category."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.lines import Line2D
+
+from cellflow import _checks
+from cellflow.pl import _frame
+from cellflow.pp import parse_times
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+@dataclass(frozen=True, eq=False)
+class Times:
+    """Time of each cell, NaN where unknown, and the unit."""
+
+    values: np.ndarray
+    unit: str
+
+    @property
+    def points(self) -> np.ndarray:
+        """Distinct times, increasing."""
+        return np.unique(self.values[np.isfinite(self.values)])
+
+
+def read_times(
+    adata: AnnData, time_key: str, time_map: Mapping[Hashable, float] | None = None
+) -> Times:
+    """Return the time of each cell."""
+    column = adata.obs[_checks.choice(time_key, map(str, adata.obs.columns), "time_key")]
+    table = parse_times(column, time_map=time_map, missing="drop", name=f"obs[{time_key!r}]")
+    values = np.full(adata.n_obs, np.nan)
+    values[table.kept] = table.cell_times
+    return Times(values, table.unit)
+
+
+def dot_size(n: int) -> float:
+    """Area of a dot in points², smaller the more there are."""
+    return float(np.clip(8000 / max(n, 1), 0.5, 8))
+
+
+def draw(ax: Axes, xy: np.ndarray, **options) -> None:
+    """Draw dots as pixels, so that a vector file stays small."""
+    options = {"s": dot_size(len(xy)), "linewidths": 0, "rasterized": True} | options
+    ax.scatter(xy[:, 0], xy[:, 1], **options)
+
+
+def draw_values(ax: Axes, xy: np.ndarray, values: np.ndarray, *, norm: Normalize, **options):
+    """Draw dots coloured by numbers; those without a number are grey and below."""
+    known = np.isfinite(values)
+    size = dot_size(len(xy))
+    if not known.all():
+        draw(ax, xy[~known], color=_frame.GREY, s=size, zorder=0.5)
+    draw(ax, xy[known], c=values[known], cmap=_frame.TIME_COLORS, norm=norm, s=size, **options)
+
+
+def draw_column(ax: Axes, adata: AnnData, xy: np.ndarray, *, color: str, bar: bool, **options):
+    """Draw dots coloured by a column of ``obs``, with its legend (or colour bar, if `bar`)."""
+    column = adata.obs[_checks.choice(color, map(str, adata.obs.columns), "color")]
+    if column.dtype.kind in "fiu":
+        values = column.to_numpy(dtype=float, na_value=np.nan)
+        norm = Normalize(np.nanmin(values), np.nanmax(values))
+        draw_values(ax, xy, values, norm=norm, **options)
+        if bar:
+            _frame.colorbar(ax, norm, color)
+        return
+    column = column.astype("category")
+    names = list(column.cat.categories)
+    colors = category_colors(len(names))
+    codes = column.cat.codes.to_numpy()
+    size = dot_size(len(xy))
+    for code, _ in enumerate(names):
+        chosen = codes == code
+        draw(ax, xy[chosen], color=colors[code], s=size, **options)
+    handles = [
+        Line2D([], [], marker="o", ls="", ms=4, color=c, label=str(n))
+        for n, c in zip(names, colors, strict=True)
+    ]
+    _frame.legend(
+        ax,
+        handles=handles,
+        title=color,
+        title_fontsize=_frame.SMALL,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.1),
+        ncols=min(len(handles), 4),
+        columnspacing=0.8,
+    )
+
+
+def category_colors(n: int) -> list:
+    """Return `n` colours: the palette, or steps of the sequential map where it is too short."""
+    if n <= len(_frame.PALETTE):
+        return list(_frame.PALETTE[:n])
+    return list(_frame.TIME_COLORS(np.linspace(0, 1, n)))

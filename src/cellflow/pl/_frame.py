@@ -1,0 +1,85 @@
+"""What all figures share: size, fonts, colours, colour bars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, ListedColormap, Normalize
+
+from cellflow import _checks
+
+#: Points: journals ask for 5 to 7 at least, after the figure has been placed in a column.
+FONT = 8
+SMALL = 7
+GREY = "#b8b8b8"
+DARK = "#3c3c3c"
+#: Okabe and Ito's colours, which the colour-blind can tell apart, without their yellow and black.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+#: Time: dark to light, ending before the yellow that vanishes on white paper.
+TIME_COLORS = ListedColormap(colormaps["viridis"](np.linspace(0.0, 0.93, 256)), name="time")
+
+
+def axes(ax: Axes | None, *, size: tuple[float, float] = (3.6, 3.0)) -> Axes:
+    """Return `ax`, or the axes of a new figure of `size` inches."""
+    if ax is None:
+        _, ax = plt.subplots(figsize=size, layout="constrained")
+    elif not isinstance(ax, Axes):
+        got = type(ax).__name__
+        raise TypeError(_checks.message("ax", got, "a matplotlib Axes, or None for a new figure"))
+    return ax
+
+
+def row_of_axes(ax: Axes | Sequence[Axes] | None, n: int, *, height: float = 2.7) -> np.ndarray:
+    """Return `n` axes as an array, from those given or of a new figure."""
+    if ax is None:
+        _, grid = plt.subplots(1, n, figsize=(2.7 * n, height), layout="constrained", squeeze=False)
+        return grid[0]
+    given = np.ravel(np.asarray(ax, dtype=object))
+    if len(given) != n or not all(isinstance(a, Axes) for a in given):
+        raise ValueError(_checks.message("ax", f"{len(given)} objects", f"{n} matplotlib Axes"))
+    return given
+
+
+def dress(ax: Axes, *, x: str, y: str, title: str = "") -> None:
+    """Label the axes, in the fonts of all figures."""
+    ax.set_xlabel(x, fontsize=FONT)
+    ax.set_ylabel(y, fontsize=FONT)
+    if title:
+        ax.set_title(title, fontsize=FONT)
+    ax.tick_params(labelsize=SMALL)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def dress_embedding(ax: Axes, basis: str) -> None:
+    """Label the axes of an embedding; its coordinates carry no unit, so there are no ticks."""
+    name = basis.removeprefix("X_")
+    name = "PC" if name == "pca" else name.upper() if len(name) <= 5 else name
+    dress(ax, x=f"{name} 1", y=f"{name} 2")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.set_aspect("equal", adjustable="datalim")
+
+
+def legend(ax: Axes, **options) -> None:
+    """Add a small legend without a frame."""
+    options = {"fontsize": SMALL, "frameon": False, "handletextpad": 0.4} | options
+    ax.legend(**options)
+
+
+def colorbar(ax: Axes, norm: Normalize, label: str, *, cmap: Colormap = TIME_COLORS) -> None:
+    """Add a colour bar outside of `ax`, which keeps its place."""
+    inset = ax.inset_axes((1.03, 0.15, 0.035, 0.7))
+    bar = ax.figure.colorbar(ScalarMappable(norm, cmap), cax=inset)
+    bar.set_label(label, fontsize=FONT)
+    bar.ax.tick_params(labelsize=SMALL)
+    bar.outline.set_visible(False)
+
+
+def plural(unit: str) -> str:
+    """Name a time axis: ``"time (days)"``."""
+    return f"time ({unit}s)" if unit else "time"

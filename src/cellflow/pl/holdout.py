@@ -1,0 +1,113 @@
+"""The hold-out table as a figure."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from cellflow import _checks
+from cellflow.evaluate import YARDSTICKS, HoldoutTable
+from cellflow.pl import _cells, _frame
+
+_NAMES = {
+    "previous": "previous time point",
+    "next": "next time point",
+    "pooled": "both pooled",
+    "ot_midpoint": "unlearned OT",
+}
+_MARKERS = dict(zip(YARDSTICKS[:-1], "<>sD", strict=True))
+_AXIS = {"w1": "W₁", "w2": "W₂", "energy": "energy distance"}
+#: Width of the dots of one time point, where time points are one apart.
+_SPREAD = 0.62
+
+
+def holdout(
+    table: HoldoutTable, *, metric: str = "w1", unit: str = "day", ax: Axes | None = None
+) -> Axes:
+    """Draw how far models and yardsticks are from each held-out time point.
+
+    Filled dots are models, open markers are predictions that need no model; bars are one standard
+    deviation over seeds. The shaded band reaches up to the noise floor, the distance between two
+    halves of the held-out cells: below it, nothing can be told apart.
+
+    Parameters
+    ----------
+    table
+        What the hold-out evaluation returned.
+    metric
+        Which of its metrics.
+    unit
+        Unit of time, for the label.
+    ax
+        Where to draw; a new figure when omitted.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes that were drawn on.
+
+    Raises
+    ------
+    TypeError
+        If `table` is not a hold-out table.
+    ValueError
+        If the table is empty or has no such metric.
+    """
+    if not isinstance(table, HoldoutTable):
+        raise TypeError(_checks.message("table", type(table).__name__, "a HoldoutTable"))
+    if not table.rows:
+        raise ValueError(_checks.message("table", "no rows", "at least one"))
+    _checks.choice(metric, table.metrics, "metric")
+    ax = _frame.axes(ax, size=(4.6, 2.8))
+    present = {r.method for r in table.rows if r.metric == metric}
+    names = [n for n in (*table.models, *YARDSTICKS[:-1]) if n in present]
+    colors = dict(zip(table.models, _cells.category_colors(len(table.models)), strict=True))
+    offsets = _SPREAD * (np.arange(len(names)) - (len(names) - 1) / 2) / max(len(names), 1)
+    for name, offset in zip(names, offsets, strict=True):
+        where, mean, std = _summary(table, name, metric)
+        model = name in colors
+        ax.errorbar(
+            where + offset,
+            mean,
+            yerr=std,
+            ls="",
+            marker="o" if model else _MARKERS[name],
+            ms=5 if model else 4,
+            mfc=colors[name] if model else "white",
+            color=colors.get(name, "#6e6e6e"),
+            elinewidth=1,
+            capsize=2,
+            zorder=3 if model else 2,
+            label=name if model else _NAMES[name],
+        )
+    _draw_floor(ax, table, metric)
+    ax.set_xticks(range(len(table.held_out)), [f"{t:g}" for t in table.held_out])
+    ax.set_xlim(-0.5, len(table.held_out) - 0.5)
+    label = _AXIS.get(metric, metric)
+    _frame.dress(ax, x=f"held-out {unit}", y=f"{label} to the held-out cells")
+    _frame.legend(ax, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax
+
+
+def _summary(
+    table: HoldoutTable, name: str, metric: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions, means and standard deviations over seeds (0 for one seed)."""
+    values = [table.values(t, name, metric) for t in table.held_out]
+    where = np.array([k for k, v in enumerate(values) if v], dtype=float)
+    mean = np.array([np.mean(v) for v in values if v])
+    std = np.array([np.std(v, ddof=1) if len(v) > 1 else 0.0 for v in values if v])
+    return where, mean, std
+
+
+def _draw_floor(ax: Axes, table: HoldoutTable, metric: str) -> None:
+    """Shade below the floor of each time point, from the lower edge of the axes."""
+    where, mean, _ = _summary(table, "floor", metric)
+    if len(where) == 0:
+        return
+    # Room below the floor, so that the band is seen; distances are never negative.
+    low = max(0.0, mean.min() - 0.15 * (ax.get_ylim()[1] - mean.min()))
+    ax.set_ylim(bottom=low)
+    ax.bar(
+        where, mean - low, bottom=low, width=0.86, color="#e6e6e6", zorder=0, label="noise floor"
+    )

@@ -1,0 +1,143 @@
+"""Simulated trajectories over the cells."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
+
+from cellflow import _checks
+from cellflow._typing import Rng
+from cellflow.pl import _cells, _frame
+from cellflow.simulate import Trajectory
+from cellflow.tl.projection import embedding, project_points
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def trajectories(
+    adata: AnnData,
+    trajectory: Trajectory,
+    *,
+    time_key: str,
+    basis: str = "pca",
+    use_rep: str = "X_pca",
+    time_map: Mapping[Hashable, float] | None = None,
+    color: str | None = None,
+    n_trajectories: int = 100,
+    n_neighbors: int = 30,
+    generator: Rng = 0,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw simulated trajectories over the cells of an embedding.
+
+    Cells and trajectories are coloured by time, on one scale; a white dot marks each start.
+
+    Parameters
+    ----------
+    adata
+        Cells to draw in the background, with the embedding.
+    trajectory
+        What a simulation returned, in the coordinates of `use_rep`.
+    time_key
+        Column of ``obs`` with the time of each cell.
+    basis
+        The embedding, a key of ``obsm``; ``"umap"`` is short for ``"X_umap"``. States are
+        placed in it by :func:`cellflow.tl.projection.project_points`.
+    use_rep
+        The representation in which the trajectory was simulated.
+    time_map
+        Time of each label, where labels cannot be read.
+    color
+        Column of ``obs`` that colours the cells instead of their time.
+    n_trajectories
+        How many to draw; chosen at random if there are more.
+    n_neighbors
+        How many cells to average when placing a state in the embedding.
+    generator
+        Seed or generator of that choice.
+    ax
+        Where to draw; a new figure when omitted.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes that were drawn on.
+
+    Raises
+    ------
+    TypeError
+        If `trajectory` is not a trajectory.
+    ValueError
+        If a key is unknown or shapes do not fit.
+    """
+    if not isinstance(trajectory, Trajectory):
+        got, remedy = type(trajectory).__name__, "Call `simulate` on a fit."
+        raise TypeError(_checks.message("trajectory", got, "a Trajectory", remedy))
+    times = _cells.read_times(adata, time_key, time_map)
+    xy = embedding(adata, basis)
+    paths = _paths(
+        adata,
+        trajectory,
+        basis=basis,
+        use_rep=use_rep,
+        n_neighbors=n_neighbors,
+        chosen=_choose(trajectory.x.shape[1], n_trajectories, generator),
+    )
+    ax = _frame.axes(ax, size=(3.8, 3.0))
+    clock = trajectory.times.detach().cpu().numpy()
+    both = np.concatenate([times.points, clock])
+    norm = Normalize(both.min(), both.max())
+    if color is None:
+        _cells.draw_values(ax, xy, times.values, norm=norm, alpha=0.35, zorder=1)
+    else:
+        _cells.draw_column(ax, adata, xy, color=color, bar=False, alpha=0.35, zorder=1)
+    _draw_paths(ax, paths, clock, norm)
+    _frame.dress_embedding(ax, basis)
+    _frame.colorbar(ax, norm, _frame.plural(times.unit))
+    return ax
+
+
+def _choose(n: int, n_trajectories: int, generator: Rng) -> torch.Tensor:
+    """Indices of the trajectories to draw, increasing."""
+    wanted = min(_checks.count(n_trajectories, "n_trajectories"), n)
+    return torch.randperm(n, generator=_checks.as_generator(generator))[:wanted].sort().values
+
+
+def _paths(
+    adata: AnnData,
+    trajectory: Trajectory,
+    *,
+    basis: str,
+    use_rep: str,
+    n_neighbors: int,
+    chosen: torch.Tensor,
+) -> np.ndarray:
+    """Place the chosen trajectories in the embedding, shape (n, T, 2)."""
+    x = trajectory.x.detach().cpu()[:, chosen]
+    flat = project_points(
+        adata, x.reshape(-1, x.shape[-1]), basis=basis, use_rep=use_rep, n_neighbors=n_neighbors
+    )
+    return flat.reshape(*x.shape[:2], 2).swapaxes(0, 1)
+
+
+def _draw_paths(ax: Axes, paths: np.ndarray, clock: np.ndarray, norm: Normalize) -> None:
+    """Draw paths (n, T, 2) in the colours of their times, on a white casing, with their starts."""
+    casing = LineCollection(list(paths), colors="white", linewidths=1.6, alpha=0.7, zorder=2)
+    ax.add_collection(casing)
+    pieces = np.stack([paths[:, :-1], paths[:, 1:]], axis=2).reshape(-1, 2, 2)
+    middles = np.tile((clock[:-1] + clock[1:]) / 2, len(paths))
+    lines = LineCollection(
+        list(pieces), cmap=_frame.TIME_COLORS, norm=norm, linewidths=0.8, capstyle="round", zorder=3
+    )
+    lines.set_array(middles)
+    ax.add_collection(lines)
+    ax.scatter(
+        *paths[:, 0].T, s=7, facecolors="white", edgecolors=_frame.DARK, linewidths=0.5, zorder=4
+    )

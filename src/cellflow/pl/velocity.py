@@ -1,0 +1,145 @@
+"""Velocities over an embedding, as streams or arrows on a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+
+from cellflow import _checks
+from cellflow.pl import _cells, _frame
+from cellflow.pl._grid import average
+from cellflow.tl.projection import embedding
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def velocity(
+    adata: AnnData,
+    *,
+    basis: str = "umap",
+    time_key: str | None = None,
+    time_map: Mapping[Hashable, float] | None = None,
+    color: str | None = None,
+    kind: str = "stream",
+    n_grid: int = 40,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw velocities, averaged on a grid, over the cells of an embedding.
+
+    Parameters
+    ----------
+    adata
+        Cells with the embedding and ``obsm["velocity_<basis>"]``, as :func:`cellflow.tl.velocity`
+        writes it, in embedding units per unit of time.
+    basis
+        The embedding, a key of ``obsm``; ``"umap"`` is short for ``"X_umap"``.
+    time_key
+        Column of ``obs`` with the time of each cell, which colours it; grey when omitted.
+    time_map
+        Time of each label, where labels cannot be read.
+    color
+        Column of ``obs`` that colours the cells instead of their time.
+    kind
+        ``"stream"`` for stream lines, ``"grid"`` for arrows as long as the velocity.
+    n_grid
+        Nodes of the grid along the longer side.
+    ax
+        Where to draw; a new figure when omitted.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes that were drawn on.
+
+    Raises
+    ------
+    ValueError
+        If a key or option is unknown, or velocities do not fit the embedding.
+    """
+    _checks.choice(kind, ("stream", "grid"), "kind")
+    n_grid = _checks.count(n_grid, "n_grid", low=4)
+    xy = embedding(adata, basis)
+    v = _velocities(adata, basis)
+    times = None if time_key is None else _cells.read_times(adata, time_key, time_map)
+    ax = _frame.axes(ax, size=(3.8, 3.0))
+    if color is not None:
+        _cells.draw_column(ax, adata, xy, color=color, bar=True, alpha=0.5, zorder=1)
+    elif times is not None:
+        norm = Normalize(times.points.min(), times.points.max())
+        _cells.draw_values(ax, xy, times.values, norm=norm, alpha=0.5, zorder=1)
+        _frame.colorbar(ax, norm, _frame.plural(times.unit))
+    else:
+        _cells.draw(ax, xy, color=_frame.GREY, zorder=1)
+    if kind == "stream":
+        _draw_streams(ax, *average(xy, v, n_grid))
+    else:
+        _draw_arrows(ax, *average(xy, v, n_grid))
+    _frame.dress_embedding(ax, basis)
+    return ax
+
+
+def _velocities(adata: AnnData, basis: str) -> np.ndarray:
+    """Return the velocities that belong to the embedding, shape (n, 2)."""
+    key = f"velocity_{basis.removeprefix('X_')}"
+    if key not in adata.obsm:
+        have = [k for k in adata.obsm if k.startswith("velocity_")]
+        got = f"obsm without {key!r} (it has {', '.join(map(repr, have)) or 'no velocity'})"
+        remedy = "Run cellflow.tl.velocity(adata, fit, …) with this basis first."
+        raise ValueError(_checks.message("basis", got, f"obsm[{key!r}]", remedy))
+    values = _checks.as_cells(adata.obsm[key], f"obsm[{key!r}]").numpy().astype(np.float64)
+    if values.shape[1] < 2:
+        raise ValueError(_checks.message(f"obsm[{key!r}]", "1 dimension", "at least two to draw"))
+    return values[:, :2]
+
+
+def _draw_streams(
+    ax: Axes, x: np.ndarray, y: np.ndarray, mean: np.ndarray, near: np.ndarray
+) -> None:
+    u, v = (np.where(near, mean[..., k], np.nan) for k in (0, 1))
+    speed = np.hypot(u, v)
+    top = np.nanmax(speed) if near.any() else 0.0
+    if not top > 0:
+        return
+    width = 0.4 + 0.8 * np.nan_to_num(speed) / top
+    ax.streamplot(
+        x,
+        y,
+        np.ma.masked_invalid(u),
+        np.ma.masked_invalid(v),
+        color=_frame.DARK,
+        linewidth=width,
+        density=1.2,
+        arrowsize=0.7,
+        arrowstyle="-|>",
+        zorder=3,
+    )
+
+
+def _draw_arrows(
+    ax: Axes, x: np.ndarray, y: np.ndarray, mean: np.ndarray, near: np.ndarray
+) -> None:
+    """Draw arrows, of which the longest but a few spans one and a half cells of the grid."""
+    place = np.stack(np.meshgrid(x, y), axis=-1)[near]
+    arrow = mean[near]
+    speed = np.hypot(*arrow.T)
+    long = np.quantile(speed, 0.95) if len(speed) else 0.0
+    if not long > 0:
+        return
+    ax.quiver(
+        *place.T,
+        *arrow.T,
+        angles="xy",
+        scale_units="xy",
+        scale=long / (1.5 * (x[1] - x[0])),
+        width=0.0035,
+        headwidth=4,
+        headlength=5,
+        headaxislength=4.5,
+        color=_frame.DARK,
+        zorder=3,
+    )

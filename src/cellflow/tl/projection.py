@@ -1,0 +1,224 @@
+"""Carry points and velocities from a representation into a two-dimensional embedding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cellflow import _checks
+from cellflow._typing import ArrayLike
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+#: Rows handled at once, so that memory does not grow with the number of cells.
+_CHUNK = 4096
+
+
+def embedding(adata: AnnData, basis: str) -> np.ndarray:
+    """Return the first two dimensions of an embedding, shape ``(n, 2)``, float64.
+
+    Parameters
+    ----------
+    adata
+        Cells.
+    basis
+        A key of ``obsm``; ``"umap"`` is short for ``"X_umap"``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such key, or the embedding has one dimension only or is not finite.
+    """
+    key, stored = _stored(adata, basis, "basis")
+    values = _dense(stored, key)
+    if values.shape[1] < 2:
+        got = f"{values.shape[1]} dimension"
+        raise ValueError(_checks.message(f"obsm[{key!r}]", got, "at least two to draw"))
+    return values[:, :2]
+
+
+def project_points(
+    adata: AnnData,
+    points: ArrayLike,
+    *,
+    basis: str,
+    use_rep: str = "X_pca",
+    n_neighbors: int = 30,
+    bandwidth: float | None = None,
+) -> np.ndarray:
+    """Place states in an embedding: the weighted mean of the nearest cells' coordinates.
+
+    The weight of a cell at distance r is exp(−r²/2h²) (Nadaraya and Watson's regression), so a
+    point never leaves the range of its neighbours. Where the embedding is the first two columns
+    of the representation itself, the answer is the first two columns of `points`, exactly.
+
+    Parameters
+    ----------
+    adata
+        Reference cells with both representation and embedding.
+    points
+        States, shape ``(m, d)``: the first ``d`` columns of the representation.
+    basis
+        The embedding, a key of ``obsm``; ``"umap"`` is short for ``"X_umap"``.
+    use_rep
+        The representation, a key of ``obsm``, or ``"X"``.
+    n_neighbors
+        How many cells to average.
+    bandwidth
+        h, in the representation's units; half the distance to the farthest of the neighbours,
+        for each point, when omitted.
+
+    Returns
+    -------
+    Coordinates in the embedding, shape ``(m, 2)``, float64.
+
+    Raises
+    ------
+    ValueError
+        If a key is unknown, shapes do not fit, or a value is out of its range.
+    """
+    n_neighbors = _checks.count(n_neighbors, "n_neighbors")
+    if bandwidth is not None:
+        bandwidth = _checks.number(bandwidth, "bandwidth", low=0.0, open_low=True)
+    target, reference, z = _spaces(adata, points, basis=basis, use_rep=use_rep, name="points")
+    if reference is None:
+        return z[:, :2]
+    out = np.empty((len(z), 2))
+    for rows, distance, index in _neighbors(reference, z, n_neighbors):
+        h = distance[:, -1:] / 2 if bandwidth is None else bandwidth
+        h = np.maximum(h, np.finfo(float).tiny ** 0.25)  # all neighbours may be duplicates
+        # Relative to the nearest cell, so that weights never all underflow.
+        log_weight = -(distance**2 - distance[:, :1] ** 2) / (2 * h**2)
+        weight = np.exp(log_weight)
+        weight /= weight.sum(1, keepdims=True)
+        out[rows] = np.einsum("mk,mkc->mc", weight, target[index])
+    return out
+
+
+def project_velocity(
+    adata: AnnData,
+    velocity: ArrayLike,
+    *,
+    basis: str,
+    use_rep: str = "X_pca",
+    n_neighbors: int = 30,
+    sharpness: float = 10.0,
+) -> np.ndarray:
+    """Project velocities into an embedding through the directions of each cell's neighbours.
+
+    A cell steps to neighbour j with probability proportional to exp(κ cos_j), where cos_j is the
+    cosine between its velocity and the way to j, as in RNA-velocity plots (La Manno et al. 2018,
+    Nature 560; Bergen et al. 2020, Nature Biotechnology 38). The expected step, less the step
+    under uniform probabilities, has a component along the velocity in the representation and an
+    image in the embedding; their ratio turns velocities into embedding units per unit of time.
+    Hence a linear embedding answers with the linear image of the velocity, up to how evenly the
+    neighbours surround the cell. Where the embedding is the first two columns of the
+    representation, the answer is the first two columns of `velocity`, exactly.
+
+    Parameters
+    ----------
+    adata
+        Cells with both representation and embedding.
+    velocity
+        One velocity a cell, shape ``(n, d)``, in the first ``d`` columns of the representation.
+    basis
+        The embedding, a key of ``obsm``; ``"umap"`` is short for ``"X_umap"``.
+    use_rep
+        The representation, a key of ``obsm``, or ``"X"``.
+    n_neighbors
+        Neighbours that a cell may step to.
+    sharpness
+        κ: how strongly neighbours ahead are preferred.
+
+    Returns
+    -------
+    Velocities in embedding units per unit of time, shape ``(n, 2)``, float64; zero for a cell
+    without velocity or with all its neighbours in one direction.
+
+    Raises
+    ------
+    ValueError
+        If a key is unknown, shapes do not fit, or a value is out of its range.
+    """
+    n_neighbors = _checks.count(n_neighbors, "n_neighbors", low=2)
+    sharpness = _checks.number(sharpness, "sharpness", low=0.0, open_low=True)
+    if len(velocity) != adata.n_obs:
+        got, expected = f"{len(velocity)} rows", f"{adata.n_obs}, one for each cell"
+        raise ValueError(_checks.message("velocity", got, expected))
+    target, reference, v = _spaces(adata, velocity, basis=basis, use_rep=use_rep, name="velocity")
+    if reference is None:
+        return v[:, :2]
+    out = np.empty((len(v), 2))
+    for rows, distance, index in _neighbors(reference, reference, n_neighbors + 1):
+        way = reference[index] - reference[rows, None]
+        # The cell itself and its duplicates lie in no direction.
+        near = distance > 0
+        inverse = np.divide(1.0, distance, out=np.zeros_like(distance), where=near)
+        speed = np.linalg.norm(v[rows], axis=1)
+        unit = np.divide(
+            v[rows], speed[:, None], out=np.zeros_like(v[rows]), where=speed[:, None] > 0
+        )
+        cosine = np.einsum("nkd,nd->nk", way, unit) * inverse
+        weight = np.where(near, np.exp(sharpness * (cosine - 1)), 0.0)
+        weight /= np.maximum(weight.sum(1, keepdims=True), np.finfo(float).tiny)
+        weight -= near / np.maximum(near.sum(1, keepdims=True), 1)
+        # Never negative: probabilities increase with the cosine.
+        along = (weight * cosine).sum(1)
+        image = np.einsum("nk,nkc->nc", weight * inverse, target[index] - target[rows, None])
+        scale = np.divide(speed, along, out=np.zeros_like(along), where=along > 1e-9)
+        out[rows] = image * scale[:, None]
+    return out
+
+
+def _spaces(
+    adata: AnnData, values: ArrayLike, *, basis: str, use_rep: str, name: str
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Embedding (n, 2), representation (n, d) or None if they are the same, and values (m, d)."""
+    target = embedding(adata, basis)
+    key, stored = _stored(adata, use_rep, "use_rep")
+    values = _checks.as_cells(values, name).detach().cpu().numpy().astype(np.float64)
+    d = values.shape[1]
+    if d > stored.shape[1]:
+        got, expected = f"{d} dimensions", f"at most {stored.shape[1]}, those of {key}"
+        raise ValueError(_checks.message(name, got, expected, "Name their `use_rep`."))
+    reference = _dense(stored[:, :d] if not hasattr(stored, "iloc") else stored.iloc[:, :d], key)
+    same = d >= 2 and np.array_equal(reference[:, :2], target)
+    return target, None if same else reference, values
+
+
+def _stored(adata: AnnData, key: str, name: str):
+    """Find a key of ``obsm`` (or ``"X"``), in long or short spelling."""
+    _checks_anndata(adata)
+    keys = list(adata.obsm.keys())
+    if f"X_{key}" in keys and key not in keys:
+        key = f"X_{key}"
+    if key == "X" and name == "use_rep" and adata.X is not None:
+        return "X", adata.X
+    short = [k.removeprefix("X_") for k in keys]
+    _checks.choice(key, keys if str(key).startswith("X_") else [*keys, *short], name)
+    return key, adata.obsm[key]
+
+
+def _checks_anndata(adata: object) -> None:
+    from anndata import AnnData
+
+    if not isinstance(adata, AnnData):
+        raise TypeError(_checks.message("adata", type(adata).__name__, "an AnnData"))
+
+
+def _dense(stored, key: str) -> np.ndarray:
+    values = stored.to_numpy() if hasattr(stored, "to_numpy") else stored
+    cells = _checks.as_cells(values, "X" if key == "X" else f"obsm[{key!r}]")
+    return cells.numpy().astype(np.float64)
+
+
+def _neighbors(reference: np.ndarray, points: np.ndarray, n_neighbors: int):
+    """Yield rows of `points` with the distances and indices of their nearest cells."""
+    from sklearn.neighbors import NearestNeighbors
+
+    search = NearestNeighbors(n_neighbors=min(n_neighbors, len(reference))).fit(reference)
+    for start in range(0, len(points), _CHUNK):
+        rows = np.arange(start, min(start + _CHUNK, len(points)))
+        yield rows, *search.kneighbors(points[rows])
