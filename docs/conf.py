@@ -12,7 +12,7 @@ GENERATED = DOCS / "_generated"
 
 project = "cellflow"
 author = "The cellflow developers"
-copyright = "The cellflow developers, BSD-3-Clause"  # noqa: A001
+copyright = "The cellflow developers, BSD-3-Clause"
 version = release = cellflow.__version__
 
 extensions = [

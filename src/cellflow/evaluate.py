@@ -96,7 +96,7 @@ class HoldoutTable:
     rows: tuple[Row, ...]
 
     def values(self, held_out: float, method: str, metric: str) -> list[float]:
-        """Values over seeds."""
+        """Values of `metric` for `method` at the time point `held_out`, over seeds."""
         key = (held_out, method, metric)
         return [r.value for r in self.rows if (r.held_out, r.method, r.metric) == key]
 
@@ -116,7 +116,7 @@ class HoldoutTable:
         return list(dict.fromkeys(r.metric for r in self.rows))
 
     def verdicts(self, metric: str = "w1") -> list[Verdict]:
-        """Compare each model with each yardstick at each time point."""
+        """Compare each model with each yardstick at each time point, by `metric`."""
         _checks.choice(metric, self.metrics, "metric")
         return [
             self._verdict(time, model, yardstick, metric)
@@ -163,7 +163,7 @@ class HoldoutTable:
         return out
 
     def to_json(self, path: str | Path) -> None:
-        """Write the rows as a JSON list."""
+        """Write the rows as a JSON list to the file `path`."""
         text = json.dumps([asdict(r) for r in self.rows], indent=1)
         Path(path).write_text(text + "\n", encoding="utf-8")
 
@@ -254,9 +254,7 @@ def holdout(
     return HoldoutTable(tuple(rows))
 
 
-def _preprocess(
-    course: TimeCourse, n_components: int | None, whiten: bool
-) -> Preprocessing | None:
+def _preprocess(course: TimeCourse, n_components: int | None, whiten: bool) -> Preprocessing | None:
     if n_components is None and not whiten:
         return None
     return fit_preprocessing(course.x, n_components=n_components, whiten=whiten)

@@ -29,18 +29,18 @@ class Preprocessing:
     loadings: Tensor | None = None
 
     def apply(self, x: Tensor) -> Tensor:
-        """Map cells ``(n, d)`` to model coordinates ``(n, k)``."""
+        """Map cells `x` ``(n, d)`` to model coordinates ``(n, k)``."""
         z = x - self.mean.to(x)
         if self.loadings is not None:
             z = z @ self.loadings.to(x)
         return z / self.scale.to(x)
 
     def invert(self, z: Tensor) -> Tensor:
-        """Map model coordinates ``(n, k)`` back to the data's ``(n, d)``."""
+        """Map model coordinates `z` ``(n, k)`` back to the data's ``(n, d)``."""
         return self.invert_vectors(z) + self.mean.to(z)
 
     def invert_vectors(self, v: Tensor) -> Tensor:
-        """Map displacements or velocities ``(n, k)`` back, without the shift."""
+        """Map displacements or velocities `v` ``(n, k)`` back, without the shift."""
         x = v * self.scale.to(v)
         return x if self.loadings is None else x @ self.loadings.to(v).T
 

@@ -108,6 +108,11 @@ class Flat:
 
     The module's parameters and gradients become views of it: clipping, averaging and saving are
     one operation each.
+
+    Parameters
+    ----------
+    module
+        The network.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -180,7 +185,7 @@ class Trainer:
 
     @torch.no_grad()
     def check(self, batch: PathPoint | None) -> bool:
-        """Validate the averaged weights; return whether patience has run out.
+        """Validate the averaged weights on `batch`; return whether patience has run out.
 
         Raises
         ------
@@ -224,7 +229,7 @@ class Trainer:
             p.grad = None
 
     def save(self, path: str | FilePath, fingerprint: dict) -> None:
-        """Write everything that the next step depends on."""
+        """Write everything that the next step depends on to `path`, with a `fingerprint`."""
         state = self.optimizer.state[self.flat.value]
         tensors = {"value": self.flat.value, "average": self.average, "best": self.best}
         tensors |= {"exp_avg": state["exp_avg"], "exp_avg_sq": state["exp_avg_sq"]}
@@ -234,7 +239,7 @@ class Trainer:
 
     @torch.no_grad()
     def restore(self, path: str | FilePath, fingerprint: dict) -> None:
-        """Continue from what :meth:`save` wrote.
+        """Continue from what :meth:`save` wrote to `path` with the same `fingerprint`.
 
         Raises
         ------

@@ -174,7 +174,7 @@ class Fit:
         return Snapshot(x, time, start.mass, start.labels)
 
     def save(self, folder: str | FilePath) -> FilePath:
-        """Write the fit to a new or empty folder; see :func:`cellflow.load`."""
+        """Write the fit to `folder`, new or empty; see :func:`cellflow.load`."""
         from cellflow.methods.store import save
 
         return save(self, folder)

@@ -57,7 +57,7 @@ def describe(method: Any) -> dict[str, Any]:
 
 
 def parts(facts: dict[str, Any]) -> dict[str, Any]:
-    """Build what :func:`describe` described: keyword arguments of the method."""
+    """Build what :func:`describe` described in `facts`: keyword arguments of the method."""
     out: dict[str, Any] = {"name": facts["name"]}
     for field, part in facts.items():
         if field == "name":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -83,7 +84,7 @@ class Units:
 
     @classmethod
     def of(cls, course: TimeCourse) -> Units:
-        """Units of a time course."""
+        """Units of the time course `course`."""
         x = course.x.double()
         centre = x.mean(0)
         scale = float((x - centre).square().mean().sqrt())
@@ -105,6 +106,8 @@ class MLP(nn.Module):
         layers: uniform within ``1/sqrt(fan_in)``).
     """
 
+    centre: Tensor
+
     def __init__(self, units: Units, config: MLPConfig | None = None, *, generator=0) -> None:
         super().__init__()
         self.units, self.config = units, config or MLPConfig()
@@ -112,7 +115,7 @@ class MLP(nn.Module):
         sizes = [dim + 1 + 2 * self.config.time_features]
         sizes += [self.config.width] * self.config.depth
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for fan_in, fan_out in pairwise(sizes):
             layers += [_linear(fan_in, fan_out), ACTIVATIONS[self.config.activation]()]
         self.layers = nn.Sequential(*layers, _linear(sizes[-1], dim))
         self.register_buffer("centre", torch.tensor(units.centre))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -72,18 +73,18 @@ class Path(ABC):
 
     @abstractmethod
     def mean(self, pairs: Pairs, s: Tensor) -> Tensor:
-        """Mean at fraction `s` ``(n, 1)``, shape ``(n, d)``."""
+        """Mean of `pairs` at fraction `s` ``(n, 1)``, shape ``(n, d)``."""
 
     @abstractmethod
     def std(self, pairs: Pairs, s: Tensor) -> Tensor:
-        """Standard deviation at fraction `s` ``(n, 1)``, shape ``(n, 1)``."""
+        """Standard deviation of `pairs` at fraction `s` ``(n, 1)``, shape ``(n, 1)``."""
 
     def mean_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
-        """Derivative of the mean in `s`, shape ``(n, d)``."""
+        """Derivative in `s` of the mean of `pairs`, shape ``(n, d)``."""
         return torch.func.jvp(lambda u: self.mean(pairs, u), (s,), (torch.ones_like(s),))[1]
 
     def std_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
-        """Derivative of the standard deviation in `s`, shape ``(n, 1)``."""
+        """Derivative in `s` of the standard deviation of `pairs`, shape ``(n, 1)``."""
         return torch.func.jvp(lambda u: self.std(pairs, u), (s,), (torch.ones_like(s),))[1]
 
     def std_at_start(self) -> float:
@@ -92,7 +93,7 @@ class Path(ABC):
         return float(self.std(Pairs(one, one, one, one + 1), one))
 
     def at(self, pairs: Pairs, s: Tensor, noise: Tensor) -> PathPoint:
-        r"""Return the point at fraction `s` ``(n, 1)`` reached with `noise` ``(n, d)``.
+        r"""Return the point of `pairs` at fraction `s` ``(n, 1)``, with `noise` ``(n, d)``.
 
         The velocity is that of the flow which carries this Gaussian path (Tong et al. 2024,
         OT-CFM, eq. 7): :math:`\dot\mu_s + \dot\sigma_s z`, per unit of real time.
@@ -103,9 +104,9 @@ class Path(ABC):
         return PathPoint((pairs.t0 + s * span)[:, 0], x, velocity, noise, std)
 
     def draw(self, pairs: Pairs, generator: torch.Generator) -> PathPoint:
-        """Return points at uniform random fractions, with fresh noise."""
+        """Return points of `pairs` at uniform fractions and with noise, both from `generator`."""
         x0 = pairs.x0
-        like = {"dtype": x0.dtype, "device": x0.device, "generator": generator}
+        like: dict[str, Any] = {"dtype": x0.dtype, "device": x0.device, "generator": generator}
         s = torch.rand(x0.shape[0], 1, **like)
         if self.margin:
             s = self.margin + (1 - 2 * self.margin) * s
