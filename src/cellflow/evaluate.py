@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean, stdev
 
 import torch
 from tqdm import tqdm
@@ -127,7 +128,7 @@ class HoldoutTable:
 
     def _verdict(self, time: float, model: str, yardstick: str, metric: str) -> Verdict:
         ours, theirs = self.values(time, model, metric), self.values(time, yardstick, metric)
-        difference = _mean(ours) - _mean(theirs)
+        difference = fmean(ours) - fmean(theirs)
         noise = _std(self.values(time, "floor", metric))
         error = math.sqrt(_std(ours) ** 2 / len(ours) + noise**2)
         better = "better" if difference < 0 else "worse"
@@ -143,8 +144,8 @@ class HoldoutTable:
             out.append(f"{metric:<{width}}{head}{'mean':>10}")
             for name in names:
                 cells = [self.values(t, name, metric) for t in self.held_out]
-                text = "".join(f"{_mean(v):>10.3f} ± {_std(v):<5.3f}" for v in cells)
-                out.append(f"{name:<{width}}{text}{_mean([_mean(v) for v in cells]):>10.3f}")
+                text = "".join(f"{fmean(v):>10.3f} ± {_std(v):<5.3f}" for v in cells)
+                out.append(f"{name:<{width}}{text}{fmean([fmean(v) for v in cells]):>10.3f}")
             out.append("")
         return "\n".join(out + self._sentences())
 
@@ -293,13 +294,6 @@ class _Scorer:
             yield from self("floor", seed, left, right)
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
 def _std(values: Sequence[float]) -> float:
     """Sample standard deviation over seeds; 0 for a single value."""
-    if len(values) < 2:
-        return 0.0
-    mean = _mean(values)
-    return math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    return stdev(values) if len(values) > 1 else 0.0

@@ -115,5 +115,5 @@ def _network_simplex(
     scale = max(primal, GAP * float(c.max()))
     converged = log["warning"] is None and abs(primal - dual) <= GAP * scale
     converged = converged and slack >= -GAP * float(c.max())
-    parts = (torch.as_tensor(value, device=cost.device) for value in (rows, cols, mass))
-    return *parts, bool(converged)
+    left, right, share = (torch.as_tensor(v, device=cost.device) for v in (rows, cols, mass))
+    return left, right, share, bool(converged)

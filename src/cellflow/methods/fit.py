@@ -181,7 +181,7 @@ class Fit:
 
     def _encode(self, x: ArrayLike) -> Tensor:
         cells = _checks.as_cells(x, "x", dim=self.course.dim)
-        like = next(self.dynamics.velocity.parameters())
+        like = next(self.dynamics.velocity.parameters())  # type: ignore[attr-defined] # a network
         cells = cells.to(like)
         return cells if self.preprocessing is None else self.preprocessing.apply(cells)
 

@@ -122,8 +122,12 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Fit:
     )
 
 
+def _network(fit: Fit) -> Any:
+    return fit.dynamics.velocity  # of a fit, always one of our networks
+
+
 def _tensors(fit: Fit) -> dict[str, Tensor]:
-    out = {f"velocity/{k}": v for k, v in fit.dynamics.velocity.state_dict().items()}
+    out = {f"velocity/{k}": v for k, v in _network(fit).state_dict().items()}
     for k, snapshot in enumerate(fit.course.snapshots):
         out |= {f"x/{k}": snapshot.x, f"mass/{k}": snapshot.mass}
     if fit.preprocessing is not None:
@@ -139,7 +143,7 @@ def _facts(fit: Fit) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "method": describe(fit.method),
-        "units": asdict(fit.dynamics.velocity.units),
+        "units": asdict(_network(fit).units),
         "sigma": fit.dynamics.sigma,
         "times": list(fit.course.times),
         "unit": fit.course.unit,
