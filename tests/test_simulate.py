@@ -184,6 +184,15 @@ def test_evaluations_are_counted(solver: str) -> None:
     assert all(0 <= t <= 1 for t in calls)
 
 
+def test_the_field_is_never_asked_outside_the_span(solver: str) -> None:
+    # Far from the origin and slow, the first step that an adaptive solver tries is far too long.
+    dynamics = Dynamics(
+        velocity=lambda t, x: torch.where((t < 0) | (t > 1), math.nan, torch.ones_like(x))
+    )
+    path = simulate(dynamics, 1e4 + normal(3, 2), [0, 1], solver=solver)
+    torch.testing.assert_close(path.final, path.x[0] + 1)
+
+
 def test_cells_are_permuted_with_their_start(solver: str) -> None:
     x0 = normal(16, 3)
     order = torch.randperm(16, generator=torch.Generator().manual_seed(3))

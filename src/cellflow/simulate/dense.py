@@ -50,16 +50,18 @@ class Cubic:
 
         The k-th of `terms`, ``(n, d)``, is the factor of ``(theta * (1 - theta))**2 * theta**k``.
         """
-        theta = theta.to(out)[:, None, None]
         rest = 1 - theta
-        # Corrections to one end, rather than a weighted sum: they are small, and so is their
-        # rounding.
-        out.copy_(self.x0.expand_as(out))
-        out.addcmul_(theta.square() * (3 - 2 * theta), self.x1 - self.x0)
-        out.addcmul_(theta * rest.square(), self.v0)
-        out.addcmul_(-theta.square() * rest, self.v1)
-        for k, term in enumerate(terms):
-            out.addcmul_((theta * rest).square() * theta**k, term)
+        basis = [theta**2 * (3 - 2 * theta), theta * rest**2, -(theta**2) * rest]
+        basis += [(theta * rest) ** 2 * theta**k for k in range(len(terms))]
+        parts = torch.stack([self.x1 - self.x0, self.v0, self.v1, *terms])
+        # Corrections to one end, rather than a weighted sum of both: they are small, and so is
+        # their rounding, even where matrix products are allowed a lower precision.
+        torch.addmm(
+            self.x0.reshape(1, -1),
+            torch.stack(basis, dim=1).to(out),
+            parts.flatten(1),
+            out=out.view(len(theta), -1),
+        )
 
 
 def quartic_term(slope: Tensor, cubic_slope: Tensor) -> tuple[Tensor]:
