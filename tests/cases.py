@@ -7,11 +7,23 @@ from __future__ import annotations
 
 from functools import partial
 
-from cellflow import metrics
+from cellflow import couplings, metrics
+from cellflow.paths import BrownianBridge, Path, Straight
 
 # --- couplings -------------------------------------------------------------------------------
+# name -> maker of the coupling for two snapshots (only a given plan depends on them)
+COUPLINGS = {
+    "independent": lambda source, target: couplings.Independent(),
+    "exact": lambda source, target: couplings.Exact(),
+    "entropic": lambda source, target: couplings.Entropic(epsilon=0.2),
+    "entropic_by_sigma": lambda source, target: couplings.Entropic(sigma=1.0),
+    "given": lambda source, target: couplings.Given(
+        3.0 * couplings.Entropic(epsilon=0.5, tolerance=1e-9)(source, target).dense()
+    ),
+}
 
 # --- paths -----------------------------------------------------------------------------------
+PATHS: list[Path] = [Straight(0.0), Straight(0.3), BrownianBridge(0.8)]
 
 # --- solvers ---------------------------------------------------------------------------------
 #: Name and declared order of convergence.
@@ -28,3 +40,4 @@ METRICS = {
 }
 
 # --- methods ---------------------------------------------------------------------------------
+METHODS: list[str] = ["otcfm", "icfm", "sbcfm"]

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -23,11 +22,9 @@ import torch
 from cellflow import _checks
 from cellflow._random import stream_seed
 from cellflow._typing import Tensor
-from cellflow.couplings import Plan
+from cellflow.couplings import Coupling, Plan
 from cellflow.paths import Pairs
 from cellflow.timecourse import Snapshot, TimeCourse
-
-Coupling = Callable[[Snapshot, Snapshot], Plan]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class Checkpointing:
     path
         File to write, and to resume from if it exists; None for no checkpoints.
     every
-        Steps between two writes; it is also written when the run is interrupted.
+        Steps between two writes; it is also written when the run ends, in whatever way.
     """
 
     path: str | FilePath | None = None
@@ -87,8 +87,8 @@ def train(
             if interrupted():
                 stopped = "interrupted"
             history.seconds = before + time.perf_counter() - start
-            due = trainer.step % checkpointing.every == 0 or stopped != "budget"
-            if path is not None and due:
+            last = stopped != "budget" or trainer.step == trainer.steps
+            if path is not None and (last or trainer.step % checkpointing.every == 0):
                 trainer.save(path, fingerprint)
     history.stopped = stopped
     trainer.keep_best()

@@ -51,8 +51,6 @@ class Given:
     ([0.375, 0.125, 0.5], 0.25)
     """
 
-    #: A sampler must hand over whole snapshots: the plan knows no blocks of them.
-    needs_whole: ClassVar[bool] = True
     #: A precomputed plan matches whole snapshots: samplers must not cut them into blocks.
     needs_whole: ClassVar[bool] = True
 

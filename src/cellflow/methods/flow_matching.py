@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._random import stream_seed
 from cellflow._typing import Rng, Tensor
-from cellflow.batches import Batching, Coupling, PairSampler
+from cellflow.batches import Batching, PairSampler
+from cellflow.couplings import Coupling
 from cellflow.dynamics import Dynamics
 from cellflow.fitting import Checkpointing, train
 from cellflow.methods.fit import Fit
@@ -106,7 +109,9 @@ class FlowMatching:
         rng = _checks.as_generator(generator)
         seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
         model = course if preprocessing is None else course.map(preprocessing.apply)
-        model = canonical(model.to(device=device, dtype=dtype))
+        model = model.to(device=device, dtype=dtype)
+        if not self._whole:  # a precomputed plan knows cells by their rows
+            model = canonical(model)
         units = Units.of(model)
         x = model.snapshots[0].x
         net = MLP(units, self.net, generator=stream_seed(seed, 0, 10)).to(x)
@@ -118,8 +123,14 @@ class FlowMatching:
             training=self.training,
             steps=steps,
         )
+        if progress:
+            tqdm.write(f"{self.name}: training on {x.device}, {x.dtype}", file=sys.stderr)
         history = self._train(trainer, model, seed, checkpointing or Checkpointing(), progress)
         return Fit(dynamics, self, course, preprocessing=preprocessing, history=history)
+
+    @property
+    def _whole(self) -> bool:
+        return getattr(self.coupling, "needs_whole", False)
 
     def _train(
         self,
@@ -129,8 +140,10 @@ class FlowMatching:
         checkpointing: Checkpointing,
         progress: bool,
     ):
-        whole = getattr(self.coupling, "needs_whole", False)
-        kept, held = (course, None) if whole else split(course, self.training.validation, seed)
+        if self._whole:
+            kept, held = course, None
+        else:
+            kept, held = split(course, self.training.validation, seed)
         sampler = PairSampler(kept, self.coupling, self.batching, stream_seed(seed, 0, 11))
         x = course.snapshots[0].x
         noise = torch.Generator(device=x.device)

@@ -118,7 +118,7 @@ class MLP(nn.Module):
         for fan_in, fan_out in pairwise(sizes):
             layers += [_linear(fan_in, fan_out), ACTIVATIONS[self.config.activation]()]
         self.layers = nn.Sequential(*layers, _linear(sizes[-1], dim))
-        self.register_buffer("centre", torch.tensor(units.centre))
+        self.register_buffer("centre", torch.tensor(units.centre, dtype=torch.float64))
         self._initialise(_checks.as_generator(generator))
 
     @torch.no_grad()

@@ -75,7 +75,7 @@ def draw_column(ax: Axes, adata: AnnData, xy: np.ndarray, *, color: str, bar: bo
         return
     column = column.astype("category")
     names = list(column.cat.categories)
-    colors = category_colors(len(names))
+    colors = category_colors(len(names), ordered=bool(column.cat.ordered))
     codes = column.cat.codes.to_numpy()
     size = dot_size(len(xy))
     for code, _ in enumerate(names):
@@ -85,20 +85,11 @@ def draw_column(ax: Axes, adata: AnnData, xy: np.ndarray, *, color: str, bar: bo
         Line2D([], [], marker="o", ls="", ms=4, color=c, label=str(n))
         for n, c in zip(names, colors, strict=True)
     ]
-    _frame.legend(
-        ax,
-        handles=handles,
-        title=color,
-        title_fontsize=_frame.SMALL,
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.1),
-        ncols=min(len(handles), 4),
-        columnspacing=0.8,
-    )
+    _frame.legend_below(ax, handles=handles, title=color, title_fontsize=_frame.SMALL)
 
 
-def category_colors(n: int) -> list:
-    """Return `n` colours: the palette, or steps of the sequential map where it is too short."""
-    if n <= len(_frame.PALETTE):
+def category_colors(n: int, *, ordered: bool = False) -> list:
+    """Return `n` colours: the palette, or steps of the sequential map if `ordered` or too many."""
+    if n <= len(_frame.PALETTE) and not ordered:
         return list(_frame.PALETTE[:n])
     return list(_frame.TIME_COLORS(np.linspace(0, 1, n)))

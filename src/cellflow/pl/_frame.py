@@ -34,10 +34,15 @@ def axes(ax: Axes | None, *, size: tuple[float, float] = (3.6, 3.0)) -> Axes:
     return ax
 
 
-def row_of_axes(ax: Axes | Sequence[Axes] | None, n: int, *, height: float = 2.7) -> np.ndarray:
-    """Return `n` axes as an array, from those given or of a new figure."""
+def row_of_axes(
+    ax: Axes | Sequence[Axes] | None, n: int, *, extent: Sequence[float], height: float = 2.8
+) -> np.ndarray:
+    """Return `n` axes as an array, those given or of a new figure fit for data of `extent`."""
     if ax is None:
-        _, grid = plt.subplots(1, n, figsize=(2.7 * n, height), layout="constrained", squeeze=False)
+        # Room for the title, the label and the legend; never too narrow for these.
+        width = 0.3 + (height - 0.8) * float(extent[0]) / max(float(extent[1]), 1e-12)
+        size = (n * float(np.clip(width, 1.6, 3.4)), height)
+        _, grid = plt.subplots(1, n, figsize=size, layout="constrained", squeeze=False)
         return grid[0]
     given = np.ravel(np.asarray(ax, dtype=object))
     if len(given) != n or not all(isinstance(a, Axes) for a in given):
@@ -55,11 +60,11 @@ def dress(ax: Axes, *, x: str, y: str, title: str = "") -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def dress_embedding(ax: Axes, basis: str) -> None:
+def dress_embedding(ax: Axes, basis: str, dims: Sequence[int]) -> None:
     """Label the axes of an embedding; its coordinates carry no unit, so there are no ticks."""
     name = basis.removeprefix("X_")
     name = "PC" if name == "pca" else name.upper() if len(name) <= 5 else name
-    dress(ax, x=f"{name} 1", y=f"{name} 2")
+    dress(ax, x=f"{name} {dims[0] + 1}", y=f"{name} {dims[1] + 1}")
     ax.set_xticks([])
     ax.set_yticks([])
     ax.set_aspect("equal", adjustable="datalim")
@@ -69,6 +74,12 @@ def legend(ax: Axes, **options) -> None:
     """Add a small legend without a frame."""
     options = {"fontsize": SMALL, "frameon": False, "handletextpad": 0.4} | options
     ax.legend(**options)
+
+
+def legend_below(ax: Axes, **options) -> None:
+    """Add a small legend below the label of the x axis, at most three entries wide."""
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.1), "ncols": 3}
+    legend(ax, **(place | {"columnspacing": 1.0, "borderaxespad": 0.4} | options))
 
 
 def colorbar(ax: Axes, norm: Normalize, label: str, *, cmap: Colormap = TIME_COLORS) -> None:

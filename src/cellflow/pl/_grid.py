@@ -7,7 +7,7 @@ import numpy as np
 #: Standard deviation of the kernel, in cells of the grid.
 _KERNEL = 1.0
 #: A node is drawn if this many cells lie under its kernel, counted by weight.
-_LEAST = 1.0
+_LEAST = 3.0
 
 
 def average(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from cellflow import _checks
 from cellflow.methods import Fit
@@ -75,6 +76,8 @@ def history(fit: Fit | History, *, ax: Axes | None = None) -> Axes:
     rate.spines["right"].set(visible=True, color=_frame.GREY)
     rate.spines["left"].set_visible(False)
     rate.set_ylim(bottom=0)
+    rate.yaxis.set_major_locator(MaxNLocator(4))
+    rate.yaxis.set_major_formatter("{x:g}")
     rate.tick_params(colors="#8f8f8f")
     rate.yaxis.label.set_color("#8f8f8f")
     _frame.legend(ax, loc="upper right")

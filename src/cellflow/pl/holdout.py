@@ -13,10 +13,10 @@ _NAMES = {
     "previous": "previous time point",
     "next": "next time point",
     "pooled": "both pooled",
-    "ot_midpoint": "unlearned OT",
+    "ot_midpoint": "OT midpoint, unlearned",
 }
 _MARKERS = dict(zip(YARDSTICKS[:-1], "<>sD", strict=True))
-_AXIS = {"w1": "W₁", "w2": "W₂", "energy": "energy distance"}
+_AXIS = {"w1": "$W_1$", "w2": "$W_2$", "energy": "energy distance"}
 #: Width of the dots of one time point, where time points are one apart.
 _SPREAD = 0.62
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _PREDICTED, _REAL = _frame.PALETTE[1], _frame.PALETTE[0]
+#: Time points before and after.
+_GREYS = ("#8f8f8f", "#cfcfcf")
 
 
 def interpolation(
@@ -26,7 +28,9 @@ def interpolation(
     *,
     time_key: str,
     time: float | None = None,
+    truth: Snapshot | AnnData | ArrayLike | None = None,
     basis: str = "pca",
+    dims: tuple[int, int] = (0, 1),
     use_rep: str = "X_pca",
     time_map: Mapping[Hashable, float] | None = None,
     scores: Mapping[str, float] | None = None,
@@ -43,20 +47,25 @@ def interpolation(
     adata
         Measured cells, with the embedding.
     predicted
-        Predicted cells: a snapshot, an AnnData with `use_rep`, or an array ``(m, d)``.
+        Predicted cells: a snapshot, what :func:`cellflow.tl.interpolate` returned, or an array
+        ``(m, d)`` in the representation `use_rep`.
     time_key
         Column of ``obs`` with the time of each cell.
     time
-        The time of `predicted`; needed unless that is a snapshot.
+        The time of `predicted`; needed if that is an array.
+    truth
+        Cells measured at that time, as `predicted`; those of `adata` when omitted.
     basis
         The embedding, a key of ``obsm``; ``"umap"`` is short for ``"X_umap"``. Predicted cells
         are placed in it by :func:`cellflow.tl.projection.project_points`.
+    dims
+        Which two dimensions of the embedding, counted from 0.
     use_rep
         The representation in which the cells were predicted.
     time_map
         Time of each label, where labels cannot be read.
     scores
-        Numbers to print in the predicted panel, for example ``{"W1": 8.1, "floor": 7.4}``.
+        Numbers to print below the predicted cells, for example ``{"W1": 8.1, "floor": 7.4}``.
     n_neighbors
         How many cells to average when placing a cell in the embedding.
     ax
@@ -72,33 +81,49 @@ def interpolation(
     ValueError
         If a key is unknown, the time is missing, or shapes do not fit.
     """
-    if time is None:
-        time = getattr(predicted, "time", None)
+    time = _time(predicted, time)
+    times = _cells.read_times(adata, time_key, time_map)
+    xy = embedding(adata, basis, dims=dims)
+
+    def place(cells: Snapshot | AnnData | ArrayLike) -> np.ndarray:
+        x = _states(cells, use_rep)
+        return project_points(
+            adata, x, basis=basis, dims=dims, use_rep=use_rep, n_neighbors=n_neighbors
+        )
+
+    same = np.isclose(times.values, time, rtol=1e-9, atol=0)
+    real = xy[same] if truth is None else place(truth)
+    panels = {"measured": (real, _REAL)} if len(real) else {}
+    panels["interpolated"] = (place(predicted), _PREDICTED)
+    around = {point: xy[times.values == point] for point in _around(times, time)}
+    shown = np.concatenate([*around.values(), *(dots for dots, _ in panels.values())])
+    axes = _frame.row_of_axes(ax, len(panels), extent=np.ptp(shown, axis=0))
+    for panel, (name, (dots, color)) in zip(axes, panels.items(), strict=True):
+        for (point, grey_dots), grey in zip(around.items(), _GREYS, strict=False):
+            label = f"{times.unit} {point:g}"
+            _cells.draw(panel, grey_dots, color=grey, s=2.5, zorder=1, label=label)
+        size = float(np.clip(2500 / len(dots), 1, 5))
+        _cells.draw(panel, dots, color=color, s=size, alpha=0.7, zorder=2, label=name)
+        _frame.dress_embedding(panel, basis, dims)
+        panel.set_title(f"{times.unit} {time:g}, {name}", fontsize=_frame.FONT, color=color)
+    _share_limits(axes, shown)
+    if around:
+        handles = axes[0].get_legend_handles_labels()[0][: len(around)]
+        _frame.legend_below(axes[0], handles=handles, markerscale=2.5)
+    _print_scores(axes[-1], scores or {}, below=len(axes) > 1)
+    return axes
+
+
+def _time(predicted: Snapshot | AnnData | ArrayLike, time: float | None) -> float:
+    """The time asked for, or that of the predicted cells."""
+    if time is None and isinstance(predicted, Snapshot):
+        time = predicted.time
+    if time is None and hasattr(predicted, "uns"):
+        time = predicted.uns.get("interpolation", {}).get("time")
     if time is None:
         got = f"None with {type(predicted).__name__}"
         raise ValueError(_checks.message("time", got, "the time of the predicted cells"))
-    time = _checks.number(time, "time")
-    times = _cells.read_times(adata, time_key, time_map)
-    xy = embedding(adata, basis)
-    placed = project_points(
-        adata, _states(predicted, use_rep), basis=basis, use_rep=use_rep, n_neighbors=n_neighbors
-    )
-    real = xy[np.isclose(times.values, time, rtol=1e-9, atol=0)]
-    panels = {"measured": (real, _REAL)} if len(real) else {}
-    panels["interpolated"] = (placed, _PREDICTED)
-    axes = _frame.row_of_axes(ax, len(panels))
-    around = _around(times, time)
-    for panel, (name, (dots, color)) in zip(axes, panels.items(), strict=True):
-        _draw_around(panel, xy, times, around)
-        size = 0.6 * _cells.dot_size(len(dots)) ** 0.5 + 1.5
-        _cells.draw(panel, dots, color=color, s=size, alpha=0.7, zorder=2)
-        _frame.dress_embedding(panel, basis)
-        panel.set_title(f"{times.unit} {time:g}, {name}", fontsize=_frame.FONT, color=color)
-    _share_limits(axes, np.concatenate([placed, real, xy[np.isin(times.values, around)]]))
-    if around:
-        _frame.legend(axes[0], loc="best", markerscale=2.5)
-    _print_scores(axes[-1], scores or {})
-    return axes
+    return _checks.number(time, "time")
 
 
 def _states(predicted: Snapshot | AnnData | ArrayLike, use_rep: str) -> ArrayLike:
@@ -118,12 +143,6 @@ def _around(times: _cells.Times, time: float) -> list[float]:
     return [*points[points < time][-1:], *points[points > time][:1]]
 
 
-def _draw_around(ax: Axes, xy: np.ndarray, times: _cells.Times, around: list[float]) -> None:
-    for point, grey in zip(around, ("#8f8f8f", "#cfcfcf"), strict=False):
-        dots = xy[times.values == point]
-        _cells.draw(ax, dots, color=grey, s=2.5, zorder=1, label=f"{times.unit} {point:g}")
-
-
 def _share_limits(axes: np.ndarray, xy: np.ndarray) -> None:
     """Give all panels the limits that show all dots, with a margin."""
     low, high = xy.min(0), xy.max(0)
@@ -134,14 +153,10 @@ def _share_limits(axes: np.ndarray, xy: np.ndarray) -> None:
         ax.set_ylim(low[1] - margin[1], high[1] + margin[1])
 
 
-def _print_scores(ax: Axes, scores: Mapping[str, float]) -> None:
-    if scores:
-        text = "\n".join(f"{k} {_checks.number(v, 'scores'):.3g}" for k, v in scores.items())
-        ax.annotate(
-            text,
-            (0.97, 0.97),
-            xycoords="axes fraction",
-            ha="right",
-            va="top",
-            fontsize=_frame.SMALL,
-        )
+def _print_scores(ax: Axes, scores: Mapping[str, float], *, below: bool) -> None:
+    """Print numbers below the axes, or in their corner where the legend is below."""
+    text = "   ".join(f"{k} {_checks.number(v, 'scores'):.3g}" for k, v in scores.items())
+    place, align = ((0.5, -0.16), "center") if below else ((0.98, 1.0), "right")
+    ax.annotate(
+        text, place, xycoords="axes fraction", ha=align, va="top", fontsize=_frame.SMALL
+    )

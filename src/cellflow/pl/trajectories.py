@@ -27,6 +27,7 @@ def trajectories(
     *,
     time_key: str,
     basis: str = "pca",
+    dims: tuple[int, int] = (0, 1),
     use_rep: str = "X_pca",
     time_map: Mapping[Hashable, float] | None = None,
     color: str | None = None,
@@ -50,6 +51,8 @@ def trajectories(
     basis
         The embedding, a key of ``obsm``; ``"umap"`` is short for ``"X_umap"``. States are
         placed in it by :func:`cellflow.tl.projection.project_points`.
+    dims
+        Which two dimensions of the embedding, counted from 0.
     use_rep
         The representation in which the trajectory was simulated.
     time_map
@@ -81,15 +84,18 @@ def trajectories(
         got, remedy = type(trajectory).__name__, "Call `simulate` on a fit."
         raise TypeError(_checks.message("trajectory", got, "a Trajectory", remedy))
     times = _cells.read_times(adata, time_key, time_map)
-    xy = embedding(adata, basis)
-    paths = _paths(
+    xy = embedding(adata, basis, dims=dims)
+    chosen = _choose(trajectory.x.shape[1], n_trajectories, generator)
+    x = trajectory.x.detach().cpu()[:, chosen]
+    flat = project_points(
         adata,
-        trajectory,
+        x.reshape(-1, x.shape[-1]),
         basis=basis,
+        dims=dims,
         use_rep=use_rep,
         n_neighbors=n_neighbors,
-        chosen=_choose(trajectory.x.shape[1], n_trajectories, generator),
     )
+    paths = flat.reshape(*x.shape[:2], 2).swapaxes(0, 1)
     ax = _frame.axes(ax, size=(3.8, 3.0))
     clock = trajectory.times.detach().cpu().numpy()
     both = np.concatenate([times.points, clock])
@@ -99,7 +105,7 @@ def trajectories(
     else:
         _cells.draw_column(ax, adata, xy, color=color, bar=False, alpha=0.35, zorder=1)
     _draw_paths(ax, paths, clock, norm)
-    _frame.dress_embedding(ax, basis)
+    _frame.dress_embedding(ax, basis, dims)
     _frame.colorbar(ax, norm, _frame.plural(times.unit))
     return ax
 
@@ -110,34 +116,17 @@ def _choose(n: int, n_trajectories: int, generator: Rng) -> torch.Tensor:
     return torch.randperm(n, generator=_checks.as_generator(generator))[:wanted].sort().values
 
 
-def _paths(
-    adata: AnnData,
-    trajectory: Trajectory,
-    *,
-    basis: str,
-    use_rep: str,
-    n_neighbors: int,
-    chosen: torch.Tensor,
-) -> np.ndarray:
-    """Place the chosen trajectories in the embedding, shape (n, T, 2)."""
-    x = trajectory.x.detach().cpu()[:, chosen]
-    flat = project_points(
-        adata, x.reshape(-1, x.shape[-1]), basis=basis, use_rep=use_rep, n_neighbors=n_neighbors
-    )
-    return flat.reshape(*x.shape[:2], 2).swapaxes(0, 1)
-
-
 def _draw_paths(ax: Axes, paths: np.ndarray, clock: np.ndarray, norm: Normalize) -> None:
     """Draw paths (n, T, 2) in the colours of their times, on a white casing, with their starts."""
-    casing = LineCollection(list(paths), colors="white", linewidths=1.6, alpha=0.7, zorder=2)
+    casing = LineCollection(list(paths), colors="white", linewidths=1.4, alpha=0.7, zorder=2)
     ax.add_collection(casing)
     pieces = np.stack([paths[:, :-1], paths[:, 1:]], axis=2).reshape(-1, 2, 2)
     middles = np.tile((clock[:-1] + clock[1:]) / 2, len(paths))
     lines = LineCollection(
-        list(pieces), cmap=_frame.TIME_COLORS, norm=norm, linewidths=0.8, capstyle="round", zorder=3
+        list(pieces), cmap=_frame.TIME_COLORS, norm=norm, linewidths=0.7, capstyle="round", zorder=3
     )
     lines.set_array(middles)
     ax.add_collection(lines)
     ax.scatter(
-        *paths[:, 0].T, s=7, facecolors="white", edgecolors=_frame.DARK, linewidths=0.5, zorder=4
+        *paths[:, 0].T, s=5, facecolors="white", edgecolors=_frame.DARK, linewidths=0.4, zorder=4
     )

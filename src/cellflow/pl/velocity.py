@@ -22,11 +22,12 @@ def velocity(
     adata: AnnData,
     *,
     basis: str = "umap",
+    dims: tuple[int, int] = (0, 1),
     time_key: str | None = None,
     time_map: Mapping[Hashable, float] | None = None,
     color: str | None = None,
     kind: str = "stream",
-    n_grid: int = 40,
+    n_grid: int = 30,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw velocities, averaged on a grid, over the cells of an embedding.
@@ -38,6 +39,8 @@ def velocity(
         writes it, in embedding units per unit of time.
     basis
         The embedding, a key of ``obsm``; ``"umap"`` is short for ``"X_umap"``.
+    dims
+        Which two dimensions of the embedding, counted from 0.
     time_key
         Column of ``obs`` with the time of each cell, which colours it; grey when omitted.
     time_map
@@ -63,8 +66,8 @@ def velocity(
     """
     _checks.choice(kind, ("stream", "grid"), "kind")
     n_grid = _checks.count(n_grid, "n_grid", low=4)
-    xy = embedding(adata, basis)
-    v = _velocities(adata, basis)
+    xy = embedding(adata, basis, dims=dims)
+    v = _velocities(adata, basis, dims)
     times = None if time_key is None else _cells.read_times(adata, time_key, time_map)
     ax = _frame.axes(ax, size=(3.8, 3.0))
     if color is not None:
@@ -79,12 +82,12 @@ def velocity(
         _draw_streams(ax, *average(xy, v, n_grid))
     else:
         _draw_arrows(ax, *average(xy, v, n_grid))
-    _frame.dress_embedding(ax, basis)
+    _frame.dress_embedding(ax, basis, dims)
     return ax
 
 
-def _velocities(adata: AnnData, basis: str) -> np.ndarray:
-    """Return the velocities that belong to the embedding, shape (n, 2)."""
+def _velocities(adata: AnnData, basis: str, dims: tuple[int, int]) -> np.ndarray:
+    """Return the velocities in two dimensions of the embedding, shape (n, 2)."""
     key = f"velocity_{basis.removeprefix('X_')}"
     if key not in adata.obsm:
         have = [k for k in adata.obsm if k.startswith("velocity_")]
@@ -92,9 +95,10 @@ def _velocities(adata: AnnData, basis: str) -> np.ndarray:
         remedy = "Run cellflow.tl.velocity(adata, fit, …) with this basis first."
         raise ValueError(_checks.message("basis", got, f"obsm[{key!r}]", remedy))
     values = _checks.as_cells(adata.obsm[key], f"obsm[{key!r}]").numpy().astype(np.float64)
-    if values.shape[1] < 2:
-        raise ValueError(_checks.message(f"obsm[{key!r}]", "1 dimension", "at least two to draw"))
-    return values[:, :2]
+    if values.shape[1] <= max(dims):
+        got, expected = f"{values.shape[1]} dimensions", f"at least {max(dims) + 1}"
+        raise ValueError(_checks.message(f"obsm[{key!r}]", got, expected))
+    return values[:, list(dims)]
 
 
 def _draw_streams(
@@ -106,7 +110,7 @@ def _draw_streams(
     if not top > 0:
         return
     width = 0.4 + 0.8 * np.nan_to_num(speed) / top
-    ax.streamplot(
+    streams = ax.streamplot(
         x,
         y,
         np.ma.masked_invalid(u),
@@ -118,6 +122,9 @@ def _draw_streams(
         arrowstyle="-|>",
         zorder=3,
     )
+    # Else the axes would end exactly where the grid does, cutting dots in half.
+    streams.lines.sticky_edges.x[:] = streams.lines.sticky_edges.y[:] = []
+    ax.autoscale_view()
 
 
 def _draw_arrows(

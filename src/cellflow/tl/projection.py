@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 _CHUNK = 4096
 
 
-def embedding(adata: AnnData, basis: str) -> np.ndarray:
-    """Return the first two dimensions of an embedding, shape ``(n, 2)``, float64.
+def embedding(adata: AnnData, basis: str, *, dims: tuple[int, int] = (0, 1)) -> np.ndarray:
+    """Return two dimensions of an embedding, shape ``(n, 2)``, float64.
 
     Parameters
     ----------
@@ -25,18 +25,33 @@ def embedding(adata: AnnData, basis: str) -> np.ndarray:
         Cells.
     basis
         A key of ``obsm``; ``"umap"`` is short for ``"X_umap"``.
+    dims
+        Which two dimensions of the embedding, counted from 0.
+
+    Returns
+    -------
+    Coordinates of the cells.
 
     Raises
     ------
     ValueError
-        If there is no such key, or the embedding has one dimension only or is not finite.
+        If there is no such key or dimension, or the embedding is not finite.
     """
     key, stored = _stored(adata, basis, "basis")
     values = _dense(stored, key)
-    if values.shape[1] < 2:
-        got = f"{values.shape[1]} dimension"
-        raise ValueError(_checks.message(f"obsm[{key!r}]", got, "at least two to draw"))
-    return values[:, :2]
+    return values[:, check_dims(dims, values.shape[1])]
+
+
+def check_dims(dims: tuple[int, int], n: int) -> list[int]:
+    """Return `dims` as a list if they are two different dimensions below `n`."""
+    try:
+        first, second = (_checks.count(k, "dims", low=0) for k in dims)
+    except (TypeError, ValueError):
+        first = second = -1
+    if first == second or max(first, second) >= n:
+        expected = f"two different integers from 0 to {n - 1}"
+        raise ValueError(_checks.message("dims", repr(dims), expected))
+    return [first, second]
 
 
 def project_points(
@@ -44,6 +59,7 @@ def project_points(
     points: ArrayLike,
     *,
     basis: str,
+    dims: tuple[int, int] = (0, 1),
     use_rep: str = "X_pca",
     n_neighbors: int = 30,
     bandwidth: float | None = None,
@@ -51,8 +67,8 @@ def project_points(
     """Place states in an embedding: the weighted mean of the nearest cells' coordinates.
 
     The weight of a cell at distance r is exp(−r²/2h²) (Nadaraya and Watson's regression), so a
-    point never leaves the range of its neighbours. Where the embedding is the first two columns
-    of the representation itself, the answer is the first two columns of `points`, exactly.
+    point never leaves the range of its neighbours. Where the embedding is two columns of the
+    representation itself, the answer is those columns of `points`, exactly.
 
     Parameters
     ----------
@@ -62,6 +78,8 @@ def project_points(
         States, shape ``(m, d)``: the first ``d`` columns of the representation.
     basis
         The embedding, a key of ``obsm``; ``"umap"`` is short for ``"X_umap"``.
+    dims
+        Which two dimensions of the embedding, counted from 0.
     use_rep
         The representation, a key of ``obsm``, or ``"X"``.
     n_neighbors
@@ -82,9 +100,11 @@ def project_points(
     n_neighbors = _checks.count(n_neighbors, "n_neighbors")
     if bandwidth is not None:
         bandwidth = _checks.number(bandwidth, "bandwidth", low=0.0, open_low=True)
-    target, reference, z = _spaces(adata, points, basis=basis, use_rep=use_rep, name="points")
+    target, reference, z = _spaces(
+        adata, points, basis=basis, dims=dims, use_rep=use_rep, name="points"
+    )
     if reference is None:
-        return z[:, :2]
+        return z[:, list(dims)]
     out = np.empty((len(z), 2))
     for rows, distance, index in _neighbors(reference, z, n_neighbors):
         h = distance[:, -1:] / 2 if bandwidth is None else bandwidth
@@ -102,6 +122,7 @@ def project_velocity(
     velocity: ArrayLike,
     *,
     basis: str,
+    dims: tuple[int, int] = (0, 1),
     use_rep: str = "X_pca",
     n_neighbors: int = 30,
     sharpness: float = 10.0,
@@ -114,8 +135,8 @@ def project_velocity(
     under uniform probabilities, has a component along the velocity in the representation and an
     image in the embedding; their ratio turns velocities into embedding units per unit of time.
     Hence a linear embedding answers with the linear image of the velocity, up to how evenly the
-    neighbours surround the cell. Where the embedding is the first two columns of the
-    representation, the answer is the first two columns of `velocity`, exactly.
+    neighbours surround the cell. Where the embedding is two columns of the representation itself,
+    the answer is those columns of `velocity`, exactly.
 
     Parameters
     ----------
@@ -125,6 +146,8 @@ def project_velocity(
         One velocity a cell, shape ``(n, d)``, in the first ``d`` columns of the representation.
     basis
         The embedding, a key of ``obsm``; ``"umap"`` is short for ``"X_umap"``.
+    dims
+        Which two dimensions of the embedding, counted from 0.
     use_rep
         The representation, a key of ``obsm``, or ``"X"``.
     n_neighbors
@@ -147,9 +170,11 @@ def project_velocity(
     if len(velocity) != adata.n_obs:
         got, expected = f"{len(velocity)} rows", f"{adata.n_obs}, one for each cell"
         raise ValueError(_checks.message("velocity", got, expected))
-    target, reference, v = _spaces(adata, velocity, basis=basis, use_rep=use_rep, name="velocity")
+    target, reference, v = _spaces(
+        adata, velocity, basis=basis, dims=dims, use_rep=use_rep, name="velocity"
+    )
     if reference is None:
-        return v[:, :2]
+        return v[:, list(dims)]
     out = np.empty((len(v), 2))
     for rows, distance, index in _neighbors(reference, reference, n_neighbors + 1):
         way = reference[index] - reference[rows, None]
@@ -173,10 +198,10 @@ def project_velocity(
 
 
 def _spaces(
-    adata: AnnData, values: ArrayLike, *, basis: str, use_rep: str, name: str
+    adata: AnnData, values: ArrayLike, *, basis: str, dims: tuple[int, int], use_rep: str, name: str
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Embedding (n, 2), representation (n, d) or None if they are the same, and values (m, d)."""
-    target = embedding(adata, basis)
+    target = embedding(adata, basis, dims=dims)
     key, stored = _stored(adata, use_rep, "use_rep")
     values = _checks.as_cells(values, name).detach().cpu().numpy().astype(np.float64)
     d = values.shape[1]
@@ -184,7 +209,7 @@ def _spaces(
         got, expected = f"{d} dimensions", f"at most {stored.shape[1]}, those of {key}"
         raise ValueError(_checks.message(name, got, expected, "Name their `use_rep`."))
     reference = _dense(stored[:, :d] if not hasattr(stored, "iloc") else stored.iloc[:, :d], key)
-    same = d >= 2 and np.array_equal(reference[:, :2], target)
+    same = d > max(dims) and np.array_equal(reference[:, list(dims)], target)
     return target, None if same else reference, values
 
 

@@ -1,0 +1,106 @@
+"""Laws of the paths, and the closed forms of their members."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from cases import PATHS
+from torch.testing import assert_close
+
+from cellflow.paths import BrownianBridge, Pairs, Path, Straight
+
+
+def pairs(n: int = 5, d: int = 3, span: float = 2.5) -> Pairs:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(2, n, d, generator=g, dtype=torch.float64)
+    t0 = torch.full((n, 1), 1.5, dtype=torch.float64)
+    return Pairs(x[0], x[1], t0, t0 + span)
+
+
+def at(path: Path, p: Pairs, s: float, seed: int = 1):
+    g = torch.Generator().manual_seed(seed)
+    noise = torch.randn(p.x0.shape, generator=g, dtype=torch.float64)
+    return path.at(p, torch.full((len(p.x0), 1), s, dtype=torch.float64), noise)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=str)
+def test_mean_goes_from_source_to_target(path: Path) -> None:
+    p = pairs()
+    zero, one = torch.zeros(5, 1, dtype=torch.float64), torch.ones(5, 1, dtype=torch.float64)
+    assert_close(path.mean(p, zero), p.x0)
+    assert_close(path.mean(p, one), p.x1)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=str)
+def test_closed_form_rates_equal_automatic_ones(path: Path) -> None:
+    p = pairs()
+    s = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)[:, None]
+    assert_close(path.mean_rate(p, s), Path.mean_rate(path, p, s))
+    assert_close(path.std_rate(p, s), Path.std_rate(path, p, s))
+
+
+@pytest.mark.parametrize("path", PATHS, ids=str)
+@pytest.mark.parametrize("s", [0.2, 0.5, 0.85])
+def test_velocity_is_the_rate_of_the_state_in_real_time(path: Path, s: float) -> None:
+    """With its noise held fixed, a state moves at the velocity: a central difference says so."""
+    p, h = pairs(), 1e-5
+    after, before = at(path, p, s + h), at(path, p, s - h)
+    difference = (after.x - before.x) / (after.t - before.t)[:, None]
+    assert_close(at(path, p, s).velocity, difference, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=str)
+def test_halving_the_gap_doubles_the_velocity(path: Path) -> None:
+    def mean_velocity(span: float):
+        p = pairs(span=span)
+        s = torch.full((5, 1), 0.3, dtype=torch.float64)
+        return path.at(p, s, torch.zeros_like(p.x0)).velocity
+
+    assert_close(mean_velocity(1.0), 2 * mean_velocity(2.0))
+
+
+@pytest.mark.parametrize("path", PATHS, ids=str)
+def test_draws_are_inside_the_interval_and_reproducible(path: Path) -> None:
+    p = pairs(n=2000)
+    before = torch.get_rng_state()
+    a = path.draw(p, torch.Generator().manual_seed(3))
+    b = path.draw(p, torch.Generator().manual_seed(3))
+    assert_close(a.x, b.x, rtol=0, atol=0)
+    assert torch.equal(torch.get_rng_state(), before)
+    s = (a.t - 1.5) / 2.5
+    assert s.min() >= path.margin
+    assert s.max() <= 1 - path.margin
+    # Uniform in s: mean 1/2 within four standard errors.
+    assert abs(float(s.mean()) - 0.5) < 4 / (12 * 2000) ** 0.5
+    assert_close(a.x, path.mean(p, s[:, None]) + a.std * a.noise)
+
+
+def test_bridge_has_the_variance_of_a_brownian_bridge() -> None:
+    """Var = sigma² (t - t0)(t1 - t) / (t1 - t0), written in real time."""
+    p, path = pairs(span=4.0), BrownianBridge(0.7)
+    point = at(path, p, 0.25)
+    expected = 0.7**2 * (point.t - 1.5) * (5.5 - point.t) / 4.0
+    assert_close(point.std[:, 0] ** 2, expected)
+
+
+def test_bridge_velocity_is_the_flow_of_its_conditional_gaussian() -> None:
+    """Tong et al. 2024, eq. 21, in real time: (1 - 2s) / (2 s (1 - s) span) (x - mean) + rate."""
+    p, path, s = pairs(), BrownianBridge(1.3), 0.3
+    point = at(path, p, s)
+    mean = path.mean(p, torch.full((5, 1), s, dtype=torch.float64))
+    pull = (1 - 2 * s) / (2 * s * (1 - s)) * (point.x - mean)
+    assert_close(point.velocity, (pull + p.x1 - p.x0) / p.span)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: Straight(-0.1), "sigma"),
+        (lambda: Straight(float("nan")), "sigma"),
+        (lambda: BrownianBridge(0.0), "sigma"),
+        (lambda: BrownianBridge(1.0, margin=0.6), "margin"),
+    ],
+)
+def test_bad_settings_are_named(make, name: str) -> None:
+    with pytest.raises(ValueError, match=f"`{name}`: got .* expected a finite number"):
+        make()
