@@ -24,7 +24,7 @@ def solver(request: pytest.FixtureRequest) -> str:
 
 
 def test_dtype_and_start_are_kept_and_nothing_else_touched(solver: str) -> None:
-    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     x0 = torch.rand(4, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
     before = x0.detach().clone()
     path = simulate(Dynamics(velocity=lambda t, x: torch.sin(x) + t), x0, [0, 1], solver=solver)
@@ -33,7 +33,7 @@ def test_dtype_and_start_are_kept_and_nothing_else_touched(solver: str) -> None:
     assert torch.equal(path.x[0], before)
     assert torch.equal(x0.detach(), before)
     assert torch.equal(torch.get_rng_state(), torch_state)
-    assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+    assert np.array_equal(np.random.get_state()[1], numpy_state)
 
 
 BROKEN = {
