@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from cellflow import TimeCourse
-from cellflow.batches import Batching, PairSampler
+from cellflow.batches import Batching, PairSampler, _draw
 from cellflow.couplings import Exact, Given, Independent
 
 
@@ -43,6 +43,14 @@ def test_a_pool_uses_all_cells_as_evenly_as_sizes_allow(coupling) -> None:
         assert used.sum() == 320
         assert used.min() >= 320 // n
         assert used.max() <= -(-320 // n)
+
+
+@pytest.mark.parametrize("n", [64, 65, 100, 127])
+def test_no_block_meets_a_cell_twice(n: int) -> None:
+    snapshot = course((n, n, n)).snapshots[0]
+    for seed in range(5):
+        drawn = _draw(snapshot, 10 * 64, 64, torch.Generator().manual_seed(seed)).view(10, 64)
+        assert all(len(block.unique()) == 64 for block in drawn)
 
 
 def test_exact_blocks_are_optimal_couplings_of_their_cells() -> None:

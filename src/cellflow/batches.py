@@ -209,8 +209,8 @@ class PairSampler:
     ) -> tuple[Tensor, Tensor]:
         block = min(self.batching.block_size, len(source), len(target))
         n_blocks = math.ceil(total / block)
-        left = _draw(source, n_blocks * block, generator).view(n_blocks, block)
-        right = _draw(target, n_blocks * block, generator).view(n_blocks, block)
+        left = _draw(source, n_blocks * block, block, generator).view(n_blocks, block)
+        right = _draw(target, n_blocks * block, block, generator).view(n_blocks, block)
         rows, cols = [], []
         for i, j in zip(left, right, strict=True):
             plan = self.coupling(_block(source, i), _block(target, j))
@@ -235,13 +235,19 @@ def _block(snapshot: Snapshot, index: Tensor) -> Snapshot:
     return Snapshot(snapshot.x[index], snapshot.time)
 
 
-def _draw(snapshot: Snapshot, size: int, generator: torch.Generator) -> Tensor:
-    """Draw `size` cells in random order, as evenly as masses allow."""
+def _draw(snapshot: Snapshot, size: int, block: int, generator: torch.Generator) -> Tensor:
+    """Draw `size` cells in random order, as evenly as masses allow, for blocks of `block`."""
     n = len(snapshot)
     if snapshot.is_uniform:
-        rounds = math.ceil(size / n)
-        order = [torch.randperm(n, generator=generator) for _ in range(rounds)]
-        return torch.cat(order)[:size].to(snapshot.x.device)
+        rounds: list[Tensor] = []
+        for k in range(math.ceil(size / n)):
+            order = torch.randperm(n, generator=generator)
+            begun = k * n % block
+            if begun:  # a block that spans two rounds shall not meet a cell twice
+                met = torch.isin(order, rounds[-1][-begun:])
+                order = torch.cat([order[~met], order[met]])
+            rounds.append(order)
+        return torch.cat(rounds)[:size].to(snapshot.x.device)
     # Systematic sampling: each cell comes floor or ceil of its share.
     edges = snapshot.weights.cpu().cumsum(0)
     ticks = (torch.arange(size) + torch.rand((), generator=generator, dtype=torch.float64)) / size
