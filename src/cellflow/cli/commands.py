@@ -1,0 +1,304 @@
+"""The commands. Heavy imports wait inside them, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from cellflow.__about__ import __version__
+from cellflow.cli import files
+from cellflow.cli.front import Front
+
+_METHODS = "otcfm, icfm or sbcfm"
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_PATH = click.Path(path_type=Path)
+_POSITIVE = click.IntRange(min=1)
+
+_quiet = click.option("-q", "--quiet", is_flag=True, help="No progress on standard error.")
+_json = click.option(
+    "--json", type=_PATH, metavar="FILE", callback=files.check_new_file, help="Write the rows here."
+)
+
+
+def _cells(command: Callable) -> Callable:
+    """Options that say which cells: shared by commands that read an AnnData."""
+    for option in reversed(
+        [
+            click.argument("file", type=_FILE, metavar="FILE.h5ad"),
+            click.option(
+                "--time-key",
+                required=True,
+                metavar="K",
+                help="Column of obs with times: numbers, or labels such as 'day 10' or '12h'.",
+            ),
+            click.option(
+                "--use-rep",
+                default="X_pca",
+                show_default=True,
+                metavar="R",
+                help="Key of obsm with the cells' states, or X for expression.",
+            ),
+            click.option(
+                "--dims",
+                type=_POSITIVE,
+                metavar="N",
+                help="Use the first N dimensions; of X, N components fitted here.",
+            ),
+            click.option("--whiten", is_flag=True, help="Scale each dimension to unit deviation."),
+            click.option(
+                "--method", default="otcfm", show_default=True, metavar="M", help=f"{_METHODS}."
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(cls=Front, no_args_is_help=False)
+@click.version_option(__version__, prog_name="cellflow")
+def main() -> None:
+    """How do cells move between the days that were sampled?
+
+    Fits flow matching and Schrödinger bridges to time courses of single cells. Progress goes to
+    standard error, results to standard output.
+    """
+
+
+@main.command()
+@click.option(
+    "--out",
+    type=_PATH,
+    default="cellflow_demo",
+    show_default=True,
+    metavar="DIR",
+    callback=files.check_folder,
+    help="Where to write; an earlier demo is replaced.",
+)
+@click.option("--steps", type=_POSITIVE, hidden=True, help="Of every fit, to try things out.")
+@_quiet
+def demo(*, out: Path, steps: int | None, quiet: bool) -> None:
+    """Run OT-CFM on bundled embryoid-body cells, in about a minute.
+
+    Leaves out each interior day and scores the prediction, fits all days, predicts a day that
+    nobody sampled, and writes tables, an .h5ad and figures.
+    """
+    from cellflow import demo as demonstration
+
+    demonstration.demo(
+        out,
+        echo=click.echo,
+        steps=steps or demonstration.FIT_STEPS,
+        holdout_steps=steps or demonstration.HOLDOUT_STEPS,
+        progress=not quiet,
+    )
+
+
+@main.command()
+@_cells
+@click.option("--steps", type=_POSITIVE, default=3000, show_default=True, metavar="N")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="S")
+@click.option(
+    "--out",
+    type=_PATH,
+    required=True,
+    metavar="DIR",
+    callback=files.check_new_folder,
+    help="New folder for the fit.",
+)
+@_quiet
+def fit(
+    *,
+    file: Path,
+    time_key: str,
+    use_rep: str,
+    dims: int | None,
+    whiten: bool,
+    method: str,
+    steps: int,
+    seed: int,
+    out: Path,
+    quiet: bool,
+) -> None:
+    """Learn how cells move, and save the fit to a folder.
+
+    Ctrl-C ends the training early and saves the best weights so far.
+    """
+    from cellflow import tl
+    from cellflow.tl.fit import resolve_method
+
+    recipe = resolve_method(method)
+    done = tl.fit(
+        files.read_cells(file, use_rep),
+        time_key=time_key,
+        use_rep=use_rep,
+        n_dims=dims,
+        whiten=whiten,
+        method=recipe,
+        steps=steps,
+        rng=seed,
+        progress=not quiet,
+    )
+    done.save(out)
+    course, history = done.course, done.history
+    times = ", ".join(f"{time:g}" for time in course.times)
+    click.echo(f"{recipe.name}: {len(course.x)} cells, {course.dim} dimensions")
+    click.echo(f"times ({course.unit}): {times}")
+    click.echo(f"weights of step {history.best_step} of {steps}, {history.seconds:.1f} s")
+    click.echo(f"saved to {out}")
+    if history.stopped == "interrupted":
+        raise click.Abort
+
+
+@main.command()
+@click.argument("folder", type=_FOLDER, metavar="DIR")
+@click.option(
+    "--time", required=True, metavar="T", help="A time in the fit's unit, or a label as 'day 10'."
+)
+@click.option(
+    "--n-cells", type=_POSITIVE, metavar="N", help="How many; all of the day before by default."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="S")
+@click.option(
+    "--out",
+    type=_PATH,
+    required=True,
+    metavar="FILE.h5ad",
+    callback=files.check_new_file,
+    help="File to write.",
+)
+def interpolate(*, folder: Path, time: str, n_cells: int | None, seed: int, out: Path) -> None:
+    """Predict the cells of any time from a saved fit, as an .h5ad."""
+    from cellflow import tl
+    from cellflow._store import whole_file
+
+    saved = files.read_fit(folder)
+    moment = _read_time(time, saved.course.unit)
+    first, last = saved.course.times[0], saved.course.times[-1]
+    if not first <= moment <= last:
+        click.echo(
+            f"Warning: {moment:g} is outside the fit's times, {first:g} to {last:g}: "
+            "an extrapolation.",
+            err=True,
+        )
+    cells = tl.interpolate(saved, time=moment, n_cells=n_cells, rng=seed)
+    with whole_file(out) as file:
+        cells.write_h5ad(file)
+    click.echo(f"{cells.n_obs} cells at {saved.course.unit} {moment:g}, saved to {out}")
+
+
+def _read_time(text: str, unit: str) -> float:
+    """Read a number or a label of a time, in the fit's unit."""
+    from cellflow.pp import parse_times
+
+    try:
+        return parse_times([text], unit=unit, name="time").times[0]
+    except (ValueError, TypeError) as error:
+        expected = f"a finite number, or a label of a time such as '{unit} 10'"
+        raise click.BadParameter(f"{text!r} is not {expected}.", param_hint="'--time'") from error
+
+
+@main.command()
+@_cells
+@click.option(
+    "--time",
+    type=click.Choice(["index", "physical"]),
+    default="physical",
+    show_default=True,
+    help="Times as they are, or 0, 1, 2, ….",
+)
+@click.option("--seeds", type=_POSITIVE, default=3, show_default=True, metavar="N")
+@click.option("--steps", type=_POSITIVE, default=2000, hidden=True)
+@_json
+@_quiet
+def holdout(
+    *,
+    file: Path,
+    time_key: str,
+    use_rep: str,
+    dims: int | None,
+    whiten: bool,
+    method: str,
+    time: str,
+    seeds: int,
+    steps: int,
+    json: Path | None,
+    quiet: bool,
+) -> None:
+    """Leave out each interior time point, predict it, and compare.
+
+    Beside the model stand predictions that learn nothing (the time point before, the one after,
+    both, their optimal-transport midpoint) and the noise floor.
+    """
+    from cellflow import tl
+    from cellflow._store import whole_file
+    from cellflow.tl.fit import resolve_method
+
+    table = tl.holdout(
+        files.read_cells(file, use_rep),
+        time_key=time_key,
+        use_rep=use_rep,
+        n_dims=dims,
+        whiten=whiten,
+        method=resolve_method(method),
+        steps=steps,
+        seeds=seeds,
+        time=time,
+        progress=not quiet,
+    )
+    click.echo(str(table))
+    if json is not None:
+        with whole_file(json) as temporary:
+            table.to_json(temporary)
+
+
+@main.command()
+@click.argument("paper", type=click.Choice(["otcfm"]))
+@click.option("--dataset", type=click.Choice(["cite", "eb", "multi"]), required=True)
+@click.option("--path", type=_PATH, required=True, metavar="FILE", help="The data, on this disk.")
+@click.option(
+    "--dims",
+    type=_POSITIVE,
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Principal components: 5 are whitened, more are not.",
+)
+@click.option("--seeds", type=_POSITIVE, default=5, show_default=True, metavar="N")
+@click.option("--steps", type=_POSITIVE, hidden=True, help="At most, instead of 1,000 epochs.")
+@_json
+@_quiet
+def reproduce(
+    *,
+    paper: str,
+    dataset: str,
+    path: Path,
+    dims: int,
+    seeds: int,
+    steps: int | None,
+    json: Path | None,
+    quiet: bool,
+) -> None:
+    """Run a paper's protocol beside its published numbers.
+
+    otcfm: Tong et al. 2024 (TMLR), each interior day left out, I-CFM and OT-CFM, exact W1.
+    """
+    from cellflow import pp
+    from cellflow import reproduce as protocols
+    from cellflow._store import whole_file
+    from cellflow.datasets import load_paper_dataset
+    from cellflow.evaluate import HoldoutTable
+
+    cells, note = load_paper_dataset(dataset, path)
+    course, _ = pp.course(cells, time_key="day")
+    rows = protocols.paper_protocol(
+        course, n_dims=dims, seeds=seeds, steps=steps, progress=not quiet
+    )
+    published = protocols.PUBLISHED[dataset] if dims == 5 else None
+    click.echo(protocols.report(rows, published))
+    click.echo(f"\nThe file: {note}")
+    if json is not None:
+        with whole_file(json) as temporary:
+            HoldoutTable(tuple(rows)).to_json(temporary)

@@ -1,0 +1,182 @@
+"""Files that commands read and write: checked before the work, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellflow.methods import Fit
+
+
+def read_cells(path: Path, use_rep: str) -> AnnData:
+    """Read an ``.h5ad`` for one representation; expression is read only if that is it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    use_rep
+        ``"X"``, or anything else for all of ``obsm``.
+
+    Returns
+    -------
+    AnnData
+        All cells; without expression unless `use_rep` is ``"X"``.
+
+    Raises
+    ------
+    click.BadParameter
+        If the file is not a readable ``.h5ad``.
+    """
+    import anndata
+
+    try:
+        if use_rep != "X" and (cells := _read_states(path)) is not None:
+            return cells
+        return anndata.read_h5ad(path)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a reader stumbles over is about the user's file
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise click.BadParameter(
+            f"{str(path)!r} is not a readable .h5ad file ({reason})."
+        ) from error
+
+
+def _read_states(path: Path) -> AnnData | None:
+    """Annotations and representations of the cells; None for a layout of old that has neither."""
+    import anndata
+    import h5py
+
+    try:
+        from anndata.io import read_elem
+    except ImportError:  # anndata < 0.11
+        from anndata.experimental import read_elem
+
+    with h5py.File(path, "r") as stored:
+        parts = [stored.get(key) for key in ("obs", "obsm")]
+        if not all(isinstance(part, h5py.Group) for part in parts):
+            return None
+        obs, obsm = (read_elem(part) for part in parts)
+    return anndata.AnnData(obs=obs, obsm=dict(obsm))
+
+
+def read_fit(folder: Path) -> Fit:
+    """Read a saved fit.
+
+    Parameters
+    ----------
+    folder
+        What ``cellflow fit`` wrote.
+
+    Returns
+    -------
+    Fit
+        The fit.
+
+    Raises
+    ------
+    click.BadParameter
+        If the folder holds no readable fit.
+    """
+    from cellflow.cli.front import as_one_line
+    from cellflow.methods import load
+
+    try:
+        return load(folder)
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged JSON, missing tensors, a part that is not known
+        reason = as_one_line(error) or f"not a readable fit: {' '.join(str(error).split())[:160]}"
+        raise click.BadParameter(f"{str(folder)!r}: {reason}") from error
+
+
+def check_new_file(context: click.Context, option: click.Parameter, path: Path | None):
+    """Refuse an output file that could not be written, before the work: `path` of an `option`.
+
+    Parameters
+    ----------
+    context, option
+        What click passes to a callback.
+    path
+        The file to be written, or None.
+
+    Returns
+    -------
+    Path or None
+        The path.
+
+    Raises
+    ------
+    click.BadParameter
+        If it is a folder, or its folder does not exist.
+    """
+    if path is None:
+        return None
+    if path.is_dir():
+        raise click.BadParameter(f"{str(path)!r} is a folder, a file is expected.")
+    if not path.absolute().parent.is_dir():
+        raise click.BadParameter(f"There is no folder {str(path.parent)!r} to write to.")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise click.BadParameter(f"The folder {str(path.parent)!r} cannot be written to.")
+    return path
+
+
+def check_new_folder(context: click.Context, option: click.Parameter, path: Path):
+    """Refuse an output folder that is not new or empty, before the work.
+
+    Parameters
+    ----------
+    context, option
+        What click passes to a callback.
+    path
+        The folder to be written.
+
+    Returns
+    -------
+    Path
+        The path.
+
+    Raises
+    ------
+    click.BadParameter
+        If something is there already, or its nearest parent is no folder.
+    """
+    check_folder(context, option, path)
+    if path.is_dir() and any(path.iterdir()):
+        raise click.BadParameter(f"{str(path)!r} is not empty. Name a new folder.")
+    return path
+
+
+def check_folder(context: click.Context, option: click.Parameter, path: Path):
+    """Refuse a folder that cannot be made or written to; what is in it may stay.
+
+    Parameters
+    ----------
+    context, option
+        What click passes to a callback.
+    path
+        The folder to be written.
+
+    Returns
+    -------
+    Path
+        The path.
+
+    Raises
+    ------
+    click.BadParameter
+        If it is a file, or its nearest existing parent is no folder that can be written to.
+    """
+    there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise click.BadParameter(f"{str(there)!r} is a file, a folder is expected.")
+    if not os.access(there, os.W_OK):
+        raise click.BadParameter(f"The folder {str(there)!r} cannot be written to.")
+    return path

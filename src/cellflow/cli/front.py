@@ -1,0 +1,128 @@
+"""How the command line speaks: one line for an error, exit codes, whose warnings are shown."""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+BAD_INPUT, INTERRUPTED = 2, 130
+
+#: Arguments of Python functions, as the options that set them.
+_OPTIONS = {
+    "time_key": "--time-key",
+    "use_rep": "--use-rep",
+    "n_dims": "--dims",
+    "n_components": "--dims",
+    "whiten": "--whiten",
+    "method": "--method",
+    "methods": "--method",
+    "steps": "--steps",
+    "seeds": "--seeds",
+    "time": "--time",
+    "n_cells": "--n-cells",
+    "path": "--path",
+    "folder": "DIR",
+}
+# The phrasing that all checks of the package share; see `cellflow._checks.message`.
+_PHRASED = re.compile(r"`(?P<name>[^`]+)`: got .*, expected ", re.DOTALL)
+_PACKAGE = str(Path(__file__).parents[1])
+
+
+class Front(click.Group):
+    """A group of commands that answers bad input with one line on standard error."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        *,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+    ) -> Any:
+        """Run and exit; the parameters are those of :meth:`click.Command.main`.
+
+        Parameters
+        ----------
+        args
+            Words of the command line; those of the process when omitted.
+        prog_name
+            Name of the program in messages.
+        complete_var
+            Environment variable of shell completion.
+        standalone_mode
+            Whether to exit, with bad input as one line. Otherwise exceptions are raised.
+        windows_expand_args
+            Whether to expand patterns on Windows.
+        """
+
+        def run() -> Any:
+            return super(Front, self).main(
+                args,
+                prog_name or "cellflow",
+                complete_var=complete_var,
+                standalone_mode=False,
+                windows_expand_args=windows_expand_args,
+            )
+
+        if not standalone_mode:
+            return run()
+        try:
+            with quiet_neighbours():
+                code = run()
+        except click.Abort as stop:
+            if isinstance(stop.__context__, EOFError):  # click takes it for Ctrl-C: it is not
+                raise stop.__context__ from None
+            code = _stop("Interrupted.", INTERRUPTED)
+        except Exception as error:
+            line = as_one_line(error)
+            if line is None:
+                raise
+            code = _stop(f"Error: {line}", BAD_INPUT)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def as_one_line(error: Exception) -> str | None:
+    """Phrase `error` for a user in one line; None if it is not about the input."""
+    if isinstance(error, click.ClickException):
+        text, context = error.format_message(), getattr(error, "ctx", None)
+        if context is not None:
+            text = f"{text} See '{context.command_path} --help'."
+    elif isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    else:
+        text = str(error.args[0]) if error.args else ""
+        if isinstance(error, FloatingPointError) or type(error).__name__ == "IntegrationError":
+            pass  # the data or the settings, in words already
+        elif not _PHRASED.match(text):
+            return None
+        name = text[1:].partition("`")[0]
+        text = text.replace(f"`{name}`", _OPTIONS.get(name, f"`{name}`"), 1)
+        text = text.replace("Pass their times: time_map=", "From Python, pass time_map=")
+    return " ".join(text.split())
+
+
+def _stop(line: str, code: int) -> int:
+    click.echo(line, err=True)
+    return code
+
+
+@contextmanager
+def quiet_neighbours() -> Iterator[None]:
+    """Show our own warnings as one line each on standard error, and nobody else's."""
+
+    def show(message, category, filename, lineno, file=None, line=None) -> None:
+        if str(filename).startswith(_PACKAGE):
+            click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = show
+        yield
