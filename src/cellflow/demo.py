@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: The day that is predicted although nobody sampled it, and the one drawn beside the real cells.
 UNSAMPLED_DAY, HELD_OUT_DAY = 10.5, 13.5
+#: Components 2 and 3 are drawn: the first holds mostly what all cells have in common.
+DRAWN = (1, 2)
 N_DIMS, HOLDOUT_STEPS, SEEDS, FIT_STEPS = 5, 1000, 3, 2000
 SEED = 0
 
@@ -112,10 +114,10 @@ def _figures(cells: AnnData, fit: Fit, without: Fit, table: HoldoutTable) -> dic
         label: _mean(table.values(HELD_OUT_DAY, name, "w1"))
         for label, name in {"$W_1$": "otcfm", "noise floor": "floor"}.items()
     }
-    interpolation = pl.interpolation(cells, predicted, time_key="day", scores=scores)
+    interpolation = pl.interpolation(cells, predicted, time_key="day", dims=DRAWN, scores=scores)
     return {
-        "trajectories": pl.trajectories(cells, paths, time_key="day"),
-        "velocity": pl.velocity(cells, basis="pca", time_key="day"),
+        "trajectories": pl.trajectories(cells, paths, time_key="day", dims=DRAWN),
+        "velocity": pl.velocity(cells, basis="pca", time_key="day", dims=DRAWN),
         "held_out_day": interpolation[0],
         "holdout": pl.holdout(table),
         "history": pl.history(fit),

@@ -2,59 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from cellflow.__about__ import __version__
-from cellflow.cli import files
+from cellflow.cli import files, options
 from cellflow.cli.front import Front
-
-_METHODS = "otcfm, icfm or sbcfm"
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-_PATH = click.Path(path_type=Path)
-_POSITIVE = click.IntRange(min=1)
-
-_quiet = click.option("-q", "--quiet", is_flag=True, help="No progress on standard error.")
-_json = click.option(
-    "--json", type=_PATH, metavar="FILE", callback=files.check_new_file, help="Write the rows here."
-)
-
-
-def _cells(command: Callable) -> Callable:
-    """Options that say which cells: shared by commands that read an AnnData."""
-    for option in reversed(
-        [
-            click.argument("file", type=_FILE, metavar="FILE.h5ad"),
-            click.option(
-                "--time-key",
-                required=True,
-                metavar="K",
-                help="Column of obs with times: numbers, or labels such as 'day 10' or '12h'.",
-            ),
-            click.option(
-                "--use-rep",
-                default="X_pca",
-                show_default=True,
-                metavar="R",
-                help="Key of obsm with the cells' states, or X for expression.",
-            ),
-            click.option(
-                "--dims",
-                type=_POSITIVE,
-                metavar="N",
-                help="Use the first N dimensions; of X, N components fitted here.",
-            ),
-            click.option("--whiten", is_flag=True, help="Scale each dimension to unit deviation."),
-            click.option(
-                "--method", default="otcfm", show_default=True, metavar="M", help=f"{_METHODS}."
-            ),
-        ]
-    ):
-        command = option(command)
-    return command
 
 
 @click.group(cls=Front, no_args_is_help=False)
@@ -70,15 +24,17 @@ def main() -> None:
 @main.command()
 @click.option(
     "--out",
-    type=_PATH,
+    type=options.PATH,
     default="cellflow_demo",
     show_default=True,
     metavar="DIR",
     callback=files.check_folder,
     help="Where to write; an earlier demo is replaced.",
 )
-@click.option("--steps", type=_POSITIVE, hidden=True, help="Of every fit, to try things out.")
-@_quiet
+@click.option(
+    "--steps", type=options.POSITIVE, hidden=True, help="Of every fit, to try things out."
+)
+@options.quiet
 def demo(*, out: Path, steps: int | None, quiet: bool) -> None:
     """Run OT-CFM on bundled embryoid-body cells, in about a minute.
 
@@ -97,18 +53,18 @@ def demo(*, out: Path, steps: int | None, quiet: bool) -> None:
 
 
 @main.command()
-@_cells
-@click.option("--steps", type=_POSITIVE, default=3000, show_default=True, metavar="N")
+@options.cells
+@click.option("--steps", type=options.POSITIVE, default=3000, show_default=True, metavar="N")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="S")
 @click.option(
     "--out",
-    type=_PATH,
+    type=options.PATH,
     required=True,
     metavar="DIR",
     callback=files.check_new_folder,
     help="New folder for the fit.",
 )
-@_quiet
+@options.quiet
 def fit(
     *,
     file: Path,
@@ -153,17 +109,20 @@ def fit(
 
 
 @main.command()
-@click.argument("folder", type=_FOLDER, metavar="DIR")
+@click.argument("folder", type=options.FOLDER, metavar="DIR")
 @click.option(
     "--time", required=True, metavar="T", help="A time in the fit's unit, or a label as 'day 10'."
 )
 @click.option(
-    "--n-cells", type=_POSITIVE, metavar="N", help="How many; all of the day before by default."
+    "--n-cells",
+    type=options.POSITIVE,
+    metavar="N",
+    help="How many; all of the day before by default.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="S")
 @click.option(
     "--out",
-    type=_PATH,
+    type=options.PATH,
     required=True,
     metavar="FILE.h5ad",
     callback=files.check_new_file,
@@ -201,7 +160,7 @@ def _read_time(text: str, unit: str) -> float:
 
 
 @main.command()
-@_cells
+@options.cells
 @click.option(
     "--time",
     type=click.Choice(["index", "physical"]),
@@ -209,10 +168,10 @@ def _read_time(text: str, unit: str) -> float:
     show_default=True,
     help="Times as they are, or 0, 1, 2, ….",
 )
-@click.option("--seeds", type=_POSITIVE, default=3, show_default=True, metavar="N")
-@click.option("--steps", type=_POSITIVE, default=2000, hidden=True)
-@_json
-@_quiet
+@click.option("--seeds", type=options.POSITIVE, default=3, show_default=True, metavar="N")
+@click.option("--steps", type=options.POSITIVE, default=2000, hidden=True)
+@options.json
+@options.quiet
 def holdout(
     *,
     file: Path,
@@ -257,19 +216,23 @@ def holdout(
 @main.command()
 @click.argument("paper", type=click.Choice(["otcfm"]))
 @click.option("--dataset", type=click.Choice(["cite", "eb", "multi"]), required=True)
-@click.option("--path", type=_PATH, required=True, metavar="FILE", help="The data, on this disk.")
+@click.option(
+    "--path", type=options.PATH, required=True, metavar="FILE", help="The data, on this disk."
+)
 @click.option(
     "--dims",
-    type=_POSITIVE,
+    type=options.POSITIVE,
     default=5,
     show_default=True,
     metavar="N",
     help="Principal components: 5 are whitened, more are not.",
 )
-@click.option("--seeds", type=_POSITIVE, default=5, show_default=True, metavar="N")
-@click.option("--steps", type=_POSITIVE, hidden=True, help="At most, instead of 1,000 epochs.")
-@_json
-@_quiet
+@click.option("--seeds", type=options.POSITIVE, default=5, show_default=True, metavar="N")
+@click.option(
+    "--steps", type=options.POSITIVE, hidden=True, help="At most, instead of 1,000 epochs."
+)
+@options.json
+@options.quiet
 def reproduce(
     *,
     paper: str,
