@@ -16,6 +16,7 @@ from cellflow.pl import _frame
 from cellflow.pp import parse_times
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 
@@ -36,11 +37,16 @@ def read_times(
     adata: AnnData, time_key: str, time_map: Mapping[Hashable, float] | None = None
 ) -> Times:
     """Return the time of each cell."""
-    column = adata.obs[_checks.choice(time_key, map(str, adata.obs.columns), "time_key")]
+    column = obs_column(adata, time_key, "time_key")
     table = parse_times(column, time_map=time_map, missing="drop", name=f"obs[{time_key!r}]")
     values = np.full(adata.n_obs, np.nan)
     values[table.kept] = table.cell_times
     return Times(values, table.unit)
+
+
+def obs_column(adata: AnnData, key: str, name: str) -> pd.Series:
+    """Return a column of ``obs``."""
+    return adata.obs[_checks.choice(key, map(str, adata.obs.columns), name)]
 
 
 def dot_size(n: int) -> float:
@@ -63,15 +69,14 @@ def draw_values(ax: Axes, xy: np.ndarray, values: np.ndarray, *, norm: Normalize
     draw(ax, xy[known], c=values[known], cmap=_frame.TIME_COLORS, norm=norm, s=size, **options)
 
 
-def draw_column(ax: Axes, adata: AnnData, xy: np.ndarray, *, color: str, bar: bool, **options):
+def draw_column(ax: Axes, xy: np.ndarray, column: pd.Series, *, bar: bool, **options):
     """Draw dots coloured by a column of ``obs``, with its legend (or colour bar, if `bar`)."""
-    column = adata.obs[_checks.choice(color, map(str, adata.obs.columns), "color")]
     if column.dtype.kind in "fiu":
         values = column.to_numpy(dtype=float, na_value=np.nan)
         norm = Normalize(np.nanmin(values), np.nanmax(values))
         draw_values(ax, xy, values, norm=norm, **options)
         if bar:
-            _frame.colorbar(ax, norm, color)
+            _frame.colorbar(ax, norm, str(column.name))
         return
     column = column.astype("category")
     names = list(column.cat.categories)
@@ -85,7 +90,7 @@ def draw_column(ax: Axes, adata: AnnData, xy: np.ndarray, *, color: str, bar: bo
         Line2D([], [], marker="o", ls="", ms=4, color=c, label=str(n))
         for n, c in zip(names, colors, strict=True)
     ]
-    _frame.legend_below(ax, handles=handles, title=color, title_fontsize=_frame.SMALL)
+    _frame.legend_below(ax, handles=handles, title=str(column.name), title_fontsize=_frame.SMALL)
 
 
 def category_colors(n: int, *, ordered: bool = False) -> list:

@@ -41,7 +41,7 @@ def row_of_axes(
     if ax is None:
         # Room for the title, the label and the legend; never too narrow for these.
         width = 0.3 + (height - 0.8) * float(extent[0]) / max(float(extent[1]), 1e-12)
-        size = (n * float(np.clip(width, 1.6, 3.4)), height)
+        size = (n * float(np.clip(width, 1.8, 3.4)), height)
         _, grid = plt.subplots(1, n, figsize=size, layout="constrained", squeeze=False)
         return grid[0]
     given = np.ravel(np.asarray(ax, dtype=object))

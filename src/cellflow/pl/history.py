@@ -71,7 +71,8 @@ def history(fit: Fit | History, *, ax: Axes | None = None) -> Axes:
         ax.set_yscale("log")
     ax.set_zorder(rate.get_zorder() + 1)  # losses over the learning rate
     ax.patch.set_visible(False)
-    _frame.dress(ax, x="training step", y="loss (data units² / time²)")
+    unit = fit.course.unit if isinstance(fit, Fit) else "time"
+    _frame.dress(ax, x="training step", y=f"loss (data units² / {unit}²)")
     _frame.dress(rate, x="", y="learning rate")
     rate.spines["right"].set(visible=True, color=_frame.GREY)
     rate.spines["left"].set_visible(False)
@@ -80,5 +81,5 @@ def history(fit: Fit | History, *, ax: Axes | None = None) -> Axes:
     rate.yaxis.set_major_formatter("{x:g}")
     rate.tick_params(colors="#8f8f8f")
     rate.yaxis.label.set_color("#8f8f8f")
-    _frame.legend(ax, loc="upper right")
+    _frame.legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, columnspacing=1.2)
     return ax

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 
 from cellflow import _checks
 from cellflow.evaluate import YARDSTICKS, HoldoutTable
@@ -63,10 +64,11 @@ def holdout(
     names = [n for n in (*table.models, *YARDSTICKS[:-1]) if n in present]
     colors = dict(zip(table.models, _cells.category_colors(len(table.models)), strict=True))
     offsets = _SPREAD * (np.arange(len(names)) - (len(names) - 1) / 2) / max(len(names), 1)
+    handles = []
     for name, offset in zip(names, offsets, strict=True):
         where, mean, std = _summary(table, name, metric)
         model = name in colors
-        ax.errorbar(
+        drawn = ax.errorbar(
             where + offset,
             mean,
             yerr=std,
@@ -80,12 +82,14 @@ def holdout(
             zorder=3 if model else 2,
             label=name if model else _NAMES[name],
         )
-    _draw_floor(ax, table, metric)
+        drawn.lines[0].set_label(drawn.get_label())
+        handles.append(drawn.lines[0])  # without its error bar
+    handles += _draw_floor(ax, table, metric)
     ax.set_xticks(range(len(table.held_out)), [f"{t:g}" for t in table.held_out])
     ax.set_xlim(-0.5, len(table.held_out) - 0.5)
     label = _AXIS.get(metric, metric)
     _frame.dress(ax, x=f"held-out {unit}", y=f"{label} to the held-out cells")
-    _frame.legend(ax, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _frame.legend(ax, handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
 
 
@@ -100,14 +104,17 @@ def _summary(
     return where, mean, std
 
 
-def _draw_floor(ax: Axes, table: HoldoutTable, metric: str) -> None:
+def _draw_floor(ax: Axes, table: HoldoutTable, metric: str) -> list[BarContainer]:
     """Shade below the floor of each time point, from the lower edge of the axes."""
     where, mean, _ = _summary(table, "floor", metric)
     if len(where) == 0:
-        return
+        return []
     # Room below the floor, so that the band is seen; distances are never negative.
-    low = max(0.0, mean.min() - 0.15 * (ax.get_ylim()[1] - mean.min()))
+    bottom, top = ax.get_ylim()
+    low = min(bottom, mean.min() - 0.15 * (top - mean.min()))
+    low = max(0.0, low)
     ax.set_ylim(bottom=low)
-    ax.bar(
+    bars = ax.bar(
         where, mean - low, bottom=low, width=0.86, color="#e6e6e6", zorder=0, label="noise floor"
     )
+    return [bars]

@@ -157,6 +157,4 @@ def _print_scores(ax: Axes, scores: Mapping[str, float], *, below: bool) -> None
     """Print numbers below the axes, or in their corner where the legend is below."""
     text = "   ".join(f"{k} {_checks.number(v, 'scores'):.3g}" for k, v in scores.items())
     place, align = ((0.5, -0.16), "center") if below else ((0.98, 1.0), "right")
-    ax.annotate(
-        text, place, xycoords="axes fraction", ha=align, va="top", fontsize=_frame.SMALL
-    )
+    ax.annotate(text, place, xycoords="axes fraction", ha=align, va="top", fontsize=_frame.SMALL)

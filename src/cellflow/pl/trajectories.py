@@ -84,6 +84,7 @@ def trajectories(
         got, remedy = type(trajectory).__name__, "Call `simulate` on a fit."
         raise TypeError(_checks.message("trajectory", got, "a Trajectory", remedy))
     times = _cells.read_times(adata, time_key, time_map)
+    column = None if color is None else _cells.obs_column(adata, color, "color")
     xy = embedding(adata, basis, dims=dims)
     chosen = _choose(trajectory.x.shape[1], n_trajectories, generator)
     x = trajectory.x.detach().cpu()[:, chosen]
@@ -100,10 +101,10 @@ def trajectories(
     clock = trajectory.times.detach().cpu().numpy()
     both = np.concatenate([times.points, clock])
     norm = Normalize(both.min(), both.max())
-    if color is None:
+    if column is None:
         _cells.draw_values(ax, xy, times.values, norm=norm, alpha=0.35, zorder=1)
     else:
-        _cells.draw_column(ax, adata, xy, color=color, bar=False, alpha=0.35, zorder=1)
+        _cells.draw_column(ax, xy, column, bar=False, alpha=0.35, zorder=1)
     _draw_paths(ax, paths, clock, norm)
     _frame.dress_embedding(ax, basis, dims)
     _frame.colorbar(ax, norm, _frame.plural(times.unit))
@@ -128,5 +129,11 @@ def _draw_paths(ax: Axes, paths: np.ndarray, clock: np.ndarray, norm: Normalize)
     lines.set_array(middles)
     ax.add_collection(lines)
     ax.scatter(
-        *paths[:, 0].T, s=5, facecolors="white", edgecolors=_frame.DARK, linewidths=0.4, zorder=4
+        paths[:, 0, 0],
+        paths[:, 0, 1],
+        s=5,
+        facecolors="white",
+        edgecolors=_frame.DARK,
+        linewidths=0.4,
+        zorder=4,
     )

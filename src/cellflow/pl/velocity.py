@@ -69,9 +69,10 @@ def velocity(
     xy = embedding(adata, basis, dims=dims)
     v = _velocities(adata, basis, dims)
     times = None if time_key is None else _cells.read_times(adata, time_key, time_map)
+    column = None if color is None else _cells.obs_column(adata, color, "color")
     ax = _frame.axes(ax, size=(3.8, 3.0))
-    if color is not None:
-        _cells.draw_column(ax, adata, xy, color=color, bar=True, alpha=0.5, zorder=1)
+    if column is not None:
+        _cells.draw_column(ax, xy, column, bar=True, alpha=0.5, zorder=1)
     elif times is not None:
         norm = Normalize(times.points.min(), times.points.max())
         _cells.draw_values(ax, xy, times.values, norm=norm, alpha=0.5, zorder=1)
