@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from cases import METHODS
 from torch.testing import assert_close
 
 import cellflow as cf
+from cases import METHODS
 from cellflow import OTCFM, TimeCourse, toys
 from cellflow.batches import Batching
 from cellflow.couplings import Given
@@ -108,14 +108,14 @@ def test_bridge_targets_agree_with_torchcfm() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_one_seed_decides_everything_and_global_state_is_untouched(name: str) -> None:
-    states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    states = torch.get_rng_state(), np.random.get_state()[1].copy()
     first, second = tiny(name, course(), generator=3), tiny(name, course(), generator=3)
     other = tiny(name, course(), generator=4)
     x = cloud(9, 9)
     assert torch.equal(first.velocity(0.5, x), second.velocity(0.5, x))
     assert not torch.equal(first.velocity(0.5, x), other.velocity(0.5, x))
     assert torch.equal(torch.get_rng_state(), states[0])
-    assert (np.random.get_state()[1] == states[1]).all()  # noqa: NPY002
+    assert (np.random.get_state()[1] == states[1]).all()
 
 
 @pytest.mark.parametrize("name", METHODS)

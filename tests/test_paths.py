@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import PATHS
 from torch.testing import assert_close
 
+from cases import PATHS
 from cellflow.paths import BrownianBridge, Pairs, Path, Straight
 
 

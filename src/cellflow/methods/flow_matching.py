@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._random import stream_seed
-from cellflow._typing import Rng, Tensor
+from cellflow._typing import Rng
 from cellflow.batches import Batching, PairSampler
 from cellflow.couplings import Coupling
 from cellflow.dynamics import Dynamics
