@@ -191,34 +191,41 @@ class PairSampler:
 
     def _make_pool(self, k: int) -> Tensor:
         start = time.perf_counter()
-        generator = torch.Generator().manual_seed(stream_seed(self.seed, k, 0))
         total = self.steps_per_epoch * self.batching.batch_size
+        # Two streams, so that the cells drawn do not depend on the coupling.
+        cells = torch.Generator().manual_seed(stream_seed(self.seed, k, 0))
+        pairs = torch.Generator().manual_seed(stream_seed(self.seed, k, 2))
         offset, columns = 0, []
         for j, (source, target) in enumerate(self.course.steps):
             if self._plans is not None:
-                rows, cols = self._plans[j].sample(total, generator)
+                rows, cols = self._plans[j].sample(total, pairs)
             else:
-                rows, cols = self._couple_blocks(source, target, total, generator)
+                rows, cols = self._couple_blocks(source, target, total, (cells, pairs))
             columns.append(torch.stack([rows + offset, cols + offset + len(source)]))
             offset += len(source)
         self.health.seconds += time.perf_counter() - start
         return torch.stack(columns, 1).to(self._x.device)
 
     def _couple_blocks(
-        self, source: Snapshot, target: Snapshot, total: int, generator: torch.Generator
+        self,
+        source: Snapshot,
+        target: Snapshot,
+        total: int,
+        generators: tuple[torch.Generator, torch.Generator],
     ) -> tuple[Tensor, Tensor]:
-        block = min(self.batching.block_size, len(source), len(target))
+        cells, pairs = generators
+        block = min(self.batching.block_size or total, len(source), len(target))
         n_blocks = math.ceil(total / block)
-        left = _draw(source, n_blocks * block, block, generator).view(n_blocks, block)
-        right = _draw(target, n_blocks * block, block, generator).view(n_blocks, block)
+        left = _draw(source, n_blocks * block, block, cells).view(n_blocks, block)
+        right = _draw(target, n_blocks * block, block, cells).view(n_blocks, block)
         rows, cols = [], []
         for i, j in zip(left, right, strict=True):
             plan = self.coupling(_block(source, i), _block(target, j))
             self.health.add(plan)
-            a, b = plan.sample(block, generator)
+            a, b = plan.sample(block, pairs)
             rows.append(i[a])
             cols.append(j[b])
-        keep = torch.randperm(n_blocks * block, generator=generator)[:total].to(left.device)
+        keep = torch.randperm(n_blocks * block, generator=pairs)[:total].to(left.device)
         return torch.cat(rows)[keep], torch.cat(cols)[keep]
 
     def _couple_whole(self) -> list[Plan]:

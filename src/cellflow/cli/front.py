@@ -38,7 +38,7 @@ _PACKAGE = str(Path(__file__).parents[1])
 class Front(click.Group):
     """A group of commands that answers bad input with one line on standard error."""
 
-    def main(
+    def main(  # type: ignore[override] # the same but for its overloads
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = None,

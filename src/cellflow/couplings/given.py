@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -115,7 +115,7 @@ class Given:
         )
 
 
-def _pairs(plan: object, name: str) -> Pairs:
+def _pairs(plan: Any, name: str) -> Pairs:
     """Return rows, cols, mass of total one, and shape of a plan of any supported kind."""
     from scipy import sparse
 

@@ -72,15 +72,17 @@ def simulate(
     if times is None:
         start = fit.course.times[0] if start is None else _checks.number(start, "start")
         end = fit.course.times[-1] if end is None else _checks.number(end, "end")
-        times = np.linspace(start, end, 50)
+        times = np.linspace(start, end, 50).tolist()
     elif start is not None or end is not None:
         raise ValueError(_checks.message("times", "times besides start or end", "one of the two"))
-    rows = _rows(adata, cell_times, float(times[0]), cells)
+    else:
+        grid = np.asarray(times, dtype=float)
+    rows = _rows(adata, cell_times, float(grid[0]), cells)
     if n_cells is not None:
         keep = torch.randperm(len(rows), generator=_checks.as_generator(rng, "rng"))
         rows = rows[keep[: _checks.count(n_cells, "n_cells")].numpy()]
     x0 = torch.from_numpy(x[rows, : fit.course.dim])
-    return fit.simulate(x0, times, solver=solver, progress=progress)
+    return fit.simulate(x0, grid, solver=solver, progress=progress)
 
 
 def _rows(
