@@ -1,0 +1,7 @@
+"""Hold-out evaluation: is the model better than doing nothing clever?"""
+
+from cellflow.evaluate.holdout import holdout
+from cellflow.evaluate.scorer import METRICS, Scorer
+from cellflow.evaluate.table import YARDSTICKS, HoldoutTable, Row, Verdict
+
+__all__ = ["METRICS", "YARDSTICKS", "HoldoutTable", "Row", "Scorer", "Verdict", "holdout"]
