@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -150,25 +150,18 @@ def test_distant_clouds_keep_their_digits():
     assert np.array_equal(order[cols], np.arange(64))
 
 
-def test_the_interpreter_lock_is_released():
-    """Another thread must get on with its work while blocks are solved."""
-    x, y = (a.reshape(8, 128, 5) for a in clouds(1024, 5))
-    assign_blocks(x[:1], y[:1])
-    counts, done = [], threading.Event()
+@pytest.mark.parametrize("name", ["solve", "half_squared", "solve_blocks"])
+def test_the_interpreter_lock_is_released(name):
+    """The sampler couples in a background thread. (Timing threads would be flaky.)"""
+    assert getattr(_kernels, name).targetoptions["nogil"]
 
-    def count():
-        ticks = 0
-        while not done.is_set():
-            ticks += 1
-        counts.append(ticks)
 
-    assert all(getattr(_kernels, name).targetoptions["nogil"] for name in ("solve", "solve_blocks"))
-    thread = threading.Thread(target=count)
-    thread.start()
-    assign_blocks(x, y)
-    done.set()
-    thread.join()
-    assert counts[0] > 0
+def test_threads_do_not_disturb_each_other():
+    x, y = (a.reshape(8, 64, 5) for a in clouds(512, 5))
+    alone = assign_blocks(x, y)
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: assign_blocks(x, y), range(4)))
+    assert all(np.array_equal(cols, alone) for cols in both)
 
 
 def test_without_a_writable_cache_the_kernels_are_compiled_anyway(monkeypatch):

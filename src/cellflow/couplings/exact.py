@@ -33,8 +33,8 @@ class Exact:
     ----------
     max_iter
         Bound on the pivots of the network simplex; ``100_000 + 1_000 (n + m)`` when omitted,
-        several times what it needs. (At POT's own default the plan is silently 1–2 % off above
-        about 2,000 cells.)
+        several times what it needs: 2,400 × 4,200 cells take two seconds. (At POT's own default
+        the plan is 1–2 % off above some thousand cells, with no more than a warning.)
 
     Examples
     --------
