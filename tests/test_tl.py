@@ -159,7 +159,10 @@ def test_whitened_fits_answer_in_data_units() -> None:
 def test_dtype_follows_the_data_or_the_users_choice(dtype) -> None:
     adata = cells()
     adata.obsm["X_pca"] = adata.obsm["X_pca"].astype(dtype)
-    assert fit(adata, steps=5).course.snapshots[0].x.dtype == torch.from_numpy(np.empty(0, dtype)).dtype
+    assert (
+        fit(adata, steps=5).course.snapshots[0].x.dtype
+        == torch.from_numpy(np.empty(0, dtype)).dtype
+    )
     out = fit(adata, steps=5, dtype=torch.float64)
     assert next(out.dynamics.velocity.parameters()).dtype == torch.float64
 

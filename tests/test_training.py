@@ -47,7 +47,9 @@ def test_flat_training_equals_torch_adamw_with_clipping_and_averaging() -> None:
         decay = min(0.9, (k + 1) / (k + 11))
         for a, p in zip(average, theirs.parameters(), strict=True):
             a.mul_(decay).add_(p.detach(), alpha=1 - decay)
-    assert_close(trainer.flat.value.data, torch.cat([p.data.flatten() for p in theirs.parameters()]))
+    assert_close(
+        trainer.flat.value.data, torch.cat([p.data.flatten() for p in theirs.parameters()])
+    )
     assert_close(trainer.average, torch.cat([a.flatten() for a in average]))
 
 
@@ -75,9 +77,7 @@ def course() -> TimeCourse:
 
 
 def method(**training):
-    return OTCFM(
-        batching=Batching(32, 32, reuse=2), training=Training(check_every=20, **training)
-    )
+    return OTCFM(batching=Batching(32, 32, reuse=2), training=Training(check_every=20, **training))
 
 
 def weights(fit) -> torch.Tensor:

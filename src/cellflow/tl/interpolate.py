@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def interpolate(
-    fit: Fit, *, time: float, n_cells: int | None = None, rng: Rng = 0
-) -> AnnData:
+def interpolate(fit: Fit, *, time: float, n_cells: int | None = None, rng: Rng = 0) -> AnnData:
     """Cells of the population at any time, as an AnnData to carry on with in scanpy.
 
     The cells of the last snapshot before `time` are carried forward to it.

@@ -69,7 +69,9 @@ def states_and_times(adata: AnnData, fit: Fit) -> tuple[str, np.ndarray, np.ndar
     for key in ("use_rep", "time_key"):
         if key not in fit.origin:
             remedy = "Call fit.velocity(time, x) with tensors instead."
-            raise ValueError(_checks.message("fit", "a fit to tensors", "one to an AnnData", remedy))
+            raise ValueError(
+                _checks.message("fit", "a fit to tensors", "one to an AnnData", remedy)
+            )
     rep, time_key = fit.origin["use_rep"], fit.origin["time_key"]
     if rep != "X":
         _checks.choice(rep, list(adata.obsm.keys()), "adata.obsm")
