@@ -11,7 +11,7 @@ from scipy import sparse
 from scipy.spatial.distance import cdist
 from torch.testing import assert_close
 
-from cellflow.couplings import Entropic, Exact, Given, Independent
+from cellflow.couplings import Entropic, Exact, Given, Independent, sinkhorn
 from cellflow.timecourse import Snapshot
 
 
@@ -185,6 +185,18 @@ def test_entropic_converges_on_awkward_data(name, relative):
     assert plan.fallback is None
     assert plan.marginal_error <= 1e-6
     assert bool(torch.isfinite(plan.dense()).all())
+
+
+def test_sweeps_recover_from_a_column_that_underflowed():
+    source, target = pair()
+    cost = torch.as_tensor(half_cost(source, target))
+    problem = sinkhorn._Problem(cost, source.weights, target.weights)
+    g = torch.zeros(30, dtype=torch.float64)
+    g[4] = -1e6
+    lost = problem.solution(g, 1.0, 0)
+    assert float(lost.plan[:, 4].sum()) == 0.0
+    first = sinkhorn._sweeps(problem, lost, epsilon=1.0, count=20)
+    assert sinkhorn._sweeps(problem, first, epsilon=1.0, count=20).error < 1e-6
 
 
 def test_entropic_says_when_the_exact_plan_replaced_it():
