@@ -144,9 +144,8 @@ def test_trajectories_are_those_given(adata, trajectory, dims):
     np.testing.assert_allclose(casing.get_segments(), paths.swapaxes(0, 1))
     assert len(pieces.get_segments()) == 20 * 5
     np.testing.assert_allclose(pieces.get_array()[:5], [0.5, 1.5, 2.5, 3.5, 4.5])
-    background = next(c for c in ax.collections if isinstance(c, PathCollection))
-    np.testing.assert_array_equal(background.get_array(), np.repeat(DAYS, 30))
-    assert background.norm.vmax == pieces.norm.vmax == 5.0
+    np.testing.assert_array_equal(ax.collections[0].get_array(), np.repeat(DAYS, 30))
+    assert ax.collections[0].norm.vmax == pieces.norm.vmax == 5.0
     assert ax.get_xlabel() == f"PC {dims[0] + 1}"
     assert [a.get_ylabel() for a in ax.child_axes] == ["time (days)"]
 
@@ -186,6 +185,7 @@ def test_an_unsampled_day_has_one_panel_unless_told_the_truth(adata):
     cells = AnnData(obsm={"X_pca": x[:5]}, uns={"interpolation": {"time": 3.0}})
     (only,) = pl.interpolation(adata, cells, time_key="day")
     assert only.get_title() == "day 3, interpolated"
+    assert [t.get_text() for t in only.get_legend().get_texts()] == ["day 2", "day 5"]
     np.testing.assert_array_equal(dots(only)[-1], x[:5, :2])
     left, _ = pl.interpolation(adata, cells, time_key="day", truth=x[5:9])
     np.testing.assert_array_equal(dots(left)[-1], x[5:9, :2])
