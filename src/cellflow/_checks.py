@@ -77,7 +77,9 @@ def as_cells(x: ArrayLike, name: str, *, dim: int | None = None, min_cells: int 
     if hasattr(x, "toarray"):  # scipy.sparse: representations are small enough to be dense
         x = x.toarray()
     try:
-        cells = torch.as_tensor(np.asarray(x) if not isinstance(x, torch.Tensor) else x)
+        if not isinstance(x, torch.Tensor):  # pandas 3 hands out read-only views; torch shares
+            x = np.require(x, requirements="W")
+        cells = torch.as_tensor(x)
     except (TypeError, ValueError) as error:
         raise TypeError(message(name, type(x).__name__, "an (n, d) array of numbers")) from error
     if cells.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
+import numpy as np
 import torch
 
 from cellflow import _checks
@@ -68,6 +69,7 @@ class Fit:
             If shapes do not fit or values are not finite.
         """
         z = self._encode(x)
+        time = time if isinstance(time, torch.Tensor) else np.array(time)  # may be read-only
         t = torch.as_tensor(time, dtype=z.dtype, device=z.device)
         if t.ndim > 1 or (t.ndim == 1 and len(t) != len(z)):
             got = f"shape {tuple(t.shape)}"

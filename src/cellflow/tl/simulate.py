@@ -72,7 +72,7 @@ def simulate(
     if times is None:
         start = fit.course.times[0] if start is None else _checks.number(start, "start")
         end = fit.course.times[-1] if end is None else _checks.number(end, "end")
-        times = np.linspace(start, end, 50).tolist()
+        grid = np.linspace(start, end, 50)
     elif start is not None or end is not None:
         raise ValueError(_checks.message("times", "times besides start or end", "one of the two"))
     else:

@@ -1,0 +1,41 @@
+"""What every door shares: arrays become cells, and seeds become generators."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from cellflow import _checks
+
+
+def test_read_only_arrays_are_copied_and_others_shared():
+    """pandas 3 hands out read-only views, which torch must not alias."""
+    x = np.ones((3, 2))
+    assert _checks.as_cells(x, "x").data_ptr() == x.ctypes.data
+    x.flags.writeable = False
+    cells = _checks.as_cells(x, "x")
+    cells.add_(1.0)
+    assert (x == 1.0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_tensor_keeps_its_type(dtype):
+    x = torch.ones(3, 2, dtype=dtype)
+    assert _checks.as_cells(x, "x") is x
+
+
+def test_nearest_option_is_suggested():
+    with pytest.raises(ValueError, match=r"got 'eaxct'.*Did you mean 'exact'\?"):
+        _checks.choice("eaxct", ["exact", "entropic"], "coupling")
+
+
+def test_a_seed_and_its_generator_agree_and_the_global_one_is_left_alone():
+    before = torch.random.get_rng_state(), np.random.get_state()[1].copy()
+    a = torch.rand(4, generator=_checks.as_generator(3))
+    b = torch.rand(4, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(a, b)
+    one, other = (torch.rand(4, generator=_checks.as_generator(None)) for _ in range(2))
+    assert not torch.equal(one, other)
+    assert torch.equal(torch.random.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()
