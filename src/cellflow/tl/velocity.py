@@ -47,14 +47,15 @@ def velocity(
         If the representation, the time column or the embedding is not there or does not fit.
     """
     rep, times, x = states_and_times(adata, fit)
-    v = fit.velocity(torch.from_numpy(times), torch.from_numpy(x[:, : fit.course.dim]))
+    states = torch.from_numpy(x[:, : fit.course.dim])
+    v = fit.velocity(torch.from_numpy(times), states).cpu().numpy()
     full = np.zeros(x.shape, dtype=x.dtype if x.dtype.kind == "f" else np.float32)
-    full[:, : fit.course.dim] = v.cpu().numpy()
+    full[:, : fit.course.dim] = v
     short = rep.removeprefix("X_")
     written = {f"{key_added}_{short}": full}
     if basis is not None and basis.removeprefix("X_") != short:
         name = basis.removeprefix("X_")
-        written[f"{key_added}_{name}"] = project_velocity(adata, full, use_rep=rep, basis=name)
+        written[f"{key_added}_{name}"] = project_velocity(adata, v, use_rep=rep, basis=name)
     adata.obsm.update(written)
     adata.uns[f"{key_added}_fit"] = {
         "method": fit.method.name,
