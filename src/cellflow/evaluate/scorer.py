@@ -49,7 +49,7 @@ class Scorer:
         ]
 
     def yardsticks(self, course: TimeCourse, k: int, seeds: Sequence[int]) -> Iterator[Row]:
-        """Yield rows for predictions of snapshot `k` that need no model, and for the floor."""
+        """Yield rows, for `seeds`, of predictions of snapshot `k` of `course` without a model."""
         before, after = course.snapshots[k - 1], course.snapshots[k + 1]
         yield from self("previous", seeds[0], before.x)
         yield from self("next", seeds[0], after.x)
