@@ -239,6 +239,7 @@ def test_a_given_plan_trains_on_its_pairs() -> None:
         (lambda f: f.velocity(torch.zeros(4), torch.zeros(3, 2)), r"`time`: got shape \(4,\)"),
         (lambda f: f.interpolate(float("inf")), "`time`: got inf"),
         (lambda f: f.interpolate(0.5, n_cells=0), "`n_cells`: got 0"),
+        (lambda f: OTCFM().fit(f.course, device="cdua"), "`device`: got 'cdua', expected an avail"),
         (lambda f: f.simulate(torch.zeros(3, 2), [0.0]), "`times`: got 1 times"),
         (lambda f: f.simulate(torch.zeros(3, 2), [0, 1], solver="rk5"), "Did you mean 'rk4'"),
     ],

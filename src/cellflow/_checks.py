@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -119,7 +119,17 @@ def as_generator(rng: Rng, name: str = "generator") -> torch.Generator:
     return torch.Generator().manual_seed(count(rng, name, low=0))
 
 
-def spawn(generator: torch.Generator, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return an independent generator on `device`, seeded by one draw from `generator`."""
-    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
-    return torch.Generator(device=device).manual_seed(int(seed))
+def as_device(device: torch.device | str | None, default: torch.device) -> torch.device:
+    """Return an available device, `default` for None."""
+    if device is None:
+        return default
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        known = [d for d, m in (("cuda", torch.cuda), ("mps", torch.mps)) if _available(m)]
+        expected = f"an available device: {', '.join(['cpu', *known])}"
+        raise ValueError(message("device", repr(str(device)), expected)) from error
+
+
+def _available(backend: Any) -> bool:
+    return bool(backend.is_available()) if hasattr(backend, "is_available") else False

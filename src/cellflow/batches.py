@@ -137,6 +137,10 @@ class PairSampler:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.course.x.device.type == "mps":  # plans are solved in float64, which it lacks
+            self._coupled = self.course.to("cpu")
+        else:
+            self._coupled = self.course
         whole = self.batching.block_size is None or getattr(self.coupling, "needs_whole", False)
         self.health = CouplingHealth()
         self._plans: list[Plan] | None = self._couple_whole() if whole else None
@@ -196,7 +200,7 @@ class PairSampler:
         cells = torch.Generator().manual_seed(stream_seed(self.seed, k, 0))
         pairs = torch.Generator().manual_seed(stream_seed(self.seed, k, 2))
         offset, columns = 0, []
-        for j, (source, target) in enumerate(self.course.steps):
+        for j, (source, target) in enumerate(self._coupled.steps):
             if self._plans is not None:
                 rows, cols = self._plans[j].sample(total, pairs)
             else:
@@ -230,7 +234,7 @@ class PairSampler:
 
     def _couple_whole(self) -> list[Plan]:
         start = time.perf_counter()
-        plans = [self.coupling(source, target) for source, target in self.course.steps]
+        plans = [self.coupling(source, target) for source, target in self._coupled.steps]
         for plan in plans:
             self.health.add(plan)
         self.health.seconds += time.perf_counter() - start

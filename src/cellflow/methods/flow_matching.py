@@ -109,10 +109,13 @@ class FlowMatching:
         rng = _checks.as_generator(generator)
         seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
         model = course if preprocessing is None else course.map(preprocessing.apply)
-        model = model.to(device=device, dtype=dtype)
+        place = _checks.as_device(device, model.x.device)
+        if dtype is None and place.type == "mps":
+            dtype = torch.float32  # the only one that this device computes in
         if not self._whole:  # a precomputed plan knows cells by their rows
             model = canonical(model)
         units = Units.of(model)
+        model = model.to(device=place, dtype=dtype)
         x = model.snapshots[0].x
         net = MLP(units, self.net, generator=stream_seed(seed, 0, 10)).to(x)
         dynamics = Dynamics(net)
@@ -158,7 +161,7 @@ class FlowMatching:
             "seed": seed,
             "times": list(course.times),
             "cells": [len(s) for s in course.snapshots],
-            "sum": float(course.x.double().sum()),
+            "sum": float(course.x.cpu().double().sum()),
         }
         threads = torch.get_num_threads()
         if x.device.type == "cpu" and self.net.width <= 256:

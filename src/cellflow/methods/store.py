@@ -88,7 +88,7 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Fit:
     FileNotFoundError
         If the folder holds no fit.
     ValueError
-        If it was written by a newer version.
+        If it was written by a newer version, or the device is not there.
     """
     folder = Path(folder)
     if not (folder / "fit.json").is_file():
@@ -101,7 +101,8 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Fit:
             _checks.message("folder", f"format {facts.get('format')}", f"format {FORMAT}")
         )
     tensors, _ = read_state(folder / "tensors.safetensors")
-    tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+    place = _checks.as_device(device, torch.device("cpu"))
+    tensors = {name: tensor.to(place) for name, tensor in tensors.items()}
     method = FlowMatching(**parts(facts["method"]))
     units = Units(**{**facts["units"], "centre": tuple(facts["units"]["centre"])})
     velocity = MLP(units, method.net)
