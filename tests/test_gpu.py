@@ -1,0 +1,41 @@
+"""The same code on an accelerator; skipped where there is none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+import cellflow as cf
+from cellflow.batches import Batching
+from cellflow.couplings import Entropic, Exact
+from cellflow.nets import MLPConfig
+from cellflow.timecourse import Snapshot
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA device"),
+]
+
+
+def course() -> cf.TimeCourse:
+    g = torch.Generator().manual_seed(0)
+    return cf.TimeCourse.from_arrays([k + torch.randn(200, 3, generator=g) for k in range(3)])
+
+
+@pytest.mark.parametrize("make", [cf.OTCFM, cf.ICFM, cf.SBCFM])
+def test_a_fit_trains_and_answers_on_the_device(make, tmp_path) -> None:
+    method = make(net=MLPConfig(16, 2), batching=Batching(32, 32))
+    fit = method.fit(course(), steps=50, device="cuda", progress=False)
+    x = fit.interpolate(0.5).x
+    assert x.device.type == "cuda"
+    loaded = cf.load(fit.save(tmp_path / "fit"), device="cpu")
+    assert_close(loaded.interpolate(0.5).x, x.cpu(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("coupling", [Exact(), Entropic(epsilon=0.2)], ids=str)
+def test_plans_are_the_same_on_the_device(coupling) -> None:
+    a, b = course().snapshots[:2]
+    there = coupling(Snapshot(a.x.cuda(), a.time), Snapshot(b.x.cuda(), b.time))
+    assert there.row_mass.device.type == "cuda"
+    assert_close(there.dense().cpu(), coupling(a, b).dense(), rtol=1e-6, atol=1e-9)
