@@ -25,5 +25,6 @@ def write_cells(path: Path) -> Path:
     out.obsm["X_pca"] = full.obsm["X_pca"].copy()
     out.obs["stage"] = out.obs["stage"].astype(str)
     out.obs["word"] = pd.Categorical(["early"] * 100 + ["late"] * (out.n_obs - 100))
+    out.obs["gaps"] = out.obs["day"].where(out.obs["day"] > 2)
     out.write_h5ad(path)
     return path

@@ -13,7 +13,14 @@ from cellflow._typing import Tensor
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary file beside `path`, which takes its place if all goes well."""
+    """Give a temporary file beside `path`, which takes its place if all goes well.
+
+    What a link points to is replaced, not the link; a device or a pipe is written to directly.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        yield path
+        return
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary

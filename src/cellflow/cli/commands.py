@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
@@ -153,10 +154,13 @@ def _read_time(text: str, unit: str) -> float:
     from cellflow.pp import parse_times
 
     try:
-        return parse_times([text], unit=unit, name="time").times[0]
-    except (ValueError, TypeError) as error:
+        moment = parse_times([text], unit=unit, name="time").times[0]
+    except (ValueError, TypeError):
+        moment = math.nan
+    if not math.isfinite(moment):
         expected = f"a finite number, or a label of a time such as '{unit} 10'"
-        raise click.BadParameter(f"{text!r} is not {expected}.", param_hint="'--time'") from error
+        raise click.BadParameter(f"{text!r} is not {expected}.", param_hint="'--time'")
+    return moment
 
 
 @main.command()

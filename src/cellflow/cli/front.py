@@ -30,6 +30,12 @@ _OPTIONS = {
     "path": "--path",
     "folder": "DIR",
 }
+#: Remedies that no option of the commands offers.
+_REMEDIES = {
+    "Pass their times: time_map=": "From Python, pass time_map=",
+    "Pass time_map=": "From Python, pass time_map=",
+    "Set missing=": "From Python, set missing=",
+}
 # The phrasing that all checks of the package share; see `cellflow._checks.message`.
 _PHRASED = re.compile(r"`(?P<name>[^`]+)`: got .*, expected ", re.DOTALL)
 _PACKAGE = str(Path(__file__).parents[1])
@@ -105,7 +111,8 @@ def as_one_line(error: Exception) -> str | None:
             return None
         name = text[1:].partition("`")[0]
         text = text.replace(f"`{name}`", _OPTIONS.get(name, f"`{name}`"), 1)
-        text = text.replace("Pass their times: time_map=", "From Python, pass time_map=")
+        for remedy, elsewhere in _REMEDIES.items():
+            text = text.replace(remedy, elsewhere)
     return " ".join(text.split())
 
 
