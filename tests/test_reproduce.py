@@ -35,9 +35,10 @@ def test_methods_are_the_papers():
         assert (net.depth, net.width, net.activation) == (3, 64, "selu")
         assert (batching.batch_size, batching.block_size, batching.reuse) == (128, 128, 1)
         assert (training.learning_rate, training.weight_decay) == (1e-3, 1e-5)
-        assert (training.schedule, training.ema) == ("constant", 0.0)
         assert training.patience is not None
         assert method.path.sigma == 0.1
+    training = reproduce.paper_method("otcfm", constant_rate=True).training
+    assert (training.schedule, training.ema, training.clip) == ("constant", 0.0, 1e12)
 
 
 def test_unknown_method():

@@ -50,7 +50,7 @@ class Batching:
 
     batch_size: int = 256
     block_size: int | None = 256
-    reuse: int = 8
+    reuse: int = 16
     prefetch: bool = True
 
     def __post_init__(self) -> None:

@@ -54,7 +54,7 @@ class Training:
         If a value is out of its range.
     """
 
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     weight_decay: float = 1e-5
     schedule: str = "cosine"
     clip: float = 1.0

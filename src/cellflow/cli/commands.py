@@ -233,7 +233,12 @@ def holdout(
 )
 @click.option("--seeds", type=options.POSITIVE, default=5, show_default=True, metavar="N")
 @click.option(
-    "--steps", type=options.POSITIVE, hidden=True, help="At most, instead of 1,000 epochs."
+    "--constant-rate",
+    is_flag=True,
+    help="Train at a constant rate as the paper did, not with our decay and averaging.",
+)
+@click.option(
+    "--steps", type=options.POSITIVE, hidden=True, help="At most, instead of the protocol's."
 )
 @options.json
 @options.quiet
@@ -244,13 +249,15 @@ def reproduce(
     path: Path,
     dims: int,
     seeds: int,
+    constant_rate: bool,
     steps: int | None,
     json: Path | None,
     quiet: bool,
 ) -> None:
     """Run a paper's protocol beside its published numbers.
 
-    otcfm: Tong et al. 2024 (TMLR), each interior day left out, I-CFM and OT-CFM, exact W1.
+    otcfm: Tong et al. 2024 (TMLR), each interior day left out, I-CFM and OT-CFM, exact W1. Data,
+    network, batches, optimiser and early stopping are the paper's; the learning rate decays.
     """
     from cellflow import pp
     from cellflow import reproduce as protocols
@@ -261,7 +268,12 @@ def reproduce(
     cells, note = load_paper_dataset(dataset, path)
     course, _ = pp.course(cells, time_key="day")
     rows = protocols.paper_protocol(
-        course, n_dims=dims, seeds=seeds, steps=steps, progress=not quiet
+        course,
+        n_dims=dims,
+        seeds=seeds,
+        steps=steps,
+        constant_rate=constant_rate,
+        progress=not quiet,
     )
     published = protocols.PUBLISHED[dataset] if dims == 5 else None
     click.echo(protocols.report(rows, published))

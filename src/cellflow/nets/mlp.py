@@ -26,7 +26,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 @dataclass(frozen=True)
 class MLPConfig:
-    """Shape of a :class:`MLP`; the default is the network of the OT-CFM paper (3 × 64, SELU).
+    """Shape of a :class:`MLP`; 3 × 64 as in the OT-CFM paper, with a smooth activation.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class MLPConfig:
 
     width: int = 64
     depth: int = 3
-    activation: str = "selu"
+    activation: str = "silu"
     time_features: int = 0
 
     def __post_init__(self) -> None:

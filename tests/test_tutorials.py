@@ -1,0 +1,70 @@
+"""The text notebooks of `tutorials/` run, and say what is true of what they print."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TUTORIALS = sorted((ROOT / "tutorials").glob("*.md"))
+CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def cells(text: str) -> list[tuple[int, str]]:
+    """Line number and code of each cell."""
+    return [(text.count("\n", 0, m.start("code")) + 1, m["code"]) for m in CELL.finditer(text)]
+
+
+def run(path: Path) -> dict:
+    """Run the cells in order, in one namespace, and return it."""
+    import matplotlib.pyplot as plt
+
+    namespace: dict = {"__name__": "__main__"}
+    try:
+        for line, code in cells(path.read_text(encoding="utf8")):
+            source = "\n" * (line - 1) + code  # so that a traceback shows the tutorial's line
+            with warnings.catch_warnings():
+                # Those that scanpy and others give for reasons of their own are not our concern.
+                warnings.simplefilter("default")
+                warnings.filterwarnings("error", module=r"cellflow\.")
+                exec(compile(source, str(path), "exec"), namespace)
+    finally:
+        plt.close("all")
+    return namespace
+
+
+@pytest.fixture
+def away(tmp_path, monkeypatch):
+    """A folder of one's own, and no display."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+
+
+def test_there_are_tutorials():
+    assert [path.stem for path in TUTORIALS] == ["first_flow"]  # and a test below for each
+
+
+def test_cells_are_found():
+    text = "# A\n\n```{code-cell} ipython3\nx = 1\n```\n\n```python\nno = 1\n```\n"
+    assert cells(text) == [(4, "x = 1\n")]
+
+
+def test_first_flow(away):
+    """What the prose says about the hold-out table and the neighbours is what they show."""
+    names = run(ROOT / "tutorials" / "first_flow.md")
+    found = {(v.yardstick, v.held_out): v.verdict for v in names["table"].verdicts("w1")}
+    assert [found["previous", day] for day in (7.5, 13.5, 19.5)] == ["better", "better", "worse"]
+    gap = [v.difference for v in names["table"].verdicts("w1") if v.yardstick == "ot_midpoint"]
+    assert max(map(abs, gap)) < 0.06  # "little between them": the distances are 0.8 to 0.95
+    for day in names["table"].held_out:
+        model, floor = (
+            min(names["table"].values(day, name, "energy")) for name in ("otcfm", "floor")
+        )
+        assert model > 3 * floor
+    share = names["share"] / names["share"].sum()
+    assert share[7.5] + share[13.5] > 0.6
+    assert bool(names["same"].obsm["X_pca"].shape == (550, 5))
+    assert (names["same"].obsm["X_pca"] == names["new"].obsm["X_pca"]).all()
