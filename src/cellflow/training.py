@@ -42,7 +42,9 @@ class Training:
         Decay of the exponential moving average of the weights, which is what is kept; 0 keeps
         the weights themselves.
     validation
-        Fraction of each snapshot's cells held back to measure the loss.
+        Fraction of each snapshot's cells held back to measure the loss. They are coupled among
+        themselves: fewer cells are farther from their partners, so that the validation loss lies
+        above the training loss from the start. Its course tells, not its level.
     check_every
         Steps between two validations.
     patience
