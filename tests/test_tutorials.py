@@ -52,13 +52,15 @@ def test_cells_are_found():
     assert cells(text) == [(4, "x = 1\n")]
 
 
+@pytest.mark.slow
 def test_first_flow(away):
     """What the prose says about the hold-out table and the neighbours is what they show."""
     names = run(ROOT / "tutorials" / "first_flow.md")
     found = {(v.yardstick, v.held_out): v.verdict for v in names["table"].verdicts("w1")}
     assert [found["previous", day] for day in (7.5, 13.5, 19.5)] == ["better", "better", "worse"]
+    assert found["next", 13.5] == "worse"
     gap = [v.difference for v in names["table"].verdicts("w1") if v.yardstick == "ot_midpoint"]
-    assert max(map(abs, gap)) < 0.06  # "little between them": the distances are 0.8 to 0.95
+    assert max(map(abs, gap)) < 0.1  # "a few hundredths"
     for day in names["table"].held_out:
         model, floor = (
             min(names["table"].values(day, name, "energy")) for name in ("otcfm", "floor")
@@ -66,5 +68,5 @@ def test_first_flow(away):
         assert model > 3 * floor
     share = names["share"] / names["share"].sum()
     assert share[7.5] + share[13.5] > 0.6
-    assert bool(names["same"].obsm["X_pca"].shape == (550, 5))
+    assert names["same"].obsm["X_pca"].shape == (550, 5)
     assert (names["same"].obsm["X_pca"] == names["new"].obsm["X_pca"]).all()
