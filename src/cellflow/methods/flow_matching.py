@@ -122,7 +122,7 @@ class FlowMatching:
         trainer = Trainer(
             net,
             lambda batch: velocity_matching(dynamics, batch),
-            unit=(units.scale / units.span) ** 2,
+            unit=units.speed**2,
             training=self.training,
             steps=steps,
         )
