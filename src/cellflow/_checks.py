@@ -105,6 +105,11 @@ def as_cells(x: ArrayLike, name: str, *, dim: int | None = None, min_cells: int 
     return cells
 
 
+def time_dtype(device: torch.device) -> torch.dtype:
+    """Return the type of times: float64 where the device has it, for gaps far from zero."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def as_generator(rng: Rng, name: str = "generator") -> torch.Generator:
     """Return a CPU :class:`torch.Generator` from a seed, a generator, or fresh entropy (None).
 

@@ -150,7 +150,7 @@ class PairSampler:
         x = self.course.snapshots[0].x
         pairs = [(a.time, b.time) for a, b in self.course.steps]
         times = torch.tensor(pairs, dtype=torch.float64).repeat_interleave(size, 0)
-        self._times = times.to(device=x.device, dtype=x.dtype)
+        self._times = times.to(device=x.device, dtype=_checks.time_dtype(x.device))
         self._x = self.course.x
         self._pools: dict[int, Tensor | Future] = {}
         self._order: tuple[int, Tensor] | None = None

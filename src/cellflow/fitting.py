@@ -74,7 +74,8 @@ def train(
         trainer.restore(path, fingerprint)
     history, before = trainer.history, trainer.history.seconds
     start = time.perf_counter()
-    stopped, every = "budget", trainer.training.check_every
+    stopped = "patience" if trainer.out_of_patience else "budget"
+    every = trainer.training.check_every
     bar = tqdm(total=trainer.steps, initial=trainer.step, disable=not progress, unit="step")
     with bar, deferred_interrupt() as interrupted:
         while trainer.step < trainer.steps and stopped == "budget":

@@ -88,8 +88,11 @@ def fit_preprocessing(
     scale = torch.ones(z.shape[1], dtype=z.dtype, device=z.device)
     if whiten:
         scale = z.std(0, correction=0)
-        if bool((scale == 0).any()):
-            got = f"constant dimensions {(scale == 0).nonzero()[:, 0].tolist()}"
+        # Without a rotation, rounding of the mean; with one, of the largest component.
+        size = mean.abs() if loadings is None else scale.max()
+        constant = scale <= 4 * torch.finfo(z.dtype).eps * len(z) ** 0.5 * size
+        if bool(constant.any()):
+            got = f"constant dimensions {constant.nonzero()[:, 0].tolist()}"
             raise ValueError(
                 _checks.message("whiten", got, "varying dimensions", "Drop them, or use fewer.")
             )

@@ -212,7 +212,13 @@ class Trainer:
         if valid < self.best_loss:
             self.best_loss, self.since_best, h.best_step = valid, 0, self.step
             self.best.copy_(self.average)
-        return t.patience is not None and self.since_best >= t.patience
+        return self.out_of_patience
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the last validations brought no improvement for too long."""
+        patience = self.training.patience
+        return patience is not None and self.since_best >= patience
 
     def _evaluate(self, batch: PathPoint) -> float:
         live = self.flat.value.detach().clone()

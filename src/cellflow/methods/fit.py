@@ -70,7 +70,7 @@ class Fit:
         """
         z = self._encode(x)
         time = time if isinstance(time, torch.Tensor) else np.array(time)  # may be read-only
-        t = torch.as_tensor(time, dtype=z.dtype, device=z.device)
+        t = torch.as_tensor(time, dtype=_checks.time_dtype(z.device), device=z.device)
         if t.ndim > 1 or (t.ndim == 1 and len(t) != len(z)):
             got = f"shape {tuple(t.shape)}"
             raise ValueError(_checks.message("time", got, f"a number or shape ({len(z)},)"))

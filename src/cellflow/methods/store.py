@@ -46,7 +46,7 @@ def save(fit: Fit, folder: str | Path) -> Path:
     FileExistsError
         If the folder holds anything else.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     if folder.exists() and (not folder.is_dir() or _strangers(folder)):
         raise FileExistsError(
             _checks.message(
@@ -54,6 +54,7 @@ def save(fit: Fit, folder: str | Path) -> Path:
             )
         )
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
@@ -61,8 +62,14 @@ def save(fit: Fit, folder: str | Path) -> Path:
         text = json.dumps(_facts(fit), indent=2, ensure_ascii=False)
         (temporary / "fit.json").write_text(text, encoding="utf-8")
         if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
+            os.replace(folder, old)
+        try:
+            os.replace(temporary, folder)
+        except OSError:
+            if old.exists():
+                os.replace(old, folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder

@@ -31,7 +31,7 @@ class Pairs:
     @property
     def span(self) -> Tensor:
         """Time between the two snapshots, shape ``(n, 1)``."""
-        return self.t1 - self.t0
+        return (self.t1 - self.t0).to(self.x0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +101,7 @@ class Path(ABC):
         std, span = self.std(pairs, s), pairs.span
         velocity = (self.mean_rate(pairs, s) + self.std_rate(pairs, s) * noise) / span
         x = self.mean(pairs, s) + std * noise
-        return PathPoint((pairs.t0 + s * span)[:, 0], x, velocity, noise, std)
+        return PathPoint((pairs.t0 + s * (pairs.t1 - pairs.t0))[:, 0], x, velocity, noise, std)
 
     def draw(self, pairs: Pairs, generator: torch.Generator) -> PathPoint:
         """Return points of `pairs` at uniform fractions and with noise, both from `generator`."""

@@ -71,7 +71,9 @@ class RescaledField:
             if self.on_advance is not None:
                 self.on_advance(u - self.reached)
             self.reached = u
-        t = state.new_full((), self.time(u))  # the sum is done in float64, then rounded once
+        t = state.new_full(
+            (), self.time(u), dtype=_checks.time_dtype(state.device)
+        )  # the sum is done in float64, then rounded once
         if self.dynamics.growth is None:
             value = self._expect(self.dynamics.velocity(t, state), state, "velocity")
         else:

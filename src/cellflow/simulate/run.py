@@ -46,6 +46,8 @@ SOLVERS: dict[str, Solver] = {
 
 #: Steps over the whole span unless `max_step` says otherwise.
 DEFAULT_STEPS = 32
+#: Steps beyond which a span is taken for a mistake.
+MAX_STEPS = 100_000
 
 
 def simulate(
@@ -190,7 +192,13 @@ def _number_of_steps(max_step: float | None, span: float) -> int:
         return DEFAULT_STEPS
     step = _checks.number(max_step, "max_step", low=0.0, open_low=True)
     # Ten steps of 0.1 make 1.0, whatever the last bit of the quotient says.
-    return max(1, math.ceil(abs(span) / step - 1e-9))
+    steps = abs(span) / step
+    if steps > MAX_STEPS:
+        got = f"{step:g}, so {steps:.0g} steps over a span of {abs(span):g}"
+        raise ValueError(
+            _checks.message("max_step", got, f"at most {MAX_STEPS} steps", "Shorten the span.")
+        )
+    return max(1, math.ceil(steps - 1e-9))
 
 
 def _cells_per_chunk(state: Tensor, memory: float, *, adaptive: bool) -> int:

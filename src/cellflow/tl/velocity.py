@@ -10,6 +10,8 @@ import torch
 from cellflow import _checks
 from cellflow.methods import Fit
 from cellflow.pp import parse_times
+from cellflow.pp.courses import _representation as representation
+from cellflow.pp.courses import _states as read_states
 from cellflow.tl.projection import project_velocity
 
 if TYPE_CHECKING:
@@ -77,9 +79,9 @@ def states_and_times(adata: AnnData, fit: Fit) -> tuple[str, np.ndarray, np.ndar
     if rep != "X":
         _checks.choice(rep, list(adata.obsm.keys()), "adata.obsm")
     _checks.choice(time_key, [str(c) for c in adata.obs.columns], "adata.obs")
-    stored = adata.X if rep == "X" else adata.obsm[rep]
-    x = np.asarray(stored.toarray() if hasattr(stored, "toarray") else stored)
-    if x.ndim != 2 or x.shape[1] < fit.course.dim:
+    _, stored = representation(adata, rep)
+    x = read_states(stored, np.arange(adata.n_obs), n_dims=None, dtype=None, name=rep).numpy()
+    if x.shape[1] < fit.course.dim:
         got = f"shape {x.shape}"
         raise ValueError(_checks.message(rep, got, f"at least {fit.course.dim} columns"))
     table = parse_times(
@@ -88,6 +90,14 @@ def states_and_times(adata: AnnData, fit: Fit) -> tuple[str, np.ndarray, np.ndar
         unit=fit.course.unit,
         name=f"obs[{time_key!r}]",
     )
+    known = fit.origin["labels"]
+    read = zip(table.labels, table.times, strict=True)
+    if any(known.get(label, time) != time for label, time in read):
+        new = ", ".join(repr(label) for label in table.labels if label not in known)
+        remedy = "Leave those cells out, or fit with a `time_map` that has them."
+        raise ValueError(
+            _checks.message(f"obs[{time_key!r}]", f"label(s) {new}", "those of the fit", remedy)
+        )
     return rep, table.cell_times, x
 
 
