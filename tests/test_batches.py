@@ -101,6 +101,28 @@ def test_cells_come_in_proportion_to_mass() -> None:
         assert_close(used.double(), torch.tensor([10.0, 20, 30, 40]).double(), atol=1.0, rtol=0)
 
 
+def one_pair(source, target):
+    """A coupling of the first cells of its block alone, which tells the block."""
+    plan = torch.zeros(len(source), len(target))
+    plan[0, 0] = 1.0
+    return Given(plan)(source, target)
+
+
+def test_blocks_are_left_out_at_random_where_they_hold_more_than_an_epoch() -> None:
+    """Three blocks of 40 for 100 pairs: no block is cut to 20 every time."""
+    kept = set()
+    for seed in range(6):
+        sampler = PairSampler(course((100, 100, 100)), one_pair, Batching(50, 40), seed)
+        _, counts = rows_of(sampler)[0, 0].unique(return_counts=True)
+        sampler.close()
+        assert counts.sum() == 100
+        assert len(counts) == 3
+        kept.add(int(counts.min()))
+    # Twenty left out of 120 take about seven from each block; all twenty from one, never.
+    assert min(kept) > 20
+    assert len(kept) > 1
+
+
 def test_a_given_plan_is_followed_whatever_the_block_size() -> None:
     x = torch.arange(6.0, dtype=torch.float64)[:, None]
     plan = torch.eye(6).flip(0)

@@ -44,7 +44,7 @@ def test_a_carried_cloud_is_predicted() -> None:
 
 def test_the_papers_protocol_predicts_a_carried_cloud() -> None:
     rows = reproduce.paper_protocol(
-        moving((3.0, 4.0, 5.0)), methods=[METHOD], n_dims=2, seeds=2, steps=300, progress=False
+        moving((3.0, 4.0, 5.0)), methods=[METHOD], n_dims=2, seeds=2, steps=600, progress=False
     )
     ours = [r.value for r in rows if r.method == "otcfm"]
     assert max(ours) < 0.3
