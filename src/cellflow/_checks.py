@@ -16,6 +16,9 @@ from cellflow._typing import ArrayLike, Rng, Tensor
 # ours, every module of ours that is left still passes through this file.
 _guard.refuse_rivals()
 
+#: Largest seed.
+MAX_SEED = 2**63 - 1
+
 T = TypeVar("T")
 
 
@@ -54,13 +57,34 @@ def number(
     return out
 
 
-def count(value: int, name: str, *, low: int = 1) -> int:
-    """Return `value` as an integer of at least `low`."""
+def count(value: int, name: str, *, low: int = 1, high: int | None = None) -> int:
+    """Return `value` as an integer of at least `low`, and at most `high` if that is given."""
+    bounds = f"an integer of at least {low}" + ("" if high is None else f" and at most {high}")
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(message(name, repr(value), f"an integer of at least {low}"))
-    if value < low:
-        raise ValueError(message(name, repr(value), f"an integer of at least {low}"))
+        raise TypeError(message(name, repr(value), bounds))
+    if value < low or (high is not None and value > high):
+        raise ValueError(message(name, repr(value), bounds))
     return int(value)
+
+
+def as_numbers(x: ArrayLike, name: str, expected: str = "numbers") -> Tensor:
+    """Return `x` as a tensor, whatever its strides, byte order and permissions; not yet checked.
+
+    Raises
+    ------
+    TypeError
+        If `x` cannot be read as numbers.
+    """
+    if isinstance(x, torch.Tensor):
+        return x
+    try:
+        array = np.asarray(x)
+        # Tensors share memory only with what is writable (pandas 3 hands out read-only views),
+        # of native byte order (files may have the other), and not read backwards.
+        native = array.dtype.newbyteorder("=")
+        return torch.from_numpy(np.require(array, native, ["C_CONTIGUOUS", "WRITEABLE"]))
+    except (TypeError, ValueError) as error:
+        raise TypeError(message(name, type(x).__name__, expected)) from error
 
 
 def as_cells(x: ArrayLike, name: str, *, dim: int | None = None, min_cells: int = 1) -> Tensor:
@@ -76,12 +100,7 @@ def as_cells(x: ArrayLike, name: str, *, dim: int | None = None, min_cells: int 
     """
     if hasattr(x, "toarray"):  # scipy.sparse: representations are small enough to be dense
         x = x.toarray()
-    try:
-        if not isinstance(x, torch.Tensor):  # pandas 3 hands out read-only views; torch shares
-            x = np.require(x, requirements="W")
-        cells = torch.as_tensor(x)
-    except (TypeError, ValueError) as error:
-        raise TypeError(message(name, type(x).__name__, "an (n, d) array of numbers")) from error
+    cells = as_numbers(x, name, "an (n, d) array of numbers")
     if cells.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         cells = cells.to(torch.get_default_dtype())
     if cells.ndim != 2 or cells.shape[1] == 0:
@@ -121,7 +140,7 @@ def as_generator(rng: Rng, name: str = "generator") -> torch.Generator:
         return torch.Generator().manual_seed(int(np.random.SeedSequence().generate_state(1)[0]))
     if isinstance(rng, np.random.Generator):
         return torch.Generator().manual_seed(int(rng.integers(2**63 - 1)))
-    return torch.Generator().manual_seed(count(rng, name, low=0))
+    return torch.Generator().manual_seed(count(rng, name, low=0, high=MAX_SEED))
 
 
 def as_device(device: torch.device | str | None, default: torch.device) -> torch.device:

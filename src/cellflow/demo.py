@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,7 +66,7 @@ def demo(
 
     def say(text: str) -> None:
         if progress:
-            tqdm.write(text, file=_stderr())
+            tqdm.write(text, file=sys.stderr)
 
     folder.mkdir(parents=True, exist_ok=True)
     cells = embryoid()
@@ -155,9 +156,3 @@ def _close(axes: Axes) -> None:
     import matplotlib.pyplot as plt
 
     plt.close(axes.figure)
-
-
-def _stderr():
-    import sys
-
-    return sys.stderr

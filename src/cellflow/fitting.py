@@ -12,6 +12,7 @@ from pathlib import Path as FilePath
 
 from tqdm import tqdm
 
+from cellflow import _checks
 from cellflow.paths import PathPoint
 from cellflow.training import History, Trainer
 
@@ -26,10 +27,21 @@ class Checkpointing:
         File to write, and to resume from if it exists; None for no checkpoints.
     every
         Steps between two writes; it is also written when the run ends, in whatever way.
+
+    Raises
+    ------
+    ValueError
+        If `every` is not positive, or `path` is a folder.
     """
 
     path: str | FilePath | None = None
     every: int = 1000
+
+    def __post_init__(self) -> None:
+        _checks.count(self.every, "every")
+        if self.path is not None and FilePath(self.path).is_dir():
+            got = f"{str(self.path)!r}, a folder"
+            raise ValueError(_checks.message("checkpoint", got, "a file to write"))
 
 
 def train(

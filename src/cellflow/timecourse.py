@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import pairwise
 
 import torch
@@ -25,7 +26,7 @@ class Snapshot:
     mass
         Mass of each cell, shape ``(n,)``, positive; uniform with total one when omitted.
     labels
-        Optional label of each cell (a condition, a cell type), length ``n``.
+        Optional label of each cell (a condition, a cell type), length ``n``; kept as text.
 
     Raises
     ------
@@ -46,7 +47,7 @@ class Snapshot:
         if self.mass is None:
             mass = x.new_full((n,), 1.0 / n)
         else:
-            mass = torch.as_tensor(self.mass, dtype=x.dtype, device=x.device)
+            mass = _checks.as_numbers(self.mass, "mass").to(x)
             if mass.shape != (n,):
                 raise ValueError(_checks.message("mass", f"shape {tuple(mass.shape)}", f"({n},)"))
             if not bool(torch.isfinite(mass).all() and (mass > 0).all()):
@@ -55,8 +56,10 @@ class Snapshot:
                     _checks.message("mass", got, "positive finite", "Drop cells without mass.")
                 )
         object.__setattr__(self, "mass", mass)
-        if self.labels is not None and len(self.labels) != n:
-            raise ValueError(_checks.message("labels", f"{len(self.labels)} labels", f"{n}"))
+        if self.labels is not None:
+            object.__setattr__(self, "labels", [str(label) for label in self.labels])
+            if len(self.labels) != n:
+                raise ValueError(_checks.message("labels", f"{len(self.labels)} labels", f"{n}"))
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -87,14 +90,15 @@ class TimeCourse:
     Parameters
     ----------
     snapshots
-        At least two snapshots of equal dimension, in order of time.
+        At least two snapshots of equal dimension, dtype and device, in order of time.
     unit
         Name of the time unit, for labels only.
 
     Raises
     ------
     ValueError
-        If there are fewer than two snapshots, times do not increase, or dimensions differ.
+        If there are fewer than two snapshots, times do not increase, or dimensions, dtypes or
+        devices differ.
     """
 
     snapshots: tuple[Snapshot, ...]
@@ -122,7 +126,12 @@ class TimeCourse:
                         "Sort the snapshots by time and merge those of equal time.",
                     )
                 )
-            _checks.as_cells(after.x, f"snapshot at time {after.time:g}", dim=before.x.shape[1])
+            name = f"snapshot at time {after.time:g}"
+            _checks.as_cells(after.x, name, dim=before.x.shape[1])
+            kinds = [f"{s.x.dtype} on {s.x.device}" for s in (before, after)]
+            if kinds[0] != kinds[1]:
+                expected = f"{kinds[0]} as in the other snapshots"
+                raise ValueError(_checks.message(name, kinds[1], expected, "Convert it with .to."))
 
     @classmethod
     def from_arrays(
@@ -138,7 +147,8 @@ class TimeCourse:
         Parameters
         ----------
         xs
-            One ``(n_k, d)`` array or tensor per time point.
+            One ``(n_k, d)`` array or tensor per time point; of several floating types, the
+            common one is taken.
         times
             Time of each; ``0, 1, 2, …`` when omitted.
         masses
@@ -161,11 +171,12 @@ class TimeCourse:
             raise ValueError(_checks.message("times", f"{len(times)} times", f"{len(xs)}"))
         if masses is not None and len(masses) != len(xs):
             raise ValueError(_checks.message("masses", f"{len(masses)} arrays", f"{len(xs)}"))
-        snapshots = []
-        for k, (x, time) in enumerate(zip(xs, times, strict=True)):
-            cells = _checks.as_cells(x, f"xs[{k}]")
-            snapshots.append(Snapshot(cells, time, None if masses is None else masses[k]))
-        return cls(tuple(snapshots), unit)
+        cells = [_checks.as_cells(x, f"xs[{k}]") for k, x in enumerate(xs)]
+        if cells:
+            dtype = reduce(torch.promote_types, (x.dtype for x in cells))
+            cells = [x.to(dtype) for x in cells]
+        each = zip(cells, times, [None] * len(xs) if masses is None else masses, strict=True)
+        return cls(tuple(Snapshot(x, time, mass) for x, time, mass in each), unit)
 
     def __len__(self) -> int:
         return len(self.snapshots)
@@ -196,7 +207,7 @@ class TimeCourse:
         """Return the course on another `device` or in another floating `dtype`."""
         return self.map(lambda x: x.to(device=device, dtype=dtype))
 
-    def map(self, transform) -> TimeCourse:
+    def map(self, transform: Callable[[Tensor], Tensor]) -> TimeCourse:
         """Return the course with `transform`, a function of ``(n, d)`` cells, applied."""
         out = []
         for s in self.snapshots:

@@ -56,7 +56,7 @@ def demo(*, out: Path, steps: int | None, quiet: bool) -> None:
 @main.command()
 @options.cells
 @click.option("--steps", type=options.POSITIVE, default=3000, show_default=True, metavar="N")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="S")
+@click.option("--seed", type=options.SEED, default=0, show_default=True, metavar="S")
 @click.option(
     "--out",
     type=options.PATH,
@@ -120,7 +120,7 @@ def fit(
     metavar="N",
     help="How many; all of the day before by default.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="S")
+@click.option("--seed", type=options.SEED, default=0, show_default=True, metavar="S")
 @click.option(
     "--out",
     type=options.PATH,

@@ -15,6 +15,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 PATH = click.Path(path_type=Path)
 POSITIVE = click.IntRange(min=1)
+SEED = click.IntRange(min=0, max=2**63 - 1)
 
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress on standard error.")
 json = click.option(

@@ -66,7 +66,7 @@ def _weighted(x: Tensor, mass: ArrayLike | None, name: str) -> tuple[Tensor, Ten
     n = x.shape[0]
     if mass is None:
         return x, x.new_full((n,), 1.0 / n)
-    mass = torch.as_tensor(mass, dtype=torch.float64, device=x.device).detach()
+    mass = _checks.as_numbers(mass, name).to(x).detach()
     if mass.shape != (n,):
         raise ValueError(_checks.message(name, f"shape {tuple(mass.shape)}", f"({n},)"))
     if not bool(torch.isfinite(mass).all() and (mass >= 0).all() and mass.sum() > 0):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cellflow import _checks
-from cellflow._typing import Tensor
+from cellflow._typing import Rng, Tensor
 from cellflow.timecourse import TimeCourse
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -113,7 +113,9 @@ class MLP(nn.Module):
 
     centre: Tensor
 
-    def __init__(self, units: Units, config: MLPConfig | None = None, *, generator=0) -> None:
+    def __init__(
+        self, units: Units, config: MLPConfig | None = None, *, generator: Rng = 0
+    ) -> None:
         super().__init__()
         self.units, self.config = units, config or MLPConfig()
         dim = len(units.centre)

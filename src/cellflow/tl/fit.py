@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,7 +103,7 @@ def fit(
         missing=missing,
     )
     if progress:
-        tqdm.write(str(index.table), file=_stderr())
+        tqdm.write(str(index.table), file=sys.stderr)
     preprocessing = None
     if n_components is not None or whiten:
         preprocessing = fit_preprocessing(cells.x, n_components=n_components, whiten=whiten)
@@ -160,9 +161,3 @@ def read_course(
         missing=missing,
     )
     return cells, index, n_dims if expression else None
-
-
-def _stderr():
-    import sys
-
-    return sys.stderr

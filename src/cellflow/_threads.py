@@ -1,0 +1,34 @@
+"""One thread of torch for a while, also where several threads of Python ask for it at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+_lock = threading.Lock()
+_inside = 0
+_before = 1
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread inside, and as before outside.
+
+    The number is the process's as well as the calling thread's: the first to enter remembers it,
+    since all who enter later see 1, and each who leaves puts it back.
+    """
+    global _inside, _before
+    with _lock:
+        if _inside == 0:
+            _before = torch.get_num_threads()
+        _inside += 1
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            torch.set_num_threads(_before)
