@@ -36,7 +36,8 @@ class Batching:
     batch_size
         Pairs per interval in a training step.
     block_size
-        Cells coupled together; None couples whole snapshots, once.
+        Cells coupled together, at most those of the smaller snapshot; None couples whole
+        snapshots, once.
     reuse
         Epochs that a pool of pairs serves before it is coupled anew.
     prefetch
@@ -129,12 +130,15 @@ class PairSampler:
         Sizes and reuse.
     seed
         Decides every batch.
+    health
+        Where plans are counted; samplers of one fit share it.
     """
 
     course: TimeCourse
     coupling: Coupling
     batching: Batching = field(default_factory=Batching)
     seed: int = 0
+    health: CouplingHealth = field(default_factory=CouplingHealth)
 
     def __post_init__(self) -> None:
         if self.course.x.device.type == "mps":  # plans are solved in float64, which it lacks
@@ -142,7 +146,6 @@ class PairSampler:
         else:
             self._coupled = self.course
         whole = self.batching.block_size is None or getattr(self.coupling, "needs_whole", False)
-        self.health = CouplingHealth()
         self._plans: list[Plan] | None = self._couple_whole() if whole else None
         size = self.batching.batch_size
         longest = max(max(len(a), len(b)) for a, b in self.course.steps)

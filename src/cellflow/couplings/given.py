@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
@@ -102,6 +103,17 @@ class Given:
             )
         pairs = [torch.as_tensor(part, device=x.device) for part in (rows, cols, mass)]
         return pair_plan(tuple(pairs), (x, y), (source.weights, target.weights))
+
+    @property
+    def digest(self) -> str:
+        """Hash of the plan or plans: what a checkpoint knows them by."""
+        parts = self._parts if isinstance(self._parts, dict) else {(): self._parts}
+        digest = hashlib.sha256()
+        for times, (*arrays, shape) in sorted(parts.items()):
+            digest.update(repr((times, shape, [len(a) for a in arrays])).encode())
+            for array in arrays:
+                digest.update(array.tobytes())
+        return digest.hexdigest()
 
     def _find(self, start: float, end: float) -> Pairs:
         """Return the pairs for two times."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
-import numpy as np
 import torch
 
 from cellflow import _checks
@@ -67,13 +66,17 @@ class Fit:
         ------
         ValueError
             If shapes do not fit or values are not finite.
+        TypeError
+            If a value is not a number.
         """
         z = self._encode(x)
-        time = time if isinstance(time, torch.Tensor) else np.array(time)  # may be read-only
-        t = torch.as_tensor(time, dtype=_checks.time_dtype(z.device), device=z.device)
+        expected = f"a finite number, or one for each cell, shape ({len(z)},)"
+        t = _checks.as_numbers(time, "time", expected)
+        t = t.to(device=z.device, dtype=_checks.time_dtype(z.device))
         if t.ndim > 1 or (t.ndim == 1 and len(t) != len(z)):
-            got = f"shape {tuple(t.shape)}"
-            raise ValueError(_checks.message("time", got, f"a number or shape ({len(z)},)"))
+            raise ValueError(_checks.message("time", f"shape {tuple(t.shape)}", expected))
+        if not bool(torch.isfinite(t).all()):
+            raise ValueError(_checks.message("time", "NaN or infinite times", expected))
         with torch.no_grad():
             v = self.dynamics.velocity(t, z)
         return v if self.preprocessing is None else self.preprocessing.invert_vectors(v)
@@ -148,19 +151,21 @@ class Fit:
         n_cells
             How many cells to return. Up to the size of that snapshot they are drawn without
             replacement; beyond, cells are drawn again and start from the path's noise around
-            them. All of them, once, when omitted.
+            them. Where the path has no noise at its ends (SB-CFM's bridges, or ``sigma=0``),
+            these are exact repetitions. All of them, once, when omitted.
         generator
             Seed or generator of that choice.
 
         Returns
         -------
         Snapshot
-            The cells, in data coordinates, with their masses and labels.
+            The cells, in data coordinates and the data's dtype, with their masses and labels.
 
         Raises
         ------
         ValueError
-            If `time` is not finite or `n_cells` not positive.
+            If `time` is not finite, `n_cells` is not positive, or more cells are asked for than
+            there are and the path was not saved with the fit.
         """
         time = _checks.number(time, "time")
         start = max(
@@ -173,7 +178,7 @@ class Fit:
         if time == start.time:
             return start
         x = self.simulate(start.x, [start.time, time]).final
-        return Snapshot(x, time, start.mass, start.labels)
+        return Snapshot(x.to(start.x), time, start.mass, start.labels)
 
     def save(self, folder: str | FilePath) -> FilePath:
         """Write the fit to `folder`, new or empty; see :func:`cellflow.load`."""
@@ -196,6 +201,9 @@ class Fit:
         drawn = start.subset(index)
         if len(again) == 0:
             return drawn
+        if not hasattr(self.method.path, "std_at_start"):
+            remedy = "The path is the user's own and was not saved: its noise is not known."
+            raise ValueError(_checks.message("n_cells", n_cells, f"at most {n}", remedy))
         std = self.method.path.std_at_start()
         noise = std * torch.randn(len(again), self._model_dim(), generator=rng)
         noise = noise.to(drawn.x)

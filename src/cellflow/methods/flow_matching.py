@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import zlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,9 @@ from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._random import stream_seed
+from cellflow._threads import one_thread
 from cellflow._typing import Rng
-from cellflow.batches import Batching, PairSampler
+from cellflow.batches import Batching, CouplingHealth, PairSampler
 from cellflow.couplings import Coupling
 from cellflow.dynamics import Dynamics
 from cellflow.fitting import Checkpointing, train
@@ -25,7 +27,7 @@ from cellflow.objectives import velocity_matching
 from cellflow.paths import Path, PathPoint
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
-from cellflow.training import Trainer, Training
+from cellflow.training import History, Trainer, Training
 
 #: Pairs per interval on which the validation loss is measured.
 _VALIDATION_PAIRS = 1024
@@ -144,12 +146,13 @@ class FlowMatching:
         seed: int,
         checkpointing: Checkpointing,
         progress: bool,
-    ):
+    ) -> History:
         if self._whole:
             kept, held = course, None
         else:
             kept, held = split(course, self.training.validation, seed)
-        sampler = PairSampler(kept, self.coupling, self.batching, stream_seed(seed, 0, 11))
+        health = CouplingHealth()
+        sampler = PairSampler(kept, self.coupling, self.batching, stream_seed(seed, 0, 11), health)
         x = course.snapshots[0].x
         noise = torch.Generator(device=x.device)
 
@@ -159,33 +162,33 @@ class FlowMatching:
 
         fingerprint = {
             "method": describe(self),
+            "plan": getattr(self.coupling, "digest", None),
             "steps": trainer.steps,
             "seed": seed,
             "times": list(course.times),
             "cells": [len(s) for s in course.snapshots],
             "data": _digest(course),
         }
-        threads = torch.get_num_threads()
-        if x.device.type == "cpu" and self.net.width <= 256:
-            torch.set_num_threads(1)  # a small network loses time by sharing a step
+        # A small network loses time by sharing a step.
+        small = x.device.type == "cpu" and self.net.width <= 256
         try:
-            return train(
-                trainer,
-                draw,
-                None if held is None else self._validation(held, seed),
-                checkpointing=checkpointing,
-                fingerprint=fingerprint,
-                progress=progress,
-            )
+            with one_thread() if small else nullcontext():
+                return train(
+                    trainer,
+                    draw,
+                    None if held is None else self._validation(held, seed, health),
+                    checkpointing=checkpointing,
+                    fingerprint=fingerprint,
+                    progress=progress,
+                )
         finally:
-            torch.set_num_threads(threads)
             sampler.close()
-            trainer.history.coupling = sampler.health.summary()
+            trainer.history.coupling = health.summary()
 
-    def _validation(self, held: TimeCourse, seed: int) -> PathPoint:
+    def _validation(self, held: TimeCourse, seed: int, health: CouplingHealth) -> PathPoint:
         """One fixed batch: the same pairs, times and noise at every check."""
         batching = Batching(_VALIDATION_PAIRS, self.batching.block_size, 1, prefetch=False)
-        sampler = PairSampler(held, self.coupling, batching, stream_seed(seed, 0, 13))
+        sampler = PairSampler(held, self.coupling, batching, stream_seed(seed, 0, 13), health)
         noise = torch.Generator(device=held.x.device).manual_seed(stream_seed(seed, 0, 14))
         return self.path.draw(sampler.batch(0), noise)
 

@@ -25,6 +25,8 @@ from cellflow.training import History
 
 #: Raised when the layout of the folder changes.
 FORMAT = 1
+#: What reading stumbles over where a file is missing, cut short, or was edited.
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, StopIteration)
 
 
 def save(fit: Fit, folder: str | Path) -> Path:
@@ -95,21 +97,27 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Fit:
     FileNotFoundError
         If the folder holds no fit.
     ValueError
-        If it was written by a newer version, or the device is not there.
+        If it was written by a newer version, is damaged, or the device is not there.
     """
     folder = Path(folder)
     if not (folder / "fit.json").is_file():
         raise FileNotFoundError(
             _checks.message("folder", f"{str(folder)!r}", "a folder written by `fit.save`")
         )
-    facts = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
-    if facts.get("format") != FORMAT:
-        raise ValueError(
-            _checks.message("folder", f"format {facts.get('format')}", f"format {FORMAT}")
-        )
-    tensors, _ = read_state(folder / "tensors.safetensors")
     place = _checks.as_device(device, torch.device("cpu"))
-    tensors = {name: tensor.to(place) for name, tensor in tensors.items()}
+    try:
+        facts = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
+        layout = facts.get("format")
+        if layout == FORMAT:
+            tensors, _ = read_state(folder / "tensors.safetensors")
+            return _build(facts, {name: tensor.to(place) for name, tensor in tensors.items()})
+    except _DAMAGE as error:
+        got = f"{str(folder)!r}, not a readable fit ({type(error).__name__}: {error})"
+        raise ValueError(_checks.message("folder", got, "one written by `fit.save`")) from error
+    raise ValueError(_checks.message("folder", f"format {layout}", f"format {FORMAT}"))
+
+
+def _build(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
     method = FlowMatching(**parts(facts["method"]))
     units = Units(**{**facts["units"], "centre": tuple(facts["units"]["centre"])})
     velocity = MLP(units, method.net)

@@ -120,7 +120,7 @@ def simulate(
     """
     name = _checks.choice(solver, SOLVERS, "solver")
     x0 = _checks.as_cells(x0, "x0")
-    grid = _as_times(times)
+    grid = as_times(times)
     start, span = float(grid[0]), float(grid[-1] - grid[0])
     n_steps = _number_of_steps(max_step, span)
     rtol = _checks.number(rtol, "rtol", low=0.0, open_low=True)
@@ -158,8 +158,8 @@ def simulate(
     return Trajectory(grid, out[..., :dim], log_mass, n_evaluations, name)
 
 
-def _as_times(times: Sequence[float] | ArrayLike) -> Tensor:
-    """Return at least two strictly monotone times, ``(T,)`` in float64."""
+def as_times(times: Sequence[float] | ArrayLike) -> Tensor:
+    """Return `times`, at least two and strictly monotone, as ``(T,)`` in float64."""
     expected = "strictly increasing or strictly decreasing times, shape (T,)"
     if isinstance(times, torch.Tensor):
         times = times.detach().cpu().numpy()
