@@ -53,16 +53,30 @@ def test_the_papers_protocol_predicts_a_carried_cloud() -> None:
     assert midpoint == pytest.approx(0.0, abs=1e-6)
 
 
-def test_the_papers_protocol_carries_the_day_before_to_the_day(monkeypatch) -> None:
-    course, asked, simulate = moving((0.0, 1.0, 2.0, 5.0)), [], Fit.simulate
+@pytest.fixture
+def simulations(monkeypatch) -> list:
+    """Start and times of every simulation asked of a fit."""
+    asked, simulate = [], Fit.simulate
 
     def spy(self, x0, times, **options):
         asked.append((x0, list(times)))
         return simulate(self, x0, times, **options)
 
     monkeypatch.setattr(Fit, "simulate", spy)
+    return asked
+
+
+def test_all_cells_of_the_day_before_are_carried_to_the_day(simulations) -> None:
+    course = moving((0.0, 1.0, 2.0, 5.0))
+    holdout(course, METHOD, seeds=1, steps=1, metrics=["energy"], progress=False)
+    assert [times for _, times in simulations] == [[0.0, 1.0], [1.0, 2.0]]
+    for (x0, _), snapshot in zip(simulations, course.snapshots, strict=False):
+        assert torch.equal(x0, snapshot.x)
+
+
+def test_the_papers_protocol_counts_days(simulations) -> None:
+    course = moving((0.0, 1.0, 2.0, 5.0))
     reproduce.paper_protocol(course, methods=[METHOD], n_dims=2, seeds=1, steps=1, progress=False)
-    for k, (x0, times) in enumerate(asked):
-        assert torch.equal(x0, course.snapshots[k].x)
-        assert times == [k, k + 1]  # the paper counts days
-    assert len(asked) == 2
+    assert [times for _, times in simulations] == [[0, 1], [1, 2]]
+    for (x0, _), snapshot in zip(simulations, course.snapshots, strict=False):
+        assert torch.equal(x0, snapshot.x)

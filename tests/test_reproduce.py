@@ -66,6 +66,8 @@ def test_each_fit_sees_80_percent_of_the_other_days(course, monkeypatch):
     monkeypatch.setattr(FlowMatching, "fit", spy)
     rows = reproduce.paper_protocol(course, seeds=2, steps=1, progress=False)
     assert len(seen) == 2 * 2 * 2
+    assert [seed for _, _, seed in seen] == [0, 1] * 4
+    assert not torch.equal(seen[0][1].x, seen[1][1].x)  # each seed sets other cells aside
     for method, cells, seed in seen:
         assert cells.times in {(0.0, 2.0, 3.0), (0.0, 1.0, 3.0)}
         kept, held = split(cells, method.training.validation, seed)

@@ -63,6 +63,15 @@ def test_velocities_of_some_labels_are_at_the_times_of_all() -> None:
     np.testing.assert_allclose(part.obsm["velocity_pca"], direct.numpy(), rtol=1e-12)
 
 
+def test_new_labels_are_read_in_the_unit_of_the_fit() -> None:
+    out = fit(cells(["12h", "36h"]))
+    adata = cells(["12h", "2 days"])
+    cf.tl.velocity(adata, out)
+    times = adata.obs["when"].map({"12h": 12.0, "2 days": 48.0}).to_numpy(dtype=float)
+    direct = out.velocity(times, adata.obsm["X_pca"])
+    np.testing.assert_allclose(adata.obsm["velocity_pca"], direct.numpy(), rtol=1e-12)
+
+
 def test_masses_are_read_cell_by_cell() -> None:
     adata = cells(["day 1", "day 2"])
     out = fit(adata, mass_key="weight")
