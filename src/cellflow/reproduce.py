@@ -14,6 +14,7 @@ from cellflow._random import stream_seed
 from cellflow.batches import Batching
 from cellflow.couplings import Exact
 from cellflow.evaluate import Row
+from cellflow.evaluate.arguments import as_methods, as_seeds
 from cellflow.methods import ICFM, OTCFM, FlowMatching
 from cellflow.methods.flow_matching import split
 from cellflow.metrics import wasserstein1
@@ -190,7 +191,7 @@ def paper_protocol(
     Raises
     ------
     ValueError
-        If there are fewer than three days, or a method is unknown.
+        If there are fewer than three days, a method is unknown, or two have one name.
     """
     if len(course) < 3:
         raise ValueError(_checks.message("course", f"{len(course)} time points", "at least 3"))
@@ -198,13 +199,13 @@ def paper_protocol(
     most, check_every = paper_steps(course)
     if steps is None:
         steps = most if constant_rate else STEPS
-    recipes = [
+    recipes = as_methods(
         paper_method(m, check_every=check_every, constant_rate=constant_rate)
         if isinstance(m, str)
         else m
         for m in methods
-    ]
-    seeds = list(range(_checks.count(seeds, "seeds"))) if isinstance(seeds, int) else list(seeds)
+    )
+    seeds = as_seeds(seeds)
     rows = []
     folds = range(1, len(course) - 1)
     with tqdm(total=len(folds) * len(recipes) * len(seeds), disable=not progress) as bar:

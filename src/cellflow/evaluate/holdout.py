@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tqdm import tqdm
 
 from cellflow import _checks
+from cellflow.evaluate.arguments import as_methods, as_seeds
 from cellflow.evaluate.scorer import METRICS, Scorer
 from cellflow.evaluate.table import HoldoutTable, Row
 from cellflow.methods import FlowMatching
@@ -34,13 +36,14 @@ def holdout(
     Beside them stand four predictions that need no model — the cells of the time point before
     and after, both pooled, and their exact optimal-transport interpolation — and the floor:
     the distance between two random halves of the held-out cells, below which nothing is visible.
+    Cells weigh by their masses, and those carried to a later time keep them.
 
     Parameters
     ----------
     course
         At least three snapshots.
     methods
-        One or several methods.
+        One or several methods, of distinct names.
     steps
         Training steps of each fit.
     seeds
@@ -67,13 +70,14 @@ def holdout(
     Raises
     ------
     ValueError
-        If there are fewer than three snapshots or an option is unknown.
+        If there are fewer than three snapshots, an option is unknown, or methods share a name.
     """
     _checks.choice(time, ("physical", "index"), "time")
     _checks.choice(preprocess_on, ("all", "train"), "preprocess_on")
     metrics = [_checks.choice(m, METRICS, "metrics") for m in metrics]
-    methods = [methods] if isinstance(methods, FlowMatching) else list(methods)
-    seeds = list(range(_checks.count(seeds, "seeds"))) if isinstance(seeds, int) else list(seeds)
+    if not metrics:
+        raise ValueError(_checks.message("metrics", "none", f"some of {', '.join(METRICS)}"))
+    methods, seeds = as_methods(methods), as_seeds(seeds)
     if len(course) < 3:
         remedy = "Only a time point between two others can be held out."
         raise ValueError(_checks.message("course", f"{len(course)} time points", "3", remedy))
@@ -87,7 +91,7 @@ def holdout(
             bar.set_description(f"held out {times[k]:g}")
             prep = shared or _preprocess(clock.without(k), n_components, whiten)
             fold = clock.map(prep.apply) if prep is not None else clock
-            score = Scorer(times[k], fold.snapshots[k].x, metrics)
+            score = Scorer(times[k], fold.snapshots[k], metrics)
             rows += score.yardsticks(fold, k, seeds)
             bar.update()
             for method in methods:
@@ -97,9 +101,9 @@ def holdout(
                         raise KeyboardInterrupt
                     start, end = fold.snapshots[k - 1 : k + 1]
                     x = fit.simulate(start.x, [start.time, end.time]).final
-                    rows += score(method.name, seed, x)
+                    rows += score(method.name, seed, replace(start, x=x))
                     bar.update()
-    return HoldoutTable(tuple(rows))
+    return HoldoutTable(tuple(rows), course.unit)
 
 
 def _preprocess(course: TimeCourse, n_components: int | None, whiten: bool) -> Preprocessing | None:

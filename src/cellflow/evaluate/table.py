@@ -77,9 +77,12 @@ class HoldoutTable:
     ----------
     rows
         One for each time point, method, seed and metric.
+    unit
+        Unit of the time points, singular.
     """
 
     rows: tuple[Row, ...]
+    unit: str = "day"
 
     def values(self, held_out: float, method: str, metric: str) -> list[float]:
         """Values of `metric` for `method` at the time point `held_out`, over seeds."""
@@ -125,7 +128,7 @@ class HoldoutTable:
         width = max(map(len, names)) + 2
         out = []
         for metric in self.metrics:
-            head = "".join(f"{f'day {t:g}':>18}" for t in self.held_out)
+            head = "".join(f"{f'{self.unit} {t:g}':>18}" for t in self.held_out)
             out.append(f"{metric:<{width}}{head}{'mean':>10}")
             for name in names:
                 cells = [self.values(t, name, metric) for t in self.held_out]

@@ -12,8 +12,9 @@ from cellflow._typing import ArrayLike, Rng, Tensor
 
 def split_half_floor(
     x: ArrayLike,
-    metric: Callable[[Tensor, Tensor], float],
+    metric: Callable[..., float],
     *,
+    mass: ArrayLike | None = None,
     generator: Rng = None,
     repeats: int = 5,
     size: int | None = None,
@@ -29,6 +30,9 @@ def split_half_floor(
         Cells, shape ``(n, d)``.
     metric
         ``(x, y) -> float``, for example :func:`cellflow.metrics.wasserstein1`.
+    mass
+        Mass of each cell, shape ``(n,)``, passed on to `metric` as ``x_mass`` and ``y_mass``;
+        uniform when omitted.
     generator
         Seed or generator of the splits.
     repeats
@@ -43,7 +47,7 @@ def split_half_floor(
     Raises
     ------
     ValueError
-        If `x` is malformed or has fewer than ``2 * size`` cells.
+        If `x` or `mass` is malformed, or `x` has fewer than ``2 * size`` cells.
     """
     x = _checks.as_cells(x, "x", min_cells=2)
     repeats = _checks.count(repeats, "repeats")
@@ -52,9 +56,15 @@ def split_half_floor(
         raise ValueError(
             _checks.message("size", f"{size}", f"at most {len(x) // 2}, half of the cells")
         )
+    if mass is not None:
+        mass = _checks.as_numbers(mass, "mass").to(x.device)
+        if mass.shape != (len(x),):
+            raise ValueError(_checks.message("mass", f"shape {tuple(mass.shape)}", f"({len(x)},)"))
     rng = _checks.as_generator(generator)
     values = []
     for _ in range(repeats):
         order = torch.randperm(len(x), generator=rng, device=rng.device).to(x.device)
-        values.append(float(metric(x[order[:size]], x[order[size : 2 * size]])))
+        i, j = order[:size], order[size : 2 * size]
+        masses = {} if mass is None else {"x_mass": mass[i], "y_mass": mass[j]}
+        values.append(float(metric(x[i], x[j], **masses)))
     return torch.tensor(values, dtype=torch.float64)

@@ -71,8 +71,7 @@ def history(fit: Fit | History, *, ax: Axes | None = None) -> Axes:
         ax.set_yscale("log")
     ax.set_zorder(rate.get_zorder() + 1)  # losses over the learning rate
     ax.patch.set_visible(False)
-    unit = fit.course.unit if isinstance(fit, Fit) else "time"
-    _frame.dress(ax, x="training step", y=f"loss (data units² / {unit}²)")
+    _frame.dress(ax, x="training step", y=f"loss ({_unit(fit)})")
     _frame.dress(rate, x="", y="learning rate")
     rate.spines["right"].set(visible=True, color=_frame.GREY)
     rate.spines["left"].set_visible(False)
@@ -83,3 +82,11 @@ def history(fit: Fit | History, *, ax: Axes | None = None) -> Axes:
     rate.yaxis.label.set_color("#8f8f8f")
     _frame.legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, columnspacing=1.2)
     return ax
+
+
+def _unit(fit: Fit | History) -> str:
+    """Unit of the loss: the network is trained in coordinates that may be scaled."""
+    if isinstance(fit, History):
+        return "model units² / time²"
+    scaled = fit.preprocessing is not None and bool((fit.preprocessing.scale != 1).any())
+    return f"{'model' if scaled else 'data'} units² / {fit.course.unit}²"

@@ -22,9 +22,7 @@ _AXIS = {"w1": "$W_1$", "w2": "$W_2$", "energy": "energy distance"}
 _SPREAD = 0.62
 
 
-def holdout(
-    table: HoldoutTable, *, metric: str = "w1", unit: str = "day", ax: Axes | None = None
-) -> Axes:
+def holdout(table: HoldoutTable, *, metric: str = "w1", ax: Axes | None = None) -> Axes:
     """Draw how far models and yardsticks are from each held-out time point.
 
     Filled dots are models, open markers are predictions that need no model; bars are one standard
@@ -37,8 +35,6 @@ def holdout(
         What the hold-out evaluation returned.
     metric
         Which of its metrics.
-    unit
-        Unit of time, for the label.
     ax
         Where to draw; a new figure when omitted.
 
@@ -88,7 +84,7 @@ def holdout(
     ax.set_xticks(range(len(table.held_out)), [f"{t:g}" for t in table.held_out])
     ax.set_xlim(-0.5, len(table.held_out) - 0.5)
     label = _AXIS.get(metric, metric)
-    _frame.dress(ax, x=f"held-out {unit}", y=f"{label} to the held-out cells")
+    _frame.dress(ax, x=f"held-out {table.unit}", y=f"{label} to the held-out cells")
     _frame.legend(ax, handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
 

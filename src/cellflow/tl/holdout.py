@@ -23,7 +23,7 @@ def holdout(
     whiten: bool = False,
     method: str | FlowMatching | Sequence[str | FlowMatching] = "otcfm",
     steps: int = 2000,
-    seeds: int = 3,
+    seeds: int | Sequence[int] = 3,
     time: str = "physical",
     preprocess_on: str = "all",
     time_map: Mapping[Hashable, float] | None = None,
@@ -39,11 +39,11 @@ def holdout(
     time_key, use_rep, n_dims, whiten, time_map, missing
         As in :func:`cellflow.tl.fit`.
     method
-        One or several methods, by name or as objects.
+        One or several methods of distinct names, by name or as objects.
     steps
         Training steps of each fit.
     seeds
-        Number of seeds; a verdict needs at least two.
+        Number of seeds (0, 1, …), or the seeds; a verdict needs at least two.
     time
         ``"physical"`` for the times of the data, ``"index"`` for 0, 1, 2, ….
     preprocess_on
