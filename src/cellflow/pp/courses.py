@@ -110,7 +110,7 @@ def course(
         got = f"one time point, {points[0]:g} {times.unit}"
         remedy = "A course needs a start and an end."
         raise ValueError(_checks.message(f"obs[{time_key!r}]", got, "at least two", remedy))
-    use_rep, stored = _representation(adata, use_rep)
+    use_rep, stored = find_representation(adata, use_rep)
     rows = tuple(times.kept[times.cell_times == point] for point in points)
     mass = None if mass_key is None else _masses(adata, mass_key, times.kept)
     labels = None if label_key is None else _labels(adata, label_key, times.kept)
@@ -120,7 +120,7 @@ def course(
             got = f"{len(index)} cell at time {point:g}"
             remedy = "Drop this time point, or merge it with another through `time_map`."
             raise ValueError(_checks.message(f"obs[{time_key!r}]", got, "at least 2", remedy))
-        x = _states(stored, index, n_dims=n_dims, dtype=dtype, name=_spelled(use_rep))
+        x = read_states(stored, index, n_dims=n_dims, dtype=dtype, name=_spelled(use_rep))
         _check_finite(x, adata.obs_names[index], name=_spelled(use_rep))
         weights = None if mass is None else torch.as_tensor(mass[index], dtype=x.dtype)
         snapshots.append(
@@ -147,8 +147,14 @@ def _spelled(use_rep: str) -> str:
     return "X" if use_rep == "X" else f"obsm[{use_rep!r}]"
 
 
-def _representation(adata: AnnData, use_rep: str) -> tuple[str, Any]:
-    """Return the representation's key and its stored values, not yet read if on disk."""
+def find_representation(adata: AnnData, use_rep: str) -> tuple[str, Any]:
+    """Return the key of `use_rep` in `adata` and its stored values, not yet read if on disk.
+
+    Raises
+    ------
+    ValueError
+        If there is no such representation.
+    """
     keys = list(adata.obsm.keys())
     if use_rep not in keys and f"X_{use_rep}" in keys:
         use_rep = f"X_{use_rep}"
@@ -165,10 +171,21 @@ def _representation(adata: AnnData, use_rep: str) -> tuple[str, Any]:
     return use_rep, adata.X
 
 
-def _states(
+def read_states(
     stored: Any, rows: np.ndarray, *, n_dims: int | None, dtype: torch.dtype | None, name: str
 ) -> torch.Tensor:
-    """Read the first `n_dims` columns of `rows` (increasing) into a new dense tensor (n, d)."""
+    """Read the first `n_dims` columns of `rows` (increasing) into a new dense tensor ``(n, d)``.
+
+    `stored` is an array, sparse matrix, frame or dataset on disk, called `name` in messages. None
+    for `dtype` keeps float32 and float64, and makes float32 of everything else.
+
+    Raises
+    ------
+    ValueError
+        If `stored` is no matrix or has fewer than `n_dims` columns.
+    TypeError
+        If it holds no numbers.
+    """
     if hasattr(stored, "iloc"):  # a DataFrame in obsm
         stored = stored.to_numpy()
     if len(stored.shape) != 2:

@@ -143,7 +143,7 @@ def parse_times(
         raise ValueError(_checks.message(name, f"shape {shape}", "one label per cell, shape (n,)"))
     codes, uniques = pd.factorize(pd.Series(values), use_na_sentinel=True)
     labels = list(uniques)
-    known = np.array([not _is_missing(label, time_map) for label in labels] + [False])
+    known = np.array([not is_missing(label, time_map) for label in labels] + [False])
     kept = np.flatnonzero(known[codes])  # code -1, a missing value, reads the last entry
     _check_missing(len(codes) - len(kept), len(codes), missing=missing, name=name)
     present = [k for k in range(len(labels)) if known[k]]
@@ -167,8 +167,8 @@ def parse_times(
     )
 
 
-def _is_missing(label: Hashable, time_map: Mapping[Hashable, float] | None) -> bool:
-    """Whether a label is a spelled-out missing value that `time_map` does not know."""
+def is_missing(label: Hashable, time_map: Mapping[Hashable, float] | None = None) -> bool:
+    """Whether a `label` is a spelled-out missing value that `time_map` does not know."""
     if not isinstance(label, str) or label.strip().lower() not in _MISSING_WORDS:
         return False
     return time_map is None or label not in time_map

@@ -64,7 +64,8 @@ def fit(
     mass_key
         Column of ``obs`` with a positive mass for each cell.
     label_key
-        Column of ``obs`` with a label that predicted cells inherit from their origin.
+        Column of ``obs`` with a label that predicted cells inherit from their origin; not that
+        of times, and not ``"mass"``, which predicted cells have as well.
     time_map
         Time of each label, where labels do not say it themselves.
     missing
@@ -92,6 +93,10 @@ def fit(
         If training diverges.
     """
     recipe = resolve_method(method)
+    if label_key in ("mass", time_key):
+        expected = f"another column than {time_key!r} and 'mass', which predictions have as well"
+        remedy = "Copy it under another name."
+        raise ValueError(_checks.message("label_key", repr(label_key), expected, remedy))
     cells, index, n_components = read_course(
         adata,
         time_key=time_key,
@@ -124,6 +129,8 @@ def fit(
         labels=dict(zip(index.table.labels, index.table.times, strict=True)),
         label_key=label_key,
     )
+    if index.use_rep == "X":
+        out.origin["var_names"] = list(map(str, adata.var_names))
     return out
 
 

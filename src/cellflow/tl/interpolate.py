@@ -32,8 +32,8 @@ def interpolate(fit: Fit, *, time: float, n_cells: int | None = None, rng: Rng =
     Returns
     -------
     AnnData of shape ``(n, 0)`` with the states in ``obsm[use_rep]`` (for a fit to expression,
-    shape ``(n, genes)`` with them in ``X``), ``obs[time_key]``, ``obs["mass"]``, labels if the
-    fit has them, and ``uns["interpolation"]``.
+    shape ``(n, genes)`` with them in ``X``, genes named as in the data), ``obs[time_key]``,
+    ``obs["mass"]``, labels if the fit has them, and ``uns["interpolation"]``.
 
     Raises
     ------
@@ -55,7 +55,11 @@ def interpolate(fit: Fit, *, time: float, n_cells: int | None = None, rng: Rng =
     )
     if snapshot.labels is not None:
         obs[fit.origin.get("label_key") or "label"] = pd.Categorical(snapshot.labels)
-    out = AnnData(X=x, obs=obs) if rep == "X" else AnnData(obs=obs, obsm={rep: x})
+    if rep == "X":
+        out = AnnData(X=x, obs=obs)
+        out.var_names = fit.origin.get("var_names", out.var_names)
+    else:
+        out = AnnData(obs=obs, obsm={rep: x})
     out.uns["interpolation"] = {
         "method": fit.method.name,
         "time": float(time),

@@ -12,6 +12,7 @@ from cellflow import _checks
 from cellflow._typing import ArrayLike, Rng
 from cellflow.methods import Fit
 from cellflow.simulate import Trajectory
+from cellflow.simulate.run import as_times
 from cellflow.tl.velocity import states_and_times
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def simulate(
         Or the times themselves, the first being `start`.
     cells
         Names of the cells, or a boolean mask over all cells; those not of `start` are an error.
-        All cells of `start` when omitted.
+        All cells of `start` when omitted. Cells without a time are of none.
     n_cells
         Draw this many of them at random.
     solver
@@ -76,7 +77,7 @@ def simulate(
     elif start is not None or end is not None:
         raise ValueError(_checks.message("times", "times besides start or end", "one of the two"))
     else:
-        grid = np.asarray(times, dtype=float)
+        grid = as_times(times).numpy()
     rows = _rows(adata, cell_times, float(grid[0]), cells)
     if n_cells is not None:
         keep = torch.randperm(len(rows), generator=_checks.as_generator(rng, "rng"))
@@ -92,7 +93,7 @@ def _rows(
     if cells is None:
         rows = np.flatnonzero(cell_times == start)
         if len(rows) == 0:
-            known = ", ".join(f"{t:g}" for t in np.unique(cell_times))
+            known = ", ".join(f"{t:g}" for t in np.unique(cell_times) if np.isfinite(t))
             raise ValueError(_checks.message("start", f"{start:g}", f"an observed time: {known}"))
         return rows
     chosen = np.asarray(cells)
@@ -101,6 +102,10 @@ def _rows(
             raise ValueError(_checks.message("cells", f"shape {chosen.shape}", f"({adata.n_obs},)"))
         rows = np.flatnonzero(chosen)
     else:
+        if not adata.obs_names.is_unique:
+            remedy = "Call adata.obs_names_make_unique(), or pass a boolean mask."
+            got = "names, but adata.obs_names repeats some"
+            raise ValueError(_checks.message("cells", got, "unique names", remedy))
         rows = adata.obs_names.get_indexer(chosen.astype(str))
         if (rows < 0).any():
             name = chosen[rows < 0][0]

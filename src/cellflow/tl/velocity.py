@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from cellflow import _checks
 from cellflow.methods import Fit
 from cellflow.pp import parse_times
-from cellflow.pp.courses import _representation as representation
-from cellflow.pp.courses import _states as read_states
+from cellflow.pp.courses import find_representation, read_states
+from cellflow.pp.times import is_missing
 from cellflow.tl.projection import project_velocity
 
 if TYPE_CHECKING:
@@ -40,8 +39,8 @@ def velocity(
     None
         Writes ``obsm["velocity_pca"]`` (named after the representation), in data units per unit
         of time and of the representation's shape, with zeros in dimensions that were not
-        modelled; with `basis`, also ``obsm["velocity_umap"]``; and ``uns["velocity_fit"]``, which
-        says which fit they are from.
+        modelled and for cells without a time; with `basis`, also ``obsm["velocity_umap"]``; and
+        ``uns["velocity_fit"]``, which says which fit they are from and how many cells had no time.
 
     Raises
     ------
@@ -49,10 +48,10 @@ def velocity(
         If the representation, the time column or the embedding is not there or does not fit.
     """
     rep, times, x = states_and_times(adata, fit)
-    states = torch.from_numpy(x[:, : fit.course.dim])
-    v = fit.velocity(torch.from_numpy(times), states).cpu().numpy()
-    full = np.zeros(x.shape, dtype=x.dtype if x.dtype.kind == "f" else np.float32)
-    full[:, : fit.course.dim] = v
+    timed = np.isfinite(times)
+    full = np.zeros_like(x)
+    v = full[:, : fit.course.dim]
+    v[timed] = fit.velocity(times[timed], x[timed, : fit.course.dim]).cpu().numpy()
     short = rep.removeprefix("X_")
     written = {f"{key_added}_{short}": full}
     if basis is not None and basis.removeprefix("X_") != short:
@@ -64,11 +63,15 @@ def velocity(
         "use_rep": rep,
         "n_dims": fit.course.dim,
         "unit": f"data units per {fit.course.unit}",
+        "n_without_time": int((~timed).sum()),
     }
 
 
 def states_and_times(adata: AnnData, fit: Fit) -> tuple[str, np.ndarray, np.ndarray]:
-    """Return the fit's representation key, and every cell's time ``(n,)`` and state ``(n, d)``."""
+    """Return the fit's representation key, and every cell's time ``(n,)`` and state ``(n, d)``.
+
+    The time of a cell without one is NaN.
+    """
     for key in ("use_rep", "time_key"):
         if key not in fit.origin:
             remedy = "Call fit.velocity(time, x) with tensors instead."
@@ -79,7 +82,7 @@ def states_and_times(adata: AnnData, fit: Fit) -> tuple[str, np.ndarray, np.ndar
     if rep != "X":
         _checks.choice(rep, list(adata.obsm.keys()), "adata.obsm")
     _checks.choice(time_key, [str(c) for c in adata.obs.columns], "adata.obs")
-    _, stored = representation(adata, rep)
+    _, stored = find_representation(adata, rep)
     x = read_states(stored, np.arange(adata.n_obs), n_dims=None, dtype=None, name=rep).numpy()
     if x.shape[1] < fit.course.dim:
         got = f"shape {x.shape}"
@@ -87,6 +90,7 @@ def states_and_times(adata: AnnData, fit: Fit) -> tuple[str, np.ndarray, np.ndar
     table = parse_times(
         adata.obs[time_key],
         time_map=_time_map(fit, adata.obs[time_key]),
+        missing="drop",
         unit=fit.course.unit,
         name=f"obs[{time_key!r}]",
     )
@@ -98,11 +102,13 @@ def states_and_times(adata: AnnData, fit: Fit) -> tuple[str, np.ndarray, np.ndar
         raise ValueError(
             _checks.message(f"obs[{time_key!r}]", f"label(s) {new}", "those of the fit", remedy)
         )
-    return rep, table.cell_times, x
+    times = np.full(len(x), np.nan)
+    times[table.kept] = table.cell_times
+    return rep, times, x
 
 
 def _time_map(fit: Fit, column) -> dict | None:
     """Times as the fit read them, for a column whose labels it knows."""
     known = fit.origin["labels"]
-    labels = {label: known[str(label)] for label in column.unique() if str(label) in known}
-    return labels if len(labels) == column.nunique() else None
+    new = (label for label in column.dropna().unique() if str(label) not in known)
+    return known if all(map(is_missing, new)) else None
