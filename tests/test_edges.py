@@ -180,3 +180,14 @@ def test_the_command_line_knows_the_same_methods() -> None:
     from cellflow.cli import options
 
     assert sorted(options.METHODS) == sorted(METHODS)
+    assert options.SEED.max == _checks.MAX_SEED
+
+
+@pytest.mark.parametrize(
+    ("method", "distinct"), [(cf.OTCFM(0.0), 60), (cf.SBCFM(), 60), (cf.OTCFM(0.1), 80)], ids=str
+)
+def test_more_cells_than_there_are_repeat_where_the_path_has_no_noise(method, distinct) -> None:
+    small = replace(method, net=PARTS["net"], batching=PARTS["batching"])
+    x = fitted(small).interpolate(0.5, n_cells=80).x
+    assert len(x) == 80
+    assert len(x.unique(dim=0)) == distinct

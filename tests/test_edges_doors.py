@@ -123,6 +123,18 @@ def test_pushed_cells_keep_their_masses() -> None:
     assert t.values(1.0, "otcfm", "w1") == pytest.approx([expected])
 
 
+def test_masses_come_in_at_the_anndata_door() -> None:
+    adata = anndata_of()
+    adata.obs["heavy"] = np.where(np.arange(adata.n_obs) % 2, 5.0, 1.0)
+    options = {"time_key": "day", "method": METHOD, "steps": 5, "seeds": 1, "progress": False}
+    tables = [cf.tl.holdout(adata, mass_key=key, **options) for key in ("heavy", None)]
+    day2, day3 = (adata.obsm["X_pca"][k : k + 50] for k in (0, 50))
+    mass = adata.obs["heavy"][:50]
+    weighed = METRICS["w1"](day2, day3, x_mass=mass, y_mass=mass)
+    expected = [weighed, METRICS["w1"](day2, day3)]
+    assert [t.values(3.0, "previous", "w1")[0] for t in tables] == pytest.approx(expected)
+
+
 def test_pooled_snapshots_weigh_as_many_cells_as_they_have() -> None:
     c = course()
     fewer = c.snapshots[2].subset(torch.arange(15))

@@ -25,6 +25,7 @@ def holdout(
     steps: int = 2000,
     seeds: int | Sequence[int] = 3,
     time: str = "physical",
+    mass_key: str | None = None,
     preprocess_on: str = "all",
     time_map: Mapping[Hashable, float] | None = None,
     missing: str = "error",
@@ -36,7 +37,7 @@ def holdout(
     ----------
     adata
         Cells of at least three time points; it is not changed.
-    time_key, use_rep, n_dims, whiten, time_map, missing
+    time_key, use_rep, n_dims, whiten, mass_key, time_map, missing
         As in :func:`cellflow.tl.fit`.
     method
         One or several methods of distinct names, by name or as objects.
@@ -68,6 +69,7 @@ def holdout(
         time_key=time_key,
         use_rep=use_rep,
         n_dims=n_dims,
+        mass_key=mass_key,
         time_map=time_map,
         missing=missing,
     )

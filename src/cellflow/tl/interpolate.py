@@ -25,7 +25,8 @@ def interpolate(fit: Fit, *, time: float, n_cells: int | None = None, rng: Rng =
     time
         Time asked for, in the fit's unit.
     n_cells
-        How many cells; those of the earlier snapshot, each once, when omitted.
+        How many cells; those of the earlier snapshot, each once, when omitted. More than these
+        are drawn again: see :meth:`cellflow.methods.Fit.interpolate`.
     rng
         Seed or generator of the choice of cells.
 
