@@ -88,10 +88,11 @@ def test_a_given_plan_keeps_the_users_order_of_cells() -> None:
     method = FlowMatching(
         Given(plan), Straight(0.0), training=Training(learning_rate=5e-3), net=MLPConfig(32, 2)
     )
-    fit = method.fit(TimeCourse.from_arrays([x, y]), steps=500, progress=False)
+    fit = method.fit(TimeCourse.from_arrays([x, y]), steps=800, progress=False)
     v = fit.velocity(0.1, 0.7 * x)
     slope = float((v * x).sum() / (x * x).sum())
-    assert slope == pytest.approx(-3.0, rel=0.15)  # the network's own error
+    # The network's own error is up to 7 %; cells paired in another order give -.1 or more.
+    assert slope == pytest.approx(-3.0, rel=0.3)
 
 
 def test_cells_held_back_are_drawn_by_the_seed() -> None:

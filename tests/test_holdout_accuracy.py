@@ -47,7 +47,8 @@ def test_the_papers_protocol_predicts_a_carried_cloud() -> None:
         moving((3.0, 4.0, 5.0)), methods=[METHOD], n_dims=2, seeds=2, steps=600, progress=False
     )
     ours = [r.value for r in rows if r.method == "otcfm"]
-    assert max(ours) < 0.3
+    # Trained on 80 % of each day, other cells of each; a wrong day is 2 away.
+    assert max(ours) < 0.5
     assert ours[0] != ours[1]
     (midpoint,) = [r.value for r in rows if r.method == "ot_midpoint"]
     assert midpoint == pytest.approx(0.0, abs=1e-6)
