@@ -62,9 +62,10 @@ def contestants(field: MLP, x0: torch.Tensor, grid: torch.Tensor) -> dict[str, C
     runs = {f"torchdyn {s}": partial(theirs, s) for s in ("euler", "rk4", "dopri5")}
     for n in (10, 16, 32, 64):
         runs[f"cellflow rk4, {n} steps"] = partial(ours, "rk4", max_step=span / n)
-    for tolerance in (1e-5, 1e-6, 1e-7, 3e-8):
-        name = f"cellflow dopri5, {tolerance:g}"
-        runs[name] = partial(ours, "dopri5", rtol=tolerance, atol=tolerance)
+    for solver in ("dopri5", "tsit5"):
+        for tolerance in (1e-5, 1e-6, 1e-7, 7e-8, 5e-8, 3e-8):
+            name = f"cellflow {solver}, {tolerance:g}"
+            runs[name] = partial(ours, solver, rtol=tolerance, atol=tolerance)
     return runs
 
 
