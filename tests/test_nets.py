@@ -13,7 +13,7 @@ from cellflow.batches import Batching
 from cellflow.nets import MLP, MLPConfig, Units
 
 F64 = torch.float64
-UNITS = Units(centre=(1.0, -2.0), scale=3.0, origin=2.0, duration=8.0, speed=5.0)
+UNITS = Units(centre=(1.0, -2.0), scale=3.0, origin=2.0, span=8.0)
 
 
 def network(**config) -> MLP:
@@ -26,7 +26,7 @@ def cells(n: int = 6) -> torch.Tensor:
 
 @pytest.mark.parametrize("features", [0, 1, 3])
 def test_forward_is_the_formula(features: int) -> None:
-    """Cells in units of the data, time as [0, 1], and a sine and cosine of pi k for each k."""
+    """Cells in units of the data, time in mean intervals, and a sine and cosine of pi k for each k."""
     net, x = network(activation="tanh", time_features=features), cells()
     t = torch.tensor([2.0, 3.0, 4.0, 6.0, 9.0, 10.0], dtype=F64)
     time = (t[:, None] - 2.0) / 8.0
@@ -35,7 +35,7 @@ def test_forward_is_the_formula(features: int) -> None:
     first, last = net.layers[0], net.layers[-1]
     assert first.in_features == 3 + 2 * features
     hidden = torch.tanh(seen @ first.weight.T + first.bias)
-    assert_close(net(t, x), 5.0 * (hidden @ last.weight.T + last.bias))
+    assert_close(net(t, x), 3.0 / 8.0 * (hidden @ last.weight.T + last.bias))
 
 
 def test_one_time_is_that_time_for_every_cell() -> None:
@@ -51,7 +51,7 @@ def test_units_are_those_of_the_course() -> None:
     units = Units.of(TimeCourse.from_arrays(xs, [5.0, 6.0, 9.0]))
     assert units.centre == pytest.approx((2.0, 4.0))
     assert units.scale == pytest.approx((20 / 3) ** 0.5)
-    assert (units.origin, units.duration) == (5.0, 4.0)
+    assert (units.origin, units.span) == (5.0, 2.0)
     assert units.speed == pytest.approx((20 / 3) ** 0.5 * 2 / 4)
 
 

@@ -61,10 +61,10 @@ class MLPConfig:
 class Units:
     """Affine units in which a network sees its inputs and answers.
 
-    A network sees ``(x - centre) / scale`` and the course's time as [0, 1], and its output is
-    multiplied by ``speed``, so that raw principal components, hours or days train alike. One
-    `scale` for all dimensions keeps the geometry of the data. That the whole course is one unit of
-    time, however many snapshots it has, makes flows vary smoothly across them.
+    A network sees ``(x - centre) / scale`` and ``(t - origin) / span``, and its output is
+    multiplied by ``scale / span``, so that raw principal components, hours or days train alike.
+    One `scale` for all dimensions keeps the geometry of the data. For a course at times 0, 1, 2, …
+    the network sees time as it is, as in the OT-CFM paper.
 
     Parameters
     ----------
@@ -74,17 +74,19 @@ class Units:
         Root mean square deviation per dimension, in data units.
     origin
         First time of the course.
-    duration
-        Time from the first to the last snapshot.
-    speed
-        `scale` per mean time between snapshots, in data units per unit of time.
+    span
+        Mean time between snapshots.
     """
 
     centre: tuple[float, ...]
     scale: float = 1.0
     origin: float = 0.0
-    duration: float = 1.0
-    speed: float = 1.0
+    span: float = 1.0
+
+    @property
+    def speed(self) -> float:
+        """Unit of velocity, in data units per unit of time."""
+        return self.scale / self.span
 
     @classmethod
     def of(cls, course: TimeCourse) -> Units:
@@ -92,9 +94,8 @@ class Units:
         x = course.x.double()
         centre = x.mean(0)
         scale = float((x - centre).square().mean().sqrt()) or 1.0
-        duration = course.times[-1] - course.times[0]
-        speed = scale * (len(course) - 1) / duration
-        return cls(tuple(centre.tolist()), scale, course.times[0], duration, speed)
+        span = (course.times[-1] - course.times[0]) / (len(course) - 1)
+        return cls(tuple(centre.tolist()), scale, course.times[0], span)
 
 
 class MLP(nn.Module):
@@ -139,7 +140,7 @@ class MLP(nn.Module):
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         """Evaluate at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
         u = self.units
-        time = ((t - u.origin) / u.duration).to(x.dtype).expand(x.shape[0])[:, None]
+        time = ((t - u.origin) / u.span).to(x.dtype).expand(x.shape[0])[:, None]
         inputs = [(x - self.centre) / u.scale, time]
         if self.config.time_features:
             rates = torch.arange(1, self.config.time_features + 1, dtype=x.dtype, device=x.device)
