@@ -26,7 +26,7 @@ def cells(n: int = 6) -> torch.Tensor:
 
 @pytest.mark.parametrize("features", [0, 1, 3])
 def test_forward_is_the_formula(features: int) -> None:
-    """Cells in units of the data, time in mean intervals, and a sine and cosine of pi k for each k."""
+    """Cells in units of the data, time in mean intervals, sines and cosines of its multiples."""
     net, x = network(activation="tanh", time_features=features), cells()
     t = torch.tensor([2.0, 3.0, 4.0, 6.0, 9.0, 10.0], dtype=F64)
     time = (t[:, None] - 2.0) / 8.0
