@@ -181,8 +181,8 @@ def test_interpolation_shows_the_cells_given(adata):
 
 
 def test_an_unsampled_day_has_one_panel_unless_told_the_truth(adata):
-    x = adata.obsm["X_pca"]
-    cells = AnnData(obsm={"X_pca": x[:5]}, uns={"interpolation": {"time": 3.0}})
+    x, uns = adata.obsm["X_pca"], {"interpolation": {"time": 3.0}}
+    cells = AnnData(obs=adata.obs[[]][:5], obsm={"X_pca": x[:5]}, uns=uns)
     (only,) = pl.interpolation(adata, cells, time_key="day")
     assert only.get_title() == "day 3, interpolated"
     assert [t.get_text() for t in only.get_legend().get_texts()] == ["day 2", "day 5"]
