@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -112,7 +113,7 @@ def _figures(cells: AnnData, fit: Fit, without: Fit, table: HoldoutTable) -> dic
     paths = tl.simulate(cells, fit, n_cells=100, rng=SEED)
     predicted = tl.interpolate(without, time=HELD_OUT_DAY, rng=SEED)
     scores = {
-        label: _mean(table.values(HELD_OUT_DAY, name, "w1"))
+        label: fmean(table.values(HELD_OUT_DAY, name, "w1"))
         for label, name in {"$W_1$": "otcfm", "noise floor": "floor"}.items()
     }
     interpolation = pl.interpolation(cells, predicted, time_key="day", dims=DRAWN, scores=scores)
@@ -146,10 +147,6 @@ def _uninterrupted(fit: Fit) -> Fit:
     if fit.history.stopped == "interrupted":  # a fit keeps its best weights; the demo ends
         raise KeyboardInterrupt
     return fit
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _close(axes: Axes) -> None:

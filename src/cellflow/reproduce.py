@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import torch
 from tqdm import tqdm
@@ -15,6 +16,7 @@ from cellflow.batches import Batching
 from cellflow.couplings import Exact
 from cellflow.evaluate import Row
 from cellflow.evaluate.arguments import as_methods, as_seeds
+from cellflow.evaluate.table import deviation
 from cellflow.methods import ICFM, OTCFM, FlowMatching
 from cellflow.methods.flow_matching import split
 from cellflow.metrics import wasserstein1
@@ -256,10 +258,10 @@ def summarise(rows: Sequence[Row]) -> list[Summary]:
         by_seed = [
             [r.value for r in ours if r.seed == s] for s in dict.fromkeys(r.seed for r in ours)
         ]
-        days = {d: (_mean(v), _std(v)) for d, v in by_day.items()}
+        days = {d: (fmean(v), deviation(v)) for d, v in by_day.items()}
         means = [mean for mean, _ in days.values()]
-        seeds = _std([_mean(v) for v in by_seed])
-        out.append(Summary(method, days, _mean(means), seeds, _std(means)))
+        seeds = deviation([fmean(v) for v in by_seed])
+        out.append(Summary(method, days, fmean(means), seeds, deviation(means)))
     return out
 
 
@@ -282,15 +284,3 @@ def report(rows: Sequence[Row], published: dict[str, tuple[float, float]] | None
 
 def _distinct(rows: Sequence[Row]) -> list[float]:
     return list(dict.fromkeys(r.held_out for r in rows))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _std(values: Sequence[float]) -> float:
-    """Sample standard deviation; 0 for a single value."""
-    if len(values) < 2:
-        return 0.0
-    mean = _mean(values)
-    return math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))

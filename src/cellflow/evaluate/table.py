@@ -117,8 +117,8 @@ class HoldoutTable:
     def _verdict(self, time: float, model: str, yardstick: str, metric: str) -> Verdict:
         ours, theirs = self.values(time, model, metric), self.values(time, yardstick, metric)
         difference = fmean(ours) - fmean(theirs)
-        noise = _std(self.values(time, "floor", metric))
-        error = math.sqrt(_std(ours) ** 2 / len(ours) + noise**2)
+        noise = deviation(self.values(time, "floor", metric))
+        error = math.sqrt(deviation(ours) ** 2 / len(ours) + noise**2)
         better = "better" if difference < 0 else "worse"
         verdict = better if abs(difference) > 2 * error and len(ours) > 1 else "undecided"
         return Verdict(time, model, yardstick, metric, difference, error, verdict)
@@ -132,7 +132,7 @@ class HoldoutTable:
             out.append(f"{metric:<{width}}{head}{'mean':>10}")
             for name in names:
                 cells = [self.values(t, name, metric) for t in self.held_out]
-                text = "".join(f"{fmean(v):>10.3f} ± {_std(v):<5.3f}" for v in cells)
+                text = "".join(f"{fmean(v):>10.3f} ± {deviation(v):<5.3f}" for v in cells)
                 out.append(f"{name:<{width}}{text}{fmean([fmean(v) for v in cells]):>10.3f}")
             out.append("")
         return "\n".join(out + self._sentences())
@@ -157,6 +157,6 @@ class HoldoutTable:
         Path(path).write_text(text + "\n", encoding="utf-8")
 
 
-def _std(values: Sequence[float]) -> float:
+def deviation(values: Sequence[float]) -> float:
     """Sample standard deviation over seeds; 0 for a single value."""
     return stdev(values) if len(values) > 1 else 0.0
