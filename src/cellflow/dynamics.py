@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -30,20 +31,27 @@ class Dynamics:
         Growth rate :math:`g(t, x)` of shape ``(n,)`` per unit of time, or None.
     sigma
         Diffusion, in data units per square root of a unit of time.
+    breaks
+        Times, increasing, at which the fields may jump.
 
     Raises
     ------
     ValueError
-        If `sigma` is negative.
+        If `sigma` is negative, or `breaks` are not finite and increasing.
     """
 
     velocity: Field
     score: Field | None = None
     growth: Field | None = None
     sigma: float = 0.0
+    breaks: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _checks.number(self.sigma, "sigma", low=0.0)
+        breaks = tuple(_checks.number(b, "breaks") for b in self.breaks)
+        if any(later <= earlier for earlier, later in pairwise(breaks)):
+            raise ValueError(_checks.message("breaks", f"{breaks}", "increasing times"))
+        object.__setattr__(self, "breaks", breaks)
 
     def drift(self, t: Tensor, x: Tensor) -> Tensor:
         """Drift of the forward SDE at ``t`` (scalar or ``(n,)``) and ``x`` ``(n, d)``."""
