@@ -27,17 +27,21 @@ class Snapshot:
         Mass of each cell, shape ``(n,)``, positive; uniform with total one when omitted.
     labels
         Optional label of each cell (a condition, a cell type), length ``n``; kept as text.
+    growth
+        Optional prior net growth rate of each cell (birth minus death), shape ``(n,)``, per unit
+        of time; of any sign.
 
     Raises
     ------
     ValueError
-        If `x` is not a finite ``(n, d)`` array, or `mass` or `labels` do not fit it.
+        If `x` is not a finite ``(n, d)`` array, or `mass`, `labels` or `growth` do not fit it.
     """
 
     x: Tensor
     time: float
     mass: Tensor = None  # always a tensor once constructed
     labels: Sequence[str] | None = None
+    growth: Tensor | None = None
 
     def __post_init__(self) -> None:
         x = _checks.as_cells(self.x, "x")
@@ -60,6 +64,19 @@ class Snapshot:
             object.__setattr__(self, "labels", [str(label) for label in self.labels])
             if len(self.labels) != n:
                 raise ValueError(_checks.message("labels", f"{len(self.labels)} labels", f"{n}"))
+        if self.growth is not None:
+            growth = _checks.as_numbers(self.growth, "growth").to(x)
+            if growth.shape != (n,):
+                raise ValueError(
+                    _checks.message("growth", f"shape {tuple(growth.shape)}", f"({n},)")
+                )
+            if not bool(torch.isfinite(growth).all()):
+                raise ValueError(
+                    _checks.message(
+                        "growth", "NaN or infinite values", "finite rates", "Use 0 where unknown."
+                    )
+                )
+            object.__setattr__(self, "growth", growth)
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -76,9 +93,10 @@ class Snapshot:
         return bool((self.mass == self.mass[0]).all())
 
     def subset(self, index: Tensor) -> Snapshot:
-        """Return the cells at `index` (a long tensor), keeping their masses and labels."""
+        """Return the cells at `index` (a long tensor), with their masses, labels and growth."""
         labels = None if self.labels is None else [self.labels[int(i)] for i in index]
-        return Snapshot(self.x[index], self.time, self.mass[index], labels)
+        growth = None if self.growth is None else self.growth[index]
+        return Snapshot(self.x[index], self.time, self.mass[index], labels, growth)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +158,7 @@ class TimeCourse:
         times: Sequence[float] | None = None,
         *,
         masses: Sequence[ArrayLike] | None = None,
+        growths: Sequence[ArrayLike | None] | None = None,
         unit: str = "day",
     ) -> TimeCourse:
         """Build a course from one array of cells per time point.
@@ -153,6 +172,9 @@ class TimeCourse:
             Time of each; ``0, 1, 2, …`` when omitted.
         masses
             Mass of each cell, one ``(n_k,)`` array per time point; uniform when omitted.
+        growths
+            Prior net growth rates, one ``(n_k,)`` array (or None) per time point, per unit of
+            time.
         unit
             Name of the time unit.
 
@@ -169,14 +191,24 @@ class TimeCourse:
         times = list(range(len(xs))) if times is None else list(times)
         if len(times) != len(xs):
             raise ValueError(_checks.message("times", f"{len(times)} times", f"{len(xs)}"))
-        if masses is not None and len(masses) != len(xs):
-            raise ValueError(_checks.message("masses", f"{len(masses)} arrays", f"{len(xs)}"))
+        for name, values in (("masses", masses), ("growths", growths)):
+            if values is not None and len(values) != len(xs):
+                raise ValueError(_checks.message(name, f"{len(values)} arrays", f"{len(xs)}"))
         cells = [_checks.as_cells(x, f"xs[{k}]") for k, x in enumerate(xs)]
         if cells:
             dtype = reduce(torch.promote_types, (x.dtype for x in cells))
             cells = [x.to(dtype) for x in cells]
-        each = zip(cells, times, [None] * len(xs) if masses is None else masses, strict=True)
-        return cls(tuple(Snapshot(x, time, mass) for x, time, mass in each), unit)
+        none = [None] * len(xs)
+        each = zip(
+            cells,
+            times,
+            none if masses is None else masses,
+            none if growths is None else growths,
+            strict=True,
+        )
+        return cls(
+            tuple(Snapshot(x, time, mass, growth=growth) for x, time, mass, growth in each), unit
+        )
 
     def __len__(self) -> int:
         return len(self.snapshots)
@@ -211,8 +243,8 @@ class TimeCourse:
         """Return the course with `transform`, a function of ``(n, d)`` cells, applied."""
         out = []
         for s in self.snapshots:
-            x = transform(s.x)
-            out.append(replace(s, x=x, mass=s.mass.to(device=x.device, dtype=x.dtype)))
+            # A snapshot takes its masses and rates to the device and dtype of its cells.
+            out.append(replace(s, x=transform(s.x)))
         return TimeCourse(tuple(out), self.unit)
 
     def without(self, index: int) -> TimeCourse:
@@ -221,8 +253,20 @@ class TimeCourse:
         return TimeCourse(kept, self.unit)
 
     def retimed(self, times: Sequence[float]) -> TimeCourse:
-        """Return the course with other `times`, for example ``range(len(course))``."""
+        """Return the course with other `times`, for example ``range(len(course))``.
+
+        Growth rates are per unit of time: where the span of an interval changes, the rates of the
+        cells at its start are rescaled so that their growth over the interval stays the same.
+        """
         if len(times) != len(self):
             raise ValueError(_checks.message("times", f"{len(times)} times", f"{len(self)}"))
         pairs = zip(self.snapshots, times, strict=True)
-        return TimeCourse(tuple(replace(s, time=t) for s, t in pairs), self.unit)
+        course = TimeCourse(tuple(replace(s, time=t) for s, t in pairs), self.unit)
+        spans = [[b.time - a.time for a, b in c.steps] for c in (self, course)]
+        ratios = [old / new for old, new in zip(*spans, strict=True)]
+        ratios.append(ratios[-1])  # nothing follows the last snapshot
+        rescaled = (
+            s if s.growth is None else replace(s, growth=s.growth * ratio)
+            for s, ratio in zip(course.snapshots, ratios, strict=True)
+        )
+        return TimeCourse(tuple(rescaled), self.unit)

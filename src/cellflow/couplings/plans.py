@@ -7,139 +7,16 @@ a sample of pairs.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
 
 import torch
 
-from cellflow import _checks
-from cellflow._typing import Rng, Tensor
+from cellflow._typing import Tensor
 from cellflow.couplings._draws import shuffle, stratified
-from cellflow.timecourse import Snapshot
+from cellflow.couplings.base import DENSE_LIMIT, Coupling, Plan
 
-#: Entries that :meth:`Plan.dense` allocates without being asked for more.
-DENSE_LIMIT = 25_000_000
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Plan(ABC):
-    r"""A joint distribution over pairs (source cell, target cell), of total mass one.
-
-    Parameters
-    ----------
-    cost
-        Transport cost :math:`\sum_{ij} P_{ij}\,\tfrac12\lVert x_i - y_j\rVert^2`, in squared data
-        units.
-    converged
-        Whether the solver reached what it was asked for.
-    marginal_error
-        The larger of the two L1 distances between the marginals attained and those asked for
-        (both of total one, so 0 is perfect and 2 the worst).
-    fallback
-        Why another solver than the one asked for made this plan; None when none did.
-    """
-
-    cost: float
-    converged: bool = True
-    marginal_error: float = 0.0
-    fallback: str | None = None
-
-    @property
-    @abstractmethod
-    def shape(self) -> tuple[int, int]:
-        """Number of source and of target cells."""
-
-    @property
-    @abstractmethod
-    def row_mass(self) -> Tensor:
-        """Mass that leaves each source cell, shape ``(n,)``, float64, total one."""
-
-    @property
-    @abstractmethod
-    def col_mass(self) -> Tensor:
-        """Mass that reaches each target cell, shape ``(m,)``, float64, total one."""
-
-    @property
-    @abstractmethod
-    def partners(self) -> float:
-        """Effective number of partners of a source cell.
-
-        The mean, weighted by mass, of the exponential of each row's entropy: 1 for a one-to-one
-        plan, m for the independent plan with m cells of equal mass.
-        """
-
-    @property
-    def is_permutation(self) -> bool:
-        """Whether the plan matches cells one to one, with equal masses."""
-        return False
-
-    @abstractmethod
-    def _draw(self, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw `k` pairs."""
-
-    @abstractmethod
-    def _dense(self) -> Tensor:
-        """Write out the matrix."""
-
-    def sample(self, k: int, generator: Rng = None) -> tuple[Tensor, Tensor]:
-        """Draw pairs of cells.
-
-        A one-to-one plan is sampled without replacement: every pair is drawn ``floor(k / n)`` or
-        ``ceil(k / n)`` times. Any other plan is sampled in proportion to mass by stratified draws
-        (one uniform number in each of `k` equal intervals of the cumulated mass, in float64):
-        pair ij is expected exactly ``k P_ij`` times, with a variance never above that of
-        independent draws. Either way the order of the pairs is random.
-
-        Parameters
-        ----------
-        k
-            Number of pairs.
-        generator
-            Seed or generator.
-
-        Returns
-        -------
-        Indices of source and of target cells, two long tensors of shape ``(k,)`` on the device of
-        the plan.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If `k` is not a positive integer.
-        """
-        return self._draw(_checks.count(k, "k"), _checks.as_generator(generator))
-
-    def dense(self, limit: int = DENSE_LIMIT) -> Tensor:
-        """Return the plan as an ``(n, m)`` float64 matrix.
-
-        Parameters
-        ----------
-        limit
-            Largest number of entries to allocate.
-
-        Raises
-        ------
-        ValueError
-            If the matrix would have more than `limit` entries.
-        """
-        n, m = self.shape
-        if n * m > limit:
-            raise ValueError(
-                _checks.message(
-                    "limit",
-                    f"a plan of {n} × {m} = {n * m} entries",
-                    f"at most {limit}",
-                    "Sample pairs instead, or raise `limit`.",
-                )
-            )
-        return self._dense()
-
-
-#: Any callable will do; the members of :mod:`cellflow.couplings` are frozen dataclasses.
-Coupling: TypeAlias = Callable[[Snapshot, Snapshot], Plan]
+__all__ = ["DENSE_LIMIT", "Coupling", "DensePlan", "PairPlan", "Plan", "ProductPlan"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
