@@ -26,8 +26,18 @@ COUPLINGS = {
 PATHS: list[Path] = [Straight(0.0), Straight(0.3), BrownianBridge(0.8)]
 
 # --- solvers ---------------------------------------------------------------------------------
-#: Name and declared order of convergence.
-SOLVERS: dict[str, int] = {"euler": 1, "midpoint": 2, "rk4": 4, "dopri5": 5, "tsit5": 5}
+#: Name and declared order of convergence on an ODE.
+SOLVERS: dict[str, int] = {
+    "euler": 1,
+    "midpoint": 2,
+    "rk4": 4,
+    "dopri5": 5,
+    "tsit5": 5,
+    "euler_maruyama": 1,
+    "sra1": 2,
+}
+#: Those that draw noise, and their strong order where it is additive.
+NOISY_SOLVERS: dict[str, float] = {"euler_maruyama": 1.0, "sra1": 1.5}
 
 # --- metrics ---------------------------------------------------------------------------------
 # name -> (metric, exponent of its growth with the data's scale or None, exactly rotation invariant)
@@ -40,4 +50,4 @@ METRICS = {
 }
 
 # --- methods ---------------------------------------------------------------------------------
-METHODS: list[str] = ["otcfm", "icfm", "sbcfm"]
+METHODS: list[str] = ["otcfm", "icfm", "sbcfm", "sf2m"]

@@ -65,7 +65,11 @@ class Dynamics:
         v = self.velocity(t, x)
         if self.score is None or self.sigma == 0:
             return v
-        return v + factor * self.sigma**2 * self.score(t, x)
+        score = self.score(t, x)
+        if score.shape != v.shape:  # it would be broadcast
+            got, expected = f"shape {tuple(score.shape)}", f"shape {tuple(v.shape)}"
+            raise ValueError(_checks.message("dynamics.score", got, expected))
+        return v + factor * self.sigma**2 * score
 
 
 def divergence(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from cellflow.simulate.field import IntegrationError
-from cellflow.simulate.run import SOLVERS, simulate
+from cellflow.simulate.run import simulate
+from cellflow.simulate.solvers import SOLVERS
 from cellflow.simulate.trajectory import Trajectory
 
 __all__ = ["SOLVERS", "IntegrationError", "Trajectory", "simulate"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from cellflow import _checks
-from cellflow._typing import Tensor
+from cellflow._typing import Field, Tensor
 from cellflow.dynamics import Dynamics
 
 
@@ -30,6 +30,11 @@ class RescaledField:
         First time and signed length, in the user's unit.
     max_evaluations
         Calls allowed, or None for no bound.
+    noisy
+        Whether to evaluate the drift of the stochastic equation in place of the velocity: where
+        time runs backward, that of the SDE run backward.
+    bounds
+        Earliest and latest time that the fields are asked for, or None for no bounds.
     check
         Whether to examine every value (adaptive solvers never return from a NaN).
     on_advance
@@ -43,11 +48,16 @@ class RescaledField:
         span: float,
         *,
         max_evaluations: int | None = None,
+        noisy: bool = False,
+        bounds: tuple[float, float] | None = None,
         check: bool = False,
         on_advance: Callable[[float], object] | None = None,
     ) -> None:
         self.dynamics, self.start, self.span = dynamics, start, span
         self.max_evaluations, self.check, self.on_advance = max_evaluations, check, on_advance
+        self.name = ("drift" if span > 0 else "reverse_drift") if noisy else "velocity"
+        self.slope: Field = getattr(dynamics, self.name)
+        self.bounds = bounds
         self.n_evaluations = 0
         self.reached = 0.0
 
@@ -67,24 +77,29 @@ class RescaledField:
                 "or diverging field needs all the more."
             )
         self.n_evaluations += 1
-        if u > self.reached:
-            if self.on_advance is not None:
-                self.on_advance(u - self.reached)
-            self.reached = u
-        t = state.new_full(
-            (), self.time(u), dtype=_checks.time_dtype(state.device)
-        )  # the sum is done in float64, then rounded once
+        self.advance(u)
+        time = self.time(u)  # the sum is done in float64, then rounded once
+        if self.bounds is not None:
+            time = min(max(time, self.bounds[0]), self.bounds[1])
+        t = state.new_full((), time, dtype=_checks.time_dtype(state.device))
         if self.dynamics.growth is None:
-            value = self._expect(self.dynamics.velocity(t, state), state, "velocity")
+            value = self._expect(self.slope(t, state), state, self.name)
         else:
             x = state[:, :-1]
-            velocity = self._expect(self.dynamics.velocity(t, x), x, "velocity")
+            velocity = self._expect(self.slope(t, x), x, self.name)
             growth = self._expect(self.dynamics.growth(t, x), x[:, 0], "growth")
             value = torch.cat([velocity, growth[:, None]], dim=1)
         value = self.span * value
         if self.check:
             self.require_finite(value, u)
         return value
+
+    def advance(self, u: float) -> None:
+        """Note that the integration has come to `u`."""
+        if u > self.reached:
+            if self.on_advance is not None:
+                self.on_advance(u - self.reached)
+            self.reached = u
 
     def require_finite(self, value: Tensor, u: float) -> None:
         """Raise :class:`IntegrationError` if `value` ``(n, ...)`` at `u` is not finite."""

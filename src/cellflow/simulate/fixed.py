@@ -61,6 +61,7 @@ def integrate_fixed(
         here, there = float(nodes[i]), float(nodes[i + 1])
         new = step(field, x, slope, u=here, h=h)
         field.require_finite(new, there)
+        field.advance(there)
         on_node = stop > row and float(u[stop - 1]) == there
         between = stop - on_node
         if on_node:

@@ -11,41 +11,21 @@ import numpy as np
 import torch
 
 from cellflow import _checks
-from cellflow._typing import ArrayLike, Tensor
+from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.dynamics import Dynamics
-from cellflow.simulate import euler, midpoint, rk4
 from cellflow.simulate.adaptive import integrate_adaptive
 from cellflow.simulate.field import RescaledField
-from cellflow.simulate.fixed import Step, integrate_fixed
+from cellflow.simulate.fixed import integrate_fixed
+from cellflow.simulate.noise import Noise
+from cellflow.simulate.segments import Segment, cut_at_breaks
+from cellflow.simulate.solvers import SOLVERS
+from cellflow.simulate.stochastic import integrate_stochastic
 from cellflow.simulate.trajectory import Trajectory
-
-
-@dataclass(frozen=True)
-class Solver:
-    """An entry of the table of solvers.
-
-    Parameters
-    ----------
-    order
-        Order of convergence.
-    step
-        The step of a fixed-step solver; None for those that torchdyn runs.
-    """
-
-    order: int
-    step: Step | None = None
-
-
-SOLVERS: dict[str, Solver] = {
-    "euler": Solver(euler.ORDER, euler.euler),
-    "midpoint": Solver(midpoint.ORDER, midpoint.midpoint),
-    "rk4": Solver(rk4.ORDER, rk4.rk4),
-    "dopri5": Solver(5),
-    "tsit5": Solver(5),
-}
 
 #: Steps over the whole span unless `max_step` says otherwise.
 DEFAULT_STEPS = 32
+#: The least of them between two breaks.
+SEGMENT_STEPS = 8
 #: Steps beyond which a span is taken for a mistake.
 MAX_STEPS = 100_000
 
@@ -61,39 +41,54 @@ def simulate(
     atol: float = 1e-6,
     max_evaluations: int = 10_000,
     memory: float = 2**30,
+    generator: Rng = 0,
     progress: bool = False,
 ) -> Trajectory:
-    r"""Integrate the probability-flow ODE of `dynamics`, :math:`dx = v(t, x)\,dt`.
+    r"""Simulate `dynamics`: as an ODE, or with a stochastic solver as an SDE.
+
+    The ODE is that of the probability flow, :math:`dx = v(t, x)\,dt`. The SDE is
+    :math:`dX = (v + \tfrac12 \sigma^2 s)\,dt + \sigma\,dW` where times increase, and where they
+    decrease :math:`dX = (v - \tfrac12 \sigma^2 s)\,dt + \sigma\,d\bar W` (Anderson 1982), which
+    draws ancestors: both have the marginals of the ODE. Where the dynamics have growth,
+    :math:`d \log m = g\,dt` is carried along. No gradients are recorded.
 
     Output times cost nothing beyond writing them: solvers choose their steps by `max_step` or by
-    the tolerances, and states between the steps are interpolated (at least to fourth order). So
-    a state does not depend on which other times are asked for. Where the dynamics have growth,
-    :math:`d \log m = g\,dt` is carried along. No gradients are recorded.
+    the tolerances, and states between the steps are interpolated (at least to fourth order) or,
+    under noise, drawn from the Brownian bridge through the steps. So a state does not depend on
+    which other times are asked for; under noise, one between two steps does, but not its law.
+
+    No step crosses one of ``dynamics.breaks``: the span is integrated from break to break, with
+    the fields asked strictly between them.
 
     Parameters
     ----------
     dynamics
-        Its velocity is called with a scalar time and ``(n, d)`` cells, in the dtype of `x0`.
+        Its fields are called with a scalar time and ``(n, d)`` cells, in the dtype of `x0`.
     x0
         Cells at the first time, ``(n, d)``.
     times
         At least two times in the user's unit, strictly increasing, or strictly decreasing to
         integrate backward.
     solver
-        Fixed-step ``"euler"``, ``"midpoint"`` or ``"rk4"``, which do not judge their own accuracy
-        (halve `max_step` to see it), or adaptive ``"dopri5"`` or ``"tsit5"``.
+        For the ODE, fixed-step ``"euler"``, ``"midpoint"`` or ``"rk4"``, which do not judge their
+        own accuracy (halve `max_step` to see it), or adaptive ``"dopri5"`` or ``"tsit5"``. For
+        the SDE, fixed-step ``"euler_maruyama"`` (strong order 1) or ``"sra1"`` (1.5).
     max_step
-        Longest step of a fixed-step solver in units of time; a 32nd of the span when omitted.
+        Longest step of a fixed-step solver in units of time. When omitted a 32nd of the span,
+        and between two breaks at most an 8th of the time between them.
     rtol, atol
         Tolerances of an adaptive solver on the root mean square error of a step, over cells and
         dimensions: a single odd cell among thousands may be less exact, and so may, by one or
         two digits, states between the steps.
     max_evaluations
-        Evaluations allowed to an adaptive solver for each chunk of cells.
+        Evaluations allowed to an adaptive solver for each chunk of cells, from break to break.
     memory
         Bytes for the solver's working set; more cells than fit are integrated in chunks, at
         least one by one. The result itself, ``T * n * d`` numbers, comes on top. Chunks do not
         change the result of a fixed-step solver; adaptive ones choose their steps for each chunk.
+    generator
+        Seed or generator of the noise: one number is drawn from it. The noise of a cell follows
+        from that number and from the cell's position in `x0`, for one device and dtype.
     progress
         Whether to show a progress bar.
 
@@ -105,7 +100,8 @@ def simulate(
     Raises
     ------
     ValueError
-        If an argument is out of its range, or the field answers in another shape or dtype.
+        If an argument is out of its range, the field answers in another shape or dtype, or a
+        stochastic solver is asked for and the dynamics have noise but no score.
     IntegrationError
         If the solution or the field is not finite, or an adaptive solver needs more than
         `max_evaluations`.
@@ -119,43 +115,104 @@ def simulate(
     tensor([0.3679, 0.3679])
     """
     name = _checks.choice(solver, SOLVERS, "solver")
+    noisy = _is_noisy(dynamics, name)
     x0 = _checks.as_cells(x0, "x0")
     grid = as_times(times)
-    start, span = float(grid[0]), float(grid[-1] - grid[0])
-    n_steps = _number_of_steps(max_step, span)
-    rtol = _checks.number(rtol, "rtol", low=0.0, open_low=True)
-    atol = _checks.number(atol, "atol", low=0.0, open_low=True)
-    max_evaluations = _checks.count(max_evaluations, "max_evaluations")
+    job = _Job(
+        dynamics=dynamics,
+        solver=name,
+        max_step=_step_length(max_step, float(grid[-1] - grid[0])),
+        rtol=_checks.number(rtol, "rtol", low=0.0, open_low=True),
+        atol=_checks.number(atol, "atol", low=0.0, open_low=True),
+        max_evaluations=_checks.count(max_evaluations, "max_evaluations"),
+        seed=_seed(generator) if noisy else 0,
+    )
     memory = _checks.number(memory, "memory", low=0.0, open_low=True)
 
-    state = x0.detach()
+    segments, asked = cut_at_breaks(grid, dynamics.breaks, device=x0.device)
+    state, dim = x0.detach(), x0.shape[1]
     if dynamics.growth is not None:
         state = torch.cat([state, state.new_zeros(len(state), 1)], dim=1)
-    out = state.new_empty(len(grid), *state.shape)
-    u = (grid - start) / span
-    step = SOLVERS[name].step
-    chunk = _cells_per_chunk(state, memory, adaptive=step is None)
+    out = state.new_empty(segments[-1].rows.stop, *state.shape)
+    chunk = _cells_per_chunk(state, memory, adaptive=SOLVERS[name].step is None)
     n_evaluations = 0
     with torch.no_grad(), _progress(math.ceil(len(state) / chunk), show=progress) as advance:
-        for part_state, part_out in zip(state.split(chunk), out.split(chunk, dim=1), strict=True):
-            field = RescaledField(
-                dynamics,
-                start,
-                span,
-                max_evaluations=max_evaluations if step is None else None,
-                check=step is None,
-                on_advance=advance,
-            )
-            if step is None:
-                integrate_adaptive(
-                    field, part_state, u=u, solver=name, rtol=rtol, atol=atol, out=part_out
+        for first in range(0, len(state), chunk):
+            part = state[first : first + chunk]
+            noise = Noise(job.seed, first, part, dim=dim) if noisy else None
+            for segment in segments:
+                rows = out[segment.rows, first : first + chunk]
+                n_evaluations += _integrate(
+                    job, segment, part, noise=noise, out=rows, advance=advance
                 )
-            else:
-                integrate_fixed(field, part_state, u=u, step=step, n_steps=n_steps, out=part_out)
-            n_evaluations += field.n_evaluations
-    dim = x0.shape[1]
+                part = rows[-1]
+    if len(asked) < len(out):
+        out = out[asked.to(out.device)]
     log_mass = out[..., dim] if dynamics.growth is not None else None
     return Trajectory(grid, out[..., :dim], log_mass, n_evaluations, name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What is the same for all chunks and segments."""
+
+    dynamics: Dynamics
+    solver: str
+    max_step: float | None
+    rtol: float
+    atol: float
+    max_evaluations: int
+    seed: int
+
+
+def _integrate(
+    job: _Job,
+    segment: Segment,
+    x: Tensor,
+    *,
+    noise: Noise | None,
+    out: Tensor,
+    advance: Callable[[float], object],
+) -> int:
+    solver = SOLVERS[job.solver]
+    adaptive = solver.step is None
+    field = RescaledField(
+        job.dynamics,
+        segment.start,
+        segment.span,
+        max_evaluations=job.max_evaluations if adaptive else None,
+        noisy=noise is not None,
+        bounds=segment.bounds,
+        check=adaptive,
+        on_advance=lambda amount: advance(amount * segment.share),
+    )
+    n_steps = _number_of_steps(job.max_step, segment)
+    if noise is not None and solver.noisy_step is not None:
+        integrate_stochastic(
+            field, x, u=segment.u, step=solver.noisy_step, n_steps=n_steps, noise=noise, out=out
+        )
+    elif solver.step is not None:
+        integrate_fixed(field, x, u=segment.u, step=solver.step, n_steps=n_steps, out=out)
+    else:
+        integrate_adaptive(
+            field, x, u=segment.u, solver=job.solver, rtol=job.rtol, atol=job.atol, out=out
+        )
+    return field.n_evaluations
+
+
+def _is_noisy(dynamics: Dynamics, solver: str) -> bool:
+    if not SOLVERS[solver].stochastic or dynamics.sigma == 0:
+        return False
+    if dynamics.score is None:
+        expected = f"a score, which {solver!r} needs where sigma is positive"
+        remedy = "Fit a method that learns the score, or solve the ODE with solver='rk4'."
+        raise ValueError(_checks.message("dynamics.score", "None", expected, remedy))
+    return True
+
+
+def _seed(generator: Rng) -> int:
+    rng = _checks.as_generator(generator)
+    return int(torch.randint(_checks.MAX_SEED, (), generator=rng, device=rng.device))
 
 
 def as_times(times: Sequence[float] | ArrayLike) -> Tensor:
@@ -187,18 +244,23 @@ def as_times(times: Sequence[float] | ArrayLike) -> Tensor:
     return grid
 
 
-def _number_of_steps(max_step: float | None, span: float) -> int:
+def _step_length(max_step: float | None, span: float) -> float | None:
     if max_step is None:
-        return DEFAULT_STEPS
+        return None
     step = _checks.number(max_step, "max_step", low=0.0, open_low=True)
-    # Ten steps of 0.1 make 1.0, whatever the last bit of the quotient says.
     steps = abs(span) / step
     if steps > MAX_STEPS:
         got = f"{step:g}, so {steps:.0g} steps over a span of {abs(span):g}"
         raise ValueError(
             _checks.message("max_step", got, f"at most {MAX_STEPS} steps", "Shorten the span.")
         )
-    return max(1, math.ceil(steps - 1e-9))
+    return step
+
+
+def _number_of_steps(max_step: float | None, segment: Segment) -> int:
+    steps = DEFAULT_STEPS * segment.share if max_step is None else abs(segment.span) / max_step
+    # Ten steps of 0.1 make 1.0, whatever the last bit of the quotient says.
+    return max(SEGMENT_STEPS if max_step is None else 1, math.ceil(steps - 1e-9))
 
 
 def _cells_per_chunk(state: Tensor, memory: float, *, adaptive: bool) -> int:

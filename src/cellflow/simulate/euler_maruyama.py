@@ -1,0 +1,25 @@
+"""The Euler-Maruyama step: strong order 1, as the noise is additive; weak order 1."""
+
+from __future__ import annotations
+
+from cellflow._typing import Tensor
+from cellflow.simulate.field import RescaledField
+from cellflow.simulate.noise import Increments
+
+#: Without noise.
+ORDER = 1
+STRONG_ORDER = 1.0
+
+
+def euler_maruyama(
+    field: RescaledField,
+    x: Tensor,
+    slope: Tensor,
+    *,
+    u: float,
+    h: float,
+    noise: Increments | None = None,
+) -> Tensor:
+    """Advance `x` ``(n, d)`` from ``u`` to ``u + h``; `slope` is the field at ``(u, x)``."""
+    new = x + h * slope
+    return new if noise is None else new + noise.total

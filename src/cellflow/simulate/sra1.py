@@ -1,0 +1,34 @@
+"""The step SRA1 of Rößler (2010), for additive noise: strong order 1.5, weak order 2."""
+
+from __future__ import annotations
+
+from cellflow._typing import Tensor
+from cellflow.simulate.field import RescaledField
+from cellflow.simulate.noise import Increments
+
+#: Without noise.
+ORDER = 2
+STRONG_ORDER = 1.5
+
+
+def sra1(
+    field: RescaledField,
+    x: Tensor,
+    slope: Tensor,
+    *,
+    u: float,
+    h: float,
+    noise: Increments | None = None,
+) -> Tensor:
+    r"""Advance `x` ``(n, d)`` from ``u`` to ``u + h``; `slope` is the field at ``(u, x)``.
+
+    Two evaluations of the drift, the second at three quarters of the step and at a state that
+    has felt :math:`\tfrac32 I_{(1,0)}/h` of the noise, so that the drift answers to the noise
+    within the step (Rößler 2010, table 6.2, with a constant diffusion, where the second weights
+    of the noise cancel).
+    """
+    middle = x + (3 * h / 4) * slope
+    if noise is not None:
+        middle = middle + 1.5 * noise.mean
+    new = x + (h / 3) * (slope + 2 * field(u + 3 * h / 4, middle))
+    return new if noise is None else new + noise.total
