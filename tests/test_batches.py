@@ -9,7 +9,8 @@ import torch
 from torch.testing import assert_close
 
 from cellflow import TimeCourse
-from cellflow.batches import Batching, PairSampler, _draw
+from cellflow.batches import Batching, PairSampler
+from cellflow.batches.sampler import _draw
 from cellflow.couplings import Exact, Given, Independent
 
 
@@ -20,7 +21,7 @@ def course(sizes=(300, 200, 250), d: int = 2) -> TimeCourse:
 
 
 def rows_of(sampler: PairSampler, epoch: int = 0) -> torch.Tensor:
-    return sampler._epoch(epoch)
+    return sampler._epoch(epoch).rows
 
 
 def test_a_batch_holds_pairs_of_every_interval_with_real_times() -> None:

@@ -112,7 +112,7 @@ def test_a_path_that_was_not_saved_has_no_known_noise(tmp_path) -> None:
         loaded.interpolate(0.5, n_cells=61)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": 1}', "\xff"])
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 2}', "\xff"])
 def test_a_damaged_fit_is_named(tmp_path, text: str) -> None:
     folder = fitted().save(tmp_path / "fit")
     (folder / "fit.json").write_bytes(text.encode("latin1"))

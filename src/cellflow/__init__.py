@@ -44,6 +44,7 @@ _NAMES = {
     "ICFM": "cellflow.methods",
     "OTCFM": "cellflow.methods",
     "SBCFM": "cellflow.methods",
+    "SF2M": "cellflow.methods",
     "Fit": "cellflow.methods",
     "load": "cellflow.methods",
 }

@@ -44,6 +44,11 @@ class Preprocessing:
         x = v * self.scale.to(v)
         return x if self.loadings is None else x @ self.loadings.to(v).T
 
+    def invert_gradients(self, g: Tensor) -> Tensor:
+        """Map gradients `g` in ``z``, shape ``(n, k)``, to gradients in ``x``."""
+        x = g / self.scale.to(g)
+        return x if self.loadings is None else x @ self.loadings.to(g).T
+
 
 def fit_preprocessing(
     x: Tensor, *, n_components: int | None = None, whiten: bool = False

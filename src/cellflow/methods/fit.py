@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any
 
 import torch
+from torch import nn
 
 from cellflow import _checks
 from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.dynamics import Dynamics
+from cellflow.methods.cells import draw_cells
 from cellflow.preprocessing import Preprocessing
 from cellflow.simulate import Trajectory, simulate
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -33,6 +35,8 @@ class Fit:
         The method that was fitted.
     course
         The cells it was fitted to, in data coordinates.
+    networks
+        The networks that the dynamics are made of, by what they answer.
     preprocessing
         From data to model coordinates; None where they are the same.
     history
@@ -44,6 +48,7 @@ class Fit:
     dynamics: Dynamics
     method: Any
     course: TimeCourse
+    networks: nn.ModuleDict
     preprocessing: Preprocessing | None = None
     history: History = field(default_factory=History)
     origin: dict[str, Any] = field(default_factory=dict)
@@ -69,17 +74,56 @@ class Fit:
         TypeError
             If a value is not a number.
         """
-        z = self._encode(x)
-        expected = f"a finite number, or one for each cell, shape ({len(z)},)"
-        t = _checks.as_numbers(time, "time", expected)
-        t = t.to(device=z.device, dtype=_checks.time_dtype(z.device))
-        if t.ndim > 1 or (t.ndim == 1 and len(t) != len(z)):
-            raise ValueError(_checks.message("time", f"shape {tuple(t.shape)}", expected))
-        if not bool(torch.isfinite(t).all()):
-            raise ValueError(_checks.message("time", "NaN or infinite times", expected))
+        t, z = self._at(time, x)
         with torch.no_grad():
             v = self.dynamics.velocity(t, z)
         return v if self.preprocessing is None else self.preprocessing.invert_vectors(v)
+
+    def score(self, time: float | ArrayLike, x: ArrayLike) -> Tensor:
+        """Score of the population: the gradient of the log density, per unit of the data.
+
+        Parameters
+        ----------
+        time, x
+            As in :meth:`velocity`.
+
+        Returns
+        -------
+        Tensor of shape ``(n, d)``; where the method worked on fewer components than the data
+        have, the gradient along these.
+
+        Raises
+        ------
+        ValueError
+            If the method learned no score, or as in :meth:`velocity`.
+        """
+        self._require("score", "SF2M()")
+        t, z = self._at(time, x)
+        with torch.no_grad():
+            s = self.dynamics.score(t, z)  # type: ignore[misc] # required above
+        return s if self.preprocessing is None else self.preprocessing.invert_gradients(s)
+
+    def growth(self, time: float | ArrayLike, x: ArrayLike) -> Tensor:
+        """Growth rate of cells: births less deaths, per cell and unit of time.
+
+        Parameters
+        ----------
+        time, x
+            As in :meth:`velocity`.
+
+        Returns
+        -------
+        Tensor of shape ``(n,)``.
+
+        Raises
+        ------
+        ValueError
+            If the method learned no growth, or as in :meth:`velocity`.
+        """
+        self._require("growth", "UOTCFM()")
+        t, z = self._at(time, x)
+        with torch.no_grad():
+            return self.dynamics.growth(t, z)  # type: ignore[misc] # required above
 
     def simulate(
         self,
@@ -87,11 +131,12 @@ class Fit:
         times: Sequence[float],
         *,
         solver: str = "rk4",
+        generator: Rng = 0,
         max_step: float | None = None,
         memory: float = 2**30,
         progress: bool = False,
     ) -> Trajectory:
-        """Carry cells along the learned flow.
+        """Carry cells along the learned dynamics.
 
         Parameters
         ----------
@@ -100,7 +145,11 @@ class Fit:
         times
             At least two times, strictly increasing, or decreasing to go back.
         solver
-            See :func:`cellflow.simulate.simulate`.
+            See :func:`cellflow.simulate.simulate`: a stochastic one, such as
+            ``"euler_maruyama"``, draws paths where the method learned a score (backward in time,
+            ancestors); the others follow the mean flow, which has the same marginals.
+        generator
+            Seed or generator of a stochastic solver.
         max_step
             Longest step of a fixed-step solver; a tenth of the shortest interval between
             snapshots when omitted.
@@ -137,7 +186,12 @@ class Fit:
         return Trajectory(out.times, x, out.log_mass, out.n_evaluations, out.solver)
 
     def interpolate(
-        self, time: float, *, n_cells: int | None = None, generator: Rng = 0
+        self,
+        time: float,
+        *,
+        n_cells: int | None = None,
+        solver: str = "rk4",
+        generator: Rng = 0,
     ) -> Snapshot:
         """Cells of the population at any time.
 
@@ -153,13 +207,16 @@ class Fit:
             replacement; beyond, cells are drawn again and start from the path's noise around
             them. Where the path has no noise at its ends (SB-CFM's bridges, or ``sigma=0``),
             these are exact repetitions. All of them, once, when omitted.
+        solver
+            As in :meth:`simulate`.
         generator
-            Seed or generator of that choice.
+            Seed or generator of that choice, and of a stochastic solver.
 
         Returns
         -------
         Snapshot
-            The cells, in data coordinates and the data's dtype, with their masses and labels.
+            The cells, in data coordinates and the data's dtype, with their labels and masses:
+            those that they started with, grown where the method learned growth.
 
         Raises
         ------
@@ -173,12 +230,32 @@ class Fit:
             key=lambda s: s.time,
             default=self.course.snapshots[0],
         )
+        rng = _checks.as_generator(generator)
         if n_cells is not None:
-            start = self._draw(start, _checks.count(n_cells, "n_cells"), generator)
+            start = self._draw(start, _checks.count(n_cells, "n_cells"), rng)
         if time == start.time:
             return start
-        x = self.simulate(start.x, [start.time, time]).final
-        return Snapshot(x.to(start.x), time, start.mass, start.labels)
+        return self.carry(start, time, solver=solver, generator=rng)
+
+    def carry(
+        self, start: Snapshot, time: float, *, solver: str = "rk4", generator: Rng = 0
+    ) -> Snapshot:
+        """Cells of a snapshot at another time, with their masses and labels.
+
+        Parameters
+        ----------
+        start
+            Cells in data coordinates.
+        time
+            Another time than theirs, later or earlier.
+        solver, generator
+            As in :meth:`simulate`.
+        """
+        out = self.simulate(start.x, [start.time, time], solver=solver, generator=generator)
+        mass = start.mass
+        if out.mass is not None:
+            mass = mass * out.mass[-1].to(mass)
+        return Snapshot(out.final.to(start.x), time, mass, start.labels)
 
     def save(self, folder: str | FilePath) -> FilePath:
         """Write the fit to `folder`, new or empty; see :func:`cellflow.load`."""
@@ -186,31 +263,38 @@ class Fit:
 
         return save(self, folder)
 
+    def _require(self, part: str, example: str) -> None:
+        if getattr(self.dynamics, part) is None:
+            expected = f"a method that learns it, such as {example}"
+            raise ValueError(_checks.message(part, f"a fit of {self.method.name!r}", expected))
+
+    def _at(self, time: float | ArrayLike, x: ArrayLike) -> tuple[Tensor, Tensor]:
+        """Times and cells in model coordinates, checked against each other."""
+        z = self._encode(x)
+        expected = f"a finite number, or one for each cell, shape ({len(z)},)"
+        t = _checks.as_numbers(time, "time", expected)
+        t = t.to(device=z.device, dtype=_checks.time_dtype(z.device))
+        if t.ndim > 1 or (t.ndim == 1 and len(t) != len(z)):
+            raise ValueError(_checks.message("time", f"shape {tuple(t.shape)}", expected))
+        if not bool(torch.isfinite(t).all()):
+            raise ValueError(_checks.message("time", "NaN or infinite times", expected))
+        return t, z
+
     def _encode(self, x: ArrayLike) -> Tensor:
         cells = _checks.as_cells(x, "x", dim=self.course.dim)
-        like = next(self.dynamics.velocity.parameters())  # type: ignore[attr-defined] # a network
-        cells = cells.to(like)
+        cells = cells.to(next(self.networks.parameters()))
         return cells if self.preprocessing is None else self.preprocessing.apply(cells)
 
-    def _draw(self, start: Snapshot, n_cells: int, generator: Rng) -> Snapshot:
-        rng = _checks.as_generator(generator)
-        n = len(start)
-        order = torch.randperm(n, generator=rng)[:n_cells]
-        again = torch.randint(n, (max(n_cells - n, 0),), generator=rng)
-        index = torch.cat([order, again]).to(start.x.device)
-        drawn = start.subset(index)
-        if len(again) == 0:
-            return drawn
-        if not hasattr(self.method.path, "std_at_start"):
+    def _draw(self, start: Snapshot, n_cells: int, rng: torch.Generator) -> Snapshot:
+        if n_cells > len(start) and not hasattr(self.method.path, "std_at_start"):
             remedy = "The path is the user's own and was not saved: its noise is not known."
-            raise ValueError(_checks.message("n_cells", n_cells, f"at most {n}", remedy))
-        std = self.method.path.std_at_start()
-        noise = std * torch.randn(len(again), self._model_dim(), generator=rng)
+            raise ValueError(_checks.message("n_cells", n_cells, f"at most {len(start)}", remedy))
+        drawn, again = draw_cells(start, n_cells, rng)
+        if again == 0:
+            return drawn
+        dim = self.course.dim if self.preprocessing is None else len(self.preprocessing.scale)
+        noise = self.method.path.std_at_start() * torch.randn(again, dim, generator=rng)
         noise = noise.to(drawn.x)
         if self.preprocessing is not None:
             noise = self.preprocessing.invert_vectors(noise)
-        x = torch.cat([drawn.x[:n], drawn.x[n:] + noise])
-        return Snapshot(x, drawn.time, drawn.mass, drawn.labels)
-
-    def _model_dim(self) -> int:
-        return self.course.dim if self.preprocessing is None else len(self.preprocessing.scale)
+        return replace(drawn, x=torch.cat([drawn.x[:-again], drawn.x[-again:] + noise]))

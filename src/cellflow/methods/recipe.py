@@ -13,6 +13,8 @@ from cellflow.paths import BrownianBridge, Straight
 from cellflow.timecourse import Snapshot
 from cellflow.training import Training
 
+#: What a method learns, and how.
+FLAGS = ("score", "growth", "direct_velocity", "relative_sigma")
 #: Parts that a file can name. A part of the user's own is described, and cannot be read back.
 PARTS: dict[str, Callable[..., Any]] = {
     part.__name__: part
@@ -45,7 +47,7 @@ class Unsaved:
 
 def describe(method: Any) -> dict[str, Any]:
     """Return the parts of `method` as JSON-able facts."""
-    out: dict[str, Any] = {"name": method.name}
+    out: dict[str, Any] = {name: getattr(method, name) for name in ("name", *FLAGS)}
     for field in ("coupling", "path", "net", "batching", "training"):
         part = getattr(method, field)
         kind = type(part).__name__
@@ -58,9 +60,10 @@ def describe(method: Any) -> dict[str, Any]:
 
 def parts(facts: dict[str, Any]) -> dict[str, Any]:
     """Build what :func:`describe` described in `facts`: keyword arguments of the method."""
-    out: dict[str, Any] = {"name": facts["name"]}
+    out: dict[str, Any] = {}
     for field, part in facts.items():
-        if field == "name":
+        if not isinstance(part, dict):
+            out[field] = part
             continue
         settings = {k: v for k, v in part.items() if k != "kind"}
         out[field] = {**PARTS, "Unsaved": Unsaved}[part["kind"]](**settings)

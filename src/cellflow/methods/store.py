@@ -14,17 +14,17 @@ import torch
 from cellflow import _checks
 from cellflow._store import read_state, write_state
 from cellflow._typing import Tensor
-from cellflow.dynamics import Dynamics
 from cellflow.methods.fit import Fit
 from cellflow.methods.flow_matching import FlowMatching
+from cellflow.methods.networks import assemble, build_networks
 from cellflow.methods.recipe import describe, parts
-from cellflow.nets import MLP, Units
+from cellflow.nets import Units
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.training import History
 
 #: Raised when the layout of the folder changes.
-FORMAT = 1
+FORMAT = 2
 #: What reading stumbles over where a file is missing, cut short, or was edited.
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, StopIteration)
 
@@ -120,32 +120,40 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Fit:
 def _build(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
     method = FlowMatching(**parts(facts["method"]))
     units = Units(**{**facts["units"], "centre": tuple(facts["units"]["centre"])})
-    velocity = MLP(units, method.net)
-    weights = _under("velocity", tensors)
-    velocity.to(next(iter(weights.values()))).load_state_dict(weights)
+    networks = build_networks(method, units)
+    for name, network in networks.items():
+        weights = _under(name, tensors)
+        network.to(next(iter(weights.values()))).load_state_dict(weights)
     snapshots = [
-        Snapshot(tensors[f"x/{k}"], time, tensors[f"mass/{k}"], facts["labels"][k])
+        Snapshot(
+            tensors[f"x/{k}"],
+            time,
+            tensors[f"mass/{k}"],
+            facts["labels"][k],
+            tensors.get(f"prior/{k}"),
+        )
         for k, time in enumerate(facts["times"])
     ]
     affine = _under("preprocessing", tensors)
     return Fit(
-        Dynamics(velocity, sigma=facts["sigma"]),
+        assemble(method, networks, facts["times"]),
         method,
         TimeCourse(tuple(snapshots), facts["unit"]),
+        networks,
         preprocessing=Preprocessing(**affine) if affine else None,
         history=History(**facts["history"]),
         origin=facts["origin"],
     )
 
 
-def _network(fit: Fit) -> Any:
-    return fit.dynamics.velocity  # of a fit, always one of our networks
-
-
 def _tensors(fit: Fit) -> dict[str, Tensor]:
-    out = {f"velocity/{k}": v for k, v in _network(fit).state_dict().items()}
+    out: dict[str, Tensor] = {}
+    for name, network in fit.networks.items():
+        out |= {f"{name}/{k}": v for k, v in network.state_dict().items()}
     for k, snapshot in enumerate(fit.course.snapshots):
         out |= {f"x/{k}": snapshot.x, f"mass/{k}": snapshot.mass}
+        if snapshot.growth is not None:
+            out[f"prior/{k}"] = snapshot.growth
     if fit.preprocessing is not None:
         p = fit.preprocessing
         out |= {"preprocessing/mean": p.mean, "preprocessing/scale": p.scale}
@@ -159,8 +167,7 @@ def _facts(fit: Fit) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "method": describe(fit.method),
-        "units": asdict(_network(fit).units),
-        "sigma": fit.dynamics.sigma,
+        "units": asdict(fit.networks["velocity"].units),  # type: ignore[call-overload] # an MLP
         "times": list(fit.course.times),
         "unit": fit.course.unit,
         "labels": labels,
@@ -170,7 +177,9 @@ def _facts(fit: Fit) -> dict[str, Any]:
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(f"{prefix}/"): v for k, v in tensors.items() if k.startswith(prefix)}
+    return {
+        k.removeprefix(f"{prefix}/"): v for k, v in tensors.items() if k.startswith(f"{prefix}/")
+    }
 
 
 def _strangers(folder: Path) -> bool:

@@ -98,8 +98,12 @@ class Units:
         return cls(tuple(centre.tolist()), scale, course.times[0], span)
 
 
+#: What a network answers with, and the unit of that: a power of the scale, one of the span.
+ANSWERS: dict[str, tuple[int, int]] = {"velocity": (1, -1), "score": (-1, 0), "growth": (0, -1)}
+
+
 class MLP(nn.Module):
-    """A vector field ``(t, x) -> (n, d)``.
+    """A field ``(t, x) -> (n, d)``, or ``(n,)`` for growth.
 
     Parameters
     ----------
@@ -107,6 +111,9 @@ class MLP(nn.Module):
         Units of inputs and outputs; their length sets the dimension d.
     config
         Width, depth, activation and time features.
+    answer
+        ``"velocity"``, ``"score"`` or ``"growth"``: sets the unit of the output, and that growth
+        is one number a cell.
     generator
         Seed or generator of the initial weights (the default initialisation of torch's linear
         layers: uniform within ``1/sqrt(fan_in)``).
@@ -115,17 +122,25 @@ class MLP(nn.Module):
     centre: Tensor
 
     def __init__(
-        self, units: Units, config: MLPConfig | None = None, *, generator: Rng = 0
+        self,
+        units: Units,
+        config: MLPConfig | None = None,
+        *,
+        answer: str = "velocity",
+        generator: Rng = 0,
     ) -> None:
         super().__init__()
         self.units, self.config = units, config or MLPConfig()
+        self.answer = _checks.choice(answer, ANSWERS, "answer")
+        scale, span = ANSWERS[answer]
+        self.unit = units.scale**scale * units.span**span
         dim = len(units.centre)
         sizes = [dim + 1 + 2 * self.config.time_features]
         sizes += [self.config.width] * self.config.depth
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(sizes):
             layers += [_linear(fan_in, fan_out), ACTIVATIONS[self.config.activation]()]
-        self.layers = nn.Sequential(*layers, _linear(sizes[-1], dim))
+        self.layers = nn.Sequential(*layers, _linear(sizes[-1], 1 if answer == "growth" else dim))
         self.register_buffer("centre", torch.tensor(units.centre, dtype=torch.float64))
         self._initialise(_checks.as_generator(generator))
 
@@ -146,7 +161,8 @@ class MLP(nn.Module):
             rates = torch.arange(1, self.config.time_features + 1, dtype=x.dtype, device=x.device)
             phase = time * rates * math.pi
             inputs += [phase.sin(), phase.cos()]
-        return self.layers(torch.cat(inputs, 1)) * u.speed
+        out = self.layers(torch.cat(inputs, 1)) * self.unit
+        return out[:, 0] if self.answer == "growth" else out
 
 
 def _linear(fan_in: int, fan_out: int) -> nn.Linear:

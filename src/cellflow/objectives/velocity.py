@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from cellflow._typing import Tensor
+from cellflow._typing import Field, Tensor
 from cellflow.dynamics import Dynamics
+from cellflow.objectives._mean import mean_square
 from cellflow.paths import PathPoint
 
 
@@ -24,4 +25,27 @@ def velocity_matching(dynamics: Dynamics, batch: PathPoint) -> dict[str, Tensor]
     ``{"velocity": term}``, the mean squared error in squared data units per squared time.
     """
     error = dynamics.velocity(batch.t, batch.x) - batch.velocity
-    return {"velocity": error.square().mean()}
+    return {"velocity": mean_square(error, batch.weight)}
+
+
+def mean_velocity_matching(field: Field, batch: PathPoint) -> dict[str, Tensor]:
+    r"""Regression of the velocity of the path's mean, without the noise's part.
+
+    The velocity of a Gaussian path is :math:`\dot\mu + \dot\sigma z`. Its second term diverges at
+    the ends of a bridge, yet its expectation given the state is known from the score,
+    :math:`E[z \mid x] = -\sigma \nabla\log p`. So `field` learns :math:`E[\dot\mu \mid x]`,
+    whose target is bounded, and the velocity is that less :math:`\sigma\dot\sigma` times the score.
+
+    Parameters
+    ----------
+    field
+        What is being learned, ``(t, x) -> (n, d)``.
+    batch
+        Points on the paths of ``n`` pairs.
+
+    Returns
+    -------
+    ``{"velocity": term}``, the mean squared error in squared data units per squared time.
+    """
+    error = field(batch.t, batch.x) - batch.mean_velocity
+    return {"velocity": mean_square(error, batch.weight)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -21,12 +21,19 @@ class Pairs:
         Paired cells, shape ``(n, d)`` each.
     t0, t1
         Real times of their snapshots, shape ``(n, 1)`` each.
+    growth
+        Rate of each pair's log mass per unit of time, shape ``(n, 1)``; None where mass stays.
+    rate0, rate1
+        Velocities of the paired cells at both ends, shape ``(n, d)`` each, for paths that bend.
     """
 
     x0: Tensor
     x1: Tensor
     t0: Tensor
     t1: Tensor
+    growth: Tensor | None = None
+    rate0: Tensor | None = None
+    rate1: Tensor | None = None
 
     @property
     def span(self) -> Tensor:
@@ -51,6 +58,13 @@ class PathPoint:
         ``-noise / std``.
     std
         Standard deviation of the path there, shape ``(n, 1)``.
+    mean_velocity
+        Rate of the path's mean per unit of time, shape ``(n, d)``: the velocity without the part
+        that comes from the noise.
+    weight
+        Mass of the pair there, relative to its mass at the start, shape ``(n,)``; None for one.
+    growth
+        Rate of the pair's log mass per unit of time, shape ``(n,)``; None where mass stays.
     """
 
     t: Tensor
@@ -58,6 +72,9 @@ class PathPoint:
     velocity: Tensor
     noise: Tensor
     std: Tensor
+    mean_velocity: Tensor
+    weight: Tensor | None = None
+    growth: Tensor | None = None
 
 
 class Path(ABC):
@@ -70,6 +87,13 @@ class Path(ABC):
 
     #: Draws of ``s`` keep this distance from both ends.
     margin: float = 0.0
+    #: Whether the path bends and wants the cells' velocities at both ends.
+    needs_rates: ClassVar[bool] = False
+
+    @property
+    def diffusion(self) -> float:
+        """Diffusion of the process whose bridges these are; 0 where there is none."""
+        return 0.0
 
     @abstractmethod
     def mean(self, pairs: Pairs, s: Tensor) -> Tensor:
@@ -87,6 +111,14 @@ class Path(ABC):
         """Derivative in `s` of the standard deviation of `pairs`, shape ``(n, 1)``."""
         return torch.func.jvp(lambda u: self.std(pairs, u), (s,), (torch.ones_like(s),))[1]
 
+    def half_variance_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
+        r"""Return :math:`\tfrac12 d\sigma_s^2/dt` of `pairs` at `s`, shape ``(n, 1)``.
+
+        Where the population has density :math:`p_t`, the noise adds
+        :math:`-\tfrac12 \frac{d\sigma_s^2}{dt} \nabla \log p_t` to the velocity of the means.
+        """
+        return self.std(pairs, s) * self.std_rate(pairs, s) / pairs.span
+
     def std_at_start(self) -> float:
         """Standard deviation around a cell of the source, in data units."""
         one = torch.zeros(1, 1, dtype=torch.float64)
@@ -99,9 +131,14 @@ class Path(ABC):
         OT-CFM, eq. 7): :math:`\dot\mu_s + \dot\sigma_s z`, per unit of real time.
         """
         std, span = self.std(pairs, s), pairs.span
-        velocity = (self.mean_rate(pairs, s) + self.std_rate(pairs, s) * noise) / span
+        mean_velocity = self.mean_rate(pairs, s) / span
+        velocity = mean_velocity + self.std_rate(pairs, s) / span * noise
         x = self.mean(pairs, s) + std * noise
-        return PathPoint((pairs.t0 + s * (pairs.t1 - pairs.t0))[:, 0], x, velocity, noise, std)
+        t = (pairs.t0 + s * (pairs.t1 - pairs.t0))[:, 0]
+        weight = growth = None
+        if pairs.growth is not None:
+            weight, growth = (pairs.growth * s * span).exp()[:, 0], pairs.growth[:, 0]
+        return PathPoint(t, x, velocity, noise, std, mean_velocity, weight, growth)
 
     def draw(self, pairs: Pairs, generator: torch.Generator) -> PathPoint:
         """Return points of `pairs` at uniform fractions and with noise, both from `generator`."""

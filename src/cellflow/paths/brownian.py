@@ -40,6 +40,11 @@ class BrownianBridge(Path):
         _checks.number(self.sigma, "sigma", low=0.0, open_low=True)
         _checks.number(self.margin, "margin", low=0.0, high=0.49)
 
+    @property
+    def diffusion(self) -> float:
+        """`sigma`, in data units per square root of time."""
+        return self.sigma
+
     def mean(self, pairs: Pairs, s: Tensor) -> Tensor:
         """Mean at fraction `s`, shape ``(n, d)``."""
         return torch.lerp(pairs.x0, pairs.x1, s)
@@ -55,3 +60,7 @@ class BrownianBridge(Path):
     def std_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
         """Derivative of :meth:`std` in `s`, shape ``(n, 1)``."""
         return 0.5 * self.sigma * (1 - 2 * s) * (pairs.span / (s * (1 - s))).sqrt()
+
+    def half_variance_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
+        """Return ``½ sigma² (1 − 2s)``, shape ``(n, 1)``; finite at both ends."""
+        return 0.5 * self.sigma**2 * (1 - 2 * s)

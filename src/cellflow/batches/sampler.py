@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -22,6 +21,7 @@ import torch
 from cellflow import _checks
 from cellflow._random import stream_seed
 from cellflow._typing import Tensor
+from cellflow.batches.health import CouplingHealth
 from cellflow.couplings import Coupling, Plan
 from cellflow.paths import Pairs
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -61,58 +61,25 @@ class Batching:
             _checks.count(self.block_size, "block_size", low=2)
 
 
-@dataclass
-class CouplingHealth:
-    """What happened while coupling: counts, worst cases, and time spent.
+@dataclass(frozen=True, eq=False)
+class _Pool:
+    """Pairs of every interval.
 
     Parameters
     ----------
-    plans
-        Plans made.
-    fallbacks
-        Plans whose solver failed and that the exact solver replaced.
-    marginal_error
-        Largest marginal error of a plan.
-    cost, partners
-        Sums over plans of cost and of effective partners per cell.
-    seconds
-        Time spent coupling, in seconds.
+    rows
+        Rows of ``course.x``, shape ``(2, intervals, pairs)``.
+    growth
+        Rate of each pair's log mass, shape ``(intervals, pairs)``; None where mass stays.
     """
 
-    plans: int = 0
-    fallbacks: int = 0
-    marginal_error: float = 0.0
-    cost: float = 0.0
-    partners: float = 0.0
-    seconds: float = 0.0
+    rows: Tensor
+    growth: Tensor | None
 
-    def add(self, plan: Plan) -> None:
-        """Count `plan`, and warn at the first fallback."""
-        self.plans += 1
-        self.marginal_error = max(self.marginal_error, plan.marginal_error)
-        self.cost += plan.cost
-        self.partners += plan.partners
-        if plan.fallback is not None:
-            self.fallbacks += 1
-            if self.fallbacks == 1:
-                warnings.warn(
-                    f"A coupling fell back to the exact solver: {plan.fallback}. "
-                    "Further ones are counted in the history, not announced.",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-
-    def summary(self) -> dict[str, float]:
-        """Return counts, worst marginal error, and means over plans."""
-        plans = max(self.plans, 1)
-        return {
-            "plans": self.plans,
-            "fallbacks": self.fallbacks,
-            "marginal_error": self.marginal_error,
-            "mean_cost": self.cost / plans,
-            "mean_partners": self.partners / plans,
-            "seconds": self.seconds,
-        }
+    def shuffled(self, order: Tensor) -> _Pool:
+        """Return the pairs of each interval in this `order`."""
+        growth = None if self.growth is None else self.growth[:, order]
+        return _Pool(self.rows[:, :, order], growth)
 
 
 @dataclass(eq=False)
@@ -132,6 +99,8 @@ class PairSampler:
         Decides every batch.
     health
         Where plans are counted; samplers of one fit share it.
+    rates
+        Velocity of each cell of ``course.x``, shape ``(sum n_k, d)``, for paths that bend.
     """
 
     course: TimeCourse
@@ -139,6 +108,7 @@ class PairSampler:
     batching: Batching = field(default_factory=Batching)
     seed: int = 0
     health: CouplingHealth = field(default_factory=CouplingHealth)
+    rates: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.course.x.device.type == "mps":  # plans are solved in float64, which it lacks
@@ -155,18 +125,21 @@ class PairSampler:
         times = torch.tensor(pairs, dtype=torch.float64).repeat_interleave(size, 0)
         self._times = times.to(device=x.device, dtype=_checks.time_dtype(x.device))
         self._x = self.course.x
-        self._pools: dict[int, Tensor | Future] = {}
-        self._order: tuple[int, Tensor] | None = None
+        self._pools: dict[int, _Pool | Future] = {}
+        self._order: tuple[int, _Pool] | None = None
         self._worker: ThreadPoolExecutor | None = None
 
     def batch(self, step: int) -> Pairs:
         """Return batch number `step`: ``batch_size`` pairs of every interval, in turn."""
         epoch, part = divmod(step, self.steps_per_epoch)
-        index = self._epoch(epoch)
+        pool = self._epoch(epoch)
         size = self.batching.batch_size
-        rows = index[:, :, part * size : (part + 1) * size].reshape(2, -1)
-        x = self._x
-        return Pairs(x[rows[0]], x[rows[1]], self._times[:, :1], self._times[:, 1:])
+        now = slice(part * size, (part + 1) * size)
+        rows = pool.rows[:, :, now].reshape(2, -1)
+        growth = None if pool.growth is None else pool.growth[:, now].reshape(-1, 1)
+        x0, x1 = self._x[rows[0]], self._x[rows[1]]
+        rates = (None, None) if self.rates is None else (self.rates[rows[0]], self.rates[rows[1]])
+        return Pairs(x0, x1, self._times[:, :1], self._times[:, 1:], growth, *rates)
 
     def close(self) -> None:
         """Stop the background thread."""
@@ -174,16 +147,16 @@ class PairSampler:
             self._worker.shutdown(wait=True, cancel_futures=True)
             self._worker = None
 
-    def _epoch(self, epoch: int) -> Tensor:
-        """Rows of ``course.x``, shape ``(2, intervals, pairs)``, in the order of this epoch."""
+    def _epoch(self, epoch: int) -> _Pool:
+        """Pairs in the order of this epoch."""
         if self._order is None or self._order[0] != epoch:
             pool = self._pool(epoch // self.batching.reuse)
             generator = torch.Generator().manual_seed(stream_seed(self.seed, epoch, 1))
-            shuffle = torch.randperm(pool.shape[2], generator=generator).to(pool.device)
-            self._order = (epoch, pool[:, :, shuffle])
+            shuffle = torch.randperm(pool.rows.shape[2], generator=generator)
+            self._order = (epoch, pool.shuffled(shuffle.to(pool.rows.device)))
         return self._order[1]
 
-    def _pool(self, k: int) -> Tensor:
+    def _pool(self, k: int) -> _Pool:
         ready = self._pools.get(k)
         if isinstance(ready, Future):
             ready = ready.result()
@@ -196,22 +169,27 @@ class PairSampler:
             self._pools[k + 1] = self._worker.submit(self._make_pool, k + 1)
         return ready
 
-    def _make_pool(self, k: int) -> Tensor:
+    def _make_pool(self, k: int) -> _Pool:
         start = time.perf_counter()
         total = self.steps_per_epoch * self.batching.batch_size
         # Two streams, so that the cells drawn do not depend on the coupling.
         cells = torch.Generator().manual_seed(stream_seed(self.seed, k, 0))
         pairs = torch.Generator().manual_seed(stream_seed(self.seed, k, 2))
-        offset, columns = 0, []
+        offset, columns, rates = 0, [], []
         for j, (source, target) in enumerate(self._coupled.steps):
             if self._plans is not None:
-                rows, cols = self._plans[j].sample(total, pairs)
+                plan = self._plans[j]
+                rows, cols = plan.sample(total, pairs)
+                growth = _log_growth(plan, rows, cols)
             else:
-                rows, cols = self._couple_blocks(source, target, total, (cells, pairs))
+                rows, cols, growth = self._couple_blocks(source, target, total, (cells, pairs))
             columns.append(torch.stack([rows + offset, cols + offset + len(source)]))
+            if growth is not None:
+                rates.append(growth / (target.time - source.time))
             offset += len(source)
         self.health.seconds += time.perf_counter() - start
-        return torch.stack(columns, 1).to(self._x.device)
+        growing = torch.stack(rates).to(self._x) if rates else None
+        return _Pool(torch.stack(columns, 1).to(self._x.device), growing)
 
     def _couple_blocks(
         self,
@@ -219,21 +197,23 @@ class PairSampler:
         target: Snapshot,
         total: int,
         generators: tuple[torch.Generator, torch.Generator],
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         cells, pairs = generators
         block = min(self.batching.block_size or total, len(source), len(target))
         n_blocks = math.ceil(total / block)
         left = _draw(source, n_blocks * block, block, cells).view(n_blocks, block)
         right = _draw(target, n_blocks * block, block, cells).view(n_blocks, block)
-        rows, cols = [], []
+        rows, cols, growth = [], [], []
         for i, j in zip(left, right, strict=True):
             plan = self.coupling(_block(source, i), _block(target, j))
             self.health.add(plan)
             a, b = plan.sample(block, pairs)
             rows.append(i[a])
             cols.append(j[b])
+            growth.append(_log_growth(plan, a, b))
         keep = torch.randperm(n_blocks * block, generator=pairs)[:total].to(left.device)
-        return torch.cat(rows)[keep], torch.cat(cols)[keep]
+        grown = None if growth[0] is None else torch.cat(growth)[keep]
+        return torch.cat(rows)[keep], torch.cat(cols)[keep], grown
 
     def _couple_whole(self) -> list[Plan]:
         start = time.perf_counter()
@@ -244,9 +224,20 @@ class PairSampler:
         return plans
 
 
+def _log_growth(plan: Plan, rows: Tensor, cols: Tensor) -> Tensor | None:
+    """Change of each pair's log mass from source to target, shape ``(k,)``."""
+    if plan.source_growth is None or plan.target_growth is None:
+        return None
+    return plan.source_growth[rows] + plan.target_growth[cols]
+
+
 def _block(snapshot: Snapshot, index: Tensor) -> Snapshot:
-    # Cells were drawn in proportion to mass, so that within a block they weigh the same.
-    return Snapshot(snapshot.x[index], snapshot.time)
+    # Cells were drawn in proportion to mass, so that within a block they weigh the same; the
+    # block stands for the whole, so that it has the mass of the whole.
+    each = float(snapshot.mass.double().sum()) / len(index)
+    growth = None if snapshot.growth is None else snapshot.growth[index]
+    x = snapshot.x[index]
+    return Snapshot(x, snapshot.time, x.new_full((len(index),), each), growth=growth)
 
 
 def _draw(snapshot: Snapshot, size: int, block: int, generator: torch.Generator) -> Tensor:
