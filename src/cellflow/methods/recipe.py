@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 from cellflow.batches import Batching
-from cellflow.couplings import Entropic, Exact, Independent
+from cellflow.couplings import Entropic, Exact, Geodesic, Independent
 from cellflow.nets import MLPConfig
 from cellflow.paths import BrownianBridge, Straight
 from cellflow.timecourse import Snapshot
@@ -18,7 +18,16 @@ FLAGS = ("score", "growth", "direct_velocity", "relative_sigma")
 #: Parts that a file can name. A part of the user's own is described, and cannot be read back.
 PARTS: dict[str, Callable[..., Any]] = {
     part.__name__: part
-    for part in (Independent, Exact, Entropic, Straight, BrownianBridge, MLPConfig, Batching)
+    for part in (
+        Independent,
+        Exact,
+        Entropic,
+        Geodesic,
+        Straight,
+        BrownianBridge,
+        MLPConfig,
+        Batching,
+    )
 } | {"Training": Training}
 
 
@@ -30,9 +39,12 @@ class Unsaved:
     ----------
     text
         What it was.
+    diffusion
+        Of a path.
     """
 
     text: str
+    diffusion: float = 0.0
 
     def __call__(self, source: Snapshot, target: Snapshot) -> None:
         """Refuse.
@@ -44,6 +56,8 @@ class Unsaved:
         """
         raise RuntimeError(f"{self.text} was not saved with this fit; build the method anew.")
 
+    half_variance_rate = __call__
+
 
 def describe(method: Any) -> dict[str, Any]:
     """Return the parts of `method` as JSON-able facts."""
@@ -54,7 +68,8 @@ def describe(method: Any) -> dict[str, Any]:
         if kind in PARTS and is_dataclass(part) and not isinstance(part, type):
             out[field] = {"kind": kind, **asdict(part)}
         else:
-            out[field] = {"kind": "Unsaved", "text": kind}
+            diffusion = getattr(part, "diffusion", 0.0)
+            out[field] = {"kind": "Unsaved", "text": kind, "diffusion": diffusion}
     return out
 
 

@@ -1,0 +1,45 @@
+"""Regression of the growth rate."""
+
+from __future__ import annotations
+
+import torch
+
+from cellflow._typing import Tensor
+from cellflow.dynamics import Dynamics
+from cellflow.objectives._mean import mean_square
+from cellflow.paths import PathPoint
+
+
+def growth_matching(
+    dynamics: Dynamics, batch: PathPoint, *, unit: float = 1.0
+) -> dict[str, Tensor]:
+    r"""Regression of the rate at which pairs gain mass.
+
+    A pair whose mass goes as :math:`m_s = m_0 e^{g\,\Delta t}` contributes :math:`g` where its
+    path is met, in proportion to the mass it has there. The population then obeys
+    :math:`\partial_t p + \nabla\cdot(p v) = g p` with both its snapshots as marginals: the
+    conditional argument of flow matching (Tong et al. 2024, theorem 3.1), with masses.
+
+    Parameters
+    ----------
+    dynamics
+        Dynamics whose growth is being learned.
+    batch
+        Points on the paths of ``n`` pairs; no growth counts as zero.
+    unit
+        Factor of the term, so that it is commensurate with the others.
+
+    Returns
+    -------
+    ``{"growth": term}``, in inverse squared units of time but for `unit`.
+
+    Raises
+    ------
+    ValueError
+        If `dynamics` have no growth.
+    """
+    if dynamics.growth is None:
+        raise ValueError("dynamics: expected a growth to learn, got None.")
+    rate = dynamics.growth(batch.t, batch.x)
+    target = torch.zeros_like(rate) if batch.growth is None else batch.growth
+    return {"growth": unit * mean_square((rate - target)[:, None], batch.weight)}
