@@ -176,6 +176,7 @@ class Fit:
             self._encode(x0),
             times,
             solver=solver,
+            generator=generator,
             max_step=max_step,
             memory=memory,
             progress=progress,
