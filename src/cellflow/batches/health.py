@@ -17,20 +17,27 @@ class CouplingHealth:
     plans
         Plans made.
     fallbacks
-        Plans whose solver failed and that the exact solver replaced.
+        Plans that are not what was asked for, since a solver did not converge.
+    unconverged
+        Plans whose solver did not reach its tolerance.
     marginal_error
         Largest marginal error of a plan.
-    cost, partners
-        Sums over plans of cost and of effective partners per cell.
+    cost, partners, share, childless, unmatched
+        Sums over plans: cost; effective partners per cell, in number and as a share of the cells
+        there are; share of mass without descendants, and left out.
     seconds
         Time spent coupling, in seconds.
     """
 
     plans: int = 0
     fallbacks: int = 0
+    unconverged: int = 0
     marginal_error: float = 0.0
     cost: float = 0.0
     partners: float = 0.0
+    share: float = 0.0
+    childless: float = 0.0
+    unmatched: float = 0.0
     seconds: float = 0.0
 
     def add(self, plan: Plan) -> None:
@@ -39,11 +46,15 @@ class CouplingHealth:
         self.marginal_error = max(self.marginal_error, plan.marginal_error)
         self.cost += plan.cost
         self.partners += plan.partners
+        self.share += plan.partners / plan.shape[1]
+        self.childless += plan.childless
+        self.unmatched += plan.unmatched
+        self.unconverged += not plan.converged
         if plan.fallback is not None:
             self.fallbacks += 1
             if self.fallbacks == 1:
                 warnings.warn(
-                    f"A coupling fell back to the exact solver: {plan.fallback}. "
+                    f"A coupling is not the one asked for: {plan.fallback}. "
                     "Further ones are counted in the history, not announced.",
                     RuntimeWarning,
                     stacklevel=2,
@@ -55,8 +66,12 @@ class CouplingHealth:
         return {
             "plans": self.plans,
             "fallbacks": self.fallbacks,
+            "unconverged": self.unconverged,
             "marginal_error": self.marginal_error,
             "mean_cost": self.cost / plans,
             "mean_partners": self.partners / plans,
+            "mean_partner_share": self.share / plans,
+            "mean_childless": self.childless / plans,
+            "mean_unmatched": self.unmatched / plans,
             "seconds": self.seconds,
         }

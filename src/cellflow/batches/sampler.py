@@ -125,6 +125,7 @@ class PairSampler:
         times = torch.tensor(pairs, dtype=torch.float64).repeat_interleave(size, 0)
         self._times = times.to(device=x.device, dtype=_checks.time_dtype(x.device))
         self._x = self.course.x
+        self._used = torch.zeros(len(self._x), dtype=torch.bool)
         self._pools: dict[int, _Pool | Future] = {}
         self._order: tuple[int, _Pool] | None = None
         self._worker: ThreadPoolExecutor | None = None
@@ -140,6 +141,11 @@ class PairSampler:
         x0, x1 = self._x[rows[0]], self._x[rows[1]]
         rates = (None, None) if self.rates is None else (self.rates[rows[0]], self.rates[rows[1]])
         return Pairs(x0, x1, self._times[:, :1], self._times[:, 1:], growth, *rates)
+
+    @property
+    def unused(self) -> float:
+        """Share of the cells that were never paired so far."""
+        return 1.0 - float(self._used.double().mean())
 
     def close(self) -> None:
         """Stop the background thread."""
@@ -188,6 +194,7 @@ class PairSampler:
                 rates.append(growth / (target.time - source.time))
             offset += len(source)
         self.health.seconds += time.perf_counter() - start
+        self._used[torch.stack(columns).reshape(-1).cpu()] = True
         growing = torch.stack(rates).to(self._x) if rates else None
         return _Pool(torch.stack(columns, 1).to(self._x.device), growing)
 

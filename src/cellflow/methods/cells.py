@@ -78,27 +78,3 @@ def natural_sigma(course: TimeCourse) -> float:
     within = [float(s.x.double().var(0, correction=0).mean()) for s in course.snapshots]
     span = (course.times[-1] - course.times[0]) / (len(course) - 1)
     return math.sqrt(sum(within) / len(within) / span) or 1.0
-
-
-def draw_cells(
-    snapshot: Snapshot, n_cells: int, generator: torch.Generator
-) -> tuple[Snapshot, int]:
-    """Draw cells, each once, and beyond the size of the snapshot again with replacement.
-
-    Parameters
-    ----------
-    snapshot
-        Cells to draw from.
-    n_cells
-        How many.
-    generator
-        Decides which.
-
-    Returns
-    -------
-    The cells, and how many, at the end, were drawn again.
-    """
-    n = len(snapshot)
-    order = torch.randperm(n, generator=generator)[:n_cells]
-    again = torch.randint(n, (max(n_cells - n, 0),), generator=generator)
-    return snapshot.subset(torch.cat([order, again]).to(snapshot.x.device)), len(again)

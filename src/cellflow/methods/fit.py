@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -13,7 +13,8 @@ from torch import nn
 from cellflow import _checks
 from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.dynamics import Dynamics
-from cellflow.methods.cells import draw_cells
+from cellflow.methods.draws import draw_cells
+from cellflow.methods.health import coupling_report
 from cellflow.preprocessing import Preprocessing
 from cellflow.simulate import Trajectory, simulate
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -52,6 +53,11 @@ class Fit:
     preprocessing: Preprocessing | None = None
     history: History = field(default_factory=History)
     origin: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def health(self) -> str:
+        """How coupling went: one line when it is good, and what to do when it is not."""
+        return coupling_report(self.history.coupling)
 
     def velocity(self, time: float | ArrayLike, x: ArrayLike) -> Tensor:
         """Velocity of cells, in data units per unit of time.
@@ -233,7 +239,9 @@ class Fit:
         )
         rng = _checks.as_generator(generator)
         if n_cells is not None:
-            start = self._draw(start, _checks.count(n_cells, "n_cells"), rng)
+            start = draw_cells(
+                self, start, n_cells=_checks.count(n_cells, "n_cells"), generator=rng
+            )
         if time == start.time:
             return start
         return self.carry(start, time, solver=solver, generator=rng)
@@ -285,17 +293,3 @@ class Fit:
         cells = _checks.as_cells(x, "x", dim=self.course.dim)
         cells = cells.to(next(self.networks.parameters()))
         return cells if self.preprocessing is None else self.preprocessing.apply(cells)
-
-    def _draw(self, start: Snapshot, n_cells: int, rng: torch.Generator) -> Snapshot:
-        if n_cells > len(start) and not hasattr(self.method.path, "std_at_start"):
-            remedy = "The path is the user's own and was not saved: its noise is not known."
-            raise ValueError(_checks.message("n_cells", n_cells, f"at most {len(start)}", remedy))
-        drawn, again = draw_cells(start, n_cells, rng)
-        if again == 0:
-            return drawn
-        dim = self.course.dim if self.preprocessing is None else len(self.preprocessing.scale)
-        noise = self.method.path.std_at_start() * torch.randn(again, dim, generator=rng)
-        noise = noise.to(drawn.x)
-        if self.preprocessing is not None:
-            noise = self.preprocessing.invert_vectors(noise)
-        return replace(drawn, x=torch.cat([drawn.x[:-again], drawn.x[-again:] + noise]))

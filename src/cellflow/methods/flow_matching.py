@@ -17,6 +17,7 @@ from cellflow.couplings import Coupling
 from cellflow.fitting import Checkpointing
 from cellflow.methods.cells import canonical, digest, natural_sigma, split
 from cellflow.methods.fit import Fit
+from cellflow.methods.health import coupling_report
 from cellflow.methods.learning import learn
 from cellflow.methods.networks import assemble, build_networks
 from cellflow.methods.recipe import describe
@@ -154,7 +155,12 @@ class FlowMatching:
             )
         finally:
             sampler.close()
-        history.coupling = health.summary()
+        history.coupling = health.summary() | {"unused": sampler.unused}
+        if history.coupling["mean_cost"] > 0:
+            noise = method.path.diffusion**2 * model.dim * units.span / 2
+            history.coupling["noise_share"] = noise / history.coupling["mean_cost"]
+        if progress:
+            tqdm.write(coupling_report(history.coupling), file=sys.stderr)
         return Fit(dynamics, method, course, networks, preprocessing, history)
 
     def prepare(

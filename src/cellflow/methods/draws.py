@@ -1,0 +1,51 @@
+"""Choose cells of a snapshot, as many as are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from cellflow import _checks
+from cellflow.timecourse import Snapshot
+
+
+def draw_cells(fit: Any, start: Snapshot, *, n_cells: int, generator: torch.Generator) -> Snapshot:
+    """Draw cells, each once; beyond the size of the snapshot, again with the path's noise.
+
+    Parameters
+    ----------
+    fit
+        Its method's path has the noise, its preprocessing the coordinates of it.
+    start
+        Cells to draw from.
+    n_cells
+        How many.
+    generator
+        Decides which.
+
+    Returns
+    -------
+    The cells with their masses and labels.
+
+    Raises
+    ------
+    ValueError
+        If more cells are asked for than there are and the path was not saved with the fit.
+    """
+    n, path, prep = len(start), fit.method.path, fit.preprocessing
+    order = torch.randperm(n, generator=generator)[:n_cells]
+    again = torch.randint(n, (max(n_cells - n, 0),), generator=generator)
+    drawn = start.subset(torch.cat([order, again]).to(start.x.device))
+    if len(again) == 0:
+        return drawn
+    if not hasattr(path, "std_at_start"):
+        remedy = "The path is the user's own and was not saved: its noise is not known."
+        raise ValueError(_checks.message("n_cells", n_cells, f"at most {n}", remedy))
+    dim = start.x.shape[1] if prep is None else len(prep.scale)
+    noise = path.std_at_start() * torch.randn(len(again), dim, generator=generator)
+    noise = noise.to(drawn.x)
+    if prep is not None:
+        noise = prep.invert_vectors(noise)
+    return replace(drawn, x=torch.cat([drawn.x[:n], drawn.x[n:] + noise]))
