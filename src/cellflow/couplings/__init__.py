@@ -6,7 +6,9 @@ from cellflow.couplings.entropic import Entropic
 from cellflow.couplings.exact import Exact
 from cellflow.couplings.given import Given
 from cellflow.couplings.independent import Independent
+from cellflow.couplings.partial import Partial
 from cellflow.couplings.plans import Coupling, DensePlan, PairPlan, Plan, ProductPlan
+from cellflow.couplings.unbalanced import Unbalanced
 
 __all__ = [
     "Coupling",
@@ -16,6 +18,8 @@ __all__ = [
     "Given",
     "Independent",
     "PairPlan",
+    "Partial",
     "Plan",
     "ProductPlan",
+    "Unbalanced",
 ]

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 from cellflow.batches import Batching
-from cellflow.couplings import Entropic, Exact, Geodesic, Independent
+from cellflow.couplings import Entropic, Exact, Geodesic, Independent, Partial, Unbalanced
 from cellflow.nets import MLPConfig
 from cellflow.paths import BrownianBridge, Straight
 from cellflow.timecourse import Snapshot
@@ -23,6 +23,8 @@ PARTS: dict[str, Callable[..., Any]] = {
         Exact,
         Entropic,
         Geodesic,
+        Partial,
+        Unbalanced,
         Straight,
         BrownianBridge,
         MLPConfig,
