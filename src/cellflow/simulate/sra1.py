@@ -24,8 +24,9 @@ def sra1(
 
     Two evaluations of the drift, the second at three quarters of the step and at a state that
     has felt :math:`\tfrac32 I_{(1,0)}/h` of the noise, so that the drift answers to the noise
-    within the step (Rößler 2010, table 6.2, with a constant diffusion, where the second weights
-    of the noise cancel).
+    within the step. With a constant diffusion the scheme's second weights of the noise cancel
+    (Rößler 2010, Runge-Kutta methods for the strong approximation of solutions of stochastic
+    differential equations, SIAM J. Numer. Anal. 48, 922-952).
     """
     middle = x + (3 * h / 4) * slope
     if noise is not None:
