@@ -40,8 +40,8 @@ class Plan(ABC):
         Why this is not the plan that was asked for: another solver made it, or none converged.
         None when it is.
     unmatched
-        Share of the mass of either side that the plan leaves out on purpose, in [0, 1): cells
-        without a partner have no pair, and no `row_mass` or `col_mass`.
+        Share of the mass of a side that the plan leaves out on purpose, in [0, 1): cells without
+        a partner have no pair.
     source_growth, target_growth
         Log growth factors of the cells, shapes ``(n,)`` and ``(m,)``, float64, both or neither:
         the pair ij starts with mass :math:`P_{ij}` and ends with

@@ -22,6 +22,8 @@ BOUND = 1e6
 LEAST = 1e-3
 #: A plan of less mass than this has nothing to say about its cells.
 EMPTY = 1e-12
+#: Share of the mass below which what is unmatched is rounding.
+SPECK = 1e-9
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Unbalanced:
     Vialard, 2018, "Scaling algorithms for unbalanced optimal transport problems", section 3). A
     source cell whose row gets more than its weight divided, one whose row gets less died. The
     plan has rows equal to the source's weights, and growth factors that take its pairs to the
-    target's weights (see :class:`~cellflow.couplings.Plan`): exactly, whatever the relaxation.
+    target's weights (see :class:`~cellflow.couplings.Plan`): exactly, whatever the relaxation,
+    but for target cells that a relaxed target leaves without ancestors (`unmatched`).
 
     **Scales.** `relaxation` is in units of the mean cost between the snapshots,
     :math:`\bar c = \sum_{ij} a_i b_j c_{ij}`: with KL, a cell that costs
@@ -48,7 +51,8 @@ class Unbalanced:
     **Growth.** Where the source snapshot has `growth`, `a` is replaced by
     :math:`a_i \exp(\text{growth}_i \cdot \text{span})`, scaled to total one: the prior, from which
     the relaxation may deviate. The ratio of the total masses of the snapshots is part of the
-    source's growth factors. Factors below 1e-6 of the mean cell's are set to that.
+    source's growth factors. Factors below 1e-6 of the mean cell's are set to that, those of
+    target cells above 1e6 likewise.
 
     Solved in the log domain in float64, on the device of the cells: no regularisation
     underflows. A plan that did not converge has all the properties above but is not the best
@@ -151,42 +155,31 @@ class Unbalanced:
         cost = half_squared_distance(x, y)
         unit = float(source.weights @ cost @ target.weights) or 1.0
         epsilon = self._epsilon(source, target, unit)
+        clipped, relative = self.penalty == "tv", self.reg_type == "kl"
         sides = (
-            Side(_prior(source, target), self._rho(self.relaxation, unit), self.penalty == "tv"),
-            Side(target.weights, self._rho(self.target_relaxation, unit), self.penalty == "tv"),
+            Side(_prior(source, target), _rho(self.relaxation, unit), clipped),
+            Side(target.weights, _rho(self.target_relaxation, unit), clipped),
         )
-        relative = self.reg_type == "kl"
-        s = soft.solve(
-            cost,
-            sides,
-            epsilon=epsilon,
-            relative=relative,
-            tolerance=self.tolerance,
-            max_iter=self.max_iter,
-        )
+        limits = {"tolerance": self.tolerance, "max_iter": self.max_iter}
+        s = soft.solve(cost, sides, epsilon=epsilon, relative=relative, **limits)
         reference = soft.reference_cost(cost, sides, epsilon if relative else 0.0)
         scores = (s.f[:, None] + s.g[None, :] - reference) / epsilon
         matrix = source.weights[:, None] * torch.softmax(scores, 1)
-        matrix /= matrix.sum()
         rows = torch.logsumexp(scores, 1)
         mass = torch.logsumexp(rows, 0)
-        grown = sides[0].mass if sides[0].exact else torch.exp(rows - mass)
-        growth = _growth(matrix, grown, target.weights)
+        attained = sides[0].mass if sides[0].exact else torch.exp(rows - mass)
+        growth = _growth(source.weights, attained, matrix, target.weights)
+        lack = target.weights - growth[0].exp() @ (matrix * growth[1].exp())
+        unmatched = float(lack.clamp(min=0.0).sum())
         ratio = float(target.mass.double().sum() / source.mass.double().sum())
-        reason = None
-        if not s.error <= self.tolerance:
-            reason = (
-                f"unbalanced sinkhorn did not converge at epsilon {epsilon:.3g}: marginal error "
-                f"{s.error:.2g} after {s.iterations} iterations; its last plan is used"
-            )
-        elif float(mass) < math.log(EMPTY):
-            reason = "the relaxed marginals leave no mass to transport: raise the relaxation"
+        reason = self._reason(s, epsilon=epsilon, mass=float(mass))
         return DensePlan(
             matrix=matrix,
             cost=float((matrix * cost).sum()),
             converged=reason is None,
             marginal_error=min(s.error, 2.0),
             fallback=reason,
+            unmatched=unmatched if unmatched > SPECK else 0.0,
             source_growth=growth[0] + math.log(ratio),
             target_growth=growth[1],
         )
@@ -196,9 +189,20 @@ class Unbalanced:
             return brownian_epsilon(self.sigma, target.time - source.time)
         return self.relative_epsilon * unit if self.epsilon is None else float(self.epsilon)
 
-    @staticmethod
-    def _rho(relaxation: float | None, unit: float) -> float:
-        return math.inf if relaxation is None else relaxation * unit
+    def _reason(self, s: soft.Potentials, *, epsilon: float, mass: float) -> str | None:
+        """Say why the plan is not the one asked for, None when it is; `mass` is a logarithm."""
+        if not s.error <= self.tolerance:
+            return (
+                f"unbalanced sinkhorn did not converge at epsilon {epsilon:.3g}: marginal error "
+                f"{s.error:.2g} after {s.iterations} iterations; its last plan is used"
+            )
+        if mass < math.log(EMPTY):
+            return "the relaxed marginals leave no mass to transport: raise the relaxation"
+        return None
+
+
+def _rho(relaxation: float | None, unit: float) -> float:
+    return math.inf if relaxation is None else relaxation * unit
 
 
 def _prior(source: Snapshot, target: Snapshot) -> Tensor:
@@ -213,9 +217,11 @@ def _prior(source: Snapshot, target: Snapshot) -> Tensor:
     return prior / prior.sum()
 
 
-def _growth(matrix: Tensor, grown: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Return log factors from the rows of `matrix` to `grown`, and from there to the columns."""
+def _growth(
+    weights: Tensor, attained: Tensor, matrix: Tensor, wanted: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return log factors from `weights` to the rows `attained`, and from there to the columns."""
     bound = math.log(BOUND)
-    left = (grown / matrix.sum(1)).log().clamp(min=-bound)
+    left = (attained / weights).log().clamp(min=-bound)
     right = (wanted / (left.exp() @ matrix)).log().clamp(max=bound)
     return left, right
