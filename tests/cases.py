@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 from cellflow import couplings, metrics
-from cellflow.paths import BrownianBridge, Path, Straight
+from cellflow.paths import BrownianBridge, Path, Spline, Straight
 
 # --- couplings -------------------------------------------------------------------------------
 # name -> maker of the coupling for two snapshots (only a given plan depends on them)
@@ -23,7 +23,7 @@ COUPLINGS = {
 }
 
 # --- paths -----------------------------------------------------------------------------------
-PATHS: list[Path] = [Straight(0.0), Straight(0.3), BrownianBridge(0.8)]
+PATHS: list[Path] = [Straight(0.0), Straight(0.3), Spline(0.2), BrownianBridge(0.8)]
 
 # --- solvers ---------------------------------------------------------------------------------
 #: Name and declared order of convergence on an ODE.
@@ -50,4 +50,4 @@ METRICS = {
 }
 
 # --- methods ---------------------------------------------------------------------------------
-METHODS: list[str] = ["otcfm", "icfm", "sbcfm", "sf2m"]
+METHODS: list[str] = ["otcfm", "icfm", "mmfm", "sbcfm", "sf2m"]

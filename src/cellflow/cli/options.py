@@ -10,7 +10,7 @@ import click
 from cellflow.cli import files
 
 #: As in `cellflow.methods.METHODS`, which is slow to load.
-METHODS = ("otcfm", "icfm", "sbcfm", "sf2m")
+METHODS = ("otcfm", "icfm", "mmfm", "sbcfm", "sf2m")
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 PATH = click.Path(path_type=Path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cellflow.couplings.chains import chain_rates
 from cellflow.couplings.entropic import Entropic
 from cellflow.couplings.exact import Exact
 from cellflow.couplings.given import Given
@@ -22,4 +23,5 @@ __all__ = [
     "Plan",
     "ProductPlan",
     "Unbalanced",
+    "chain_rates",
 ]

@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._random import stream_seed
-from cellflow._typing import Rng
+from cellflow._typing import Rng, Tensor
 from cellflow.batches import Batching, CouplingHealth, PairSampler
-from cellflow.couplings import Coupling
+from cellflow.couplings import Coupling, chain_rates
 from cellflow.fitting import Checkpointing
 from cellflow.methods.cells import canonical, digest, natural_sigma, split
 from cellflow.methods.fit import Fit
@@ -134,11 +134,14 @@ class FlowMatching:
             tqdm.write(f"{self.name}: training on {x.device}, {x.dtype}", file=sys.stderr)
         kept, held = (model, None) if self._whole else split(model, self.training.validation, seed)
         health, coupling = CouplingHealth(), method.coupling
-        sampler = PairSampler(kept, coupling, self.batching, stream_seed(seed, 0, 11), health)
+        sampler = PairSampler(
+            kept, coupling, self.batching, stream_seed(seed, 0, 11), health, method.rates(kept)
+        )
         aside = None
         if held is not None:
             batching = Batching(_VALIDATION_PAIRS, self.batching.block_size, 1, prefetch=False)
-            aside = PairSampler(held, coupling, batching, stream_seed(seed, 0, 13), health).batch(0)
+            streams = stream_seed(seed, 0, 13), health, method.rates(held)
+            aside = PairSampler(held, coupling, batching, *streams).batch(0)
         try:
             history = learn(
                 method,
@@ -202,6 +205,22 @@ class FlowMatching:
                 part = replace(part, sigma=part.sigma * unit)
             parts[name] = part
         return replace(self, **parts, relative_sigma=False)
+
+    def rates(self, course: TimeCourse) -> Tensor | None:
+        """Return the velocity of each cell of `course`, if the path wants it and there is a bend.
+
+        Parameters
+        ----------
+        course
+            Cells in model coordinates.
+
+        Returns
+        -------
+        As :func:`~cellflow.couplings.chain_rates`; None for two snapshots and for straight paths.
+        """
+        if not self.path.needs_rates or len(course) < 3:
+            return None
+        return chain_rates(course, self.coupling)
 
     def fingerprint(self, course: TimeCourse, steps: int, seed: int) -> dict[str, Any]:
         """Return the facts that a checkpoint of a fit of `course` must agree on.

@@ -9,7 +9,7 @@ from typing import Any
 from cellflow.batches import Batching
 from cellflow.couplings import Entropic, Exact, Geodesic, Independent, Partial, Unbalanced
 from cellflow.nets import MLPConfig
-from cellflow.paths import BrownianBridge, Straight
+from cellflow.paths import BrownianBridge, Spline, Straight
 from cellflow.timecourse import Snapshot
 from cellflow.training import Training
 
@@ -26,6 +26,7 @@ PARTS: dict[str, Callable[..., Any]] = {
         Partial,
         Unbalanced,
         Straight,
+        Spline,
         BrownianBridge,
         MLPConfig,
         Batching,

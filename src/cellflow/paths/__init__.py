@@ -2,6 +2,7 @@
 
 from cellflow.paths.base import Pairs, Path, PathPoint
 from cellflow.paths.brownian import BrownianBridge
+from cellflow.paths.spline import Spline
 from cellflow.paths.straight import Straight
 
-__all__ = ["BrownianBridge", "Pairs", "Path", "PathPoint", "Straight"]
+__all__ = ["BrownianBridge", "Pairs", "Path", "PathPoint", "Spline", "Straight"]
