@@ -117,7 +117,7 @@ def embryoid(dim, n=128, m=120):
     return Snapshot(torch.tensor(x[t == 0][:n]), 0.0), Snapshot(torch.tensor(x[t == 1][:m]), 1.0)
 
 
-@pytest.mark.parametrize("dim", [5, 50, 100])
+@pytest.mark.parametrize("dim", [5, 20, 50, 100])
 @pytest.mark.parametrize("relative", [1e-4, 1e-3, 1e-2, 0.1, 1.0, 1e3])
 def test_entropic_does_not_underflow_on_raw_principal_components(dim, relative):
     source, target = embryoid(dim)
@@ -139,6 +139,19 @@ def test_entropic_does_not_underflow_on_raw_principal_components(dim, relative):
     assert value <= cost.mean() * (1 + 1e-6)
     if relative <= 1e-3:
         assert plan.partners < 3  # the uniform plan has 120
+
+
+@pytest.mark.parametrize("dim", [5, 20, 50, 100])
+def test_entropic_is_never_uniform_by_accident(dim):
+    """Partners increase with ε, all the way from one to all."""
+    source, target = embryoid(dim, 200, 200)
+    scale = half_cost(source, target).mean()
+    factors = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0, 10.0, 1e3)
+    plans = [Entropic(epsilon=factor * scale)(source, target) for factor in factors]
+    partners = [plan.partners for plan in plans]
+    assert all(plan.fallback is None and plan.marginal_error <= 1e-6 for plan in plans)
+    assert 1 <= partners[0] < 1.5 < 199 < partners[-1] <= 200
+    assert all(np.diff(partners) > 0)
 
 
 def test_entropic_tends_to_the_independent_plan():

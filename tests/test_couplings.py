@@ -7,7 +7,7 @@ import torch
 from scipy.spatial.distance import cdist
 from torch.testing import assert_close
 
-from cases import COUPLINGS
+from cases import COUPLINGS, GROWING, PARTIAL
 from cellflow.couplings import Independent
 from cellflow.couplings.plans import DensePlan, PairPlan
 from cellflow.timecourse import Snapshot
@@ -30,8 +30,13 @@ def snapshots(shape="equal", *, d=3, dtype=torch.float64, seed=0):
 
 
 @pytest.fixture(params=COUPLINGS, ids=str)
-def maker(request):
-    return COUPLINGS[request.param]
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def maker(name):
+    return COUPLINGS[name]
 
 
 @pytest.fixture(params=["equal", "unequal", "single"])
@@ -50,7 +55,7 @@ def half_cost(source, target):
 # --- laws of every coupling -------------------------------------------------------------------
 
 
-def test_a_joint_distribution_of_the_masses(maker, shape):
+def test_a_joint_distribution(name, maker, shape):
     source, target = snapshots(shape)
     plan = plan_of(maker, source, target)
     matrix = plan.dense()
@@ -60,14 +65,46 @@ def test_a_joint_distribution_of_the_masses(maker, shape):
     assert float(matrix.sum()) == pytest.approx(1.0, abs=1e-12)
     assert plan.converged
     assert plan.fallback is None
+    assert 0 <= plan.marginal_error <= 1e-6
+    assert (plan.source_growth is not None) == (plan.target_growth is not None) == (name in GROWING)
+    assert (plan.unmatched > 0) == (name in PARTIAL)
+    assert_close(plan.row_mass, matrix.sum(1))
+    assert_close(plan.col_mass, matrix.sum(0))
+
+
+@pytest.mark.parametrize("name", [name for name in COUPLINGS if name not in (*GROWING, *PARTIAL)])
+def test_marginals_are_the_masses(name, maker, shape):
+    source, target = snapshots(shape)
+    plan = plan_of(maker, source, target)
+    matrix = plan.dense()
     errors = [
         float((matrix.sum(1) - source.mass / source.mass.sum()).abs().sum()),
         float((matrix.sum(0) - target.mass / target.mass.sum()).abs().sum()),
     ]
     assert max(errors) <= 1e-6
     assert plan.marginal_error == pytest.approx(max(errors), abs=1e-12)
-    assert_close(plan.row_mass, matrix.sum(1))
-    assert_close(plan.col_mass, matrix.sum(0))
+    assert plan.childless == 0.0
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_marginals_that_grow_are_the_masses(name, maker, shape):
+    """Pairs start with the source's masses, and end with the target's."""
+    source, target = snapshots(shape)
+    plan = plan_of(maker, source, target)
+    matrix = plan.dense()
+    grown = matrix * (plan.source_growth[:, None] + plan.target_growth[None, :]).exp()
+    ratio = target.mass.sum() / source.mass.sum()
+    assert_close(matrix.sum(1), source.mass / source.mass.sum())
+    assert_close(grown.sum(0), target.mass / target.mass.sum() * ratio)
+
+
+@pytest.mark.parametrize("name", PARTIAL)
+def test_marginals_that_are_partly_matched_stay_below_the_masses(name, maker, shape):
+    source, target = snapshots(shape)
+    plan = plan_of(maker, source, target)
+    matrix = plan.dense() * (1 - plan.unmatched)
+    assert bool((matrix.sum(1) <= source.mass / source.mass.sum() + 1e-12).all())
+    assert bool((matrix.sum(0) <= target.mass / target.mass.sum() + 1e-12).all())
 
 
 def test_cost_is_that_of_half_the_squared_distance(maker, shape):
@@ -87,6 +124,7 @@ def test_cost_keeps_its_digits_far_from_the_origin(maker):
 def test_partners_are_the_mean_exponential_of_row_entropies(maker, shape):
     plan = plan_of(maker, *snapshots(shape))
     matrix = plan.dense().numpy()
+    matrix = matrix[matrix.sum(1) > 0]
     expected = np.average(np.exp(scipy.stats.entropy(matrix, axis=1)), weights=matrix.sum(1))
     assert plan.partners == pytest.approx(expected, rel=1e-9)
 

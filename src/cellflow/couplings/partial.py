@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -30,9 +30,9 @@ class Partial:
     Solved exactly, as a transport problem with one more cell on each side that takes up what is
     left out for free (Chapel, Alaya and Gasso, 2020, "Partial optimal transport with applications
     on positive-unlabeled learning", section 3), by POT's network simplex on the CPU, certified by
-    its dual potentials. The plan lists matched pairs only, scaled to total mass one, and says what
-    it leaves out in `unmatched`. Its `marginal_error` is the mass by which cells exceed their
-    weights.
+    its dual potentials; if that stops at its bound, the exact plan of all mass takes its place and
+    says so in `fallback`. The plan lists matched pairs only, scaled to total mass one; `unmatched`
+    is what it leaves out, and `marginal_error` the mass by which cells exceed their weights.
 
     Parameters
     ----------
@@ -95,11 +95,13 @@ class Partial:
         mass = mass * (1.0 + left)  # which was scaled to one
         keep = (rows < n) & (cols < m) & (mass > SPECK * float(torch.minimum(a.min(), b.min())))
         rows, cols, mass = rows[keep], cols[keep], mass[keep]
+        if not abs(float(mass.sum()) - self.fraction) <= 1e-6:  # a start, perhaps without any pair
+            reason = f"partial transport stopped at its bound of {bound} pivots"
+            return replace(Exact()(source, target), converged=False, fallback=reason)
         excess = [
             (torch.zeros_like(asked).index_add_(0, index, mass) - asked).clamp(min=0.0).sum()
             for index, asked in ((rows, a), (cols, b))
         ]
-        converged = converged and abs(float(mass.sum()) - self.fraction) <= 1e-6
         mass = mass / mass.sum()
         return PairPlan(
             rows=rows,

@@ -1,0 +1,111 @@
+"""Partial couplings against POT, a linear program, and what is known of the cells."""
+
+from __future__ import annotations
+
+import numpy as np
+import ot
+import pytest
+import torch
+from scipy.optimize import linprog
+from scipy.spatial.distance import cdist
+from torch.testing import assert_close
+
+from cellflow.couplings import Exact, Partial
+from cellflow.timecourse import Snapshot
+
+
+def pair(n=20, m=14, *, weighted=True):
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(n, 3, generator=g, dtype=torch.float64)
+    y = torch.randn(m, 3, generator=g, dtype=torch.float64) * 1.3 + 0.5
+    masses = [
+        torch.rand(k, generator=g, dtype=torch.float64) + 0.2 if weighted else None for k in (n, m)
+    ]
+    return Snapshot(x, 0.0, masses[0]), Snapshot(y, 1.0, masses[1])
+
+
+def half_cost(source, target):
+    return 0.5 * cdist(source.x.double(), target.x.double(), "sqeuclidean")
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("fraction", [0.05, 0.5, 0.99])
+def test_costs_what_pot_says(fraction, weighted):
+    source, target = pair(weighted=weighted)
+    plan = Partial(fraction)(source, target)
+    cost = half_cost(source, target)
+    masses = source.weights.numpy(), target.weights.numpy()
+    expected = ot.partial.partial_wasserstein(*masses, cost, m=fraction)
+    assert plan.converged
+    assert plan.cost * fraction == pytest.approx((expected * cost).sum(), rel=1e-9)
+    assert plan.marginal_error < 1e-12
+    assert plan.unmatched == pytest.approx(1 - fraction)
+    assert plan.source_growth is None
+
+
+def test_is_the_optimum_of_the_linear_program():
+    source, target = pair(6, 5)
+    cost = half_cost(source, target)
+    found = linprog(
+        cost.ravel(),
+        A_ub=np.vstack([np.kron(np.eye(6), np.ones(5)), np.kron(np.ones(6), np.eye(5))]),
+        b_ub=np.concatenate([source.weights.numpy(), target.weights.numpy()]),
+        A_eq=np.ones((1, 30)),
+        b_eq=[0.6],
+    )
+    plan = Partial(0.6)(source, target)
+    assert_close(0.6 * plan.dense(), torch.as_tensor(found.x.reshape(6, 5)), atol=1e-9, rtol=0)
+
+
+def test_cells_that_are_missing_on_the_other_side_are_left_out():
+    """A quarter of the source has gone, and a quarter of the target was not there before."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 2, generator=g, dtype=torch.float64)
+    y = x + 0.01
+    x[:10] += 50.0
+    y[-10:] -= 50.0
+    # What both have in common is half of the cells: 20 are where they were.
+    plan = Partial(0.5)(Snapshot(x, 0.0), Snapshot(y, 1.0))
+    assert plan.rows.tolist() == plan.cols.tolist() == list(range(10, 30))
+    assert_close(plan.mass, torch.full((20,), 0.05, dtype=torch.float64))
+    assert plan.row_mass.nonzero()[:, 0].tolist() == list(range(10, 30))
+    assert plan.partners == pytest.approx(1.0)
+    rows, _ = plan.sample(1000, 0)
+    assert (int(rows.min()), int(rows.max())) == (10, 29)
+
+
+def test_all_of_it_is_the_exact_plan():
+    source, target = pair()
+    plan = Partial(1.0)(source, target)
+    assert torch.equal(plan.dense(), Exact()(source, target).dense())
+    assert plan.unmatched == 0.0
+
+
+def test_same_place():
+    zeros = Snapshot(torch.zeros(4, 2), 0.0), Snapshot(torch.zeros(3, 2), 1.0)
+    plan = Partial(0.3)(*zeros)
+    assert (plan.cost, plan.converged) == (0.0, True)
+    assert float(plan.mass.sum()) == pytest.approx(1.0)
+
+
+def test_says_when_its_bound_was_hit():
+    source, target = pair(60, 40)
+    plan = Partial(0.5, max_iter=5)(source, target)
+    assert not plan.converged
+    assert plan.fallback == "partial transport stopped at its bound of 5 pivots"
+    assert torch.equal(plan.dense(), Exact()(source, target).dense())
+
+
+BAD = {
+    "none": (0.0, {}, ValueError, r"`fraction`: got 0.0, expected a finite number in \(0, 1\]"),
+    "more": (1.5, {}, ValueError, "`fraction`: got 1.5"),
+    "nan": (float("nan"), {}, ValueError, "`fraction`: got nan"),
+    "text": ("half", {}, TypeError, "`fraction`: got 'half'"),
+    "bound": (0.5, {"max_iter": 0}, ValueError, "`max_iter`: got 0"),
+}
+
+
+@pytest.mark.parametrize(("fraction", "more", "error", "text"), BAD.values(), ids=BAD)
+def test_bad_settings(fraction, more, error, text):
+    with pytest.raises(error, match=text):
+        Partial(fraction, **more)
