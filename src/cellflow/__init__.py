@@ -45,6 +45,8 @@ _NAMES = {
     "OTCFM": "cellflow.methods",
     "SBCFM": "cellflow.methods",
     "SF2M": "cellflow.methods",
+    "UBSB": "cellflow.methods",
+    "UOTCFM": "cellflow.methods",
     "Fit": "cellflow.methods",
     "load": "cellflow.methods",
 }

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cellflow.__about__ import __version__
 from cellflow.cli import files, options
 from cellflow.cli.front import Front
+
+if TYPE_CHECKING:
+    from cellflow.methods import FlowMatching
 
 
 @click.group(cls=Front, no_args_is_help=False)
@@ -55,6 +59,7 @@ def demo(*, out: Path, steps: int | None, quiet: bool) -> None:
 
 @main.command()
 @options.cells
+@options.method
 @click.option("--steps", type=options.POSITIVE, default=3000, show_default=True, metavar="N")
 @click.option("--seed", type=options.SEED, default=0, show_default=True, metavar="S")
 @click.option(
@@ -68,12 +73,8 @@ def demo(*, out: Path, steps: int | None, quiet: bool) -> None:
 @options.quiet
 def fit(
     *,
-    file: Path,
-    time_key: str,
-    use_rep: str,
-    dims: int | None,
-    whiten: bool,
-    method: str,
+    cells: options.Cells,
+    method: FlowMatching,
     steps: int,
     seed: int,
     out: Path,
@@ -84,16 +85,11 @@ def fit(
     Ctrl-C ends the training early and saves the best weights so far.
     """
     from cellflow import tl
-    from cellflow.tl.fit import resolve_method
 
-    recipe = resolve_method(method)
     done = tl.fit(
-        files.read_cells(file, use_rep),
-        time_key=time_key,
-        use_rep=use_rep,
-        n_dims=dims,
-        whiten=whiten,
-        method=recipe,
+        cells.read(),
+        **cells.arguments(),
+        method=method,
         steps=steps,
         rng=seed,
         progress=not quiet,
@@ -101,9 +97,10 @@ def fit(
     done.save(out)
     course, history = done.course, done.history
     times = ", ".join(f"{time:g}" for time in course.times)
-    click.echo(f"{recipe.name}: {len(course.x)} cells, {course.dim} dimensions")
+    click.echo(f"{method.name}: {len(course.x)} cells, {course.dim} dimensions")
     click.echo(f"times ({course.unit}): {times}")
     click.echo(f"weights of step {history.best_step} of {steps}, {history.seconds:.1f} s")
+    click.echo(done.health)
     click.echo(f"saved to {out}")
     if history.stopped == "interrupted":
         raise click.Abort
@@ -120,6 +117,7 @@ def fit(
     metavar="N",
     help="How many; all of the day before by default.",
 )
+@options.solver
 @click.option("--seed", type=options.SEED, default=0, show_default=True, metavar="S")
 @click.option(
     "--out",
@@ -129,7 +127,9 @@ def fit(
     callback=files.check_new_file,
     help="File to write.",
 )
-def interpolate(*, folder: Path, time: str, n_cells: int | None, seed: int, out: Path) -> None:
+def interpolate(
+    *, folder: Path, time: str, n_cells: int | None, solver: str, seed: int, out: Path
+) -> None:
     """Predict the cells of any time from a saved fit, as an .h5ad."""
     from cellflow import tl
     from cellflow._store import whole_file
@@ -143,7 +143,7 @@ def interpolate(*, folder: Path, time: str, n_cells: int | None, seed: int, out:
             "an extrapolation.",
             err=True,
         )
-    cells = tl.interpolate(saved, time=moment, n_cells=n_cells, rng=seed)
+    cells = tl.interpolate(saved, time=moment, n_cells=n_cells, solver=solver, rng=seed)
     with whole_file(out) as file:
         cells.write_h5ad(file)
     click.echo(f"{cells.n_obs} cells at {saved.course.unit} {moment:g}, saved to {out}")
@@ -165,6 +165,7 @@ def _read_time(text: str, unit: str) -> float:
 
 @main.command()
 @options.cells
+@options.method
 @click.option(
     "--time",
     type=click.Choice(["index", "physical"]),
@@ -172,18 +173,16 @@ def _read_time(text: str, unit: str) -> float:
     show_default=True,
     help="Times as they are, or 0, 1, 2, ….",
 )
+@options.solver
 @click.option("--seeds", type=options.POSITIVE, default=3, show_default=True, metavar="N")
 @click.option("--steps", type=options.POSITIVE, default=2000, hidden=True)
 @options.json
 @options.quiet
 def holdout(
     *,
-    file: Path,
-    time_key: str,
-    use_rep: str,
-    dims: int | None,
-    whiten: bool,
-    method: str,
+    cells: options.Cells,
+    method: FlowMatching,
+    solver: str,
     time: str,
     seeds: int,
     steps: int,
@@ -197,18 +196,15 @@ def holdout(
     """
     from cellflow import tl
     from cellflow._store import whole_file
-    from cellflow.tl.fit import resolve_method
 
     table = tl.holdout(
-        files.read_cells(file, use_rep),
-        time_key=time_key,
-        use_rep=use_rep,
-        n_dims=dims,
-        whiten=whiten,
-        method=resolve_method(method),
+        cells.read(),
+        **cells.arguments(),
+        method=method,
         steps=steps,
         seeds=seeds,
         time=time,
+        solver=solver,
         progress=not quiet,
     )
     click.echo(str(table))

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cellflow.cli import files
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 #: As in `cellflow.methods.METHODS`, which is slow to load.
-METHODS = ("otcfm", "icfm", "mmfm", "sbcfm", "sf2m")
+METHODS = (
+    "otcfm",
+    "icfm",
+    "mmfm",
+    "sbcfm",
+    "sf2m",
+    "sf2m_exact",
+    "sf2m_independent",
+    "uotcfm",
+    "ubsb",
+)
+#: As in `cellflow.simulate.SOLVERS`.
+SOLVERS = ("rk4", "euler", "midpoint", "dopri5", "tsit5", "euler_maruyama", "sra1")
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 PATH = click.Path(path_type=Path)
@@ -23,39 +41,113 @@ json = click.option(
 )
 
 
+@dataclass(frozen=True)
+class Cells:
+    """Which cells, and how to read them.
+
+    Parameters
+    ----------
+    file
+        The ``.h5ad``.
+    time_key, use_rep, n_dims, whiten, mass_key, growth_key
+        As in :func:`cellflow.tl.fit`.
+    """
+
+    file: Path
+    time_key: str
+    use_rep: str
+    n_dims: int | None
+    whiten: bool
+    mass_key: str | None
+    growth_key: str | None
+
+    def read(self) -> AnnData:
+        """Read the file."""
+        return files.read_cells(self.file, self.use_rep)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what the functions of :mod:`cellflow.tl` need to know of the cells."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "file"}
+
+
+_CELLS = [
+    click.argument("file", type=FILE, metavar="FILE.h5ad"),
+    click.option(
+        "--time-key",
+        required=True,
+        metavar="K",
+        help="Column of obs with times: numbers, or labels such as 'day 10' or '12h'.",
+    ),
+    click.option(
+        "--use-rep",
+        default="X_pca",
+        show_default=True,
+        metavar="R",
+        help="Key of obsm with the cells' states, or X for expression.",
+    ),
+    click.option(
+        "--dims",
+        "n_dims",
+        type=POSITIVE,
+        metavar="N",
+        help="Use the first N dimensions; of X, N components fitted here.",
+    ),
+    click.option("--whiten", is_flag=True, help="Scale each dimension to unit deviation."),
+    click.option("--mass-key", metavar="K", help="Column of obs with the mass of each cell."),
+    click.option(
+        "--growth-key",
+        metavar="K",
+        help="Column of obs with known growth rates, for uotcfm and ubsb.",
+    ),
+]
+_METHOD = [
+    click.option(
+        "--method",
+        default="otcfm",
+        show_default=True,
+        metavar="M",
+        help=f"One of {', '.join(METHODS)}.",
+    ),
+    click.option(
+        "--sigma",
+        type=click.FloatRange(min=0.0),
+        metavar="S",
+        help="Noise of the method, in data units (bridges: per root of time).",
+    ),
+]
+
+
 def cells(command: Callable) -> Callable:
-    """Add to `command` the options that say which cells."""
-    for option in reversed(
-        [
-            click.argument("file", type=FILE, metavar="FILE.h5ad"),
-            click.option(
-                "--time-key",
-                required=True,
-                metavar="K",
-                help="Column of obs with times: numbers, or labels such as 'day 10' or '12h'.",
-            ),
-            click.option(
-                "--use-rep",
-                default="X_pca",
-                show_default=True,
-                metavar="R",
-                help="Key of obsm with the cells' states, or X for expression.",
-            ),
-            click.option(
-                "--dims",
-                type=POSITIVE,
-                metavar="N",
-                help="Use the first N dimensions; of X, N components fitted here.",
-            ),
-            click.option("--whiten", is_flag=True, help="Scale each dimension to unit deviation."),
-            click.option(
-                "--method",
-                default="otcfm",
-                show_default=True,
-                metavar="M",
-                help=f"One of {', '.join(METHODS)}.",
-            ),
-        ]
-    ):
-        command = option(command)
-    return command
+    """Add to `command` the options that say which cells, as one argument `cells`."""
+
+    @functools.wraps(command)
+    def bundled(**options: Any) -> Any:
+        chosen = Cells(**{f.name: options.pop(f.name) for f in fields(Cells)})
+        return command(cells=chosen, **options)
+
+    for option in reversed(_CELLS):
+        bundled = option(bundled)
+    return bundled
+
+
+def method(command: Callable) -> Callable:
+    """Add to `command` the options that say which method, as one argument `method`."""
+
+    @functools.wraps(command)
+    def resolved(*, method: str, sigma: float | None, **options: Any) -> Any:
+        from cellflow.tl.fit import resolve_method
+
+        return command(method=resolve_method(method, sigma), **options)
+
+    for option in reversed(_METHOD):
+        resolved = option(resolved)
+    return resolved
+
+
+solver = click.option(
+    "--solver",
+    type=click.Choice(SOLVERS),
+    default="rk4",
+    show_default=True,
+    help="Mean flow, or with euler_maruyama and sra1 random paths of a bridge.",
+)

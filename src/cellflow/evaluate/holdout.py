@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from tqdm import tqdm
 
@@ -13,6 +12,7 @@ from cellflow.evaluate.scorer import METRICS, Scorer
 from cellflow.evaluate.table import HoldoutTable, Row
 from cellflow.methods import FlowMatching
 from cellflow.preprocessing import Preprocessing, fit_preprocessing
+from cellflow.simulate import SOLVERS
 from cellflow.timecourse import TimeCourse
 
 
@@ -23,6 +23,7 @@ def holdout(
     steps: int = 2000,
     seeds: int | Sequence[int] = 3,
     time: str = "physical",
+    solver: str = "rk4",
     n_components: int | None = None,
     whiten: bool = False,
     preprocess_on: str = "all",
@@ -36,7 +37,8 @@ def holdout(
     Beside them stand four predictions that need no model — the cells of the time point before
     and after, both pooled, and their exact optimal-transport interpolation — and the floor:
     the distance between two random halves of the held-out cells, below which nothing is visible.
-    Cells weigh by their masses, and those carried to a later time keep them.
+    Cells weigh by their masses, and those carried to a later time keep them or, where the method
+    learned growth, grow.
 
     Parameters
     ----------
@@ -50,6 +52,8 @@ def holdout(
         Number of seeds (0, 1, …), or the seeds.
     time
         ``"physical"`` for the course's own times, ``"index"`` for 0, 1, 2, ….
+    solver
+        How predictions are made: see :func:`cellflow.simulate.simulate`.
     n_components
         Principal components to rotate to first, when the course holds expression.
     whiten
@@ -73,6 +77,7 @@ def holdout(
         If there are fewer than three snapshots, an option is unknown, or methods share a name.
     """
     _checks.choice(time, ("physical", "index"), "time")
+    _checks.choice(solver, SOLVERS, "solver")
     _checks.choice(preprocess_on, ("all", "train"), "preprocess_on")
     metrics = [_checks.choice(m, METRICS, "metrics") for m in metrics]
     if not metrics:
@@ -100,8 +105,8 @@ def holdout(
                     if fit.history.stopped == "interrupted":  # that fit alone ended: end them all
                         raise KeyboardInterrupt
                     start, end = fold.snapshots[k - 1 : k + 1]
-                    x = fit.simulate(start.x, [start.time, end.time]).final
-                    rows += score(method.name, seed, replace(start, x=x))
+                    cells = fit.carry(start, end.time, solver=solver, generator=seed)
+                    rows += score(method.name, seed, cells)
                     bar.update()
     return HoldoutTable(tuple(rows), course.unit)
 

@@ -1,5 +1,9 @@
 """Recipes that wire coupling, path and objective; and what fitting them returns."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 from cellflow.methods.fit import Fit
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.icfm import ICFM
@@ -8,8 +12,32 @@ from cellflow.methods.otcfm import OTCFM
 from cellflow.methods.sbcfm import SBCFM
 from cellflow.methods.sf2m import SF2M
 from cellflow.methods.store import load
+from cellflow.methods.ubsb import UBSB
+from cellflow.methods.uotcfm import UOTCFM
 
-#: Methods by the names that the AnnData door and the command line use.
-METHODS = {"otcfm": OTCFM, "icfm": ICFM, "mmfm": MMFM, "sbcfm": SBCFM, "sf2m": SF2M}
+#: Methods by the names that the AnnData door and the command line use; each takes a sigma.
+METHODS: dict[str, Callable[..., Any]] = {
+    "otcfm": OTCFM,
+    "icfm": ICFM,
+    "mmfm": MMFM,
+    "sbcfm": SBCFM,
+    "sf2m": SF2M,
+    "sf2m_exact": partial(SF2M, coupling="exact"),
+    "sf2m_independent": partial(SF2M, coupling="independent"),
+    "uotcfm": UOTCFM,
+    "ubsb": UBSB,
+}
 
-__all__ = ["ICFM", "METHODS", "MMFM", "OTCFM", "SBCFM", "SF2M", "Fit", "FlowMatching", "load"]
+__all__ = [
+    "ICFM",
+    "METHODS",
+    "MMFM",
+    "OTCFM",
+    "SBCFM",
+    "SF2M",
+    "UBSB",
+    "UOTCFM",
+    "Fit",
+    "FlowMatching",
+    "load",
+]

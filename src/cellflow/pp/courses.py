@@ -47,6 +47,7 @@ def course(
     use_rep: str = "X_pca",
     n_dims: int | None = None,
     mass_key: str | None = None,
+    growth_key: str | None = None,
     label_key: str | None = None,
     time_map: Mapping[Hashable, float] | None = None,
     missing: str = "error",
@@ -67,6 +68,9 @@ def course(
         Use only the first `n_dims` columns; all when omitted.
     mass_key
         Column of ``obs`` with a positive mass for each cell; uniform when omitted.
+    growth_key
+        Column of ``obs`` with what is known beforehand of each cell's growth rate, births less
+        deaths per unit of time; nothing when omitted.
     label_key
         Column of ``obs`` with a label for each cell (condition, cell type); none when omitted.
     time_map, missing, unit
@@ -113,6 +117,7 @@ def course(
     use_rep, stored = find_representation(adata, use_rep)
     rows = tuple(times.kept[times.cell_times == point] for point in points)
     mass = None if mass_key is None else _masses(adata, mass_key, times.kept)
+    growth = None if growth_key is None else _numbers(adata, growth_key, "growth_key")
     labels = None if label_key is None else _labels(adata, label_key, times.kept)
     snapshots = []
     for point, index in zip(points, rows, strict=True):
@@ -123,9 +128,9 @@ def course(
         x = read_states(stored, index, n_dims=n_dims, dtype=dtype, name=_spelled(use_rep))
         _check_finite(x, adata.obs_names[index], name=_spelled(use_rep))
         weights = None if mass is None else torch.as_tensor(mass[index], dtype=x.dtype)
-        snapshots.append(
-            Snapshot(x, point, weights, None if labels is None else list(labels[index]))
-        )
+        prior = None if growth is None else torch.as_tensor(growth[index], dtype=x.dtype)
+        named = None if labels is None else list(labels[index])
+        snapshots.append(Snapshot(x, point, weights, named, prior))
     names = tuple(np.asarray(adata.obs_names[index], dtype=object) for index in rows)
     return TimeCourse(tuple(snapshots), times.unit), CourseIndex(rows, names, times, use_rep)
 
@@ -214,13 +219,19 @@ def _check_finite(x: torch.Tensor, names: pd.Index, *, name: str) -> None:
         raise ValueError(_checks.message(name, got, "finite numbers", "Remove or impute them."))
 
 
+def _numbers(adata: AnnData, key: str, argument: str) -> np.ndarray:
+    """Return a column of ``obs`` as numbers, shape (n,)."""
+    column = _column(adata, key, argument)
+    try:
+        return np.asarray(column, dtype=float)
+    except (TypeError, ValueError) as error:
+        got = f"dtype {column.dtype}"
+        raise TypeError(_checks.message(f"obs[{key!r}]", got, "numbers")) from error
+
+
 def _masses(adata: AnnData, key: str, kept: np.ndarray) -> np.ndarray:
     """Return the mass of every cell, shape (n,), checked where the cell is kept."""
-    column, name = _column(adata, key, "mass_key"), f"obs[{key!r}]"
-    try:
-        mass = np.asarray(column, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise TypeError(_checks.message(name, f"dtype {column.dtype}", "numbers")) from error
+    mass, name = _numbers(adata, key, "mass_key"), f"obs[{key!r}]"
     bad = ~(np.isfinite(mass[kept]) & (mass[kept] > 0))
     if bad.any():
         first = kept[np.flatnonzero(bad)[0]]

@@ -32,6 +32,7 @@ def fit(
     steps: int = 3000,
     whiten: bool = False,
     mass_key: str | None = None,
+    growth_key: str | None = None,
     label_key: str | None = None,
     time_map: Mapping[Hashable, float] | None = None,
     missing: str = "error",
@@ -56,13 +57,20 @@ def fit(
         Use the first `n_dims` dimensions of a representation; of expression, that many principal
         components, fitted here and undone in every answer.
     method
-        ``"otcfm"``, ``"icfm"``, ``"sbcfm"``, or a method such as ``OTCFM(sigma=0.2)``.
+        A name in :data:`cellflow.methods.METHODS`, such as ``"otcfm"`` (deterministic),
+        ``"sf2m"`` (a Schrödinger bridge), ``"uotcfm"`` or ``"ubsb"`` (the same with growth), or a
+        method such as ``OTCFM(sigma=0.2)``.
     steps
         Budget of training steps.
     whiten
         Scale each dimension to unit standard deviation for training.
     mass_key
-        Column of ``obs`` with a positive mass for each cell.
+        Column of ``obs`` with a positive mass for each cell. Only their ratios matter but for
+        the methods with growth, for which the sum over a time point is the population's size;
+        without it, each time point has the same.
+    growth_key
+        Column of ``obs`` with what is known beforehand of each cell's growth rate per unit of
+        time, for the methods with growth; see :func:`cellflow.pp.growth_rates`.
     label_key
         Column of ``obs`` with a label that predicted cells inherit from their origin; not that
         of times, and not ``"mass"``, which predicted cells have as well.
@@ -103,6 +111,7 @@ def fit(
         use_rep=use_rep,
         n_dims=n_dims,
         mass_key=mass_key,
+        growth_key=growth_key,
         label_key=label_key,
         time_map=time_map,
         missing=missing,
@@ -134,10 +143,11 @@ def fit(
     return out
 
 
-def resolve_method(method: str | FlowMatching) -> FlowMatching:
-    """Return the method that a string names, with its defaults."""
+def resolve_method(method: str | FlowMatching, sigma: float | None = None) -> FlowMatching:
+    """Return the method that a string names, with its defaults but for `sigma`."""
     if isinstance(method, str):
-        return METHODS[_checks.choice(method, METHODS, "method")]()
+        recipe = METHODS[_checks.choice(method, METHODS, "method")]
+        return recipe() if sigma is None else recipe(sigma)
     if not isinstance(method, FlowMatching):
         expected = f"one of {', '.join(map(repr, METHODS))}, or a method such as OTCFM()"
         raise TypeError(_checks.message("method", type(method).__name__, expected))
@@ -151,6 +161,7 @@ def read_course(
     use_rep: str,
     n_dims: int | None,
     mass_key: str | None = None,
+    growth_key: str | None = None,
     label_key: str | None = None,
     time_map: Mapping[Hashable, float] | None = None,
     missing: str = "error",
@@ -163,6 +174,7 @@ def read_course(
         use_rep=use_rep,
         n_dims=None if expression else n_dims,
         mass_key=mass_key,
+        growth_key=growth_key,
         label_key=label_key,
         time_map=time_map,
         missing=missing,

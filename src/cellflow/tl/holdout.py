@@ -26,6 +26,8 @@ def holdout(
     seeds: int | Sequence[int] = 3,
     time: str = "physical",
     mass_key: str | None = None,
+    growth_key: str | None = None,
+    solver: str = "rk4",
     preprocess_on: str = "all",
     time_map: Mapping[Hashable, float] | None = None,
     missing: str = "error",
@@ -37,7 +39,7 @@ def holdout(
     ----------
     adata
         Cells of at least three time points; it is not changed.
-    time_key, use_rep, n_dims, whiten, mass_key, time_map, missing
+    time_key, use_rep, n_dims, whiten, mass_key, growth_key, time_map, missing
         As in :func:`cellflow.tl.fit`.
     method
         One or several methods of distinct names, by name or as objects.
@@ -47,6 +49,8 @@ def holdout(
         Number of seeds (0, 1, …), or the seeds; a verdict needs at least two.
     time
         ``"physical"`` for the times of the data, ``"index"`` for 0, 1, 2, ….
+    solver
+        How predictions are made: see :func:`cellflow.simulate.simulate`.
     preprocess_on
         ``"all"`` fits components and scales on all cells, ``"train"`` without the held-out ones.
     progress
@@ -70,6 +74,7 @@ def holdout(
         use_rep=use_rep,
         n_dims=n_dims,
         mass_key=mass_key,
+        growth_key=growth_key,
         time_map=time_map,
         missing=missing,
     )
@@ -79,6 +84,7 @@ def holdout(
         steps=steps,
         seeds=seeds,
         time=time,
+        solver=solver,
         n_components=n_components,
         whiten=whiten,
         preprocess_on=preprocess_on,

@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def interpolate(fit: Fit, *, time: float, n_cells: int | None = None, rng: Rng = 0) -> AnnData:
+def interpolate(
+    fit: Fit,
+    *,
+    time: float,
+    n_cells: int | None = None,
+    solver: str = "rk4",
+    rng: Rng = 0,
+) -> AnnData:
     """Cells of the population at any time, as an AnnData to carry on with in scanpy.
 
     The cells of the last snapshot before `time` are carried forward to it.
@@ -27,14 +34,17 @@ def interpolate(fit: Fit, *, time: float, n_cells: int | None = None, rng: Rng =
     n_cells
         How many cells; those of the earlier snapshot, each once, when omitted. More than these
         are drawn again: see :meth:`cellflow.methods.Fit.interpolate`.
+    solver
+        As in :func:`cellflow.tl.simulate`.
     rng
-        Seed or generator of the choice of cells.
+        Seed or generator of the choice of cells, and of a stochastic solver.
 
     Returns
     -------
     AnnData of shape ``(n, 0)`` with the states in ``obsm[use_rep]`` (for a fit to expression,
     shape ``(n, genes)`` with them in ``X``, genes named as in the data), ``obs[time_key]``,
-    ``obs["mass"]``, labels if the fit has them, and ``uns["interpolation"]``.
+    ``obs["mass"]`` (grown where the method learned growth), labels if the fit has them, and
+    ``uns["interpolation"]``.
 
     Raises
     ------
@@ -44,7 +54,7 @@ def interpolate(fit: Fit, *, time: float, n_cells: int | None = None, rng: Rng =
     import pandas as pd
     from anndata import AnnData
 
-    snapshot = fit.interpolate(time, n_cells=n_cells, generator=rng)
+    snapshot = fit.interpolate(time, n_cells=n_cells, solver=solver, generator=rng)
     x = snapshot.x.cpu().numpy()
     rep = fit.origin.get("use_rep", "X_state")
     obs = pd.DataFrame(

@@ -53,16 +53,19 @@ def simulate(
     n_cells
         Draw this many of them at random.
     solver
-        See :func:`cellflow.simulate.simulate`.
+        See :func:`cellflow.simulate.simulate`: ``"rk4"`` follows the mean flow;
+        ``"euler_maruyama"`` or ``"sra1"`` draw paths of a method that learned a score, such as
+        ``"sf2m"``: possible futures, or backward in time possible ancestors.
     rng
-        Seed or generator of that draw.
+        Seed or generator of that draw, and of a stochastic solver.
     progress
         Whether to show a progress bar.
 
     Returns
     -------
     Trajectory
-        States ``(T, n, d)`` in the coordinates of the representation. The AnnData is not changed.
+        States ``(T, n, d)`` in the coordinates of the representation, and masses where the
+        method learned growth. The AnnData is not changed.
 
     Raises
     ------
@@ -79,11 +82,12 @@ def simulate(
     else:
         grid = as_times(times).numpy()
     rows = _rows(adata, cell_times, float(grid[0]), cells)
+    generator = _checks.as_generator(rng, "rng")
     if n_cells is not None:
-        keep = torch.randperm(len(rows), generator=_checks.as_generator(rng, "rng"))
+        keep = torch.randperm(len(rows), generator=generator)
         rows = rows[keep[: _checks.count(n_cells, "n_cells")].numpy()]
     x0 = torch.from_numpy(x[rows, : fit.course.dim])
-    return fit.simulate(x0, grid, solver=solver, progress=progress)
+    return fit.simulate(x0, grid, solver=solver, generator=generator, progress=progress)
 
 
 def _rows(
