@@ -94,4 +94,5 @@ class TorchCFM:
                 loop.advance()
         finally:
             torch.set_num_threads(threads)
-        return Fit(Dynamics(Field(loop.net)), self, course, history=History())
+        networks = torch.nn.ModuleDict({"velocity": Field(loop.net)})
+        return Fit(Dynamics(networks["velocity"]), self, course, networks, history=History())
