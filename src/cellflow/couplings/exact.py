@@ -77,7 +77,7 @@ class Exact:
             rows, mass = torch.arange(n, device=x.device), x.new_full((n,), 1.0 / n)
         else:
             bound = 100_000 + 1_000 * (n + m) if self.max_iter is None else self.max_iter
-            rows, cols, mass, converged = network_simplex(a, b, _cost(x, y), bound)
+            rows, cols, mass, converged = network_simplex(a, b, _cost(x, y), max_iter=bound)
         return pair_plan((rows, cols, mass), (x, y), (a, b), converged=converged)
 
 
@@ -97,7 +97,7 @@ def _cost(x: Tensor, y: Tensor) -> Tensor:
 
 
 def network_simplex(
-    a: Tensor, b: Tensor, cost: Tensor, max_iter: int
+    a: Tensor, b: Tensor, cost: Tensor, *, max_iter: int
 ) -> tuple[Tensor, Tensor, Tensor, bool]:
     """Run POT's network simplex; return rows, cols, mass and whether duals certify them."""
     import ot

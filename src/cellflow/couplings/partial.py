@@ -90,7 +90,7 @@ class Partial:
         bound = 100_000 + 1_000 * (n + m) if self.max_iter is None else self.max_iter
         left = 1.0 - self.fraction
         rows, cols, mass, converged = network_simplex(
-            _with_rest(a, left), _with_rest(b, left), _with_dummies(cost), bound
+            _with_rest(a, left), _with_rest(b, left), _with_dummies(cost), max_iter=bound
         )
         mass = mass * (1.0 + left)  # which was scaled to one
         keep = (rows < n) & (cols < m) & (mass > SPECK * float(torch.minimum(a.min(), b.min())))
