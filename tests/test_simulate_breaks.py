@@ -11,6 +11,7 @@ import torch
 import cases
 from cellflow.dynamics import Dynamics
 from cellflow.simulate import SOLVERS, simulate
+from cellflow.simulate.segments import cut_at_breaks
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -95,16 +96,21 @@ def test_fields_are_asked_strictly_inside_each_segment(
         assert max(inside) < high
 
 
-def test_a_break_at_a_time_that_was_computed_otherwise_is_that_time(solver: str) -> None:
-    asked = []
-    dynamics = Dynamics(lambda t, x: asked.append(float(t)) or turning(t, x), breaks=(0.3, 1.0))
-    times = [0.1 + 0.2, 0.7 + 0.3 * (1 + 1e-15), 1.5]
-    path = simulate(dynamics, X0, times, solver=solver)
-    assert len(path.x) == 3
-    assert min(asked) > 0.1 + 0.2
-    assert path.times.tolist() == times
-    one = simulate(Dynamics(dynamics.velocity), X0, [times[0], 0.999], solver=solver)
-    assert path.n_evaluations < 4 * one.n_evaluations  # two segments, not four
+@pytest.mark.parametrize("offset", [0.0, 2e7], ids=str)
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+def test_a_break_at_a_time_computed_otherwise_is_that_time(offset: float, backward: bool) -> None:
+    breaks = (offset + 0.3, offset + 1.0, math.nextafter(offset + 1.5, 0))
+    times = [math.nextafter(breaks[0], sign * math.inf) for sign in (-1, 1)]
+    for first in times:
+        rows = [first, math.nextafter(breaks[1], 0), offset + 1.5]
+        grid = torch.tensor(rows[::-1] if backward else rows, dtype=torch.float64)
+        segments, asked = cut_at_breaks(grid, breaks, device=grid.device)
+        assert asked.tolist() == [0, 1, 2]
+        assert [s.rows for s in segments] == [slice(0, 2), slice(1, 3)]
+        assert [s.u.tolist() for s in segments] == [[0.0, 1.0]] * 2
+        assert sum(s.share for s in segments) == pytest.approx(1)
+        for low, high in (s.bounds for s in segments):
+            assert not any(low <= b <= high for b in breaks)
 
 
 def test_breaks_outside_of_the_span_change_next_to_nothing(solver: str) -> None:

@@ -127,6 +127,8 @@ def test_increments_and_bridges_have_the_law_of_brownian_motion() -> None:
     bridge = noise.bridge(theta, scale)[..., 0].T
     cov = torch.minimum(theta[:, None], theta) - theta[:, None] * theta
     assert_moments(bridge, torch.zeros(3), cov * scale**2)
+    ends = noise.bridge(torch.tensor([0.5, 1.0, 1.0], dtype=torch.float64), scale)[1:]
+    assert not ends.any()  # two times that round to the next step
     blocks = first.total[: 50 * BLOCK, 0].reshape(50, BLOCK).T / scale
     assert (blocks.T.corrcoef() - torch.eye(50)).abs().max() < 5 / math.sqrt(BLOCK)
 

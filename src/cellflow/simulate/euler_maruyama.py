@@ -20,6 +20,9 @@ def euler_maruyama(
     h: float,
     noise: Increments | None = None,
 ) -> Tensor:
-    """Advance `x` ``(n, d)`` from ``u`` to ``u + h``; `slope` is the field at ``(u, x)``."""
+    """Advance `x` ``(n, d)`` from ``u`` to ``u + h``; `slope` is the field at ``(u, x)``.
+
+    Without `noise`, the increments over the step, it is the explicit Euler step.
+    """
     new = x + h * slope
     return new if noise is None else new + noise.total

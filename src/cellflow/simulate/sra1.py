@@ -23,7 +23,7 @@ def sra1(
     r"""Advance `x` ``(n, d)`` from ``u`` to ``u + h``; `slope` is the field at ``(u, x)``.
 
     Two evaluations of the drift, the second at three quarters of the step and at a state that
-    has felt :math:`\tfrac32 I_{(1,0)}/h` of the noise, so that the drift answers to the noise
+    has felt :math:`\tfrac32 I_{(1,0)}/h` of `noise`, so that the drift answers to the noise
     within the step. With a constant diffusion the scheme's second weights of the noise cancel
     (Rößler 2010, Runge-Kutta methods for the strong approximation of solutions of stochastic
     differential equations, SIAM J. Numer. Anal. 48, 922-952).
