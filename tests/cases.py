@@ -17,6 +17,8 @@ COUPLINGS = {
     "exact": lambda source, target: couplings.Exact(),
     "entropic": lambda source, target: couplings.Entropic(epsilon=0.2),
     "entropic_by_sigma": lambda source, target: couplings.Entropic(sigma=1.0),
+    "geodesic": lambda source, target: couplings.Geodesic(),
+    "geodesic_entropic": lambda source, target: couplings.Geodesic(epsilon=0.3, metric="heat"),
     "given": lambda source, target: couplings.Given(
         3.0 * couplings.Entropic(epsilon=0.5, tolerance=1e-9)(source, target).dense()
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cellflow.couplings.chains import chain_rates
 from cellflow.couplings.entropic import Entropic
 from cellflow.couplings.exact import Exact
+from cellflow.couplings.geodesic import Geodesic
 from cellflow.couplings.given import Given
 from cellflow.couplings.independent import Independent
 from cellflow.couplings.partial import Partial
@@ -16,6 +17,7 @@ __all__ = [
     "DensePlan",
     "Entropic",
     "Exact",
+    "Geodesic",
     "Given",
     "Independent",
     "PairPlan",

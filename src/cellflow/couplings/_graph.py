@@ -1,0 +1,211 @@
+r"""Neighbour graphs of cells, and distances along them. Everything here is numpy, on the CPU.
+
+Shortest paths along a graph of nearest neighbours approximate geodesics of the manifold that the
+cells are drawn from (Tenenbaum, de Silva and Langford, 2000, "A global geometric framework for
+nonlinear dimensionality reduction"). The heat kernel knows them too (Varadhan, 1967, "On the
+behavior of the fundamental solution of the heat equation with variable coefficients"):
+:math:`d^2(x, y) = \lim_{t \to 0} -4 t \log H_t(x, y)`, here with the graph's Laplacian, as in
+Huguet et al., 2023, "A heat diffusion perspective on geodesic preserving dimensionality
+reduction".
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy import sparse
+from scipy.sparse import csgraph
+
+from cellflow.costs import squared_distance
+
+#: Entries of a dense work array; what is larger is done in parts.
+CHUNK = 2**23
+#: Origins of a heat kernel that are done at once: more of them fall out of the processor's cache.
+COLUMNS = 64
+#: Nodes and dimensions from which on neighbours are searched approximately, if pynndescent is
+#: installed. Below, the exact search takes at most about half a
+#: minute.
+LARGE, HIGH = 60_000, 15
+#: Smallest weight of an edge in the heat kernel: an outlier is far, but not out of reach.
+WEAKEST = 1e-3
+#: Relative size of the last term of a heat kernel, and bound on the number of terms.
+HEAT_TOLERANCE, HEAT_STEPS = 1e-8, 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """An undirected, connected graph whose edges have lengths.
+
+    Parameters
+    ----------
+    edges
+        Both ends of each edge, shape ``(e, 2)``, each edge once.
+    lengths
+        Length of each edge, shape ``(e,)``.
+    component
+        Component of each node before bridges joined them, shape ``(n,)``.
+    """
+
+    edges: np.ndarray
+    lengths: np.ndarray
+    component: np.ndarray
+
+    def paths(self, origins: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """Lengths of the shortest paths from `origins` to `ends`, shape ``(origins, ends)``."""
+        # Few at a time: Dijkstra's algorithm visits, and writes out, all nodes for each.
+        parts = np.array_split(origins, math.ceil(len(origins) * len(self.component) / CHUNK))
+        return np.concatenate(
+            [csgraph.dijkstra(self._lengths, indices=part)[:, ends] for part in parts]
+        )
+
+    def log_heat(self, origins: np.ndarray, ends: np.ndarray, time: float) -> np.ndarray:
+        r"""Logarithm of the heat kernel :math:`e^{-tL}`, shape ``(origins, ends)``.
+
+        :math:`L = I - A` is the symmetric normalised Laplacian. Uniformisation,
+        :math:`e^{-tL} = e^{-t} \sum_k t^k A^k / k!`, adds no negative terms: unlike a Chebyshev
+        series it has every digit of the small entries too, which the logarithm asks for.
+        """
+        parts = np.array_split(origins, math.ceil(len(origins) / COLUMNS))
+        return np.concatenate([self._log_heat(part, ends, time) for part in parts])
+
+    def _log_heat(self, origins: np.ndarray, ends: np.ndarray, time: float) -> np.ndarray:
+        term = np.zeros((len(self.component), len(origins)))
+        term[origins, np.arange(len(origins))] = math.exp(-time)
+        kernel = term[ends]
+        settled = 0
+        for k in range(1, HEAT_STEPS + 1):
+            term = self._walk @ term
+            term *= time / k
+            last = term[ends]
+            kernel += last
+            if k < time:  # terms still grow
+                continue
+            # Twice in a row: on a bipartite graph every other term of an entry is zero.
+            done = kernel.min() > 0 and (last <= HEAT_TOLERANCE * kernel).all()
+            settled = settled + 1 if done else 0
+            if settled == 2 or not term.any():
+                break
+        # What heat has not reached counts as just out of reach: never an infinite distance.
+        return np.log(np.maximum(kernel, np.finfo(float).tiny)).T
+
+    @cached_property
+    def _lengths(self) -> sparse.csr_matrix:
+        return self._matrix(self.lengths)
+
+    @cached_property
+    def _walk(self) -> sparse.csr_matrix:
+        """The normalised adjacency ``A``: Gaussian weights of self-tuning width."""
+        i, j = self.edges.T
+        far = np.zeros(len(self.component))
+        np.maximum.at(far, i, self.lengths)
+        np.maximum.at(far, j, self.lengths)
+        widths = far[i] * far[j]
+        ratio = np.divide(self.lengths**2, widths, out=np.zeros_like(widths), where=widths > 0)
+        weight = np.maximum(np.exp(-ratio), WEAKEST)
+        total = np.bincount(i, weight, len(far)) + np.bincount(j, weight, len(far))
+        return self._matrix(weight / np.sqrt(total[i] * total[j]))
+
+    def _matrix(self, values: np.ndarray) -> sparse.csr_matrix:
+        i, j = self.edges.T
+        n = len(self.component)
+        both = (np.concatenate([i, j]), np.concatenate([j, i]))
+        # Lengths of zero (repeated cells) stay edges: nothing here prunes explicit zeros.
+        return sparse.csr_matrix((np.concatenate([values, values]), both), shape=(n, n))
+
+
+def neighbour_graph(x: np.ndarray, n_neighbors: int) -> Graph:
+    """Join each point to its nearest neighbours, and then components by their shortest bridges.
+
+    Parameters
+    ----------
+    x
+        Points, shape ``(n, d)``, float64, at least two.
+    n_neighbors
+        Neighbours of each point; all others if there are fewer.
+
+    Returns
+    -------
+    A connected graph: where the neighbours fall into components, these are joined like a minimum
+    spanning tree, each pair by the one shortest edge between them.
+    """
+    n = len(x)
+    near = _neighbours(x, min(n_neighbors, n - 1))
+    pairs = np.stack([np.repeat(np.arange(n), near.shape[1]), near.ravel()], 1)
+    keys = np.unique(pairs.min(1) * n + pairs.max(1))
+    edges = np.stack([keys // n, keys % n], 1)
+    component = _components(edges, n)
+    edges = np.concatenate([edges, _bridges(x, component)])
+    step = max(1, CHUNK // x.shape[1])
+    gaps = (
+        x[part[:, 0]] - x[part[:, 1]] for part in np.split(edges, range(step, len(edges), step))
+    )
+    lengths = np.concatenate([np.sqrt((gap * gap).sum(1)) for gap in gaps])
+    return Graph(edges, lengths, component)
+
+
+def heat_scale(graph: Graph, nodes: np.ndarray, time: float) -> float:
+    """Factor that gives ``-4 t log H`` the median of the squared shortest paths among `nodes`."""
+    log = graph.log_heat(nodes, nodes, time)
+    own = log.diagonal()
+    heat = -4 * time * (log - (own[:, None] + own[None, :]) / 2)
+    medians = [
+        float(np.median(squares[~np.eye(len(nodes), dtype=bool)]))
+        for squares in (graph.paths(nodes, nodes) ** 2, heat)
+    ]
+    return medians[0] / medians[1] if min(medians) > 0 else 1.0
+
+
+def _neighbours(x: np.ndarray, k: int) -> np.ndarray:
+    """Return the `k` nearest other points of each, shape ``(n, k)``."""
+    if len(x) >= LARGE and x.shape[1] >= HIGH:
+        try:
+            from pynndescent import NNDescent
+        except ImportError:
+            pass
+        else:
+            near = NNDescent(x, n_neighbors=k + 1, random_state=0, n_jobs=1).neighbor_graph[0]
+            itself = near == np.arange(len(x))[:, None]
+            itself[~itself.any(1), -1] = True  # drop the farthest where a point missed itself
+            return near[~itself].reshape(len(x), k).astype(np.int64)
+    from sklearn.neighbors import NearestNeighbors
+
+    return NearestNeighbors(n_neighbors=k).fit(x).kneighbors(return_distance=False)
+
+
+def _components(edges: np.ndarray, n: int) -> np.ndarray:
+    ones = sparse.csr_matrix((np.ones(len(edges)), edges.T), shape=(n, n))
+    return csgraph.connected_components(ones, directed=False)[1]
+
+
+def _bridges(x: np.ndarray, component: np.ndarray) -> np.ndarray:
+    """Return edges that join all components, shape ``(b, 2)``, by Borůvka's algorithm."""
+    bridges = np.empty((0, 2), np.int64)
+    points = torch.from_numpy(x)
+    joined = component
+    while joined.max() > 0:
+        sizes = np.bincount(joined)
+        # All but the largest look for what is nearest to them; the largest is found by another.
+        small = np.delete(np.arange(len(sizes)), sizes.argmax())
+        found = [_shortest(points, joined == c) for c in small]
+        # Two components that are nearest to each other have found the same bridge.
+        new = np.unique(np.sort(found, axis=1), axis=0)
+        bridges = np.concatenate([bridges, new])
+        joined = _components(joined[new], len(sizes))[joined]
+    return bridges
+
+
+def _shortest(x: torch.Tensor, inside: np.ndarray) -> tuple[int, int]:
+    """Return the closest pair of one point inside and one outside."""
+    left, right = (torch.from_numpy(np.flatnonzero(mask)) for mask in (inside, ~inside))
+    best, pair = math.inf, (-1, -1)
+    for part in left.split(max(1, CHUNK // len(right))):
+        d = squared_distance(x[part], x[right])
+        at = int(d.argmin())
+        if float(d.view(-1)[at]) < best:
+            best = float(d.view(-1)[at])
+            pair = int(part[at // len(right)]), int(right[at % len(right)])
+    return pair
