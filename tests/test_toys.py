@@ -28,6 +28,14 @@ def test_the_laws_do_not_commute():
     assert (SOURCE.cov @ TARGET.cov - TARGET.cov @ SOURCE.cov).abs().max() > 0.1
 
 
+def test_numbers_of_python_keep_their_digits():
+    law = toys.Gaussian([0.1], [[0.3]])
+    assert float(law.mean) == 0.1
+    assert float(law.cov) == 0.3
+    moved = toys.linear_flow(1.0, torch.zeros(1, 1).double(), matrix=[[0.0]], offset=[0.1])
+    assert float(moved) == pytest.approx(0.1, rel=1e-15)
+
+
 # --- samplers ---------------------------------------------------------------------------------
 
 

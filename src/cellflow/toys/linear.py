@@ -34,8 +34,8 @@ def linear_flow(
     x0 = _checks.as_cells(x0, "x0")
     d = x0.shape[1]
     exact = x0.double()
-    a = _checks.as_cells(torch.as_tensor(matrix).to(exact), "matrix", dim=d)
-    b = exact.new_zeros(d) if offset is None else torch.as_tensor(offset).to(exact)
+    a = _checks.as_cells(torch.as_tensor(matrix, dtype=exact.dtype).to(exact), "matrix", dim=d)
+    b = torch.as_tensor([0.0] * d if offset is None else offset, dtype=exact.dtype).to(exact)
     if a.shape[0] != d:
         raise ValueError(_checks.message("matrix", f"shape {tuple(a.shape)}", f"shape ({d}, {d})"))
     if b.shape != (d,):

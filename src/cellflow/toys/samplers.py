@@ -50,7 +50,7 @@ def gaussian(
     ValueError
         If `cov` is not a covariance that fits `mean`.
     """
-    law = Gaussian(torch.as_tensor(mean), torch.as_tensor(cov))
+    law = Gaussian(mean, cov)
     rng = _checks.as_generator(generator)
     noise = _normal(_checks.count(n, "n"), law.dim, rng)
     values, vectors = torch.linalg.eigh(law.cov.to(noise.device))
