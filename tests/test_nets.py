@@ -38,6 +38,26 @@ def test_forward_is_the_formula(features: int) -> None:
     assert_close(net(t, x), 3.0 / 8.0 * (hidden @ last.weight.T + last.bias))
 
 
+def test_skip_adds_a_multiple_of_the_state_that_time_decides() -> None:
+    """Closed at first, so that the answer is that without it; then a factor of time alone."""
+    plain, net, x = network(), network(skip=True), cells()
+    t = torch.full((6,), 5.0, dtype=F64)
+    assert_close(net(t, x), plain(t, x), rtol=0, atol=0)
+    with torch.no_grad():
+        net.gate[-1].weight.fill_(0.1)
+        net.gate[-1].bias.fill_(2.0)
+    added = (net(t, x) - plain(t, x)) / (x - torch.tensor([1.0, -2.0], dtype=F64)) * 8.0
+    assert_close(added, added[:1, :1].expand(6, 2))
+    later = net(t + 1, x) - plain(t + 1, x)
+    assert not torch.allclose(later, net(t, x) - plain(t, x))
+
+
+def test_growth_has_no_skip() -> None:
+    net = MLP(UNITS, MLPConfig(skip=True), answer="growth", generator=1).to(F64)
+    assert net.gate is None
+    assert net(torch.tensor(3.0, dtype=F64), cells()).shape == (6,)
+
+
 def test_one_time_is_that_time_for_every_cell() -> None:
     net, x = network(time_features=2), cells()
     t = torch.tensor(4.5, dtype=F64)
