@@ -167,8 +167,8 @@ class MLP(nn.Module):
                 for parameter in (layer.weight, layer.bias):
                     parameter.uniform_(-bound, bound, generator=generator)
         if self.gate is not None:  # closed at the start
-            self.gate[-1].weight.zero_()
-            self.gate[-1].bias.zero_()
+            for parameter in self.gate[-1].parameters():
+                parameter.zero_()
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         """Evaluate at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
