@@ -7,10 +7,12 @@ from importlib import resources
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist
 from torch.testing import assert_close
 
-from cellflow.couplings import Unbalanced
+from cellflow.couplings import Unbalanced, soft
 from cellflow.couplings.plans import DensePlan
+from cellflow.couplings.sides import Side
 from cellflow.timecourse import Snapshot, TimeCourse
 
 
@@ -59,6 +61,21 @@ def test_no_regularisation_underflows_on_raw_principal_components(name, dim):
         partners.append(plan.partners)
     assert partners[0] < 2 < 100 < partners[-1]  # the uniform plan has 120
     assert all(np.diff(partners) > -1e-6)
+
+
+@pytest.mark.parametrize("relaxations", [(1e6, 1e6), (np.inf, 1.0), (1.0, np.inf), (1.0, 0.01)])
+def test_no_penalty_is_slow(relaxations):
+    """Plain sweeps would take some ρ / ε of them, here up to 1e10."""
+    source, target = embryoid(5)
+    cost = torch.as_tensor(0.5 * cdist(source.x.double(), target.x.double(), "sqeuclidean"))
+    unit = float(cost.mean())
+    masses = source.weights, target.weights
+    sides = [Side(a, r * unit, False) for a, r in zip(masses, relaxations, strict=True)]
+    s = soft.solve(
+        cost, tuple(sides), epsilon=1e-4 * unit, relative=True, tolerance=1e-8, max_iter=4000
+    )
+    assert s.error <= 1e-8
+    assert s.iterations < 400
 
 
 def test_cells_without_descendants():

@@ -125,6 +125,6 @@ def _with_dummies(cost: Tensor) -> Tensor:
     """Return the cost with one more cell on each side: free, except for each other."""
     out = cost.new_zeros(cost.shape[0] + 1, cost.shape[1] + 1)
     out[:-1, :-1] = cost
-    # Above the largest cost, no optimal plan uses it: what it saves elsewhere is less.
-    out[-1, -1] = 2.0 * float(cost.max()) or 1.0
+    # Any positive cost will do: to pair them only makes more cells travel.
+    out[-1, -1] = float(cost.max()) or 1.0
     return out
