@@ -11,6 +11,9 @@ from cellflow._typing import Tensor
 from cellflow.couplings.plans import PairPlan
 from cellflow.timecourse import Snapshot
 
+#: Numbers that differences between paired cells may take at once.
+ENTRIES = 2**24
+
 
 def centred(source: Snapshot, target: Snapshot) -> tuple[Tensor, Tensor]:
     """Return the cells of both in float64 about their common centre, after checking the pair.
@@ -50,7 +53,9 @@ def pair_plan(
 ) -> PairPlan:
     """Make a plan of rows, cols and mass, with its cost and the error of its marginals."""
     rows, cols, mass = pairs
-    gap = cells[0][rows] - cells[1][cols]
+    step = max(1, ENTRIES // cells[0].shape[1])
+    gaps = (cells[0][i] - cells[1][j] for i, j in zip(rows.split(step), cols.split(step)))
+    squared = torch.cat([(gap * gap).sum(1) for gap in gaps])
     attained = [
         torch.zeros_like(asked).index_add_(0, index, mass)
         for index, asked in zip((rows, cols), masses, strict=True)
@@ -60,7 +65,7 @@ def pair_plan(
         cols=cols,
         mass=mass,
         size=(len(masses[0]), len(masses[1])),
-        cost=0.5 * float(torch.dot(mass, (gap * gap).sum(1))),
+        cost=0.5 * float(torch.dot(mass, squared)),
         converged=converged,
         marginal_error=l1_error(attained, masses),
     )
