@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 import cellflow as cf
 from cellflow.batches import Batching
-from cellflow.couplings import Entropic, Exact
+from cellflow.couplings import Entropic, Exact, Partial, Unbalanced
 from cellflow.nets import MLPConfig
 from cellflow.timecourse import Snapshot
 
@@ -33,7 +33,11 @@ def test_a_fit_trains_and_answers_on_the_device(make, tmp_path) -> None:
     assert_close(loaded.interpolate(0.5).x, x.cpu(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("coupling", [Exact(), Entropic(epsilon=0.2)], ids=str)
+@pytest.mark.parametrize(
+    "coupling",
+    [Exact(), Entropic(epsilon=0.2), Unbalanced(tolerance=1e-10), Partial(0.5)],
+    ids=str,
+)
 def test_plans_are_the_same_on_the_device(coupling) -> None:
     a, b = course().snapshots[:2]
     there = coupling(Snapshot(a.x.cuda(), a.time), Snapshot(b.x.cuda(), b.time))
