@@ -70,6 +70,7 @@ METHODS: list[str] = [
     "sbcfm",
     "sf2m",
     "sf2m_exact",
+    "sf2m_geodesic",
     "sf2m_independent",
     "uotcfm",
     "ubsb",

@@ -18,10 +18,11 @@ from cellflow.evaluate import Row
 from cellflow.evaluate.arguments import as_methods, as_seeds
 from cellflow.evaluate.table import deviation
 from cellflow.methods import ICFM, OTCFM, FlowMatching
-from cellflow.methods.flow_matching import split
+from cellflow.methods.cells import split
 from cellflow.metrics import wasserstein1
 from cellflow.nets import MLPConfig
 from cellflow.preprocessing import fit_preprocessing
+from cellflow.simulate.solvers import SOLVERS
 from cellflow.timecourse import TimeCourse
 from cellflow.training import Training
 
@@ -159,6 +160,7 @@ def paper_protocol(
     seeds: int | Sequence[int] = 5,
     steps: int | None = None,
     constant_rate: bool = False,
+    solvers: Sequence[str] = ("rk4",),
     midpoint: bool = True,
     progress: bool = True,
 ) -> list[Row]:
@@ -178,6 +180,10 @@ def paper_protocol(
         Most training steps; when omitted 5,000, or 1,000 epochs at a constant rate.
     constant_rate
         See :func:`paper_method`.
+    solvers
+        How cells are pushed, each on its own row: see :func:`cellflow.simulate.simulate`. Under
+        all but the first the name of a method bears that of the solver; stochastic ones need a
+        score, and skip methods without.
     midpoint
         Whether to add ``ot_midpoint``: the exact optimal-transport interpolation of the two
         neighbouring days, which learns nothing.
@@ -222,8 +228,12 @@ def paper_protocol(
                     fit = method.fit(kept.without(k), steps=steps, generator=seed, progress=False)
                     if fit.history.stopped == "interrupted":
                         raise KeyboardInterrupt
-                    end = fit.simulate(start, [k - 1, k]).final
-                    rows.append(_row(day, method.name, end, truth, seed))
+                    for solver in solvers:
+                        if SOLVERS[solver].noisy_step and fit.dynamics.score is None:
+                            continue
+                        name = method.name if solver == solvers[0] else f"{method.name}, {solver}"
+                        out = fit.simulate(start, [k - 1, k], solver=solver, generator=seed)
+                        rows.append(_row(day, name, out.final, truth, seed))
                     bar.update()
     return rows
 

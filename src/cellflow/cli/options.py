@@ -23,6 +23,7 @@ METHODS = (
     "sbcfm",
     "sf2m",
     "sf2m_exact",
+    "sf2m_geodesic",
     "sf2m_independent",
     "uotcfm",
     "ubsb",

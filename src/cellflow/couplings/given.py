@@ -54,6 +54,8 @@ class Given:
 
     #: A precomputed plan matches whole snapshots: samplers must not cut them into blocks.
     needs_whole: ClassVar[bool] = True
+    #: It knows cells by their rows: their order is not to be touched, nor any left out.
+    knows_rows: ClassVar[bool] = True
 
     plan: object = field(repr=False)
     _parts: Pairs | dict = field(init=False, repr=False)

@@ -132,7 +132,9 @@ class FlowMatching:
         dynamics = assemble(method, networks, model.times)
         if progress:
             tqdm.write(f"{self.name}: training on {x.device}, {x.dtype}", file=sys.stderr)
-        kept, held = (model, None) if self._whole else split(model, self.training.validation, seed)
+        kept, held = (
+            (model, None) if self.knows_rows else split(model, self.training.validation, seed)
+        )
         health, coupling = CouplingHealth(), method.coupling
         sampler = PairSampler(
             kept, coupling, self.batching, stream_seed(seed, 0, 11), health, method.rates(kept)
@@ -189,7 +191,7 @@ class FlowMatching:
         place = _checks.as_device(device, model.x.device)
         if dtype is None and place.type == "mps":
             dtype = torch.float32  # the only one that this device computes in
-        if not self._whole:  # a precomputed plan knows cells by their rows
+        if not self.knows_rows:  # a precomputed plan knows cells by their rows
             model = canonical(model)
         return model.to(device=place, dtype=dtype)
 
@@ -245,8 +247,9 @@ class FlowMatching:
         }
 
     @property
-    def _whole(self) -> bool:
-        return getattr(self.coupling, "needs_whole", False)
+    def knows_rows(self) -> bool:
+        """Whether the coupling knows cells by their rows, which must then stay as they are."""
+        return getattr(self.coupling, "knows_rows", False)
 
 
 def draw_seed(generator: Rng) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cellflow import _checks
 from cellflow.batches import Batching
-from cellflow.couplings import Coupling, Entropic, Exact, Independent
+from cellflow.couplings import Coupling, Entropic, Exact, Geodesic, Independent
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.nets import MLPConfig
 from cellflow.paths import BrownianBridge
@@ -36,8 +36,8 @@ def SF2M(  # noqa: N802 - a method is named as its paper names it
         :func:`cellflow.pp.suggest_sigma` for a choice by the data.
     coupling
         ``"sinkhorn"`` for entropic plans of regularisation ``sigma² · span``, whose bridges are
-        the Schrödinger bridge; ``"exact"`` for transport plans, ``"independent"`` for none, or a
-        coupling.
+        the Schrödinger bridge; ``"exact"`` for transport plans, ``"geodesic"`` for transport
+        along the data (their section 4.3), ``"independent"`` for none; or a coupling.
     net
         Shape of each of the two networks.
     batching
@@ -59,7 +59,12 @@ def SF2M(  # noqa: N802 - a method is named as its paper names it
     path = BrownianBridge(size)
     name = "sf2m"
     if isinstance(coupling, str):
-        known = {"sinkhorn": Entropic(sigma=size), "exact": Exact(), "independent": Independent()}
+        known: dict[str, Coupling] = {
+            "sinkhorn": Entropic(sigma=size),
+            "exact": Exact(),
+            "geodesic": Geodesic(),
+            "independent": Independent(),
+        }
         choice = _checks.choice(coupling, known, "coupling")
         name = name if choice == "sinkhorn" else f"{name}_{choice}"
         coupling = known[choice]
