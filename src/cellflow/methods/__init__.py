@@ -11,6 +11,7 @@ from cellflow.methods.mmfm import MMFM
 from cellflow.methods.otcfm import OTCFM
 from cellflow.methods.sbcfm import SBCFM
 from cellflow.methods.sf2m import SF2M
+from cellflow.methods.shooting import Shooting
 from cellflow.methods.store import load
 from cellflow.methods.ubsb import UBSB
 from cellflow.methods.uotcfm import UOTCFM
@@ -39,5 +40,6 @@ __all__ = [
     "UOTCFM",
     "Fit",
     "FlowMatching",
+    "Shooting",
     "load",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any
 
 from cellflow.batches import Batching
@@ -13,8 +13,6 @@ from cellflow.paths import BrownianBridge, Spline, Straight
 from cellflow.timecourse import Snapshot
 from cellflow.training import Training
 
-#: What a method learns, and how.
-FLAGS = ("score", "growth", "direct_velocity", "relative_sigma")
 #: Parts that a file can name. A part of the user's own is described, and cannot be read back.
 PARTS: dict[str, Callable[..., Any]] = {
     part.__name__: part
@@ -64,10 +62,13 @@ class Unsaved:
 
 def describe(method: Any) -> dict[str, Any]:
     """Return the parts of `method` as JSON-able facts."""
-    out: dict[str, Any] = {name: getattr(method, name) for name in ("name", *FLAGS)}
-    for field in ("coupling", "path", "net", "batching", "training"):
+    out: dict[str, Any] = {"kind": type(method).__name__}
+    for field in (f.name for f in fields(method)):
         part = getattr(method, field)
         kind = type(part).__name__
+        if isinstance(part, str | bool | int | float):
+            out[field] = part
+            continue
         if kind in PARTS and is_dataclass(part) and not isinstance(part, type):
             out[field] = {"kind": kind, **asdict(part)}
         else:
@@ -80,6 +81,8 @@ def parts(facts: dict[str, Any]) -> dict[str, Any]:
     """Build what :func:`describe` described in `facts`: keyword arguments of the method."""
     out: dict[str, Any] = {}
     for field, part in facts.items():
+        if field == "kind":
+            continue
         if not isinstance(part, dict):
             out[field] = part
             continue

@@ -18,6 +18,7 @@ from cellflow.methods.fit import Fit
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.networks import assemble, build_networks
 from cellflow.methods.recipe import describe, parts
+from cellflow.methods.shooting import Shooting
 from cellflow.nets import Units
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -25,6 +26,8 @@ from cellflow.training import History
 
 #: Raised when the layout of the folder changes.
 FORMAT = 2
+#: Classes of methods that a file can name.
+KINDS = {kind.__name__: kind for kind in (FlowMatching, Shooting)}
 #: What reading stumbles over where a file is missing, cut short, or was edited.
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, StopIteration)
 
@@ -118,7 +121,8 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Fit:
 
 
 def _build(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
-    method = FlowMatching(**parts(facts["method"]))
+    kind = KINDS.get(facts["method"].get("kind"), FlowMatching)
+    method = kind(**parts(facts["method"]))
     units = Units(**{**facts["units"], "centre": tuple(facts["units"]["centre"])})
     networks = build_networks(method, units)
     for name, network in networks.items():

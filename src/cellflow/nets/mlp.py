@@ -46,6 +46,8 @@ class MLPConfig:
         Whether a multiple of the centred state is added to the answer, by a factor that a small
         network makes of time alone. The score of a wide cloud and the drift of its bridge are
         mostly that, and hidden layers narrower than the data cannot carry it.
+    time
+        Whether the field depends on time; False hides it, for one law of motion at all times.
 
     Raises
     ------
@@ -58,6 +60,7 @@ class MLPConfig:
     activation: str = "silu"
     time_features: int = 0
     skip: bool = False
+    time: bool = True
 
     def __post_init__(self) -> None:
         _checks.count(self.width, "width")
@@ -174,6 +177,8 @@ class MLP(nn.Module):
         """Evaluate at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
         u = self.units
         time = ((t - u.origin) / u.span).to(x.dtype).expand(x.shape[0])[:, None]
+        if not self.config.time:
+            time = torch.zeros_like(time)
         inputs = [(x - self.centre) / u.scale, time]
         if self.config.time_features:
             rates = torch.arange(1, self.config.time_features + 1, dtype=x.dtype, device=x.device)
