@@ -1,6 +1,7 @@
 """Tools: from an AnnData to answers, and back into the AnnData."""
 
 from cellflow.tl.fit import fit
+from cellflow.tl.growth import growth
 from cellflow.tl.holdout import holdout
 from cellflow.tl.interpolate import interpolate
 from cellflow.tl.projection import project_points, project_velocity
@@ -9,6 +10,7 @@ from cellflow.tl.velocity import velocity
 
 __all__ = [
     "fit",
+    "growth",
     "holdout",
     "interpolate",
     "project_points",
