@@ -120,7 +120,7 @@ def test_interpolation_is_an_anndata_of_the_same_kind(tmp_path) -> None:
     assert new.obsm["X_pca"].shape == (20, 4)
     assert set(new.obs["day"]) == {6.5}
     assert set(new.obs["batch"]) <= {"a", "b"}
-    assert new.obs["mass"].to_numpy().sum() == pytest.approx(20 / 50)
+    assert new.obs["mass"].to_numpy().sum() == pytest.approx(1.0)  # they stand for all
     new.write_h5ad(tmp_path / "new.h5ad")
     read = anndata.read_h5ad(tmp_path / "new.h5ad")
     np.testing.assert_array_equal(read.obsm["X_pca"], new.obsm["X_pca"])

@@ -27,7 +27,8 @@ def draw_cells(fit: Any, start: Snapshot, *, n_cells: int, generator: torch.Gene
 
     Returns
     -------
-    The cells with their masses and labels.
+    The cells with their labels, and with their masses scaled so that they stand for the whole
+    snapshot.
 
     Raises
     ------
@@ -38,6 +39,9 @@ def draw_cells(fit: Any, start: Snapshot, *, n_cells: int, generator: torch.Gene
     order = torch.randperm(n, generator=generator)[:n_cells]
     again = torch.randint(n, (max(n_cells - n, 0),), generator=generator)
     drawn = start.subset(torch.cat([order, again]).to(start.x.device))
+    if n_cells != n:
+        whole = start.mass.double().sum() / drawn.mass.double().sum()
+        drawn = replace(drawn, mass=(drawn.mass.double() * whole).to(drawn.mass))
     if len(again) == 0:
         return drawn
     if not hasattr(path, "std_at_start"):

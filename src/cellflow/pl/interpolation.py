@@ -40,7 +40,8 @@ def interpolation(
     """Draw the cells predicted at a time beside the cells that were measured then.
 
     The time points before and after are grey in every panel. The first panel shows the measured
-    cells, if `adata` has cells of that time, the last one the predicted cells.
+    cells, if `adata` has cells of that time, the last one the predicted cells. Where predicted
+    cells or `truth` have masses that differ, dots have an area in proportion to them.
 
     Parameters
     ----------
@@ -93,16 +94,17 @@ def interpolation(
 
     same = np.isclose(times.values, time, rtol=1e-9, atol=0)
     real = xy[same] if truth is None else place(truth)
-    panels = {"measured": (real, _REAL)} if len(real) else {}
-    panels["interpolated"] = (place(predicted), _PREDICTED)
+    areas = 1.0 if truth is None else _areas(truth)
+    panels = {"measured": (real, _REAL, areas)} if len(real) else {}
+    panels["interpolated"] = (place(predicted), _PREDICTED, _areas(predicted))
     around = {point: xy[times.values == point] for point in _around(times, time)}
-    shown = np.concatenate([*around.values(), *(dots for dots, _ in panels.values())])
+    shown = np.concatenate([*around.values(), *(dots for dots, *_ in panels.values())])
     axes = _frame.row_of_axes(ax, len(panels), extent=np.ptp(shown, axis=0))
-    for panel, (name, (dots, color)) in zip(axes, panels.items(), strict=True):
+    for panel, (name, (dots, color, areas)) in zip(axes, panels.items(), strict=True):
         for (point, grey_dots), grey in zip(around.items(), _GREYS, strict=False):
             label = f"{times.unit} {point:g}"
             _cells.draw(panel, grey_dots, color=grey, s=2.5, zorder=1, label=label)
-        size = float(np.clip(2500 / len(dots), 1, 5))
+        size = float(np.clip(2500 / len(dots), 1, 5)) * areas
         _cells.draw(panel, dots, color=color, s=size, alpha=0.7, zorder=2, label=name)
         _frame.dress_embedding(panel, basis, dims)
         panel.set_title(f"{times.unit} {time:g}, {name}", fontsize=_frame.FONT, color=color)
@@ -135,6 +137,16 @@ def _states(predicted: Snapshot | AnnData | ArrayLike, use_rep: str) -> ArrayLik
             return predicted.X
         return predicted.obsm[_checks.choice(key, list(predicted.obsm.keys()), "use_rep")]
     return predicted
+
+
+def _areas(cells: Snapshot | AnnData | ArrayLike) -> np.ndarray | float:
+    """Areas of the cells' dots relative to the mean: their masses, if these differ."""
+    mass = np.ones(1)
+    if isinstance(cells, Snapshot):
+        mass = cells.mass.detach().cpu().double().numpy()
+    elif hasattr(cells, "obs") and "mass" in cells.obs:
+        mass = cells.obs["mass"].to_numpy(dtype=float)
+    return 1.0 if np.ptp(mass) == 0 else mass / mass.mean()
 
 
 def _around(times: _cells.Times, time: float) -> list[float]:

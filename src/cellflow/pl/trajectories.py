@@ -20,6 +20,9 @@ from cellflow.tl.projection import embedding, project_points
 if TYPE_CHECKING:
     from anndata import AnnData
 
+#: Width in points of the path of a cell of mass one, and the factors it is clipped to.
+_WIDTH, _EXTREMES = 0.7, (0.15, 4.0)
+
 
 def trajectories(
     adata: AnnData,
@@ -38,7 +41,8 @@ def trajectories(
 ) -> Axes:
     """Draw simulated trajectories over the cells of an embedding.
 
-    Cells and trajectories are coloured by time, on one scale; a white dot marks each start.
+    Cells and trajectories are coloured by time, on one scale; a white dot marks each start. Where
+    the method learned growth, a line is as wide as its cell's mass is large.
 
     Parameters
     ----------
@@ -105,7 +109,8 @@ def trajectories(
         _cells.draw_values(ax, xy, times.values, norm=norm, alpha=0.35, zorder=1)
     else:
         _cells.draw_column(ax, xy, column, bar=False, alpha=0.35, zorder=1)
-    _draw_paths(ax, paths, clock, norm)
+    mass = None if trajectory.mass is None else trajectory.mass[:, chosen.to(trajectory.x.device)]
+    _draw_paths(ax, paths, clock, norm=norm, widths=_widths(mass, len(paths)))
     _frame.dress_embedding(ax, basis, dims)
     _frame.colorbar(ax, norm, _frame.plural(times.unit))
     return ax
@@ -117,15 +122,29 @@ def _choose(n: int, n_trajectories: int, generator: Rng) -> torch.Tensor:
     return torch.randperm(n, generator=_checks.as_generator(generator))[:wanted].sort().values
 
 
-def _draw_paths(ax: Axes, paths: np.ndarray, clock: np.ndarray, norm: Normalize) -> None:
+def _widths(mass: torch.Tensor | None, n: int) -> np.ndarray:
+    """Width of each piece of each path in points, shape (n, T − 1), or (n, 1) if all are equal."""
+    if mass is None:
+        return np.full((n, 1), _WIDTH)
+    middle = (0.5 * (mass[:-1] + mass[1:])).detach().cpu().double().numpy().T
+    return _WIDTH * np.clip(middle, *_EXTREMES)
+
+
+def _draw_paths(
+    ax: Axes, paths: np.ndarray, clock: np.ndarray, *, norm: Normalize, widths: np.ndarray
+) -> None:
     """Draw paths (n, T, 2) in the colours of their times, on a white casing, with their starts."""
-    casing = LineCollection(list(paths), colors="white", linewidths=1.4, alpha=0.7, zorder=2)
+    casing = LineCollection(
+        list(paths), colors="white", linewidths=2 * widths.max(1), alpha=0.7, zorder=2
+    )
     ax.add_collection(casing)
     pieces = np.stack([paths[:, :-1], paths[:, 1:]], axis=2).reshape(-1, 2, 2)
     middles = np.tile((clock[:-1] + clock[1:]) / 2, len(paths))
+    widths = np.broadcast_to(widths, (len(paths), len(clock) - 1)).reshape(-1)
     lines = LineCollection(
-        list(pieces), cmap=_frame.TIME_COLORS, norm=norm, linewidths=0.7, capstyle="round", zorder=3
+        list(pieces), cmap=_frame.TIME_COLORS, norm=norm, linewidths=widths, zorder=3
     )
+    lines.set_capstyle("round")
     lines.set_array(middles)
     ax.add_collection(lines)
     ax.scatter(
