@@ -11,6 +11,7 @@ import click
 from cellflow.__about__ import __version__
 from cellflow.cli import files, options
 from cellflow.cli.front import Front
+from cellflow.cli.sigma import suggest_sigma
 
 if TYPE_CHECKING:
     from cellflow.methods import FlowMatching
@@ -277,3 +278,6 @@ def reproduce(
     if json is not None:
         with whole_file(json) as temporary:
             HoldoutTable(tuple(rows)).to_json(temporary)
+
+
+main.add_command(suggest_sigma)

@@ -27,6 +27,7 @@ _OPTIONS = {
     "seeds": "--seeds",
     "time": "--time",
     "n_cells": "--n-cells",
+    "exclude": "--exclude",
     "path": "--path",
     "folder": "DIR",
 }

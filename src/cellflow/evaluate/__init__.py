@@ -2,6 +2,19 @@
 
 from cellflow.evaluate.holdout import holdout
 from cellflow.evaluate.scorer import METRICS, Scorer
+from cellflow.evaluate.sigma import sigma_sweep
+from cellflow.evaluate.sigma_table import SigmaRow, SigmaSweep
 from cellflow.evaluate.table import YARDSTICKS, HoldoutTable, Row, Verdict
 
-__all__ = ["METRICS", "YARDSTICKS", "HoldoutTable", "Row", "Scorer", "Verdict", "holdout"]
+__all__ = [
+    "METRICS",
+    "YARDSTICKS",
+    "HoldoutTable",
+    "Row",
+    "Scorer",
+    "SigmaRow",
+    "SigmaSweep",
+    "Verdict",
+    "holdout",
+    "sigma_sweep",
+]

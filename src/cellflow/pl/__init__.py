@@ -3,7 +3,8 @@
 from cellflow.pl.history import history
 from cellflow.pl.holdout import holdout
 from cellflow.pl.interpolation import interpolation
+from cellflow.pl.sigma import sigma
 from cellflow.pl.trajectories import trajectories
 from cellflow.pl.velocity import velocity
 
-__all__ = ["history", "holdout", "interpolation", "trajectories", "velocity"]
+__all__ = ["history", "holdout", "interpolation", "sigma", "trajectories", "velocity"]
