@@ -223,7 +223,8 @@ class Fit:
         -------
         Snapshot
             The cells, in data coordinates and the data's dtype, with their labels and masses:
-            those that they started with, grown where the method learned growth.
+            those that they started with, grown where the method learned growth. However many
+            are drawn, together they start with the mass of the snapshot.
 
         Raises
         ------
