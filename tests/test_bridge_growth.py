@@ -58,6 +58,18 @@ def test_every_pair_brings_its_own_rate(block_size: int | None) -> None:
     sampler.close()
 
 
+def test_mass_is_conserved_where_a_plan_says_nothing_of_growth() -> None:
+    """A coupling of the user's own may know of growth in one interval only."""
+
+    def late(source: Snapshot, target: Snapshot) -> Plan:
+        return (Independent() if source.time == 0.0 else telling)(source, target)
+
+    course = TimeCourse.from_arrays([normal(40, k) for k in range(3)], TIMES)
+    pairs = PairSampler(course, late, Batching(16, 16, prefetch=False)).batch(0)
+    assert not pairs.growth[:16].any()
+    assert_close(pairs.growth[16:], (pairs.x0[16:, :1] + pairs.x1[16:, 1:]) / 2.0)
+
+
 # --- two clusters ----------------------------------------------------------------------------
 
 

@@ -190,12 +190,15 @@ class PairSampler:
             else:
                 rows, cols, growth = self._couple_blocks(source, target, total, (cells, pairs))
             columns.append(torch.stack([rows + offset, cols + offset + len(source)]))
-            if growth is not None:
-                rates.append(growth / (target.time - source.time))
+            rates.append(None if growth is None else growth / (target.time - source.time))
             offset += len(source)
         self.health.seconds += time.perf_counter() - start
         self._used[torch.stack(columns).reshape(-1).cpu()] = True
-        growing = torch.stack(rates).to(self._x) if rates else None
+        known = [rate for rate in rates if rate is not None]
+        growing = None
+        if known:  # an interval whose plan has none conserves mass
+            still = torch.zeros_like(known[0])
+            growing = torch.stack([still if r is None else r for r in rates]).to(self._x)
         return _Pool(torch.stack(columns, 1).to(self._x.device), growing)
 
     def _couple_blocks(
