@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from cellflow.objectives import (
     score_matching,
     velocity_matching,
 )
+from cellflow.paths import Pairs
 from cellflow.simulate import simulate
 from oracles import F64, Chain, Oracle, Z, deviations, standardised
 
@@ -108,9 +109,28 @@ def test_fields_of_the_pairs_as_they_started_are_wrong_where_mass_grows(name: st
     """Every term weighs its pairs by the mass that they have come to."""
     growing = ORACLES["growing"]
     batch = growing.points(N, 0.8)
-    light = dataclasses.replace(batch, weight=None)
+    light = replace(batch, weight=None)
     assert slopes(name, getattr(growing, name), light).abs().max() > 2 * Z
     assert slopes(name, getattr(growing, name), batch).abs().max() < Z
+
+
+def test_drawn_points_are_where_their_time_says() -> None:
+    """Over two intervals of different lengths: weight, scatter and velocity follow real time."""
+    parts = chain((0.3, -0.1, 0.2, 0.4), (-0.2, 0.3, 0.1, -0.2)).parts
+    each = [p.pairs(N, k) for k, p in enumerate(parts)]
+    pairs = Pairs(*(torch.cat([getattr(p, f.name) for p in each]) for f in fields(Pairs)[:5]))
+    batch = parts[0].path.draw(pairs, torch.Generator().manual_seed(5))
+    t0, t1 = pairs.t0[:, 0], pairs.t1[:, 0]
+    assert bool(((batch.t > t0) & (batch.t < t1)).all())
+    assert_close(batch.weight, (pairs.growth[:, 0] * (batch.t - t0)).exp())
+    assert_close(batch.growth, pairs.growth[:, 0])
+    rate = (pairs.x1 - pairs.x0) / pairs.span
+    assert_close(batch.mean_velocity, rate)
+    off = batch.x - pairs.x0 - rate * (batch.t - t0)[:, None]
+    spread = SIGMA * ((batch.t - t0) * (t1 - batch.t) / (t1 - t0)).sqrt()
+    z = off / spread[:, None]
+    for part in (slice(0, N), slice(N, None)):
+        assert deviations(z[part], toys.Gaussian([0.0, 0.0], torch.eye(2))).abs().max() < Z
 
 
 # --- what they make up -----------------------------------------------------------------------
