@@ -72,6 +72,7 @@ METHODS: list[str] = [
     "sf2m_exact",
     "sf2m_geodesic",
     "sf2m_independent",
+    "dsbm",
     "uotcfm",
     "ubsb",
 ]

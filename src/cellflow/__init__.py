@@ -45,6 +45,7 @@ _NAMES = {
     "OTCFM": "cellflow.methods",
     "SBCFM": "cellflow.methods",
     "SF2M": "cellflow.methods",
+    "DSBM": "cellflow.methods",
     "UBSB": "cellflow.methods",
     "UOTCFM": "cellflow.methods",
     "Fit": "cellflow.methods",

@@ -93,6 +93,9 @@ class History:
         ``"budget"``, ``"patience"`` or ``"interrupted"``.
     coupling
         Health of the couplings: see :class:`cellflow.batches.CouplingHealth`.
+    rounds
+        Round of each entry, for methods that are fitted in rounds; otherwise empty. Each round
+        has losses of its own, which do not compare.
     """
 
     step: list[int] = field(default_factory=list)
@@ -103,6 +106,7 @@ class History:
     seconds: float = 0.0
     stopped: str = "budget"
     coupling: dict[str, float] = field(default_factory=dict)
+    rounds: list[int] = field(default_factory=list)
 
 
 class Flat:

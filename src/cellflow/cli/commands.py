@@ -14,7 +14,7 @@ from cellflow.cli.front import Front
 from cellflow.cli.sigma import suggest_sigma
 
 if TYPE_CHECKING:
-    from cellflow.methods import FlowMatching
+    from cellflow.methods import Method
 
 
 @click.group(cls=Front, no_args_is_help=False)
@@ -75,7 +75,7 @@ def demo(*, out: Path, steps: int | None, quiet: bool) -> None:
 def fit(
     *,
     cells: options.Cells,
-    method: FlowMatching,
+    method: Method,
     steps: int,
     seed: int,
     out: Path,
@@ -182,7 +182,7 @@ def _read_time(text: str, unit: str) -> float:
 def holdout(
     *,
     cells: options.Cells,
-    method: FlowMatching,
+    method: Method,
     solver: str,
     time: str,
     seeds: int,

@@ -25,6 +25,7 @@ METHODS = (
     "sf2m_exact",
     "sf2m_geodesic",
     "sf2m_independent",
+    "dsbm",
     "uotcfm",
     "ubsb",
 )

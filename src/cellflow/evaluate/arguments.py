@@ -8,10 +8,10 @@ import numpy as np
 
 from cellflow import _checks
 from cellflow.evaluate.table import YARDSTICKS
-from cellflow.methods import FlowMatching
+from cellflow.methods import Method
 
 
-def as_methods(methods: FlowMatching | Iterable[FlowMatching]) -> list[FlowMatching]:
+def as_methods(methods: Method | Iterable[Method]) -> list[Method]:
     """Return one or several `methods` as a list, each with a name of its own.
 
     Raises
@@ -19,7 +19,7 @@ def as_methods(methods: FlowMatching | Iterable[FlowMatching]) -> list[FlowMatch
     ValueError
         If there is none, two have one name, or one has that of a yardstick.
     """
-    methods = [methods] if isinstance(methods, FlowMatching) else list(methods)
+    methods = [methods] if isinstance(methods, Method) else list(methods)
     names = [*YARDSTICKS, *(m.name for m in methods)]
     taken = sorted({name for name in names if names.count(name) > 1})
     if taken or not methods:

@@ -10,7 +10,7 @@ from cellflow import _checks
 from cellflow.evaluate.arguments import as_methods, as_seeds
 from cellflow.evaluate.scorer import METRICS, Scorer
 from cellflow.evaluate.table import HoldoutTable, Row
-from cellflow.methods import FlowMatching
+from cellflow.methods import Method
 from cellflow.preprocessing import Preprocessing, fit_preprocessing
 from cellflow.simulate import SOLVERS
 from cellflow.timecourse import TimeCourse
@@ -18,7 +18,7 @@ from cellflow.timecourse import TimeCourse
 
 def holdout(
     course: TimeCourse,
-    methods: FlowMatching | Sequence[FlowMatching],
+    methods: Method | Sequence[Method],
     *,
     steps: int = 2000,
     seeds: int | Sequence[int] = 3,

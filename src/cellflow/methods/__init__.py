@@ -4,9 +4,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from cellflow.methods.dsbm import DSBM
 from cellflow.methods.fit import Fit
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.icfm import ICFM
+from cellflow.methods.iterated import Iterated
+from cellflow.methods.method import Method
 from cellflow.methods.mmfm import MMFM
 from cellflow.methods.otcfm import OTCFM
 from cellflow.methods.sbcfm import SBCFM
@@ -24,12 +27,15 @@ METHODS: dict[str, Callable[..., Any]] = {
     "sbcfm": SBCFM,
     "sf2m": SF2M,
     "sf2m_exact": partial(SF2M, coupling="exact"),
+    "sf2m_geodesic": partial(SF2M, coupling="geodesic"),
     "sf2m_independent": partial(SF2M, coupling="independent"),
+    "dsbm": DSBM,
     "uotcfm": UOTCFM,
     "ubsb": UBSB,
 }
 
 __all__ = [
+    "DSBM",
     "ICFM",
     "METHODS",
     "MMFM",
@@ -40,6 +46,8 @@ __all__ = [
     "UOTCFM",
     "Fit",
     "FlowMatching",
+    "Iterated",
+    "Method",
     "Shooting",
     "load",
 ]

@@ -69,6 +69,9 @@ def describe(method: Any) -> dict[str, Any]:
         if isinstance(part, str | bool | int | float):
             out[field] = part
             continue
+        if hasattr(part, "fit"):  # a method within a method
+            out[field] = describe(part)
+            continue
         if kind in PARTS and is_dataclass(part) and not isinstance(part, type):
             out[field] = {"kind": kind, **asdict(part)}
         else:

@@ -16,6 +16,7 @@ from cellflow._store import read_state, write_state
 from cellflow._typing import Tensor
 from cellflow.methods.fit import Fit
 from cellflow.methods.flow_matching import FlowMatching
+from cellflow.methods.iterated import Iterated
 from cellflow.methods.networks import assemble, build_networks
 from cellflow.methods.recipe import describe, parts
 from cellflow.methods.shooting import Shooting
@@ -27,7 +28,7 @@ from cellflow.training import History
 #: Raised when the layout of the folder changes.
 FORMAT = 2
 #: Classes of methods that a file can name.
-KINDS = {kind.__name__: kind for kind in (FlowMatching, Shooting)}
+KINDS = {kind.__name__: kind for kind in (FlowMatching, Iterated, Shooting)}
 #: What reading stumbles over where a file is missing, cut short, or was edited.
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, StopIteration)
 
@@ -121,8 +122,7 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Fit:
 
 
 def _build(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
-    kind = KINDS.get(facts["method"].get("kind"), FlowMatching)
-    method = kind(**parts(facts["method"]))
+    method = _method(facts["method"])
     units = Units(**{**facts["units"], "centre": tuple(facts["units"]["centre"])})
     networks = build_networks(method, units)
     for name, network in networks.items():
@@ -148,6 +148,17 @@ def _build(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
         history=History(**facts["history"]),
         origin=facts["origin"],
     )
+
+
+def _method(facts: dict[str, Any]) -> Any:
+    facts = dict(facts)
+    kind = KINDS.get(facts.get("kind"), FlowMatching)
+    inner = {
+        field: _method(facts.pop(field))
+        for field, part in list(facts.items())
+        if isinstance(part, dict) and part.get("kind") in KINDS
+    }
+    return kind(**parts(facts), **inner)
 
 
 def _tensors(fit: Fit) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from cellflow import _checks
 from cellflow._typing import Rng
 from cellflow.fitting import Checkpointing
-from cellflow.methods import METHODS, Fit, FlowMatching
+from cellflow.methods import METHODS, Fit, Method
 from cellflow.pp import CourseIndex, course
 from cellflow.preprocessing import fit_preprocessing
 from cellflow.timecourse import TimeCourse
@@ -28,7 +28,7 @@ def fit(
     time_key: str,
     use_rep: str = "X_pca",
     n_dims: int | None = None,
-    method: str | FlowMatching = "otcfm",
+    method: str | Method = "otcfm",
     steps: int = 3000,
     whiten: bool = False,
     mass_key: str | None = None,
@@ -58,8 +58,8 @@ def fit(
         components, fitted here and undone in every answer.
     method
         A name in :data:`cellflow.methods.METHODS`, such as ``"otcfm"`` (deterministic),
-        ``"sf2m"`` (a Schrödinger bridge), ``"uotcfm"`` or ``"ubsb"`` (the same with growth), or a
-        method such as ``OTCFM(sigma=0.2)``.
+        ``"sf2m"`` (a Schrödinger bridge), ``"dsbm"`` (the same, refitted in rounds), ``"uotcfm"``
+        or ``"ubsb"`` (the first two with growth), or a method such as ``OTCFM(sigma=0.2)``.
     steps
         Budget of training steps.
     whiten
@@ -137,18 +137,19 @@ def fit(
         n_dims=cells.dim,
         labels=dict(zip(index.table.labels, index.table.times, strict=True)),
         label_key=label_key,
+        mass_key=mass_key,
     )
     if index.use_rep == "X":
         out.origin["var_names"] = list(map(str, adata.var_names))
     return out
 
 
-def resolve_method(method: str | FlowMatching, sigma: float | None = None) -> FlowMatching:
+def resolve_method(method: str | Method, sigma: float | None = None) -> Method:
     """Return the method that a string names, with its defaults but for `sigma`."""
     if isinstance(method, str):
         recipe = METHODS[_checks.choice(method, METHODS, "method")]
         return recipe() if sigma is None else recipe(sigma)
-    if not isinstance(method, FlowMatching):
+    if isinstance(method, type) or not isinstance(method, Method):
         expected = f"one of {', '.join(map(repr, METHODS))}, or a method such as OTCFM()"
         raise TypeError(_checks.message("method", type(method).__name__, expected))
     return method

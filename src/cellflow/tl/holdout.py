@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cellflow import evaluate
 from cellflow.evaluate import HoldoutTable
-from cellflow.methods import FlowMatching
+from cellflow.methods import Method
 from cellflow.tl.fit import read_course, resolve_method
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def holdout(
     use_rep: str = "X_pca",
     n_dims: int | None = None,
     whiten: bool = False,
-    method: str | FlowMatching | Sequence[str | FlowMatching] = "otcfm",
+    method: str | Method | Sequence[str | Method] = "otcfm",
     steps: int = 2000,
     seeds: int | Sequence[int] = 3,
     time: str = "physical",
@@ -67,7 +67,7 @@ def holdout(
     ValueError
         If there are fewer than three time points, or an argument is out of its range.
     """
-    asked = [method] if isinstance(method, str | FlowMatching) else list(method)
+    asked = [method] if isinstance(method, str | Method) else list(method)
     cells, _, n_components = read_course(
         adata,
         time_key=time_key,
