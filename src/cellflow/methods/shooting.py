@@ -43,9 +43,10 @@ class Shooting(FlowMatching):
     `first_action` to `action`. The field is simulated while it is learned, from every snapshot to
     the next (multiple shooting), and starts at rest. Costs and energy are those of MIOFlow (Huguet
     et al. 2022) and TrajectoryNet (Tong et al. 2020); what is ours is that by default the field
-    does not depend on time. All intervals then inform one law of motion, so that a course of few
-    snapshots to a turn can be followed where paths between neighbours, straight or splines, cannot.
-    Where two such laws pass through all snapshots, the slower motion is taken.
+    does not depend on time. All intervals then inform one law of motion, which bends where paths
+    between neighbours, straight or splines, do not. Where several such laws pass through all
+    snapshots the one of least action is taken, which cuts corners: snapshots half a turn apart say
+    neither which way round nor how wide the turn was, and only the action decides.
 
     It is slower than methods that do not simulate, learns neither score nor growth, and does not
     fit a population whose law of motion changes with time: give ``net=MLPConfig()`` for that.
