@@ -10,12 +10,13 @@ a score the velocity is compared with the drift: it differs by half the noise's 
 hundredths. The true score has no closed form: the reference is that of a Gaussian with the moments
 of 20,000 cells simulated with the true SDE; how far these are from a Gaussian is printed too.
 
-Even times are about half a turn of the clock apart (its period grows from 3 to over 4), so that they
-say neither which way round it goes nor how far out: a method decides that by what it holds for
-likely. `shooting` takes the law of least action that does not depend on time.
+Even times are about half a turn of the clock apart (its period grows from 3.4 to 4.5), so that
+they say neither which way round it goes nor how far out: a method decides that by what it holds
+for likely. `shooting` takes the law of least action that does not depend on time.
 
 Settings of `shooting` were chosen on other systems (clocks of other parameters, Lotka-Volterra, van
-der Pol, a rotation), with their midpoints known, and on the even times here.
+der Pol, a rotation), with their midpoints known, and on the even times here. The means of all times
+and the two unlearned rows had been seen by then.
 """
 
 from __future__ import annotations
