@@ -7,7 +7,7 @@ import torch
 
 from cellflow import evaluate, reproduce
 from cellflow.couplings import Exact, Independent
-from cellflow.methods import FlowMatching
+from cellflow.methods import SF2M, FlowMatching
 from cellflow.methods.flow_matching import split
 from cellflow.timecourse import TimeCourse
 
@@ -76,6 +76,29 @@ def test_each_fit_sees_80_percent_of_the_other_days(course, monkeypatch):
     assert {(r.n_pred, r.n_true) for r in rows} == {(N_CELLS, N_CELLS)}
     assert {r.held_out for r in rows} == {3.0, 4.0}
     assert [r.method for r in rows].count("ot_midpoint") == 2
+
+
+def test_one_fit_is_carried_by_every_solver_it_can(course):
+    """A method without a score has no row under a stochastic solver."""
+    methods = ["otcfm", SF2M(1.0, coupling="exact")]
+    options = {"n_dims": 2, "seeds": 1, "steps": 2, "progress": False, "midpoint": False}
+    options["methods"] = methods
+    rows = reproduce.paper_protocol(course, solvers=("rk4", "euler_maruyama"), **options)
+    names = [row.method for row in rows if row.held_out == 3.0]
+    assert names == ["otcfm", "sf2m_exact", "sf2m_exact, euler_maruyama"]
+    values = {row.method: row.value for row in rows if row.held_out == 3.0}
+    assert values["sf2m_exact"] != values["sf2m_exact, euler_maruyama"]
+    (alone,) = (
+        row.value
+        for row in reproduce.paper_protocol(course, solvers=("euler_maruyama",), **options)
+        if row.held_out == 3.0
+    )
+    assert alone == values["sf2m_exact, euler_maruyama"]
+
+
+def test_unknown_solver(course):
+    with pytest.raises(ValueError, match="`solvers`: got 'rk5'"):
+        reproduce.paper_protocol(course, solvers=("rk5",))
 
 
 def test_too_few_time_points(course):

@@ -199,7 +199,7 @@ def paper_protocol(
     Raises
     ------
     ValueError
-        If there are fewer than three days, a method is unknown, or two have one name.
+        If there are fewer than three days, a name is unknown, or two methods have the same.
     """
     if len(course) < 3:
         raise ValueError(_checks.message("course", f"{len(course)} time points", "at least 3"))
@@ -214,6 +214,7 @@ def paper_protocol(
         for m in methods
     )
     seeds = as_seeds(seeds)
+    solvers = [_checks.choice(solver, SOLVERS, "solvers") for solver in solvers]
     rows = []
     folds = range(1, len(course) - 1)
     with tqdm(total=len(folds) * len(recipes) * len(seeds), disable=not progress) as bar:
@@ -229,7 +230,7 @@ def paper_protocol(
                     if fit.history.stopped == "interrupted":
                         raise KeyboardInterrupt
                     for solver in solvers:
-                        if SOLVERS[solver].noisy_step and fit.dynamics.score is None:
+                        if SOLVERS[solver].stochastic and fit.dynamics.score is None:
                             continue
                         name = method.name if solver == solvers[0] else f"{method.name}, {solver}"
                         out = fit.simulate(start, [k - 1, k], solver=solver, generator=seed)
