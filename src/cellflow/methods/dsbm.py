@@ -24,8 +24,10 @@ def DSBM(  # noqa: N802 - a method is named as its paper names it
     :func:`SF2M` learns the Schrödinger bridge only as well as its plans are those of the whole
     snapshots. Here rounds follow in which the bridge is learned again from pairs that the dynamics
     so far have made, alternately forward and backward: see :class:`Iterated`. It pays where the
-    first coupling is far from the entropic plan (small blocks, exact or independent pairs); where
-    it is not, the rounds only add the errors of the networks.
+    first coupling is far from the entropic plan (small blocks in many dimensions, independent
+    pairs); where it is not, the rounds only add the errors of the networks. Between normal laws in
+    the plane, four rounds of 375 steps left variances of the mean flow up to 8 % off, where one
+    fit left 2 %: give the rounds more steps, and ``Batching(reuse=1)`` fresh pairs.
 
     Parameters
     ----------
