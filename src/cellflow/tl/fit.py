@@ -66,8 +66,8 @@ def fit(
         Scale each dimension to unit standard deviation for training.
     mass_key
         Column of ``obs`` with a positive mass for each cell. Only their ratios matter but for
-        the methods with growth, for which the sum over a time point is the population's size;
-        without it, each time point has the same.
+        the methods with growth, for which the sum over a time point is the population's size: a
+        column of ones where the number of cells is, and without it each time point has the same.
     growth_key
         Column of ``obs`` with what is known beforehand of each cell's growth rate per unit of
         time, for the methods with growth; see :func:`cellflow.pp.growth_rates`.
@@ -131,14 +131,9 @@ def fit(
         checkpointing=Checkpointing(checkpoint),
         progress=progress,
     )
-    out.origin.update(
-        time_key=time_key,
-        use_rep=index.use_rep,
-        n_dims=cells.dim,
-        labels=dict(zip(index.table.labels, index.table.times, strict=True)),
-        label_key=label_key,
-        mass_key=mass_key,
-    )
+    labels = dict(zip(index.table.labels, index.table.times, strict=True))
+    keys = {"time_key": time_key, "label_key": label_key, "mass_key": mass_key}
+    out.origin.update(keys, use_rep=index.use_rep, n_dims=cells.dim, labels=labels)
     if index.use_rep == "X":
         out.origin["var_names"] = list(map(str, adata.var_names))
     return out
