@@ -79,9 +79,7 @@ def fitted(method: FlowMatching, ends: TimeCourse, day: float, **options) -> dic
 def choose(days: dict[float, torch.Tensor], steps: int) -> None:
     """Print a sweep over diffusions: every interior time point, 50 components."""
     times = list(days)
-    print(
-        f"embryoid bodies, 50 components, {steps} steps, one seed: half the energy distance, mean"
-    )
+    print(f"embryoid bodies, 50 components, {steps} steps, one seed: half the energy distance,")
     print("mean over interior time points, by diffusion as a multiple of the data's own")
     print(f"{'':<16}" + "".join(f"{m:>8}" for m in MULTIPLES))
     table: dict[str, list[float]] = {solver: [] for solver in SOLVERS}
