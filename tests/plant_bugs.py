@@ -105,6 +105,18 @@ BUGS = {
         "each = 1.0",
         FIELDS,
     ),
+    "a block forgets the prior growth of its cells": Bug(
+        "batches/sampler.py",
+        "None if snapshot.growth is None else snapshot.growth[index]",
+        "None",
+        FIELDS,
+    ),
+    "cells held back take mass with them": Bug(
+        "methods/cells.py",
+        "mass=(part.mass.double() * whole).to(part.mass)",
+        "mass=part.mass",
+        FIELDS,
+    ),
     # --- the path
     "span missing from the bridge's deviation": Bug(
         "paths/brownian.py",
@@ -167,6 +179,12 @@ BUGS = {
     ),
     "the interval that ends counts": Bug(
         "methods/networks.py", "right=True) - 1)", "right=False) - 1)", OBJECTIVES
+    ),
+    "a bridge that goes on beyond its end": Bug(
+        "methods/networks.py", "/ (t1 - t0)).clamp(0.0, 1.0)", "/ (t1 - t0))", FIELDS
+    ),
+    "span missing from the data's own sigma": Bug(
+        "methods/cells.py", "/ len(within) / span)", "/ len(within))", FIELDS
     ),
     "no breaks": Bug(
         "methods/networks.py",

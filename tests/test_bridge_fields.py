@@ -8,8 +8,10 @@ from torch.testing import assert_close
 
 import cellflow as cf
 from cellflow import Snapshot, TimeCourse
-from cellflow.batches import Batching, PairSampler
+from cellflow.batches import Batching, CouplingHealth, PairSampler
 from cellflow.couplings import Independent
+from cellflow.couplings.plans import ProductPlan
+from cellflow.methods.cells import natural_sigma, split
 from cellflow.nets import MLPConfig
 from cellflow.preprocessing import fit_preprocessing
 from cellflow.training import Training
@@ -113,3 +115,57 @@ def test_a_block_stands_for_the_mass_of_its_snapshot() -> None:
         assert n == 10
         assert source == pytest.approx(20.0)
         assert target == pytest.approx(100.0)
+
+
+def test_the_same_for_prior_growth_of_its_cells() -> None:
+    met = []
+
+    def spy(source: Snapshot, target: Snapshot):
+        met.append((source.x[:, 0], source.growth))
+        return Independent()(source, target)
+
+    cells = [cloud(40, 0), cloud(50, 1)]
+    course = TimeCourse.from_arrays(cells, growths=[cells[0][:, 0], None])
+    sampler = PairSampler(course, spy, Batching(20, 10, prefetch=False))
+    sampler.batch(0)
+    sampler.close()
+    for x, growth in met:
+        assert torch.equal(x, growth)
+
+
+def test_both_sides_of_a_split_have_the_mass_of_the_whole() -> None:
+    masses = [torch.linspace(1, 3, 40, dtype=F64), torch.full((50,), 0.1, dtype=F64)]
+    whole = TimeCourse.from_arrays([cloud(40, 0), cloud(50, 1)], masses=masses)
+    for part in split(whole, 0.2, 0):
+        for s, mass in zip(part.snapshots, masses, strict=True):
+            assert float(s.mass.sum()) == pytest.approx(float(mass.sum()))
+
+
+def test_a_relative_sigma_is_that_of_the_data_in_coupling_and_path() -> None:
+    """Snapshots of variance 4 at a mean interval of 1.25: noise reaches 2 in that time."""
+    xs = [torch.tensor([[-2.0], [2.0]], dtype=F64) + k for k in range(3)]
+    course = TimeCourse.from_arrays(xs, [1.0, 1.5, 3.5])
+    assert natural_sigma(course) == pytest.approx(2.0 / 1.25**0.5)
+    relative = cf.SF2M()
+    method = relative.scaled_to(course)
+    for part in ("coupling", "path"):
+        share = getattr(relative, part).sigma
+        assert getattr(method, part).sigma == pytest.approx(share * 2.0 / 1.25**0.5)
+    assert cf.SF2M(0.4).scaled_to(course).path.sigma == 0.4
+
+
+def test_beyond_the_course_the_bridge_stays_as_at_its_ends(fit) -> None:
+    x = cloud(9, 9)
+    for t, sign in ((0.5, -1), (4.5, 1)):
+        with torch.no_grad():
+            u = fit.networks["velocity"](torch.tensor(t, dtype=F64), x)
+        assert_close(fit.velocity(t, x), u + sign * 0.5 * SIGMA**2 * fit.score(t, x))
+
+
+def test_mass_without_descendants_is_counted_over_plans() -> None:
+    health = CouplingHealth()
+    rates = torch.tensor([0.0, 0.0, -9.0, 0.0], dtype=F64)
+    a = torch.full((4,), 0.25, dtype=F64)
+    for growth in (rates, torch.zeros(4, dtype=F64)):
+        health.add(ProductPlan(a=a, b=a, cost=1.0, source_growth=growth, target_growth=0 * a))
+    assert health.summary()["mean_childless"] == 0.125
