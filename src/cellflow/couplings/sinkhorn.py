@@ -121,7 +121,7 @@ class _Problem(NamedTuple):
 
 
 def _stage(p: _Problem, g: Tensor, *, epsilon: float, aim: float, budget: int) -> Solution:
-    """Solve at one ε: sweeps first, Newton steps if they do not suffice."""
+    """Solve at one ε: sweeps first, Newton steps if they do not suffice, sweeps where these fail."""
     s = p.solution(p.cols(p.rows(g, epsilon), epsilon), epsilon, 1)
     for _ in range(ROUNDS):
         if s.error <= aim or s.iterations >= budget:
@@ -130,7 +130,7 @@ def _stage(p: _Problem, g: Tensor, *, epsilon: float, aim: float, budget: int) -
     while s.error > aim and s.iterations < budget:
         moved = _newton(p, s, epsilon)
         if moved is None:
-            break
+            moved = _sweeps(p, s, epsilon=epsilon, count=min(SWEEPS, budget - s.iterations))
         s = moved
     return s
 
