@@ -15,6 +15,7 @@ from cellflow.batches import Batching
 from cellflow.nets import MLPConfig
 from cellflow.simulate import simulate
 from cellflow.training import Training
+from cli_files import cellflow_
 
 PARTS = {
     "net": MLPConfig(32, 2),
@@ -183,6 +184,21 @@ def test_masses_grow_in_interpolations_and_weigh_in_held_out_scores() -> None:
     score = {row.method: row.value for row in table.rows}
     assert score["uotcfm"] < 0.35  # a share of 0.01 too many would cost 0.09
     assert score["otcfm"] > 0.9  # which moves 0.3 of the mass half-way across the gap
+
+
+def test_the_command_line_is_the_same_door(tmp_path) -> None:
+    file, folder, day = tmp_path / "cells.h5ad", tmp_path / "fit", tmp_path / "day.h5ad"
+    cells()[:-1].copy().write_h5ad(file)
+    keys = ["--time-key", "day", "--mass-key", "mass_of_cell", "--growth-key", "known"]
+    out = cellflow_("fit", file, *keys, "--method", "uotcfm", "--steps", 150, "--out", folder)
+    assert out.exit_code == 0, out.stderr
+    out = cellflow_("interpolate", folder, "--time", 2.9, "--out", day)
+    assert out.exit_code == 0, out.stderr
+    mass = anndata.read_h5ad(day).obs["mass"].to_numpy().reshape(2, N).sum(1)
+    assert mass[0] > 3.0 > 1.0 > 2 * mass[1]  # from 1 each, towards 5.88 and 0.12
+    out = cellflow_("holdout", file, *keys, "--method", "ubsb", "--steps", 5, "--seeds", 1)
+    assert out.exit_code == 0
+    assert "ubsb" in out.stdout
 
 
 # --- what is drawn -----------------------------------------------------------------------------
