@@ -69,7 +69,8 @@ def coupling_report(facts: Mapping[str, float]) -> str:
         f"cost {facts['mean_cost']:.3g}"
     )
     if facts.get("noise_share"):
-        line += f", noise {facts['noise_share']:.0%} of it"
+        share = facts["noise_share"]
+        line += f", noise {share:.0%} of it" if share < 10 else f", noise {share:.3g} times that"
     if facts.get("mean_childless", 0.0) > _CHILDLESS:
         line += f", {facts['mean_childless']:.0%} of the mass without descendants"
     if facts.get("mean_unmatched"):
