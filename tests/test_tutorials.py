@@ -44,7 +44,7 @@ def away(tmp_path, monkeypatch):
 
 
 def test_there_are_tutorials():
-    assert [path.stem for path in TUTORIALS] == ["first_flow"]  # and a test below for each
+    assert [path.stem for path in TUTORIALS] == ["first_flow", "noise_and_growth"]  # and a test below for each
 
 
 def test_cells_are_found():
@@ -70,3 +70,23 @@ def test_first_flow(away):
     assert share[7.5] + share[13.5] > 0.6
     assert names["same"].obsm["X_pca"].shape == (550, 5)
     assert (names["same"].obsm["X_pca"] == names["new"].obsm["X_pca"]).all()
+
+
+@pytest.mark.slow
+def test_noise_and_growth(away):
+    """What the prose says about noise, futures and relaxation is what its cells print."""
+    names = run(ROOT / "tutorials" / "noise_and_growth.md")
+    sweep = names["sweep"]
+    assert sweep.best < max(sweep.sigmas)  # "what they rule out is too much of it"
+    assert "coupling: good" in names["bridge"].health
+    assert "sigma is too large" in names["careless"].health
+    spread = [float(cloud.std(0, correction=0).norm()) for cloud in names["futures"].x]
+    assert spread == sorted(spread)  # "a future spreads with time"
+    assert spread[-1] < 0.6 * names["whole"]  # "stays narrower than the population"
+    first = names["bridge"].course.snapshots[0].x
+    gap = (names["ancestors"].final.mean(0) - first.mean(0)).norm()
+    assert gap < first.std(0).norm()  # "lie among the cells that were seen on that day"
+    course = names["fit"].course
+    free = names["growing"].growth(1.5, course.snapshots[0].x).std()
+    held = names["fit"].growth(1.5, course.snapshots[0].x).std()
+    assert held < free  # "a lower relaxation explains more by growth"
