@@ -11,9 +11,11 @@ The clouds are those of the reference code's runner: eight modes of deviation 1 
 radius 5; the moons and the S of scikit-learn with noise 0.05, times 2 and 1.5; and for moons → 8
 gaussians, moons of deviation 7 and modes of deviation 1.5 on a circle of radius 12.
 
-Published distances lie below what two samples of 1,000 cells of the same law have, so they were not
-taken on 1,000 test cells. Here the distance is shown for 1,000 and for 10,000, each above the
-distance of two samples of the target ("sampling").
+Published distances lie below what two samples of 1,000 cells of one law have, so they were not
+taken on 1,000 fresh cells. Here 10,000 are carried, twice: fresh ones, against fresh cells of the
+target ("fresh"), and the training cells against the training cells of the target ("seen"), as
+where one set is trained on and tested on; W2² in NPE is that between the same cells. "Two samples"
+are 10,000 cells of the target and 10,000 others of it.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from cellflow.methods import OTCFM, SF2M
 from cellflow.nets import MLPConfig
 from cellflow.training import Training
 
-CELLS, FEW, STEPS, SIGMA = 10_000, 1_000, 100, 0.02
+CELLS, STEPS, SIGMA = 10_000, 100, 0.02
 PUBLISHED = {  # W2 and NPE, best in its column whichever the method
     "N-8gaussians": (0.275, 0.016),
     "moons-8gaussians": (0.601, 0.015),
@@ -88,25 +90,25 @@ def w2(x: torch.Tensor, y: torch.Tensor) -> float:
     return float(ot.emd2([], [], cost, numItermax=10**8)) ** 0.5
 
 
-def energy(fit, trajectory) -> float:
+def energy(trajectory) -> float:
     """Mean of |v|² over cells and over the Euler steps that were taken."""
     moves = (trajectory.x[1:] - trajectory.x[:-1]).double() * STEPS
     return float(moves.square().sum(-1).mean())
 
 
-def run(task: str, seed: int, *, steps: int, fits: dict) -> dict[str, tuple[float, ...]]:
+def run(task: str, seed: int, *, steps: int, fits: dict) -> dict[str, tuple[float, float]]:
     source, target = (cloud(c, 10 * seed + k) for k, c in enumerate(ends(task)))
-    other = cloud(ends(task)[1], 10 * seed + 2)[CELLS:]
-    course = TimeCourse.from_arrays([source[:CELLS], target[:CELLS]], [0.0, 1.0])
-    x0, x1 = source[CELLS:], target[CELLS:]
-    optimum = w2(x0, x1) ** 2
-    rows = {"sampling": (w2(other[:FEW], x1[:FEW]), w2(other, x1), float("nan"))}
+    seen, fresh = ((source[half], target[half]) for half in (slice(CELLS), slice(CELLS, None)))
+    course = TimeCourse.from_arrays(list(seen), [0.0, 1.0])
+    best = {"fresh": w2(*fresh) ** 2, "seen": w2(*seen) ** 2}
+    rows = {"two samples": (w2(seen[1], fresh[1]), abs(best["fresh"] / best["seen"] - 1.0))}
     times = [k / STEPS for k in range(STEPS + 1)]
     for name, method in fits.items():
         fit = method.fit(course, steps=steps, generator=seed, progress=False)
-        way = fit.simulate(x0, times, solver="euler", max_step=1.0 / STEPS)
-        excess = abs(energy(fit, way) - optimum) / optimum
-        rows[f"cellflow {name}"] = (w2(way.final[:FEW], x1[:FEW]), w2(way.final, x1), excess)
+        for kind, (x0, x1) in (("fresh", fresh), ("seen", seen)):
+            way = fit.simulate(x0, times, solver="euler", max_step=1.0 / STEPS)
+            excess = abs(energy(way) - best[kind]) / best[kind]
+            rows[f"cellflow {name}, {kind}"] = (w2(way.final, x1), excess)
     return rows
 
 
@@ -137,13 +139,11 @@ def main(tasks, seeds, first_seed, steps, names) -> None:
         click.echo(f"{task} {rows[task]}", err=True)
     print(f"{CELLS:,} training cells, {steps} steps, {seeds} seeds from {first_seed} (± s.e.)")
     print(f"3 x 128, blocks of 2,048, learning rate 3e-3, sigma {SIGMA}")
-    titles = (f"W2, {FEW:,} test cells", f"W2, {CELLS:,} test cells", "NPE")
-    for k, title in enumerate(titles):
+    for k, title in enumerate((f"W2, {CELLS:,} cells", "NPE")):
         print(line(title, list(tasks)))
-        print(line("best published", [f"{PUBLISHED[t][k // 2]:.3f}" for t in tasks]))
+        print(line("best published", [f"{PUBLISHED[t][k]:.3f}" for t in tasks]))
         for name in rows[tasks[0]][0]:
-            if not (k == 2 and name == "sampling"):
-                print(line(name, [summary([r[name][k] for r in rows[t]]) for t in tasks]))
+            print(line(name, [summary([r[name][k] for r in rows[t]]) for t in tasks]))
     print(f"{time.perf_counter() - start:.0f} s")
 
 
