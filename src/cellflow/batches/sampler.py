@@ -15,6 +15,7 @@ import math
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 
@@ -124,6 +125,9 @@ class PairSampler:
         pairs = [(a.time, b.time) for a, b in self.course.steps]
         times = torch.tensor(pairs, dtype=torch.float64).repeat_interleave(size, 0)
         self._times = times.to(device=x.device, dtype=_checks.time_dtype(x.device))
+        masses = [s.mass.double().sum().log() for s in self._coupled.snapshots]
+        grown = [(b - a) / (t - s) for (a, b), (s, t) in zip(pairwise(masses), pairs, strict=True)]
+        self._mean_growth = torch.stack(grown).to(x)
         self._x = self.course.x
         self._used = torch.zeros(len(self._x), dtype=torch.bool)
         self._pools: dict[int, _Pool | Future] = {}
@@ -140,7 +144,11 @@ class PairSampler:
         growth = None if pool.growth is None else pool.growth[:, now].reshape(-1, 1)
         x0, x1 = self._x[rows[0]], self._x[rows[1]]
         rates = (None, None) if self.rates is None else (self.rates[rows[0]], self.rates[rows[1]])
-        return Pairs(x0, x1, self._times[:, :1], self._times[:, 1:], growth, *rates)
+        mean = None
+        if pool.growth is not None:  # none in an interval whose plans say nothing of growth
+            mean = self._mean_growth * (pool.growth != 0).any(1)
+            mean = mean.repeat_interleave(size)[:, None]
+        return Pairs(x0, x1, self._times[:, :1], self._times[:, 1:], growth, *rates, mean)
 
     @property
     def unused(self) -> float:

@@ -25,6 +25,9 @@ class Pairs:
         Rate of each pair's log mass per unit of time, shape ``(n, 1)``; None where mass stays.
     rate0, rate1
         Velocities of the paired cells at both ends, shape ``(n, d)`` each, for paths that bend.
+    mean_growth
+        Rate of the whole population's log mass over the pair's interval, shape ``(n, 1)``, from
+        which weights leave it out; None for zero.
     """
 
     x0: Tensor
@@ -34,6 +37,7 @@ class Pairs:
     growth: Tensor | None = None
     rate0: Tensor | None = None
     rate1: Tensor | None = None
+    mean_growth: Tensor | None = None
 
     @property
     def span(self) -> Tensor:
@@ -62,7 +66,8 @@ class PathPoint:
         Rate of the path's mean per unit of time, shape ``(n, d)``: the velocity without the part
         that comes from the noise.
     weight
-        Mass of the pair there, relative to its mass at the start, shape ``(n,)``; None for one.
+        Mass of the pair there, relative to its mass at the start, both as shares of the whole
+        population where its `mean_growth` is known; shape ``(n,)``, None for one.
     growth
         Rate of the pair's log mass per unit of time, shape ``(n,)``; None where mass stays.
     """
@@ -137,7 +142,11 @@ class Path(ABC):
         t = (pairs.t0 + s * (pairs.t1 - pairs.t0))[:, 0]
         weight = growth = None
         if pairs.growth is not None:
-            weight, growth = (pairs.growth * s * span).exp()[:, 0], pairs.growth[:, 0]
+            growth = pairs.growth[:, 0]
+            # Of shares: a population that grows a thousandfold in one interval would otherwise
+            # leave the others, and its own beginning, a thousandth of the say.
+            rate = pairs.growth if pairs.mean_growth is None else pairs.growth - pairs.mean_growth
+            weight = (rate * s * span).exp()[:, 0]
         return PathPoint(t, x, velocity, noise, std, mean_velocity, weight, growth)
 
     def draw(self, pairs: Pairs, generator: torch.Generator) -> PathPoint:
