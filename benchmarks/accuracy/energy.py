@@ -1,7 +1,7 @@
 """Energy distance on the CITE-seq cells by LightSB's protocol, 50 and 100 components.
 
     python benchmarks/accuracy/energy.py cite13176_pca100.npz
-    python benchmarks/accuracy/energy.py bundled --choose --steps 1000   # how the diffusion was chosen
+    python benchmarks/accuracy/energy.py bundled --choose --steps 1000  # the diffusion
 
 Korotin, Gushchin & Burnaev (2024, "Light Schrödinger bridge", single-cell section): methods see two
 days alone and are scored at a day between, 2 -> 4 at day 3 and 3 -> 7 at day 4. All cells of the
