@@ -49,6 +49,8 @@ def number(
     """Return `value` as a finite float inside ``[low, high]`` (``(low, high]`` if `open_low`)."""
     bounds = f"a finite number in {'(' if open_low else '['}{low:g}, {high:g}]"
     try:
+        if isinstance(value, str):  # would pass here, and fail in the first sum
+            raise TypeError
         out = float(value)
     except (TypeError, ValueError):
         raise TypeError(message(name, repr(value), bounds)) from None

@@ -74,7 +74,8 @@ class Entropic:
         for name in ("sigma", "epsilon"):
             value = getattr(self, name)
             if value is not None:
-                _checks.number(value, name, low=0.0, open_low=True)
+                value = _checks.number(value, name, low=0.0, open_low=True)
+                object.__setattr__(self, name, value)
         _checks.number(self.tolerance, "tolerance", low=0.0, high=1.0, open_low=True)
         _checks.count(self.max_iter, "max_iter")
 

@@ -122,7 +122,8 @@ class Unbalanced:
         for name in ("sigma", "epsilon", "relative_epsilon"):
             value = getattr(self, name)
             if value is not None:
-                _checks.number(value, name, low=0.0, open_low=True)
+                value = _checks.number(value, name, low=0.0, open_low=True)
+                object.__setattr__(self, name, value)
         for name in ("relaxation", "target_relaxation"):
             value = getattr(self, name)
             if value == math.inf:

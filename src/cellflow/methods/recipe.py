@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any
 
+import numpy as np
+import torch
+
 from cellflow.batches import Batching
 from cellflow.couplings import Entropic, Exact, Geodesic, Independent, Partial, Unbalanced
 from cellflow.nets import MLPConfig
@@ -64,7 +67,7 @@ def describe(method: Any) -> dict[str, Any]:
     """Return the parts of `method` as JSON-able facts."""
     out: dict[str, Any] = {"kind": type(method).__name__}
     for field in (f.name for f in fields(method)):
-        part = getattr(method, field)
+        part = _plain(getattr(method, field))
         kind = type(part).__name__
         if isinstance(part, str | bool | int | float):
             out[field] = part
@@ -73,11 +76,17 @@ def describe(method: Any) -> dict[str, Any]:
             out[field] = describe(part)
             continue
         if kind in PARTS and is_dataclass(part) and not isinstance(part, type):
-            out[field] = {"kind": kind, **asdict(part)}
+            out[field] = {"kind": kind} | {k: _plain(v) for k, v in asdict(part).items()}
         else:
             diffusion = getattr(part, "diffusion", 0.0)
             out[field] = {"kind": "Unsaved", "text": kind, "diffusion": diffusion}
     return out
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of numpy or torch as Python's own, which JSON knows; all else as it is."""
+    scalar = isinstance(value, np.generic | torch.Tensor) and value.ndim == 0
+    return value.item() if scalar else value
 
 
 def parts(facts: dict[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,8 @@ class BrownianBridge(Path):
     margin: float = 1e-3
 
     def __post_init__(self) -> None:
-        _checks.number(self.sigma, "sigma", low=0.0, open_low=True)
+        sigma = _checks.number(self.sigma, "sigma", low=0.0, open_low=True)
+        object.__setattr__(self, "sigma", sigma)
         _checks.number(self.margin, "margin", low=0.0, high=0.49)
 
     @property

@@ -29,7 +29,7 @@ class Straight(Path):
     sigma: float = 0.1
 
     def __post_init__(self) -> None:
-        _checks.number(self.sigma, "sigma", low=0.0)
+        object.__setattr__(self, "sigma", _checks.number(self.sigma, "sigma", low=0.0))
 
     def mean(self, pairs: Pairs, s: Tensor) -> Tensor:
         """Mean at fraction `s`, shape ``(n, d)``."""
