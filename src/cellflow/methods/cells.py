@@ -31,7 +31,9 @@ def canonical(course: TimeCourse) -> TimeCourse:
         x = s.x.detach().cpu().double().numpy()
         # Cells of expression tie in many dimensions: a hash of all of them decides.
         rest = [zlib.crc32(row.tobytes()) for row in x] if x.shape[1] > 8 else []
-        keys = [*x.T[:8], *([np.array(rest)] if rest else []), s.mass.cpu().double().numpy()]
+        masses_and_rates = [s.mass, *([] if s.growth is None else [s.growth])]
+        last = [value.cpu().double().numpy() for value in masses_and_rates]
+        keys = [*x.T[:8], *([np.array(rest)] if rest else []), *last]
         index = torch.from_numpy(np.lexsort(keys[::-1]).copy()).to(s.x.device)
         return s.subset(index)
 
