@@ -40,7 +40,7 @@ def test_a_good_coupling_takes_one_line() -> None:
         ({"marginal_error": 0.2}, "misses its marginals by 20.0%"),
         ({"noise_share": 4.0}, "2.0 times as far"),
         ({"unused": 0.25}, "25.0% of the cells were never paired"),
-        ({"mean_partner_share": 0.8, "noise_share": 0.5}, "80% of all"),
+        ({"mean_partner_share": 0.8, "noise_share": 0.5, "blurred_by_sigma": 1.0}, "80% of all"),
     ],
 )
 def test_each_problem_is_named_with_its_size(facts: dict, word: str) -> None:

@@ -130,12 +130,14 @@ class PairSampler:
         self._mean_growth = torch.stack(grown).to(x)
         self._x = self.course.x
         self._used = torch.zeros(len(self._x), dtype=torch.bool)
+        self._first: int | None = None
         self._pools: dict[int, _Pool | Future] = {}
         self._order: tuple[int, _Pool] | None = None
         self._worker: ThreadPoolExecutor | None = None
 
     def batch(self, step: int) -> Pairs:
         """Return batch number `step`: ``batch_size`` pairs of every interval, in turn."""
+        self._first = step if self._first is None else self._first
         epoch, part = divmod(step, self.steps_per_epoch)
         pool = self._epoch(epoch)
         size = self.batching.batch_size
@@ -143,16 +145,19 @@ class PairSampler:
         rows = pool.rows[:, :, now].reshape(2, -1)
         growth = None if pool.growth is None else pool.growth[:, now].reshape(-1, 1)
         x0, x1 = self._x[rows[0]], self._x[rows[1]]
-        rates = (None, None) if self.rates is None else (self.rates[rows[0]], self.rates[rows[1]])
+        rate0, rate1 = (None if self.rates is None else self.rates[row] for row in rows)
         mean = None
         if pool.growth is not None:  # none in an interval whose plans say nothing of growth
             mean = self._mean_growth * (pool.growth != 0).any(1)
             mean = mean.repeat_interleave(size)[:, None]
-        return Pairs(x0, x1, self._times[:, :1], self._times[:, 1:], growth, *rates, mean)
+        t0, t1 = self._times[:, :1], self._times[:, 1:]
+        return Pairs(x0, x1, t0, t1, growth, rate0, rate1, mean)
 
     @property
     def unused(self) -> float:
-        """Share of the cells that were never paired so far."""
+        """Share of the cells that were never paired so far; 0 where a run was resumed."""
+        if self._first != 0:  # who was paired before is not known
+            return 0.0
         return 1.0 - float(self._used.double().mean())
 
     def close(self) -> None:
@@ -165,6 +170,7 @@ class PairSampler:
         """Pairs in the order of this epoch."""
         if self._order is None or self._order[0] != epoch:
             pool = self._pool(epoch // self.batching.reuse)
+            self._used[pool.rows.reshape(-1).cpu()] = True
             generator = torch.Generator().manual_seed(stream_seed(self.seed, epoch, 1))
             shuffle = torch.randperm(pool.rows.shape[2], generator=generator)
             self._order = (epoch, pool.shuffled(shuffle.to(pool.rows.device)))
@@ -201,7 +207,6 @@ class PairSampler:
             rates.append(None if growth is None else growth / (target.time - source.time))
             offset += len(source)
         self.health.seconds += time.perf_counter() - start
-        self._used[torch.stack(columns).reshape(-1).cpu()] = True
         known = [rate for rate in rates if rate is not None]
         growing = None
         if known:  # an interval whose plan has none conserves mass

@@ -161,6 +161,8 @@ class FlowMatching:
         finally:
             sampler.close()
         history.coupling = health.summary() | {"unused": sampler.unused}
+        if getattr(coupling, "sigma", None) is not None:  # plans blur with it, if they do
+            history.coupling["blurred_by_sigma"] = 1.0
         if history.coupling["mean_cost"] > 0:
             noise = method.path.diffusion**2 * model.dim * units.span / 2
             history.coupling["noise_share"] = noise / history.coupling["mean_cost"]

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 _MARGINAL = 0.01
 #: Shares of cells above which they are worth a word.
 _UNUSED, _CHILDLESS, _INDEPENDENT = 0.01, 0.05, 0.5
+#: Share of the cost that is noise's, below which it is not noise that pairs cells at random.
+_NOISY = 0.1
 
 
 def coupling_problems(facts: Mapping[str, float]) -> list[str]:
@@ -35,7 +37,9 @@ def coupling_problems(facts: Mapping[str, float]) -> list[str]:
             f"A plan misses its marginals by {facts['marginal_error']:.1%} of the mass: lower the "
             "coupling's tolerance."
         )
-    if facts.get("mean_partner_share", 0.0) > _INDEPENDENT and facts.get("noise_share", 0.0) > 0:
+    random = facts.get("mean_partner_share", 0.0) > _INDEPENDENT and "blurred_by_sigma" in facts
+    # In blocks of few cells, or of cells at one place, partners are many without any noise.
+    if random and facts.get("noise_share", 0.0) > _NOISY:
         out.append(
             f"A cell has {facts['mean_partners']:.0f} partners, {facts['mean_partner_share']:.0%} "
             "of all: sigma is so large that cells are paired nearly at random. Lower it."
@@ -45,7 +49,7 @@ def coupling_problems(facts: Mapping[str, float]) -> list[str]:
             f"The noise alone would carry cells {facts['noise_share'] ** 0.5:.1f} times as far as "
             "they go: sigma is too large for these data. Lower it."
         )
-    if facts.get("unused", 0.0) > _UNUSED:
+    if facts.get("unused", 0.0) - facts.get("mean_unmatched", 0.0) > _UNUSED:
         out.append(f"{facts['unused']:.1%} of the cells were never paired: train for longer.")
     return out
 
