@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from cellflow import _checks
+from cellflow._typing import Tensor
 from cellflow.timecourse import Snapshot
 
 
@@ -53,3 +54,30 @@ def draw_cells(fit: Any, start: Snapshot, *, n_cells: int, generator: torch.Gene
     if prep is not None:
         noise = prep.invert_vectors(noise)
     return replace(drawn, x=torch.cat([drawn.x[:n], drawn.x[n:] + noise]))
+
+
+def grown_mass(mass: Tensor, growth: Tensor, time: float) -> Tensor:
+    """Return masses that have grown.
+
+    Parameters
+    ----------
+    mass
+        Masses at the start, shape ``(n,)``.
+    growth
+        Change of their logarithms, shape ``(n,)``.
+    time
+        By when.
+
+    Raises
+    ------
+    ValueError
+        If one of them grows or shrinks beyond what numbers can hold.
+    """
+    growth = growth.to(mass)
+    out = mass * growth.exp()
+    if not bool(torch.isfinite(out).all() and (out > 0).all()):
+        factors = f"exp({growth.min():.3g}) to exp({growth.max():.3g})"
+        got = f"{time:g}, by when masses have grown by factors of {factors}"
+        expected = f"a time by which {mass.dtype} can hold them"
+        raise ValueError(_checks.message("time", got, expected, "Stay near the course."))
+    return out

@@ -13,7 +13,7 @@ from torch import nn
 from cellflow import _checks
 from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.dynamics import Dynamics
-from cellflow.methods.draws import draw_cells
+from cellflow.methods.draws import draw_cells, grown_mass
 from cellflow.methods.health import coupling_report
 from cellflow.preprocessing import Preprocessing
 from cellflow.simulate import Trajectory, simulate
@@ -263,8 +263,8 @@ class Fit:
         """
         out = self.simulate(start.x, [start.time, time], solver=solver, generator=generator)
         mass = start.mass
-        if out.mass is not None:
-            mass = mass * out.mass[-1].to(mass)
+        if out.log_mass is not None:
+            mass = grown_mass(mass, out.log_mass[-1], time)
         return Snapshot(out.final.to(start.x), time, mass, start.labels)
 
     def save(self, folder: str | FilePath) -> FilePath:

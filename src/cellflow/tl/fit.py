@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Hashable, Mapping
+import warnings
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._typing import Rng
+from cellflow.couplings import Entropic, Exact, Geodesic, Independent
 from cellflow.fitting import Checkpointing
 from cellflow.methods import METHODS, Fit, Method
 from cellflow.pp import CourseIndex, course
@@ -101,6 +103,8 @@ def fit(
         If training diverges.
     """
     recipe = resolve_method(method)
+    if growth_key is not None:
+        warn_of_unused_growth([recipe])
     if label_key in ("mass", time_key):
         expected = f"another column than {time_key!r} and 'mass', which predictions have as well"
         remedy = "Copy it under another name."
@@ -148,6 +152,21 @@ def resolve_method(method: str | Method, sigma: float | None = None) -> Method:
         expected = f"one of {', '.join(map(repr, METHODS))}, or a method such as OTCFM()"
         raise TypeError(_checks.message("method", type(method).__name__, expected))
     return method
+
+
+def warn_of_unused_growth(methods: Sequence[Method]) -> None:
+    """Say so if no method has a use for prior growth rates."""
+    # Of a coupling of the user's own nobody knows.
+    blind = (Exact, Entropic, Geodesic, Independent)
+    bases = [getattr(method, "base", method) for method in methods]
+    if all(isinstance(getattr(base, "coupling", None), blind) for base in bases):
+        names = ", ".join(repr(method.name) for method in methods)
+        warnings.warn(
+            f"growth_key: {names} has no use for growth rates, which are ignored. Fit with "
+            "method='uotcfm' or 'ubsb'.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def read_course(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cellflow import evaluate
 from cellflow.evaluate import HoldoutTable
 from cellflow.methods import Method
-from cellflow.tl.fit import read_course, resolve_method
+from cellflow.tl.fit import read_course, resolve_method, warn_of_unused_growth
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -68,6 +68,9 @@ def holdout(
         If there are fewer than three time points, or an argument is out of its range.
     """
     asked = [method] if isinstance(method, str | Method) else list(method)
+    recipes = [resolve_method(m) for m in asked]
+    if growth_key is not None:
+        warn_of_unused_growth(recipes)
     cells, _, n_components = read_course(
         adata,
         time_key=time_key,
@@ -80,7 +83,7 @@ def holdout(
     )
     return evaluate.holdout(
         cells,
-        [resolve_method(m) for m in asked],
+        recipes,
         steps=steps,
         seeds=seeds,
         time=time,
