@@ -168,3 +168,24 @@ def test_prior_rates_without_a_use_are_announced() -> None:
         cf.tl.fit(cells, method=cf.UOTCFM(**PARTS), steps=1, **options)
         both = [cf.OTCFM(**PARTS), cf.UOTCFM(**PARTS)]
         cf.tl.holdout(cells, method=both, steps=1, seeds=1, **options)
+
+
+class Own(Straight):
+    """A path of the user's own."""
+
+
+def test_fitting_again_with_a_path_that_was_not_saved_says_so(tmp_path) -> None:
+    fit = FlowMatching(Exact(), Own(0.1), **PARTS).fit(course(), steps=1, progress=False)
+    loaded = cf.load(fit.save(tmp_path / "fit"))
+    x = course().snapshots[0].x
+    assert_close(loaded.velocity(0.5, x), fit.velocity(0.5, x), rtol=0, atol=0)
+    with pytest.raises(RuntimeError, match="Own was not saved with this fit"):
+        loaded.method.fit(course(), steps=1, progress=False)
+
+
+def test_the_layout_of_another_version_is_refused_with_a_remedy(tmp_path) -> None:
+    folder = cf.OTCFM(**PARTS).fit(course(), steps=1, progress=False).save(tmp_path / "fit")
+    facts = folder / "fit.json"
+    facts.write_text(facts.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(ValueError, match="got format 1, expected format 2.*or fit again"):
+        cf.load(folder)

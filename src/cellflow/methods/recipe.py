@@ -60,7 +60,8 @@ class Unsaved:
         """
         raise RuntimeError(f"{self.text} was not saved with this fit; build the method anew.")
 
-    half_variance_rate = __call__
+    half_variance_rate = draw = __call__
+    needs_rates = False
 
 
 def describe(method: Any) -> dict[str, Any]:

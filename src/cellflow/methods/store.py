@@ -118,7 +118,8 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Fit:
     except _DAMAGE as error:
         got = f"{str(folder)!r}, not a readable fit ({type(error).__name__}: {error})"
         raise ValueError(_checks.message("folder", got, "one written by `fit.save`")) from error
-    raise ValueError(_checks.message("folder", f"format {layout}", f"format {FORMAT}"))
+    remedy = "It is of another version of cellflow: load it with that one, or fit again."
+    raise ValueError(_checks.message("folder", f"format {layout}", f"format {FORMAT}", remedy))
 
 
 def _build(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
