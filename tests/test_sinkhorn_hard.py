@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cellflow.couplings import Entropic
+from cellflow.couplings import Entropic, Exact
 from cellflow.timecourse import Snapshot
 
 
@@ -20,3 +20,17 @@ def test_clusters_that_must_exchange_cells_converge() -> None:
     plan = Entropic(epsilon=0.4)(Snapshot(cloud(), 0.0), Snapshot(cloud(), 1.0))
     assert plan.fallback is None
     assert plan.marginal_error < 1e-6
+
+
+def test_next_to_no_noise_is_the_exact_plan() -> None:
+    """Where Sinkhorn would need millions of sweeps; just above, its cost is all but the same."""
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 60, 5, generator=g, dtype=torch.float64)
+    source, target = Snapshot(x, 0.0), Snapshot(y + 1, 1.0)
+    exact = Exact()(source, target)
+    tiny = Entropic(sigma=1e-4)(source, target)
+    assert tiny.fallback is None
+    assert torch.equal(tiny.dense(), exact.dense())
+    above = Entropic(epsilon=2e-6 * exact.cost)(source, target)
+    assert above.fallback is None
+    assert abs(above.cost - exact.cost) < 2e-6 * exact.cost * torch.log(torch.tensor(60.0))

@@ -121,7 +121,7 @@ class _Problem(NamedTuple):
 
 
 def _stage(p: _Problem, g: Tensor, *, epsilon: float, aim: float, budget: int) -> Solution:
-    """Solve at one ε: sweeps first, Newton steps if they do not suffice, sweeps where these fail."""
+    """Solve at one ε: sweeps first, then Newton steps, and sweeps again where these fail."""
     s = p.solution(p.cols(p.rows(g, epsilon), epsilon), epsilon, 1)
     for _ in range(ROUNDS):
         if s.error <= aim or s.iterations >= budget:
