@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from cellflow._threads import one_thread
 from cellflow._typing import Tensor
 from cellflow.dynamics import Dynamics
 from cellflow.fitting import Checkpointing, train
-from cellflow.nets import Units
+from cellflow.nets import MLPConfig, Units
 from cellflow.objectives import (
     growth_matching,
     mean_velocity_matching,
@@ -84,9 +84,7 @@ def learn(
         training=method.training,
         steps=steps,
     )
-    # A small network loses time by sharing a step.
-    small = device.type == "cpu" and method.net.width <= 256
-    with one_thread() if small else nullcontext():
+    with threads_for(method.net, device):
         return train(
             trainer,
             lambda step: meet(pairs(step), step, 12),
@@ -95,6 +93,12 @@ def learn(
             fingerprint=fingerprint,
             progress=progress,
         )
+
+
+def threads_for(net: MLPConfig, device: torch.device) -> AbstractContextManager[Any]:
+    """Return where to train `net` on `device`: a small one loses time by sharing a step."""
+    small = device.type == "cpu" and net.width <= 256
+    return one_thread() if small else nullcontext()
 
 
 def objective(

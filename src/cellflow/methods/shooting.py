@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +13,13 @@ from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._random import stream_seed
-from cellflow._threads import one_thread
 from cellflow._typing import Field, Rng, Tensor
 from cellflow.batches import Batching, CouplingHealth, PairSampler
 from cellflow.couplings import Coupling, Exact, Independent
 from cellflow.fitting import Checkpointing, train
 from cellflow.methods.fit import Fit
 from cellflow.methods.flow_matching import FlowMatching, draw_seed
+from cellflow.methods.learning import threads_for
 from cellflow.methods.networks import assemble, build_networks
 from cellflow.nets import MLPConfig, Units
 from cellflow.paths import Pairs, Path, Straight
@@ -150,17 +149,18 @@ class Shooting(FlowMatching):
             training=self.training,
             steps=steps,
         )
-        small = x.device.type == "cpu" and self.net.width <= 256
-        with one_thread() if small else nullcontext():
-            history = train(
-                trainer,
-                lambda step: self.shots(sampler.batch(step), step, steps),
-                None,
-                checkpointing=checkpointing or Checkpointing(),
-                fingerprint=self.fingerprint(model, steps, seed),
-                progress=progress,
-            )
-        sampler.close()
+        try:
+            with threads_for(self.net, x.device):
+                history = train(
+                    trainer,
+                    lambda step: self.shots(sampler.batch(step), step, steps),
+                    None,
+                    checkpointing=checkpointing or Checkpointing(),
+                    fingerprint=self.fingerprint(model, steps, seed),
+                    progress=progress,
+                )
+        finally:
+            sampler.close()
         history.coupling = health.summary() | {"unused": sampler.unused}
         return Fit(dynamics, self, course, networks, preprocessing, history)
 
