@@ -42,13 +42,21 @@ class Loop:
     of pairs draws from numpy's and torch's global state, which is therefore seeded here.
     """
 
-    def __init__(self, course: TimeCourse, method: str, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        course: TimeCourse,
+        method: str,
+        batch_size: int,
+        seed: int,
+        *,
+        net: torch.nn.Module | None = None,
+    ) -> None:
         import numpy as np
 
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002 - where torchcfm draws from
         self.matcher = MATCHERS[method](sigma=0.1)
-        self.net = MLP(dim=course.dim, w=64, time_varying=True).to(course.x)
+        self.net = (net or MLP(dim=course.dim, w=64, time_varying=True)).to(course.x)
         self.optimizer = torch.optim.AdamW(self.net.parameters(), 1e-3, weight_decay=1e-5)
         batching = Batching(batch_size, batch_size, reuse=1, prefetch=False)
         self.cells = PairSampler(course, Independent(), batching, seed)

@@ -110,9 +110,16 @@ def skip_aloud(peer: str, error: BaseException) -> None:
     print(f"skipped: {peer} ({type(error).__name__}: {error})", file=sys.stderr, flush=True)
 
 
-def print_rows(rows: Iterable[Row]) -> None:
-    """Print the rows as an aligned text table."""
+def format_rows(rows: Iterable[Row]) -> str:
+    """The rows as an aligned text table."""
     lines = [HEADER, *(row.cells() for row in rows)]
     widths = [max(len(line[k]) for line in lines) for k in range(len(HEADER))]
-    for line in lines:
-        print("  ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)).rstrip())
+    padded = (
+        "  ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)) for line in lines
+    )
+    return "\n".join(line.rstrip() for line in padded)
+
+
+def print_rows(rows: Iterable[Row]) -> None:
+    """Print the rows as an aligned text table."""
+    print(format_rows(rows), flush=True)
