@@ -118,6 +118,8 @@ def as_cells(x: ArrayLike, name: str, *, dim: int | None = None, min_cells: int 
         raise ValueError(
             message(name, f"{cells.shape[1]} dimensions", f"{dim} as in the other snapshots")
         )
+    if bool(torch.isfinite(cells.sum())):  # then all are; if not, a sum may have overflowed
+        return cells
     bad = ~torch.isfinite(cells).all(dim=1)
     if bool(bad.any()):
         first = int(bad.nonzero()[0])

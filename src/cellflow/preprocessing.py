@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from cellflow import _checks
+from cellflow import _checks, _moments
 from cellflow._typing import Tensor
 
 
@@ -33,7 +34,7 @@ class Preprocessing:
         z = x - self.mean.to(x)
         if self.loadings is not None:
             z = z @ self.loadings.to(x)
-        return z / self.scale.to(x)
+        return z.div_(self.scale.to(x))  # in place: one copy of the cells, not two
 
     def invert(self, z: Tensor) -> Tensor:
         """Map model coordinates `z` ``(n, k)`` back to the data's ``(n, d)``."""
@@ -50,15 +51,26 @@ class Preprocessing:
         return x if self.loadings is None else x @ self.loadings.to(g).T
 
 
+def oriented(basis: Tensor) -> Tensor:
+    """Return columns `basis` ``(d, k)`` with a sign of their own: the largest entry is positive.
+
+    So the same cells give the same components everywhere.
+    """
+    return basis * basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()
+
+
 def fit_preprocessing(
-    x: Tensor, *, n_components: int | None = None, whiten: bool = False
+    x: Tensor | Sequence[Tensor], *, n_components: int | None = None, whiten: bool = False
 ) -> Preprocessing:
     """Fit a preprocessing on cells.
+
+    Two or three passes of O(n d²) operations (O(n d) without components), in blocks: beside the
+    cells, memory does not grow with their number.
 
     Parameters
     ----------
     x
-        Cells, shape ``(n, d)``.
+        Cells, shape ``(n, d)``, or several such tensors that are taken together.
     n_components
         Principal components to rotate to; None keeps the dimensions.
     whiten
@@ -75,30 +87,26 @@ def fit_preprocessing(
         If there are fewer cells or dimensions than components, or a dimension is constant and
         cannot be whitened.
     """
-    z = x.double()
-    mean = z.mean(0)
-    z = z - mean
-    loadings = None
+    xs = [x] if isinstance(x, Tensor) else list(x)
+    n, d = sum(map(len, xs)), xs[0].shape[1]
+    mean, loadings = _moments.mean(xs), None
     if n_components is not None:
         _checks.count(n_components, "n_components")
-        if n_components > min(x.shape):
-            raise ValueError(
-                _checks.message("n_components", n_components, f"at most {min(x.shape)}")
-            )
-        basis = torch.linalg.svd(z, full_matrices=False).Vh[:n_components].T
-        # A sign convention, so that the same cells give the same components everywhere.
-        sign = basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()
-        loadings = basis * sign
-        z = z @ loadings
-    scale = torch.ones(z.shape[1], dtype=z.dtype, device=z.device)
+        if n_components > min(n, d):
+            raise ValueError(_checks.message("n_components", n_components, f"at most {min(n, d)}"))
+        loadings = oriented(_moments.directions(xs, mean)[:n_components].T)
+    scale = torch.ones(d if n_components is None else n_components).to(mean)
     if whiten:
-        scale = z.std(0, correction=0)
+        scale = _moments.variance(xs, mean, loadings).sqrt()
         # Without a rotation, rounding of the mean; with one, of the largest component.
         size = mean.abs() if loadings is None else scale.max()
-        constant = scale <= 4 * torch.finfo(z.dtype).eps * len(z) ** 0.5 * size
+        constant = scale <= 4 * torch.finfo(scale.dtype).eps * n**0.5 * size
         if bool(constant.any()):
             got = f"constant dimensions {constant.nonzero()[:, 0].tolist()}"
             raise ValueError(
                 _checks.message("whiten", got, "varying dimensions", "Drop them, or use fewer.")
             )
-    return Preprocessing(mean.to(x), scale.to(x), None if loadings is None else loadings.to(x))
+    like = xs[0]
+    return Preprocessing(
+        mean.to(like), scale.to(like), None if loadings is None else loadings.to(like)
+    )

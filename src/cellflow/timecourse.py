@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import pairwise
 
 import torch
@@ -81,20 +81,25 @@ class Snapshot:
     def __len__(self) -> int:
         return self.x.shape[0]
 
+    @cached_property
+    def total_mass(self) -> float:
+        """Sum of the masses."""
+        return float(self.mass.double().sum())
+
     @property
     def weights(self) -> Tensor:
         """Masses scaled to sum to one, shape ``(n,)``, in float64."""
         mass = self.mass.double()
         return mass / mass.sum()
 
-    @property
+    @cached_property
     def is_uniform(self) -> bool:
         """Whether all cells carry the same mass."""
         return bool((self.mass == self.mass[0]).all())
 
     def subset(self, index: Tensor) -> Snapshot:
         """Return the cells at `index` (a long tensor), with their masses, labels and growth."""
-        labels = None if self.labels is None else [self.labels[int(i)] for i in index]
+        labels = None if self.labels is None else [self.labels[i] for i in index.tolist()]
         growth = None if self.growth is None else self.growth[index]
         return Snapshot(self.x[index], self.time, self.mass[index], labels, growth)
 
@@ -230,8 +235,14 @@ class TimeCourse:
 
     @property
     def x(self) -> Tensor:
-        """All cells, stacked in order of time, shape ``(sum n_k, d)``."""
-        return torch.cat([s.x for s in self.snapshots])
+        """All cells, stacked in order of time, shape ``(sum n_k, d)``.
+
+        Not a copy where they lie one behind the other in memory: leave it as it is.
+        """
+        xs = [s.x for s in self.snapshots]
+        if all(_follows(after, before) for before, after in pairwise(xs)):
+            return xs[0].as_strided((sum(map(len, xs)), self.dim), (self.dim, 1))
+        return torch.cat(xs)
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -270,3 +281,13 @@ class TimeCourse:
             for s, ratio in zip(course.snapshots, ratios, strict=True)
         )
         return TimeCourse(tuple(rescaled), self.unit)
+
+
+def _follows(after: Tensor, before: Tensor) -> bool:
+    """Whether cells begin in memory where those `before` end."""
+    whole = before.is_contiguous() and after.is_contiguous() and not before.requires_grad
+    return (
+        whole
+        and before.untyped_storage().data_ptr() == after.untyped_storage().data_ptr()
+        and before.data_ptr() + before.numel() * before.element_size() == after.data_ptr()
+    )

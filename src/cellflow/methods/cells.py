@@ -5,39 +5,67 @@ from __future__ import annotations
 import hashlib
 import math
 import zlib
-from dataclasses import replace
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
+from cellflow import _moments
 from cellflow._random import stream_seed
 from cellflow._typing import Tensor
 from cellflow.timecourse import Snapshot, TimeCourse
 
+#: Rows that are converted at once.
+_BLOCK = 2**16
 
-def digest(course: TimeCourse) -> str:
-    """Return a hash of all cells and masses of `course`."""
+
+def digest(*parts: TimeCourse) -> str:
+    """Return a hash of all cells and masses of a course, whole or in `parts`."""
     out = hashlib.sha256()
-    for s in course.snapshots:
+    for s in (s for part in parts for s in part.snapshots):
         for part in (s.x, s.mass, *([] if s.growth is None else [s.growth])):
-            out.update(part.detach().cpu().double().numpy().tobytes())
+            for some in part.detach().split(_BLOCK):
+                out.update(some.cpu().double().contiguous().numpy())
     return out.hexdigest()
 
 
 def canonical(course: TimeCourse) -> TimeCourse:
-    """Return the course with cells in an order of their own, so that the user's never matters."""
+    """Return the course with cells in an order of their own, so that the user's never matters.
 
-    def order(s: Snapshot) -> Snapshot:
-        x = s.x.detach().cpu().double().numpy()
+    By their first dimension, then the next ones; a shift or a change of unit keeps the order.
+    """
+    return _gathered(course, [canonical_order(s) for s in course.snapshots])
+
+
+def canonical_order(snapshot: Snapshot) -> Tensor:
+    """Return the rows of `snapshot` in an order that is that of its cells, shape ``(n,)``.
+
+    O(n log n) operations; what is held is a few numbers for each cell.
+    """
+    x = snapshot.x.detach()
+    first = x[:, 0].cpu().double().numpy()
+    order = np.argsort(first, kind="stable")
+    same = np.diff(first[order]) == 0
+    tied = np.zeros(len(order), dtype=bool)
+    tied[1:] |= same
+    tied[:-1] |= same
+    if tied.any():
+        rows = order[tied]
+        order[tied] = rows[np.lexsort(_keys(snapshot, torch.from_numpy(rows))[::-1])]
+    return torch.from_numpy(order).to(x.device)
+
+
+def _keys(snapshot: Snapshot, rows: Tensor) -> list[np.ndarray]:
+    """Return what the cells `rows` are ordered by, first things first, each of shape ``(n,)``."""
+    rows = rows.to(snapshot.x.device)
+    keys = [*snapshot.x.detach()[rows, :8].cpu().double().numpy().T]
+    if snapshot.x.shape[1] > 8:
         # Cells of expression tie in many dimensions: a hash of all of them decides.
-        rest = [zlib.crc32(row.tobytes()) for row in x] if x.shape[1] > 8 else []
-        masses_and_rates = [s.mass, *([] if s.growth is None else [s.growth])]
-        last = [value.cpu().double().numpy() for value in masses_and_rates]
-        keys = [*x.T[:8], *([np.array(rest)] if rest else []), *last]
-        index = torch.from_numpy(np.lexsort(keys[::-1]).copy()).to(s.x.device)
-        return s.subset(index)
-
-    return TimeCourse(tuple(order(s) for s in course.snapshots), course.unit)
+        parts = (snapshot.x.detach()[part] for part in rows.split(_BLOCK))
+        hashes = (zlib.crc32(row) for x in parts for row in x.cpu().double().numpy())
+        keys.append(np.fromiter(hashes, dtype=np.int64, count=len(rows)))
+    rest = [snapshot.mass, *([] if snapshot.growth is None else [snapshot.growth])]
+    return keys + [value.detach()[rows].cpu().double().numpy() for value in rest]
 
 
 def split(course: TimeCourse, fraction: float, seed: int) -> tuple[TimeCourse, TimeCourse | None]:
@@ -46,37 +74,68 @@ def split(course: TimeCourse, fraction: float, seed: int) -> tuple[TimeCourse, T
     Either part has the mass of the whole. Nothing is held back from a course with a snapshot too
     small to spare two cells.
     """
+    return _split(course, [None] * len(course), fraction, seed)
+
+
+def arrange(course: TimeCourse, fraction: float, seed: int) -> tuple[TimeCourse, TimeCourse | None]:
+    """Return what :func:`split` makes of :func:`canonical` cells, copying each cell once."""
+    return _split(course, [canonical_order(s) for s in course.snapshots], fraction, seed)
+
+
+def _split(
+    course: TimeCourse, orders: Sequence[Tensor | None], fraction: float, seed: int
+) -> tuple[TimeCourse, TimeCourse | None]:
+    """Split `course`, whose snapshots are first put in these `orders` where there are any."""
     sizes = [int(fraction * len(s)) for s in course.snapshots]
     if min(sizes) < 2:
-        return course, None
+        known = [order for order in orders if order is not None]
+        return (_gathered(course, known) if known else course), None
     kept, held = [], []
-    for k, (s, size) in enumerate(zip(course.snapshots, sizes, strict=True)):
+    for k, (s, order, size) in enumerate(zip(course.snapshots, orders, sizes, strict=True)):
         generator = torch.Generator().manual_seed(stream_seed(seed, k, 15))
-        order = torch.randperm(len(s), generator=generator).to(s.x.device)
-        held.append(_part(s, order[:size]))
-        kept.append(_part(s, order[size:]))
-    return TimeCourse(tuple(kept), course.unit), TimeCourse(tuple(held), course.unit)
+        chosen = torch.randperm(len(s), generator=generator).to(s.x.device)
+        if order is not None:
+            chosen = order[chosen]
+        held.append(chosen[:size])
+        kept.append(chosen[size:])
+    return _gathered(course, kept), _gathered(course, held)
 
 
-def _part(snapshot: Snapshot, index: Tensor) -> Snapshot:
-    part = snapshot.subset(index)
-    whole = snapshot.mass.double().sum() / part.mass.double().sum()
-    return replace(part, mass=(part.mass.double() * whole).to(part.mass))
+def _gathered(course: TimeCourse, rows: Sequence[Tensor]) -> TimeCourse:
+    """Return these `rows` of each snapshot, one behind the other in memory, of the same masses."""
+    x = course.snapshots[0].x.detach()
+    base = x.new_empty(sum(map(len, rows)), x.shape[1])
+    out, start = [], 0
+    for s, index in zip(course.snapshots, rows, strict=True):
+        part = base[start : start + len(index)]
+        torch.index_select(s.x.detach(), 0, index, out=part)
+        mass = s.mass[index]
+        if len(index) < len(s):
+            mass = (mass.double() * (s.mass.double().sum() / mass.double().sum())).to(mass)
+        labels = None if s.labels is None else [s.labels[i] for i in index.tolist()]
+        growth = None if s.growth is None else s.growth[index]
+        out.append(Snapshot(part, s.time, mass, labels, growth))
+        start += len(index)
+    return TimeCourse(tuple(out), course.unit)
 
 
-def natural_sigma(course: TimeCourse) -> float:
+def natural_sigma(course: TimeCourse, *more: TimeCourse) -> float:
     """Diffusion at which noise alone would spread a point to a snapshot within one interval.
 
     Parameters
     ----------
     course
         Cells in model coordinates.
+    more
+        Other parts of the same course, of the same times.
 
     Returns
     -------
     Root of the mean variance of a snapshot, per dimension and mean interval: data units per
     square root of time.
     """
-    within = [float(s.x.double().var(0, correction=0).mean()) for s in course.snapshots]
+    parts = (course, *more)
+    each = [[part.snapshots[k].x.detach() for part in parts] for k in range(len(course))]
+    within = [float(_moments.variance(x, _moments.mean(x)).mean()) for x in each]
     span = (course.times[-1] - course.times[0]) / (len(course) - 1)
     return math.sqrt(sum(within) / len(within) / span) or 1.0
