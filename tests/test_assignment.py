@@ -132,11 +132,12 @@ def test_input_is_left_alone_and_may_be_of_any_layout():
 @pytest.mark.parametrize("d", [1, 5, 50])
 def test_points_and_blocks_agree_with_scipy(d, dtype):
     x, y = (a.astype(dtype).reshape(4, 40, d) for a in clouds(160, d))
-    cols = assign_blocks(x, y)
+    cols, dual = assign_blocks(x, y)
     for b in range(4):
         cost = half(x[b], y[b])
         best = cost[linear_sum_assignment(cost)].sum()
         alone, u, v = assign_points(x[b], y[b])
+        assert dual[b] == pytest.approx(u.sum() + v.sum(), rel=1e-12)
         assert cost[np.arange(40), cols[b]].sum() == pytest.approx(best, rel=1e-12)
         assert cost[np.arange(40), alone].sum() == pytest.approx(best, rel=1e-12)
         p, q = (a - a.mean(0) for a in (x[b].astype(float), y[b].astype(float)))
@@ -158,10 +159,10 @@ def test_the_interpreter_lock_is_released(name):
 
 def test_threads_do_not_disturb_each_other():
     x, y = (a.reshape(8, 64, 5) for a in clouds(512, 5))
-    alone = assign_blocks(x, y)
+    alone, _ = assign_blocks(x, y)
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(lambda _: assign_blocks(x, y), range(4)))
-    assert all(np.array_equal(cols, alone) for cols in both)
+    assert all(np.array_equal(cols, alone) for cols, _ in both)
 
 
 def test_without_a_writable_cache_the_kernels_are_compiled_anyway(monkeypatch):

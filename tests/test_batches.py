@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from cellflow import TimeCourse
 from cellflow.batches import Batching, PairSampler
-from cellflow.batches.sampler import _draw
+from cellflow.batches.pools import _draw
 from cellflow.couplings import Exact, Given, Independent
 
 

@@ -13,7 +13,8 @@ from torch.testing import assert_close
 from cellflow import OTCFM, TimeCourse
 from cellflow.batches import Batching
 from cellflow.fitting import Checkpointing
-from cellflow.training import SCHEDULES, Flat, Trainer, Training
+from cellflow.nets import Flat
+from cellflow.training import SCHEDULES, Trainer, Training
 
 
 def network() -> nn.Module:

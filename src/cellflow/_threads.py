@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,18 @@ import torch
 _lock = threading.Lock()
 _inside = 0
 _before = 1
+
+#: Background threads beyond which coupling gains nothing.
+MOST_SPARE = 8
+
+
+def spare_cores() -> int:
+    """Return how many cores this process may use beside the one it runs on: 1 to 8."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return max(1, min(cores - 1, MOST_SPARE))
 
 
 @contextmanager

@@ -84,14 +84,17 @@ def train(
     path = None if checkpointing.path is None else FilePath(checkpointing.path)
     if path is not None and path.exists():
         trainer.restore(path, fingerprint)
-    history, before = trainer.history, trainer.history.seconds
-    start = time.perf_counter()
+    history = trainer.history
+    watch = _Stopwatch(history)
     stopped = "patience" if trainer.out_of_patience else "budget"
     every = trainer.training.check_every
     bar = tqdm(total=trainer.steps, initial=trainer.step, disable=not progress, unit="step")
     with bar, deferred_interrupt() as interrupted:
         while trainer.step < trainer.steps and stopped == "budget":
-            trainer.advance(draw(trainer.step))
+            batch = draw(trainer.step)
+            watch.lap("data")
+            trainer.advance(batch)
+            watch.lap("network")
             bar.update()
             if trainer.step % every == 0 or trainer.step == trainer.steps:
                 if trainer.check(validation):
@@ -99,13 +102,27 @@ def train(
                 bar.set_postfix(loss=f"{history.validation_loss[-1]:.4g}", refresh=False)
             if interrupted():
                 stopped = "interrupted"
-            history.seconds = before + time.perf_counter() - start
             last = stopped != "budget" or trainer.step == trainer.steps
             if path is not None and (last or trainer.step % checkpointing.every == 0):
                 trainer.save(path, fingerprint)
+            watch.lap("checks")
     history.stopped = stopped
     trainer.keep_best()
     return history
+
+
+class _Stopwatch:
+    """Adds up, in a history, where the time goes."""
+
+    def __init__(self, history: History) -> None:
+        self.history, self.last = history, time.perf_counter()
+
+    def lap(self, what: str) -> None:
+        """Count the time since the last lap as spent on `what`."""
+        now = time.perf_counter()
+        seconds, self.last = now - self.last, now
+        self.history.seconds += seconds
+        self.history.timing[what] = self.history.timing.get(what, 0.0) + seconds
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 from cellflow.couplings import Plan
 
@@ -26,7 +26,13 @@ class CouplingHealth:
         Sums over plans: cost; effective partners per cell, in number and as a share of the cells
         there are; share of mass without descendants, and left out.
     seconds
-        Time spent coupling, in seconds.
+        Work of coupling, by whichever thread, in seconds.
+    waited
+        Time that training waited for pairs, in seconds.
+    reason
+        Why the first fallback was taken.
+    announced
+        Whether it was warned of.
     """
 
     plans: int = 0
@@ -39,9 +45,12 @@ class CouplingHealth:
     childless: float = 0.0
     unmatched: float = 0.0
     seconds: float = 0.0
+    waited: float = 0.0
+    reason: str | None = None
+    announced: bool = field(default=False, compare=False)
 
     def add(self, plan: Plan) -> None:
-        """Count `plan`, and warn at the first fallback."""
+        """Count `plan`."""
         self.plans += 1
         self.marginal_error = max(self.marginal_error, plan.marginal_error)
         self.cost += plan.cost
@@ -52,13 +61,31 @@ class CouplingHealth:
         self.unconverged += not plan.converged
         if plan.fallback is not None:
             self.fallbacks += 1
-            if self.fallbacks == 1:
-                warnings.warn(
-                    f"A coupling is not the one asked for: {plan.fallback}. "
-                    "Further ones are counted in the history, not announced.",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+            self.reason = self.reason or plan.fallback
+
+    def merge(self, other: CouplingHealth) -> None:
+        """Count what `other` has counted, and warn at the first fallback."""
+        for name in (f.name for f in fields(self)):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if name == "marginal_error":
+                self.marginal_error = max(mine, theirs)
+            elif name == "reason":
+                self.reason = mine or theirs
+            elif name != "announced":
+                setattr(self, name, mine + theirs)
+        self.announce()
+
+    def announce(self) -> None:
+        """Warn of the first fallback, once."""
+        if self.reason is None or self.announced:
+            return
+        self.announced = True
+        warnings.warn(
+            f"A coupling is not the one asked for: {self.reason}. "
+            "Further ones are counted in the history, not announced.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
     def summary(self) -> dict[str, float]:
         """Return counts, worst marginal error, and means over plans."""
@@ -74,4 +101,5 @@ class CouplingHealth:
             "mean_childless": self.childless / plans,
             "mean_unmatched": self.unmatched / plans,
             "seconds": self.seconds,
+            "waited": self.waited,
         }

@@ -5,6 +5,8 @@ proportion to mass where masses differ), couples block with block, and takes as 
 block has cells. Every pair is therefore a draw from the minibatch coupling of that size. A pool
 serves ``reuse`` epochs, reshuffled each time and met with fresh times and noise; then the next
 pool, made meanwhile in the background, takes over. ``reuse=1`` couples afresh for every pass.
+With ``refresh="every_step"`` the pairs of a step are those of one block of ``batch_size`` cells
+of each interval, coupled for this step alone.
 
 Batch ``k`` is a pure function of the seed and ``k``: resuming needs no state.
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import math
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -22,65 +24,12 @@ import torch
 from cellflow import _checks
 from cellflow._random import stream_seed
 from cellflow._typing import Tensor
+from cellflow.batches.batching import Batching
 from cellflow.batches.health import CouplingHealth
+from cellflow.batches.pools import AHEAD, Making, Pool, PoolMaker
 from cellflow.couplings import Coupling, Plan
 from cellflow.paths import Pairs
-from cellflow.timecourse import Snapshot, TimeCourse
-
-
-@dataclass(frozen=True)
-class Batching:
-    """How pairs are made.
-
-    Parameters
-    ----------
-    batch_size
-        Pairs per interval in a training step.
-    block_size
-        Cells coupled together, at most those of the smaller snapshot; None couples whole
-        snapshots, once.
-    reuse
-        Epochs that a pool of pairs serves before it is coupled anew.
-    prefetch
-        Whether the next pool is made by a background thread (same result either way).
-
-    Raises
-    ------
-    ValueError
-        If a size is not positive.
-    """
-
-    batch_size: int = 256
-    block_size: int | None = 256
-    reuse: int = 16
-    prefetch: bool = True
-
-    def __post_init__(self) -> None:
-        _checks.count(self.batch_size, "batch_size")
-        _checks.count(self.reuse, "reuse")
-        if self.block_size is not None:
-            _checks.count(self.block_size, "block_size", low=2)
-
-
-@dataclass(frozen=True, eq=False)
-class _Pool:
-    """Pairs of every interval.
-
-    Parameters
-    ----------
-    rows
-        Rows of ``course.x``, shape ``(2, intervals, pairs)``.
-    growth
-        Rate of each pair's log mass, shape ``(intervals, pairs)``; None where mass stays.
-    """
-
-    rows: Tensor
-    growth: Tensor | None
-
-    def shuffled(self, order: Tensor) -> _Pool:
-        """Return the pairs of each interval in this `order`."""
-        growth = None if self.growth is None else self.growth[:, order]
-        return _Pool(self.rows[:, :, order], growth)
+from cellflow.timecourse import TimeCourse
 
 
 @dataclass(eq=False)
@@ -93,7 +42,8 @@ class PairSampler:
         Cells to pair.
     coupling
         Any callable from two snapshots to a plan. One with ``needs_whole`` set is given whole
-        snapshots, whatever the block size.
+        snapshots, whatever the block size. One with a method ``many`` from as many sources as
+        targets to their plans may be asked by several threads at once.
     batching
         Sizes and reuse.
     seed
@@ -102,6 +52,8 @@ class PairSampler:
         Where plans are counted; samplers of one fit share it.
     rates
         Velocity of each cell of ``course.x``, shape ``(sum n_k, d)``, for paths that bend.
+    workers
+        Background threads that couple; the result is the same for any number.
     """
 
     course: TimeCourse
@@ -110,30 +62,37 @@ class PairSampler:
     seed: int = 0
     health: CouplingHealth = field(default_factory=CouplingHealth)
     rates: Tensor | None = None
+    workers: int = 1
 
     def __post_init__(self) -> None:
-        if self.course.x.device.type == "mps":  # plans are solved in float64, which it lacks
-            self._coupled = self.course.to("cpu")
-        else:
-            self._coupled = self.course
-        whole = self.batching.block_size is None or getattr(self.coupling, "needs_whole", False)
-        self._plans: list[Plan] | None = self._couple_whole() if whole else None
-        size = self.batching.batch_size
-        longest = max(max(len(a), len(b)) for a, b in self.course.steps)
-        self.steps_per_epoch = max(1, math.ceil(longest / size))
-        x = self.course.snapshots[0].x
-        pairs = [(a.time, b.time) for a, b in self.course.steps]
-        times = torch.tensor(pairs, dtype=torch.float64).repeat_interleave(size, 0)
+        course, b = self.course, self.batching
+        # Plans are solved in float64, which mps lacks; the exact ones, on the CPU anyway.
+        on_cpu = course.x.device.type == "mps" or getattr(self.coupling, "on_cpu", False)
+        coupled = course.to("cpu") if on_cpu else course
+        whole = b.block_size is None and b.refresh == "pool"
+        plans = None
+        if whole or getattr(self.coupling, "needs_whole", False):
+            plans = self._couple_whole(coupled)
+        longest = max(max(len(a), len(b)) for a, b in course.steps)
+        fresh = b.refresh == "every_step" and plans is None
+        self._reuse = 1 if fresh else b.reuse
+        self.steps_per_epoch = AHEAD if fresh else max(1, math.ceil(longest / b.batch_size))
+        self._shuffles = not fresh
+        self._maker = PoolMaker(coupled, self.coupling, b, self.seed, self.steps_per_epoch, plans)
+        x = course.snapshots[0].x
+        pairs = [(a.time, b.time) for a, b in course.steps]
+        times = torch.tensor(pairs, dtype=torch.float64).repeat_interleave(b.batch_size, 0)
         self._times = times.to(device=x.device, dtype=_checks.time_dtype(x.device))
-        masses = [s.mass.double().sum().log() for s in self._coupled.snapshots]
+        masses = [s.mass.double().sum().log() for s in coupled.snapshots]
         grown = [(b - a) / (t - s) for (a, b), (s, t) in zip(pairwise(masses), pairs, strict=True)]
         self._mean_growth = torch.stack(grown).to(x)
-        self._x = self.course.x
+        self._x = course.x
         self._used = torch.zeros(len(self._x), dtype=torch.bool)
         self._first: int | None = None
-        self._pools: dict[int, _Pool | Future] = {}
-        self._order: tuple[int, _Pool] | None = None
-        self._worker: ThreadPoolExecutor | None = None
+        self._now: tuple[int, Pool] | None = None
+        self._next: tuple[int, Making] | None = None
+        self._order: tuple[int, Pool] | None = None
+        self._executor: ThreadPoolExecutor | None = None
 
     def batch(self, step: int) -> Pairs:
         """Return batch number `step`: ``batch_size`` pairs of every interval, in turn."""
@@ -161,123 +120,48 @@ class PairSampler:
         return 1.0 - float(self._used.double().mean())
 
     def close(self) -> None:
-        """Stop the background thread."""
-        if self._worker is not None:
-            self._worker.shutdown(wait=True, cancel_futures=True)
-            self._worker = None
+        """Stop the background threads."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = self._next = None
 
-    def _epoch(self, epoch: int) -> _Pool:
+    def _epoch(self, epoch: int) -> Pool:
         """Pairs in the order of this epoch."""
         if self._order is None or self._order[0] != epoch:
-            pool = self._pool(epoch // self.batching.reuse)
+            pool = self._pool(epoch // self._reuse)
             self._used[pool.rows.reshape(-1).cpu()] = True
-            generator = torch.Generator().manual_seed(stream_seed(self.seed, epoch, 1))
-            shuffle = torch.randperm(pool.rows.shape[2], generator=generator)
-            self._order = (epoch, pool.shuffled(shuffle.to(pool.rows.device)))
+            if self._shuffles:
+                generator = torch.Generator().manual_seed(stream_seed(self.seed, epoch, 1))
+                order = torch.randperm(pool.rows.shape[2], generator=generator)
+                pool = pool.shuffled(order.to(pool.rows.device))
+            self._order = (epoch, pool)
         return self._order[1]
 
-    def _pool(self, k: int) -> _Pool:
-        ready = self._pools.get(k)
-        if isinstance(ready, Future):
-            ready = ready.result()
-        if ready is None:
-            ready = self._make_pool(k)
-        self._pools = {k: ready, **{j: p for j, p in self._pools.items() if j == k + 1}}
-        if self.batching.prefetch and k + 1 not in self._pools:
-            if self._worker is None:
-                self._worker = ThreadPoolExecutor(1, thread_name_prefix="cellflow-coupling")
-            self._pools[k + 1] = self._worker.submit(self._make_pool, k + 1)
-        return ready
-
-    def _make_pool(self, k: int) -> _Pool:
+    def _pool(self, k: int) -> Pool:
+        if self._now is not None and self._now[0] == k:
+            return self._now[1]
         start = time.perf_counter()
-        total = self.steps_per_epoch * self.batching.batch_size
-        # Two streams, so that the cells drawn do not depend on the coupling.
-        cells = torch.Generator().manual_seed(stream_seed(self.seed, k, 0))
-        pairs = torch.Generator().manual_seed(stream_seed(self.seed, k, 2))
-        offset, columns, rates = 0, [], []
-        for j, (source, target) in enumerate(self._coupled.steps):
-            if self._plans is not None:
-                plan = self._plans[j]
-                rows, cols = plan.sample(total, pairs)
-                growth = _log_growth(plan, rows, cols)
-            else:
-                rows, cols, growth = self._couple_blocks(source, target, total, (cells, pairs))
-            columns.append(torch.stack([rows + offset, cols + offset + len(source)]))
-            rates.append(None if growth is None else growth / (target.time - source.time))
-            offset += len(source)
-        self.health.seconds += time.perf_counter() - start
-        known = [rate for rate in rates if rate is not None]
-        growing = None
-        if known:  # an interval whose plan has none conserves mass
-            still = torch.zeros_like(known[0])
-            growing = torch.stack([still if r is None else r for r in rates]).to(self._x)
-        return _Pool(torch.stack(columns, 1).to(self._x.device), growing)
+        making = None if self._next is None or self._next[0] != k else self._next[1]
+        chunks = (making or self._maker.begin(k, None)).chunks()
+        for chunk in chunks:
+            self.health.merge(chunk.health)
+        pool = self._maker.finish(k, chunks)
+        growth = None if pool.growth is None else pool.growth.to(self._x)
+        self._now = (k, Pool(pool.rows.to(self._x.device), growth))
+        if self.batching.prefetch:
+            if self._executor is None:
+                names = "cellflow-coupling"
+                self._executor = ThreadPoolExecutor(self.workers, thread_name_prefix=names)
+            self._next = (k + 1, self._maker.begin(k + 1, self._executor))
+        self.health.waited += time.perf_counter() - start
+        return self._now[1]
 
-    def _couple_blocks(
-        self,
-        source: Snapshot,
-        target: Snapshot,
-        total: int,
-        generators: tuple[torch.Generator, torch.Generator],
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        cells, pairs = generators
-        block = min(self.batching.block_size or total, len(source), len(target))
-        n_blocks = math.ceil(total / block)
-        left = _draw(source, n_blocks * block, block, cells).view(n_blocks, block)
-        right = _draw(target, n_blocks * block, block, cells).view(n_blocks, block)
-        rows, cols, growth = [], [], []
-        for i, j in zip(left, right, strict=True):
-            plan = self.coupling(_block(source, i), _block(target, j))
-            self.health.add(plan)
-            a, b = plan.sample(block, pairs)
-            rows.append(i[a])
-            cols.append(j[b])
-            growth.append(_log_growth(plan, a, b))
-        keep = torch.randperm(n_blocks * block, generator=pairs)[:total].to(left.device)
-        grown = None if growth[0] is None else torch.cat(growth)[keep]
-        return torch.cat(rows)[keep], torch.cat(cols)[keep], grown
-
-    def _couple_whole(self) -> list[Plan]:
+    def _couple_whole(self, course: TimeCourse) -> list[Plan]:
         start = time.perf_counter()
-        plans = [self.coupling(source, target) for source, target in self._coupled.steps]
+        plans = [self.coupling(source, target) for source, target in course.steps]
         for plan in plans:
             self.health.add(plan)
+        self.health.announce()
         self.health.seconds += time.perf_counter() - start
+        self.health.waited += time.perf_counter() - start
         return plans
-
-
-def _log_growth(plan: Plan, rows: Tensor, cols: Tensor) -> Tensor | None:
-    """Change of each pair's log mass from source to target, shape ``(k,)``."""
-    if plan.source_growth is None or plan.target_growth is None:
-        return None
-    return plan.source_growth[rows] + plan.target_growth[cols]
-
-
-def _block(snapshot: Snapshot, index: Tensor) -> Snapshot:
-    # Cells were drawn in proportion to mass, so that within a block they weigh the same; the
-    # block stands for the whole, so that it has the mass of the whole.
-    each = float(snapshot.mass.double().sum()) / len(index)
-    growth = None if snapshot.growth is None else snapshot.growth[index]
-    x = snapshot.x[index]
-    return Snapshot(x, snapshot.time, x.new_full((len(index),), each), growth=growth)
-
-
-def _draw(snapshot: Snapshot, size: int, block: int, generator: torch.Generator) -> Tensor:
-    """Draw `size` cells in random order, as evenly as masses allow, for blocks of `block`."""
-    n = len(snapshot)
-    if snapshot.is_uniform:
-        rounds: list[Tensor] = []
-        for k in range(math.ceil(size / n)):
-            order = torch.randperm(n, generator=generator)
-            begun = k * n % block
-            if begun:  # a block that spans two rounds shall not meet a cell twice
-                met = torch.isin(order, rounds[-1][-begun:])
-                order = torch.cat([order[~met], order[met]])
-            rounds.append(order)
-        return torch.cat(rounds)[:size].to(snapshot.x.device)
-    # Systematic sampling: each cell comes floor or ceil of its share.
-    edges = snapshot.weights.cpu().cumsum(0)
-    ticks = (torch.arange(size) + torch.rand((), generator=generator, dtype=torch.float64)) / size
-    index = torch.searchsorted(edges, ticks).clamp_(max=n - 1)
-    return index[torch.randperm(size, generator=generator)].to(snapshot.x.device)

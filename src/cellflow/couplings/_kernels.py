@@ -213,10 +213,14 @@ def half_squared(x, y, out):
 
 
 @_compiled
-def solve_blocks(x, y, out):
-    """Assign each block of ``x (B, n, d)`` to the same block of ``y (B, d, n)``, into `out`."""
+def solve_blocks(x, y, out, dual):
+    """Assign each block of ``x (B, n, d)`` to the same block of ``y (B, d, n)``, into `out`.
+
+    The value of each block's dual solution goes into `dual`.
+    """
     blocks, n, _ = x.shape
     c = np.empty((n, -(-n // BLOCK) * BLOCK))
     for b in range(blocks):
         half_squared(x[b], y[b], c)
-        out[b] = solve(c, n)[0]
+        out[b], u, v = solve(c, n)
+        dual[b] = u.sum() + v.sum()

@@ -71,6 +71,16 @@ def pair_plan(
     )
 
 
+def permutation_plan(cols: Tensor, *, cost: float, converged: bool) -> PairPlan:
+    """Make the plan that pairs cell i with cell ``cols[i]``, all of equal mass."""
+    n = len(cols)
+    mass = torch.full((n,), 1.0 / n, dtype=torch.float64, device=cols.device)
+    rows = torch.arange(n, device=cols.device)
+    plan = PairPlan(rows=rows, cols=cols, mass=mass, size=(n, n), cost=cost, converged=converged)
+    plan.__dict__["is_permutation"] = True  # a cached property, known without a search
+    return plan
+
+
 def l1_error(attained: Sequence[Tensor], asked: Sequence[Tensor]) -> float:
     """Return the larger of the two L1 distances between marginals."""
     gaps = [(p - q).abs().sum() for p, q in zip(attained, asked, strict=True)]

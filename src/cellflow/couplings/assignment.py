@@ -79,7 +79,7 @@ def assign_points(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     return _kernels.solve(cost, n)
 
 
-def assign_blocks(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def assign_blocks(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Assign each of many blocks of points, in one call that releases the interpreter lock.
 
     Parameters
@@ -89,8 +89,12 @@ def assign_blocks(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    Partner of each point inside its block, shape ``(B, n)``, int64: ``y[b, cols[b, i]]`` is the
-    partner of ``x[b, i]``.
+    cols
+        Partner of each point inside its block, shape ``(B, n)``, int64: ``y[b, cols[b, i]]`` is
+        the partner of ``x[b, i]``.
+    dual
+        Value of the dual solution of each block, shape ``(B,)``: the least total cost between
+        the clouds after each was centred on its own mean.
 
     Raises
     ------
@@ -100,9 +104,9 @@ def assign_blocks(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     x, y = _points(x, y, ndim=3)
     from cellflow.couplings import _kernels
 
-    cols = np.empty(x.shape[:2], np.int64)
-    _kernels.solve_blocks(x, y, cols)
-    return cols
+    cols, dual = np.empty(x.shape[:2], np.int64), np.empty(len(x))
+    _kernels.solve_blocks(x, y, cols, dual)
+    return cols, dual
 
 
 def _points(x: np.ndarray, y: np.ndarray, *, ndim: int) -> tuple[np.ndarray, np.ndarray]:

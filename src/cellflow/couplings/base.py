@@ -114,6 +114,8 @@ class Plan(ABC):
         Those are the cells whose `relative_growth` is below 0.05 (`CHILDLESS`): their
         descendants carry less than a twentieth of what the mean cell's do.
         """
+        if self.source_growth is None:
+            return 0.0
         return float(self.row_mass[self.relative_growth < CHILDLESS].sum())
 
     @property

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,8 +13,8 @@ import torch
 from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.costs import half_squared_distance
-from cellflow.couplings._pair import centred, pair_plan
-from cellflow.couplings.assignment import assign_points
+from cellflow.couplings._pair import centred, pair_plan, permutation_plan
+from cellflow.couplings.assignment import assign_blocks
 from cellflow.couplings.plans import PairPlan
 from cellflow.timecourse import Snapshot
 
@@ -46,6 +48,9 @@ class Exact:
     ([2, 1, 0], 2.0, True)
     """
 
+    #: Plans are made on the CPU, wherever the cells are.
+    on_cpu: ClassVar[bool] = True
+
     max_iter: int | None = None
 
     def __post_init__(self) -> None:
@@ -73,24 +78,45 @@ class Exact:
         n, m = len(x), len(y)
         a, b = source.weights, target.weights
         if n == m and source.is_uniform and target.is_uniform:
-            cols, converged = _assignment(x, y)
-            rows, mass = torch.arange(n, device=x.device), x.new_full((n,), 1.0 / n)
-        else:
-            bound = 100_000 + 1_000 * (n + m) if self.max_iter is None else self.max_iter
-            rows, cols, mass, converged = network_simplex(a, b, _cost(x, y), max_iter=bound)
+            return _assign_many(x[None], y[None])[0]
+        bound = 100_000 + 1_000 * (n + m) if self.max_iter is None else self.max_iter
+        rows, cols, mass, converged = network_simplex(a, b, _cost(x, y), max_iter=bound)
         return pair_plan((rows, cols, mass), (x, y), (a, b), converged=converged)
 
+    def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[PairPlan]:
+        """Couple each source with its target: the same plans, faster where blocks are alike.
 
-def _assignment(x: Tensor, y: Tensor) -> tuple[Tensor, bool]:
-    """Assign cells one to one; return the column of each row and whether duals certify it."""
-    device = x.device
+        Parameters
+        ----------
+        sources, targets
+            As many snapshots of either kind.
+        """
+        shapes = {s.x.shape for s in (*sources, *targets)}
+        if len(shapes) != 1 or not all(s.is_uniform for s in (*sources, *targets)):
+            return [self(source, target) for source, target in zip(sources, targets, strict=True)]
+        cells = [centred(source, target) for source, target in zip(sources, targets, strict=True)]
+        return _assign_many(*(torch.stack(side) for side in zip(*cells, strict=True)))
+
+
+def _assign_many(x: Tensor, y: Tensor) -> list[PairPlan]:
+    """Assign cells one to one in each of B blocks ``(B, n, d)``, certified by their duals."""
+    device, moved = x.device, y.mean(1, keepdim=True) - x.mean(1, keepdim=True)
+    size = (x.square() + y.square()).sum((1, 2))
     # Of clouds at one point the centring leaves rounding, which no gap is measured by.
-    rounding = torch.finfo(x.dtype).eps ** 2 * float(x.square().sum() + y.square().sum())
-    x, y = (x - x.mean(0)).cpu().numpy(), (y - y.mean(0)).cpu().numpy()
-    cols, u, v = assign_points(x, y)
-    primal = 0.5 * ((x - y[cols]) ** 2).sum()
-    gap = GAP * (primal + 1e-6 * ((x * x).sum() + (y * y).sum())) + 16 * rounding
-    return torch.as_tensor(cols, device=device), bool(primal - u.sum() - v.sum() <= gap)
+    rounding = torch.finfo(x.dtype).eps ** 2 * size
+    x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
+    found, dual = assign_blocks(x.cpu().numpy(), y.cpu().numpy())
+    cols = torch.as_tensor(found, device=device)
+    gaps = x - torch.take_along_dim(y, cols[..., None], 1)
+    primal = 0.5 * gaps.square().sum((1, 2))
+    spread = (x.square() + y.square()).sum((1, 2))
+    allowed = GAP * (primal + 1e-6 * spread) + 16 * rounding
+    optimal = primal - torch.as_tensor(dual, device=device) <= allowed
+    costs = primal / x.shape[1] + 0.5 * moved.square().sum((1, 2))
+    return [
+        permutation_plan(c, cost=cost, converged=good)
+        for c, cost, good in zip(cols, costs.tolist(), optimal.tolist(), strict=True)
+    ]
 
 
 def _cost(x: Tensor, y: Tensor) -> Tensor:

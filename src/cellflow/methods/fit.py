@@ -14,7 +14,7 @@ from cellflow import _checks
 from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.dynamics import Dynamics
 from cellflow.methods.draws import draw_cells, grown_mass
-from cellflow.methods.health import coupling_report
+from cellflow.methods.health import coupling_report, fit_report
 from cellflow.preprocessing import Preprocessing
 from cellflow.simulate import Trajectory, simulate
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -58,6 +58,11 @@ class Fit:
     def health(self) -> str:
         """How coupling went: one line when it is good, and what to do when it is not."""
         return coupling_report(self.history.coupling)
+
+    @property
+    def summary(self) -> str:
+        """Steps, where the time went (coupling, network, data, checks), and :attr:`health`."""
+        return fit_report(self.method.name, self.history)
 
     def velocity(self, time: float | ArrayLike, x: ArrayLike) -> Tensor:
         """Velocity of cells, in data units per unit of time.
@@ -262,9 +267,8 @@ class Fit:
             As in :meth:`simulate`.
         """
         out = self.simulate(start.x, [start.time, time], solver=solver, generator=generator)
-        mass = start.mass
-        if out.log_mass is not None:
-            mass = grown_mass(mass, out.log_mass[-1], time)
+        grown = out.log_mass
+        mass = start.mass if grown is None else grown_mass(start.mass, grown[-1], time)
         return Snapshot(out.final.to(start.x), time, mass, start.labels)
 
     def save(self, folder: str | FilePath) -> FilePath:

@@ -18,14 +18,14 @@ from cellflow.fitting import Checkpointing
 from cellflow.methods.cells import canonical, digest, natural_sigma, split
 from cellflow.methods.fit import Fit
 from cellflow.methods.health import coupling_report
-from cellflow.methods.learning import learn
+from cellflow.methods.learning import learn, workers_for
 from cellflow.methods.networks import assemble, build_networks
 from cellflow.methods.recipe import describe
 from cellflow.nets import MLPConfig, Units
-from cellflow.paths import Path
+from cellflow.paths import Pairs, Path
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import TimeCourse
-from cellflow.training import Training
+from cellflow.training import History, Training
 
 #: Pairs per interval on which the validation loss is measured.
 _VALIDATION_PAIRS = 1024
@@ -132,18 +132,7 @@ class FlowMatching:
         dynamics = assemble(method, networks, model.times)
         if progress:
             tqdm.write(f"{self.name}: training on {x.device}, {x.dtype}", file=sys.stderr)
-        kept, held = (
-            (model, None) if self.knows_rows else split(model, self.training.validation, seed)
-        )
-        health, coupling = CouplingHealth(), method.coupling
-        sampler = PairSampler(
-            kept, coupling, self.batching, stream_seed(seed, 0, 11), health, method.rates(kept)
-        )
-        aside = None
-        if held is not None:
-            batching = Batching(_VALIDATION_PAIRS, self.batching.block_size, 1, prefetch=False)
-            streams = stream_seed(seed, 0, 13), health, method.rates(held)
-            aside = PairSampler(held, coupling, batching, *streams).batch(0)
+        sampler, aside = method.samplers(model, seed)
         try:
             history = learn(
                 method,
@@ -160,15 +149,44 @@ class FlowMatching:
             )
         finally:
             sampler.close()
-        history.coupling = health.summary() | {"unused": sampler.unused}
-        if getattr(coupling, "sigma", None) is not None:  # plans blur with it, if they do
-            history.coupling["blurred_by_sigma"] = 1.0
-        if history.coupling["mean_cost"] > 0:
-            noise = method.path.diffusion**2 * model.dim * units.span / 2
-            history.coupling["noise_share"] = noise / history.coupling["mean_cost"]
+        self._report(history, sampler, noise=method.path.diffusion**2 * model.dim * units.span / 2)
         if progress:
             tqdm.write(coupling_report(history.coupling), file=sys.stderr)
         return Fit(dynamics, method, course, networks, preprocessing, history)
+
+    def samplers(self, course: TimeCourse, seed: int) -> tuple[PairSampler, Pairs | None]:
+        """Return what pairs the cells of `course`, and pairs of cells held back to validate on.
+
+        Parameters
+        ----------
+        course
+            Cells in model coordinates.
+        seed
+            The seed of the fit.
+        """
+        kept, held, health = course, None, CouplingHealth()
+        if not self.knows_rows:
+            kept, held = split(course, self.training.validation, seed)
+        workers = workers_for(self.net, course.x.device)
+        streams = stream_seed(seed, 0, 11), health, self.rates(kept), workers
+        sampler = PairSampler(kept, self.coupling, self.batching, *streams)
+        if held is None:
+            return sampler, None
+        batching = Batching(_VALIDATION_PAIRS, self.batching.block_size, 1, prefetch=False)
+        others = stream_seed(seed, 0, 13), health, self.rates(held)
+        return sampler, PairSampler(held, self.coupling, batching, *others).batch(0)
+
+    def _report(self, history: History, sampler: PairSampler, *, noise: float) -> None:
+        """Write down how coupling went; `noise` is the part of its cost that noise makes."""
+        health, facts = sampler.health, history.coupling
+        facts.clear()
+        facts |= health.summary() | {"unused": sampler.unused}
+        history.timing["coupling"] = health.waited
+        history.timing["data"] = max(0.0, history.timing.get("data", 0.0) - health.waited)
+        if getattr(self.coupling, "sigma", None) is not None:  # plans blur with it, if they do
+            facts["blurred_by_sigma"] = 1.0
+        if facts["mean_cost"] > 0:
+            facts["noise_share"] = noise / facts["mean_cost"]
 
     def prepare(
         self,

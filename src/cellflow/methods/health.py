@@ -1,8 +1,9 @@
-"""What to make of the health of a fit's couplings."""
+"""What to make of the health of a fit's couplings, and of its history."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 #: A marginal error of 1 % of the mass is visible in the answers.
 _MARGINAL = 0.01
@@ -83,3 +84,34 @@ def coupling_report(facts: Mapping[str, float]) -> str:
     if not problems:
         return f"coupling: good ({line})"
     return "\n".join([f"coupling: PROBLEMS ({line})", *(f"  - {text}" for text in problems)])
+
+
+def fit_report(name: str, history: Any) -> str:
+    """Describe a training: steps, where the time went, and how coupling went.
+
+    Parameters
+    ----------
+    name
+        Of the method.
+    history
+        See :class:`cellflow.training.History`.
+
+    Returns
+    -------
+    Text of three or more lines.
+    """
+    steps = history.step[-1] if history.step else 0
+    loss = f", loss {history.validation_loss[-1]:.4g}" if history.step else ""
+    total = max(history.seconds, 1e-12)
+    shares = ", ".join(
+        f"{what} {history.timing[what] / total:.0%}"
+        for what in ("coupling", "network", "data", "checks")
+        if what in history.timing
+    )
+    each = f", {history.seconds / steps * 1e3:.3g} ms a step" if steps else ""
+    lines = [
+        f"{name}: {steps} steps ({history.stopped}){loss}",
+        f"time: {history.seconds:.3g} s{each}" + (f" ({shares})" if shares else ""),
+        coupling_report(history.coupling),
+    ]
+    return "\n".join(lines)

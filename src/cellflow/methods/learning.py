@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cellflow._random import stream_seed
-from cellflow._threads import one_thread
+from cellflow._threads import one_thread, spare_cores
 from cellflow._typing import Tensor
 from cellflow.dynamics import Dynamics
 from cellflow.fitting import Checkpointing, train
@@ -23,6 +23,9 @@ from cellflow.objectives import (
 )
 from cellflow.paths import Pairs, PathPoint
 from cellflow.training import History, Trainer
+
+#: Width up to which a network is trained on one thread of the CPU.
+SMALL = 256
 
 
 def learn(
@@ -95,9 +98,15 @@ def learn(
         )
 
 
+def workers_for(net: MLPConfig, device: torch.device) -> int:
+    """Return how many threads may couple while `net` trains on `device`: the cores left over."""
+    large = device.type == "cpu" and net.width > SMALL
+    return 1 if large else spare_cores()  # a large network on the CPU has all cores busy
+
+
 def threads_for(net: MLPConfig, device: torch.device) -> AbstractContextManager[Any]:
     """Return where to train `net` on `device`: a small one loses time by sharing a step."""
-    small = device.type == "cpu" and net.width <= 256
+    small = device.type == "cpu" and net.width <= SMALL
     return one_thread() if small else nullcontext()
 
 

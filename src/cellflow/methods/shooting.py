@@ -201,6 +201,7 @@ class Shooting(FlowMatching):
             for moved, seen in zip(end.split(size), pairs.x1.split(size), strict=True):
                 plan = self.coupling(Snapshot(moved.detach(), 0.0), Snapshot(seen, 1.0))
                 health.add(plan)
+                health.announce()
                 rows, cols = plan.sample(len(moved), stream_seed(0, batch.step, 16))
                 misses.append((moved[rows] - seen[cols]).square().sum(1).mean())
             return {"miss": torch.stack(misses).mean(), "action": batch.weight * action.mean()}

@@ -1,5 +1,6 @@
 """Networks for velocity, score and growth."""
 
+from cellflow.nets.flat import Flat
 from cellflow.nets.mlp import MLP, MLPConfig, Units
 
-__all__ = ["MLP", "MLPConfig", "Units"]
+__all__ = ["MLP", "Flat", "MLPConfig", "Units"]

@@ -94,6 +94,8 @@ class Path(ABC):
     margin: float = 0.0
     #: Whether the path bends and wants the cells' velocities at both ends.
     needs_rates: ClassVar[bool] = False
+    #: Whether the standard deviation never changes, so that noise moves no cell.
+    constant_std: ClassVar[bool] = False
 
     @property
     def diffusion(self) -> float:
@@ -137,7 +139,9 @@ class Path(ABC):
         """
         std, span = self.std(pairs, s), pairs.span
         mean_velocity = self.mean_rate(pairs, s) / span
-        velocity = mean_velocity + self.std_rate(pairs, s) / span * noise
+        velocity = mean_velocity
+        if not self.constant_std:
+            velocity = mean_velocity + self.std_rate(pairs, s) / span * noise
         x = self.mean(pairs, s) + std * noise
         t = (pairs.t0 + s * (pairs.t1 - pairs.t0))[:, 0]
         weight = growth = None

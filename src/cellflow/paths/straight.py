@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -25,6 +26,8 @@ class Straight(Path):
     ValueError
         If `sigma` is negative.
     """
+
+    constant_std: ClassVar[bool] = True
 
     sigma: float = 0.1
 
