@@ -24,7 +24,9 @@ class Dynamics:
     Parameters
     ----------
     velocity
-        Probability-flow velocity :math:`v(t, x)`, data units per unit of time.
+        Probability-flow velocity :math:`v(t, x)`, data units per unit of time. One that is made
+        of the `score`, and has it as an attribute of this name, answers ``tilted(t, x, weight)``
+        with the velocity and `weight` times the score, so that the drift asks it once.
     score
         :math:`\nabla \log p_t(x)`, or None for deterministic dynamics.
     growth
@@ -62,10 +64,12 @@ class Dynamics:
         return self._tilted(t, x, -0.5)
 
     def _tilted(self, t: Tensor, x: Tensor, factor: float) -> Tensor:
-        v = self.velocity(t, x)
         if self.score is None or self.sigma == 0:
-            return v
-        score = self.score(t, x)
+            return self.velocity(t, x)
+        tilted = getattr(self.velocity, "tilted", None)
+        if tilted is not None and getattr(self.velocity, "score", None) is self.score:
+            return tilted(t, x, factor * self.sigma**2)
+        v, score = self.velocity(t, x), self.score(t, x)
         if score.shape != v.shape:  # it would be broadcast
             got, expected = f"shape {tuple(score.shape)}", f"shape {tuple(v.shape)}"
             raise ValueError(_checks.message("dynamics.score", got, expected))

@@ -87,7 +87,19 @@ class BridgeVelocity:
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         """Velocity at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
-        return self.mean(t, x) - self._rate(t).to(x.dtype) * self.score(t, x)
+        return self.tilted(t, x, 0.0)
+
+    def tilted(self, t: Tensor, x: Tensor, weight: float) -> Tensor:
+        """Velocity and `weight` times the score, at ``t`` and ``x``, of one call of each network.
+
+        Parameters
+        ----------
+        t, x
+            As above.
+        weight
+            For a drift, plus or minus half the squared diffusion.
+        """
+        return self.mean(t, x) + (weight - self._rate(t)).to(x.dtype) * self.score(t, x)
 
     def _rate(self, t: Tensor) -> Tensor:
         """Half the rate of the path's variance, shape ``()`` or ``(n, 1)``."""

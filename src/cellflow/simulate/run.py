@@ -5,29 +5,21 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
 import torch
 
 from cellflow import _checks
 from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.dynamics import Dynamics
-from cellflow.simulate.adaptive import integrate_adaptive
-from cellflow.simulate.field import RescaledField
-from cellflow.simulate.fixed import integrate_fixed
-from cellflow.simulate.noise import Noise
-from cellflow.simulate.segments import Segment, cut_at_breaks
+from cellflow.simulate.arguments import as_job, as_times, kept_of
+from cellflow.simulate.chunks import Readout, divide, integrate_cells
+from cellflow.simulate.job import SEGMENT_STEPS, Job
+from cellflow.simulate.room import require_room
 from cellflow.simulate.solvers import SOLVERS
-from cellflow.simulate.stochastic import integrate_stochastic
+from cellflow.simulate.store import as_store_dtype, write_cells
+from cellflow.simulate.stored import StoredTrajectory, open_trajectory
 from cellflow.simulate.trajectory import Trajectory
-
-#: Steps over the whole span unless `max_step` says otherwise.
-DEFAULT_STEPS = 32
-#: The least of them between two breaks.
-SEGMENT_STEPS = 8
-#: Steps beyond which a span is taken for a mistake.
-MAX_STEPS = 100_000
 
 
 def simulate(
@@ -37,13 +29,19 @@ def simulate(
     *,
     solver: str = "rk4",
     max_step: float | None = None,
+    knots: Sequence[float] = (),
+    steps: int = SEGMENT_STEPS,
     rtol: float = 1e-5,
     atol: float = 1e-6,
     max_evaluations: int = 10_000,
     memory: float = 2**30,
     generator: Rng = 0,
+    field_dtype: torch.dtype | None = None,
+    readout: Readout | None = None,
+    store: str | Path | None = None,
+    store_dtype: torch.dtype | str | None = None,
     progress: bool = False,
-) -> Trajectory:
+) -> Trajectory | StoredTrajectory:
     r"""Simulate `dynamics`: as an ODE, or with a stochastic solver as an SDE.
 
     The ODE is that of the probability flow, :math:`dx = v(t, x)\,dt`. The SDE is
@@ -72,10 +70,17 @@ def simulate(
     solver
         For the ODE, fixed-step ``"euler"``, ``"midpoint"`` or ``"rk4"``, which do not judge their
         own accuracy (halve `max_step` to see it), or adaptive ``"dopri5"`` or ``"tsit5"``. For
-        the SDE, fixed-step ``"euler_maruyama"`` (strong order 1) or ``"sra1"`` (1.5).
+        the SDE, fixed-step ``"euler_maruyama"`` (strong order 1) or ``"sra1"`` (1.5); where
+        sigma is zero there is no noise to draw, and these solve the ODE.
     max_step
         Longest step of a fixed-step solver in units of time. When omitted a 32nd of the span,
-        and between two breaks at most an 8th of the time between them.
+        and between two breaks at most an 8th of the time between them; or as `knots` say.
+    knots
+        Times, increasing, between which the pace of things differs, such as those of snapshots.
+        Without `max_step`, a fixed-step solver takes `steps` steps from one to the next, and as
+        long ones before the first and after the last. No step crosses a knot.
+    steps
+        That number.
     rtol, atol
         Tolerances of an adaptive solver on the root mean square error of a step, over cells and
         dimensions: a single odd cell among thousands may be less exact, and so may, by one or
@@ -84,24 +89,44 @@ def simulate(
         Evaluations allowed to an adaptive solver for each chunk of cells, from break to break.
     memory
         Bytes for the solver's working set; more cells than fit are integrated in chunks, at
-        least one by one. The result itself, ``T * n * d`` numbers, comes on top. Chunks do not
-        change the result of a fixed-step solver; adaptive ones choose their steps for each chunk.
+        least one by one. The result itself, ``T * n * d`` numbers, comes on top, unless it goes
+        to `store`. On a CPU chunks have 4,096 cells at most, which the cache can hold; those of
+        small networks are integrated side by side, one on each thread that torch may use. Chunks
+        do not change the result of a fixed-step solver, beyond the last bits of matrix products;
+        adaptive ones choose their steps for each chunk.
     generator
         Seed or generator of the noise: one number is drawn from it. The noise of a cell follows
         from that number and from the cell's position in `x0`, for one device and dtype.
+    field_dtype
+        ``torch.bfloat16``, or on an accelerator ``torch.float16``, lets networks compute in half
+        precision (autocast), with states and sums in float32: an error of about 0.4 % of the
+        velocity. See the page of benchmarks for what it gains.
+    readout
+        Function from states ``(m, d)`` to what is kept of them, ``(m, k)``, such as the way back
+        to the coordinates of the data; applied chunk by chunk.
+    store
+        Folder of a zarr store to write to, for results that exceed memory: some thousand cells
+        at a time are integrated and written. A store that was interrupted is gone on with, one
+        that is complete is opened, and one of another simulation is refused.
+    store_dtype
+        Of the stored states, such as ``torch.float16``, whose relative error is 5e-4 at most.
     progress
         Whether to show a progress bar.
 
     Returns
     -------
     Trajectory
-        States ``(T, n, d)``, in the dtype and on the device of `x0`.
+        States ``(T, n, d)``, in the dtype and on the device of `x0`; with `store` a
+        :class:`StoredTrajectory`, whose states are read as they are asked for.
 
     Raises
     ------
     ValueError
-        If an argument is out of its range, the field answers in another shape or dtype, or a
-        stochastic solver is asked for and the dynamics have noise but no score.
+        If an argument is out of its range, the field answers in another shape or dtype, a
+        stochastic solver is asked for and the dynamics have noise but no score, the result
+        would exceed the memory that is left, or `store` holds something else.
+    ImportError
+        If `store` is given and zarr is not installed.
     IntegrationError
         If the solution or the field is not finite, or an adaptive solver needs more than
         `max_evaluations`.
@@ -114,161 +139,75 @@ def simulate(
     >>> simulate(decay, torch.ones(3, 2), [0, 1]).final[0]
     tensor([0.3679, 0.3679])
     """
-    name = _checks.choice(solver, SOLVERS, "solver")
-    noisy = _is_noisy(dynamics, name)
-    x0 = _checks.as_cells(x0, "x0")
-    grid = as_times(times)
-    job = _Job(
-        dynamics=dynamics,
-        solver=name,
-        max_step=_step_length(max_step, float(grid[-1] - grid[0])),
-        rtol=_checks.number(rtol, "rtol", low=0.0, open_low=True),
-        atol=_checks.number(atol, "atol", low=0.0, open_low=True),
-        max_evaluations=_checks.count(max_evaluations, "max_evaluations"),
-        seed=_seed(generator) if noisy else 0,
+    x0, grid = _checks.as_cells(x0, "x0").detach(), as_times(times)
+    job = as_job(
+        dynamics,
+        grid,
+        x0,
+        solver=_checks.choice(solver, SOLVERS, "solver"),
+        max_step=max_step,
+        knots=knots,
+        steps=steps,
+        rtol=rtol,
+        atol=atol,
+        max_evaluations=max_evaluations,
+        generator=generator,
+        field_dtype=field_dtype,
     )
     memory = _checks.number(memory, "memory", low=0.0, open_low=True)
-
-    segments, asked = cut_at_breaks(grid, dynamics.breaks, device=x0.device)
-    state, dim = x0.detach(), x0.shape[1]
-    if dynamics.growth is not None:
-        state = torch.cat([state, state.new_zeros(len(state), 1)], dim=1)
-    out = state.new_empty(segments[-1].rows.stop, *state.shape)
-    chunk = _cells_per_chunk(state, memory, adaptive=SOLVERS[name].step is None)
-    n_evaluations = 0
-    with torch.no_grad(), _progress(math.ceil(len(state) / chunk), show=progress) as advance:
-        for first in range(0, len(state), chunk):
-            part = state[first : first + chunk]
-            noise = Noise(job.seed, first, part, dim=dim) if noisy else None
-            for segment in segments:
-                rows = out[segment.rows, first : first + chunk]
-                n_evaluations += _integrate(
-                    job, segment, part, noise=noise, out=rows, advance=advance
-                )
-                part = rows[-1]
-    if len(asked) < len(out):
-        out = out[asked.to(out.device)]
-    log_mass = out[..., dim] if dynamics.growth is not None else None
-    return Trajectory(grid, out[..., :dim], log_mass, n_evaluations, name)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """What is the same for all chunks and segments."""
-
-    dynamics: Dynamics
-    solver: str
-    max_step: float | None
-    rtol: float
-    atol: float
-    max_evaluations: int
-    seed: int
+    like = x0[:1] if readout is None else kept_of(readout, x0)
+    if store is None:
+        if store_dtype is not None:
+            got, remedy = f"{store_dtype} without `store`", "Name the folder to write."
+            raise ValueError(_checks.message("store_dtype", got, "both or neither", remedy))
+        return _in_memory(job, x0, grid, memory=memory, readout=readout, like=like, show=progress)
+    like = like.to(as_store_dtype(store_dtype, like.dtype))
+    row = (like.shape[1] + job.n_columns) * x0.element_size()
+    chunks = divide(job, _with_masses(job, x0), memory=memory / 2, row=row)
+    with _progress(math.ceil(len(x0) / chunks.cells), show=progress) as advance:
+        write_cells(
+            job,
+            x0,
+            times=grid,
+            path=Path(store),
+            chunks=chunks,
+            memory=memory / 2,
+            readout=readout,
+            like=like,
+            advance=advance,
+        )
+    return open_trajectory(store)
 
 
-def _integrate(
-    job: _Job,
-    segment: Segment,
-    x: Tensor,
+def _in_memory(
+    job: Job,
+    x0: Tensor,
+    grid: Tensor,
     *,
-    noise: Noise | None,
-    out: Tensor,
-    advance: Callable[[float], object],
-) -> int:
-    solver = SOLVERS[job.solver]
-    adaptive = solver.step is None
-    field = RescaledField(
-        job.dynamics,
-        segment.start,
-        segment.span,
-        max_evaluations=job.max_evaluations if adaptive else None,
-        noisy=noise is not None,
-        bounds=segment.bounds,
-        check=adaptive,
-        on_advance=lambda amount: advance(amount * segment.share),
+    memory: float,
+    readout: Readout | None,
+    like: Tensor,
+    show: bool,
+) -> Trajectory:
+    n, width = len(x0), like.shape[1]
+    size = len(grid) * n * (width * like.element_size() + job.n_columns * x0.element_size())
+    require_room(
+        size, f"{len(grid):,} times of {n:,} cells in {width} dimensions", device=x0.device
     )
-    n_steps = _number_of_steps(job.max_step, segment)
-    if noise is not None and solver.noisy_step is not None:
-        integrate_stochastic(
-            field, x, u=segment.u, step=solver.noisy_step, n_steps=n_steps, noise=noise, out=out
+    out = like.new_empty(len(grid), n, width)
+    log_mass = x0.new_empty(len(grid), n) if job.n_columns else None
+    row = 0 if readout is None else width * like.element_size()
+    chunks = divide(job, _with_masses(job, x0), memory=memory, row=row)
+    with _progress(math.ceil(n / chunks.cells), show=show) as advance:
+        n_evaluations = integrate_cells(
+            job, x0, chunks=chunks, readout=readout, out=out, log_mass=log_mass, advance=advance
         )
-    elif solver.step is not None:
-        integrate_fixed(field, x, u=segment.u, step=solver.step, n_steps=n_steps, out=out)
-    else:
-        integrate_adaptive(
-            field, x, u=segment.u, solver=job.solver, rtol=job.rtol, atol=job.atol, out=out
-        )
-    return field.n_evaluations
+    return Trajectory(grid, out, log_mass, n_evaluations, job.solver)
 
 
-def _is_noisy(dynamics: Dynamics, solver: str) -> bool:
-    if not SOLVERS[solver].stochastic or dynamics.sigma == 0:
-        return False
-    if dynamics.score is None:
-        expected = f"a score, which {solver!r} needs where sigma is positive"
-        remedy = "Fit a method that learns the score, or solve the ODE with solver='rk4'."
-        raise ValueError(_checks.message("dynamics.score", "None", expected, remedy))
-    return True
-
-
-def _seed(generator: Rng) -> int:
-    rng = _checks.as_generator(generator)
-    return int(torch.randint(_checks.MAX_SEED, (), generator=rng, device=rng.device))
-
-
-def as_times(times: Sequence[float] | ArrayLike) -> Tensor:
-    """Return `times`, at least two and strictly monotone, as ``(T,)`` in float64."""
-    expected = "strictly increasing or strictly decreasing times, shape (T,)"
-    if isinstance(times, torch.Tensor):
-        times = times.detach().cpu().numpy()
-    try:
-        grid = torch.from_numpy(np.array(times, dtype=np.float64))
-    except (TypeError, ValueError):
-        raise TypeError(_checks.message("times", type(times).__name__, expected)) from None
-    if grid.ndim != 1:
-        raise ValueError(_checks.message("times", f"shape {tuple(grid.shape)}", expected))
-    if len(grid) < 2:
-        remedy = "The first is the time of `x0`; add the times to simulate."
-        raise ValueError(_checks.message("times", f"{len(grid)} times", "at least 2", remedy))
-    if not bool(torch.isfinite(grid).all()):
-        raise ValueError(_checks.message("times", "NaN or infinite times", expected))
-    difference = grid.diff()
-    same = difference == 0
-    if bool(same.any()):
-        got = f"time {float(grid[int(same.nonzero()[0])]):g} twice in a row"
-        raise ValueError(_checks.message("times", got, expected, "Drop the repetition."))
-    turn = difference.sign() != difference[0].sign()
-    if bool(turn.any()):
-        i = int(turn.nonzero()[0])
-        got = f"a change of direction at time {float(grid[i]):g}"
-        raise ValueError(_checks.message("times", got, expected, "Simulate each way in its turn."))
-    return grid
-
-
-def _step_length(max_step: float | None, span: float) -> float | None:
-    if max_step is None:
-        return None
-    step = _checks.number(max_step, "max_step", low=0.0, open_low=True)
-    steps = abs(span) / step
-    if steps > MAX_STEPS:
-        got = f"{step:g}, so {steps:.0g} steps over a span of {abs(span):g}"
-        raise ValueError(
-            _checks.message("max_step", got, f"at most {MAX_STEPS} steps", "Shorten the span.")
-        )
-    return step
-
-
-def _number_of_steps(max_step: float | None, segment: Segment) -> int:
-    steps = DEFAULT_STEPS * segment.share if max_step is None else abs(segment.span) / max_step
-    # Ten steps of 0.1 make 1.0, whatever the last bit of the quotient says.
-    return max(SEGMENT_STEPS if max_step is None else 1, math.ceil(steps - 1e-9))
-
-
-def _cells_per_chunk(state: Tensor, memory: float, *, adaptive: bool) -> int:
-    # Stages and ends of a step; an adaptive solver keeps its nodes, some tens of them. The
-    # field's activations cannot be known: a few hidden layers of 512 units are allowed for.
-    copies = 100 if adaptive else 16
-    per_cell = (copies * state.shape[1] + 4 * 512) * state.element_size()
-    return min(len(state), max(1, int(memory // per_cell)))
+def _with_masses(job: Job, x0: Tensor) -> Tensor:
+    """Stand-in, without memory, for the states with their log masses."""
+    return x0.new_empty(1, 1).expand(len(x0), x0.shape[1] + job.n_columns)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -27,6 +28,8 @@ class Segment:
         Their positions from 0 to 1, in float64.
     bounds
         Earliest and latest time at which the fields may be asked, or None for no bounds.
+    interval
+        Time between the two knots around it, or None without knots.
     """
 
     start: float
@@ -35,12 +38,17 @@ class Segment:
     rows: slice
     u: Tensor
     bounds: tuple[float, float] | None
+    interval: float | None = None
 
 
 def cut_at_breaks(
-    grid: Tensor, breaks: tuple[float, ...], *, device: torch.device
+    grid: Tensor,
+    breaks: tuple[float, ...],
+    *,
+    knots: tuple[float, ...] = (),
+    device: torch.device,
 ) -> tuple[list[Segment], Tensor]:
-    """Cut the span of `grid` at those of `breaks` that are inside it.
+    """Cut the span of `grid` at those of `breaks` and `knots` that are inside it.
 
     The fields of a segment are asked strictly inside it, a billionth of its length from its
     ends: what a field says at the very time of a jump belongs to one side only. Without breaks
@@ -52,13 +60,15 @@ def cut_at_breaks(
         Output times, monotone, ``(T,)`` in float64.
     breaks
         Times at which the fields may jump, increasing.
+    knots
+        Times between which the pace differs, increasing: at least two, or none.
     device
         Of the state: its times may be of a lower precision.
 
     Returns
     -------
     segments
-        In the order of `grid`. The rows of their outputs are the times of `grid` and the breaks.
+        In the order of `grid`. The rows of their outputs are the times of `grid` and the cuts.
     asked
         Those rows that are times of `grid`, ``(T,)``.
     """
@@ -68,7 +78,7 @@ def cut_at_breaks(
     slack = max(1e-12 * abs(span), 4 * eps * float(grid.abs().max()))
     times = grid.tolist()
     cuts = {times[0], times[-1]}
-    for time in breaks:
+    for time in sorted({*breaks, *knots}):
         if min(cuts) < time < max(cuts):
             nearest = float(grid[(grid - time).abs().argmin()])
             cuts.add(nearest if abs(nearest - time) <= slack else time)
@@ -85,5 +95,14 @@ def cut_at_breaks(
             bounds = min(here, there) + inset, max(here, there) - inset
         part = slice(place[here], place[there] + 1)
         u = (every[part] - here) / length
-        segments.append(Segment(here, length, length / span, part, u, bounds))
+        interval = _around((here + there) / 2, knots)
+        segments.append(Segment(here, length, length / span, part, u, bounds, interval))
     return segments, torch.tensor([place[time] for time in times])
+
+
+def _around(time: float, knots: tuple[float, ...]) -> float | None:
+    """Return the time between the two of `knots` around `time`, or nearest to it."""
+    if not knots:
+        return None
+    i = min(max(bisect(knots, time), 1), len(knots) - 1)
+    return knots[i] - knots[i - 1]

@@ -24,12 +24,15 @@ class Solver:
         The step of a stochastic solver, which runs `step` where sigma is zero; None for others.
     strong_order
         Strong order of a stochastic solver where the noise is additive; None for others.
+    uses_mean
+        Whether a stochastic solver looks at the mean of the motion over a step.
     """
 
     order: int
     step: Step | None = None
     noisy_step: NoisyStep | None = None
     strong_order: float | None = None
+    uses_mean: bool = False
 
     @property
     def stochastic(self) -> bool:
@@ -44,5 +47,5 @@ SOLVERS: dict[str, Solver] = {
     "dopri5": Solver(5),
     "tsit5": Solver(5),
     "euler_maruyama": Solver(em.ORDER, em.euler_maruyama, em.euler_maruyama, em.STRONG_ORDER),
-    "sra1": Solver(sra1.ORDER, sra1.sra1, sra1.sra1, sra1.STRONG_ORDER),
+    "sra1": Solver(sra1.ORDER, sra1.sra1, sra1.sra1, sra1.STRONG_ORDER, uses_mean=True),
 }

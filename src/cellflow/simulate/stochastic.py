@@ -38,6 +38,7 @@ def integrate_stochastic(
     step: NoisyStep,
     n_steps: int,
     noise: Noise,
+    mean: bool = True,
     out: Tensor,
 ) -> None:
     r"""Take `n_steps` equal steps through [0, 1] and write states at `u` into `out`.
@@ -61,6 +62,8 @@ def integrate_stochastic(
         Number of steps.
     noise
         Source of the noise.
+    mean
+        Whether `step` makes use of the mean of the motion over a step.
     out
         Receives the states, ``(T, n, d)``.
 
@@ -76,15 +79,16 @@ def integrate_stochastic(
     row = 1
     for i, stop in enumerate(rows_by_step(u, nodes)):
         here, there = float(nodes[i]), float(nodes[i + 1])
-        new = step(field, x, field(here, x), u=here, h=h, noise=noise.increments(scale))
+        drawn = noise.increments(scale, mean=mean)
+        new = step(field, x, field(here, x), u=here, h=h, noise=drawn)
         field.require_finite(new, there)
         field.advance(there)
         on_node = stop > row and float(u[stop - 1]) == there
         between = stop - on_node
         if between > row:
             theta = (u[row:between] - here) * n_steps
-            mean = x + theta.to(x)[:, None, None] * (new - x)
-            out[row:between] = mean + noise.bridge(theta, scale)
+            line = torch.addcmul(x, theta.to(x)[:, None, None], new - x)
+            torch.add(line, noise.bridge(theta, scale), out=out[row:between])
         if on_node:
             out[stop - 1] = new
         x, row = new, stop

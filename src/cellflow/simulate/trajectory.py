@@ -60,16 +60,7 @@ class Trajectory:
         ValueError
             If the simulation was not asked for this time.
         """
-        time = _checks.number(time, "time")
-        distance = (self.times - time).abs()
-        row = int(distance.argmin())
-        # Times that users computed differently (0.1 + 0.2) are the same time.
-        if float(distance[row]) > 1e-9 * float((self.times[-1] - self.times[0]).abs()):
-            expected = f"one of the simulated times, the nearest being {float(self.times[row]):g}"
-            raise ValueError(
-                _checks.message("time", f"{time:g}", expected, "Pass it to `simulate` as well.")
-            )
-        return row
+        return row_of(self.times, time)
 
     def at(self, time: float) -> Tensor:
         """Return the states at one of the simulated times, ``(n, d)``.
@@ -85,3 +76,23 @@ class Trajectory:
             If the simulation was not asked for this time.
         """
         return self.x[self.index(time)]
+
+
+def row_of(times: Tensor, time: float) -> int:
+    """Return the row of `time` among `times` ``(T,)``.
+
+    Raises
+    ------
+    ValueError
+        If it is none of them.
+    """
+    time = _checks.number(time, "time")
+    distance = (times - time).abs()
+    row = int(distance.argmin())
+    # Times that users computed differently (0.1 + 0.2) are the same time.
+    if float(distance[row]) > 1e-9 * float((times[-1] - times[0]).abs()):
+        expected = f"one of the simulated times, the nearest being {float(times[row]):g}"
+        raise ValueError(
+            _checks.message("time", f"{time:g}", expected, "Pass it to `simulate` as well.")
+        )
+    return row
