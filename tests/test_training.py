@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import signal
 
 import pytest
@@ -194,3 +195,23 @@ def test_the_fits_input_is_left_as_it_was() -> None:
 def test_bad_settings_are_named(settings, message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         Training(**settings)
+
+
+def test_the_history_says_where_the_time_went() -> None:
+    fit = method().fit(course(), steps=60, progress=False)
+    timing = fit.history.timing
+    assert set(timing) == {"coupling", "data", "network", "checks"}
+    assert all(seconds >= 0 for seconds in timing.values())
+    assert sum(timing.values()) == pytest.approx(fit.history.seconds, rel=0.05)
+    assert "60 steps (budget)" in fit.summary and "network" in fit.summary
+    assert fit.health in fit.summary
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_training_is_the_same_training() -> None:
+    plain = method().fit(course(), steps=25, progress=False)
+    compiled = method(compile="default").fit(course(), steps=25, progress=False)
+    x = course().snapshots[0].x
+    assert_close(compiled.velocity(0.5, x), plain.velocity(0.5, x), rtol=1e-4, atol=1e-5)

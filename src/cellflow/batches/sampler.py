@@ -129,7 +129,6 @@ class PairSampler:
         """Pairs in the order of this epoch."""
         if self._order is None or self._order[0] != epoch:
             pool = self._pool(epoch // self._reuse)
-            self._used[pool.rows.reshape(-1).cpu()] = True
             if self._shuffles:
                 generator = torch.Generator().manual_seed(stream_seed(self.seed, epoch, 1))
                 order = torch.randperm(pool.rows.shape[2], generator=generator)
@@ -146,6 +145,7 @@ class PairSampler:
         for chunk in chunks:
             self.health.merge(chunk.health)
         pool = self._maker.finish(k, chunks)
+        self._used[pool.rows.reshape(-1).cpu()] = True
         growth = None if pool.growth is None else pool.growth.to(self._x)
         self._now = (k, Pool(pool.rows.to(self._x.device), growth))
         if self.batching.prefetch:
