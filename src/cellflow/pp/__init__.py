@@ -1,5 +1,6 @@
 """From an AnnData to a time course: reading times, choosing a representation."""
 
+from cellflow.pp.components import pca
 from cellflow.pp.courses import CourseIndex, course
 from cellflow.pp.growth import RateCurve, growth_rates
 from cellflow.pp.suggest_sigma import suggest_sigma
@@ -12,5 +13,6 @@ __all__ = [
     "course",
     "growth_rates",
     "parse_times",
+    "pca",
     "suggest_sigma",
 ]

@@ -10,7 +10,10 @@ import numpy as np
 import torch
 
 from cellflow import _checks
+from cellflow.pp.components import components, project
+from cellflow.pp.rows import take
 from cellflow.pp.times import TimeTable, parse_times
+from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
 
 if TYPE_CHECKING:
@@ -32,12 +35,15 @@ class CourseIndex:
         Which label meant which time.
     use_rep
         The representation that was read: a key of ``obsm``, or ``"X"``.
+    components
+        From what was read to the states of the course, where these are principal components.
     """
 
     rows: tuple[np.ndarray, ...]
     obs_names: tuple[np.ndarray, ...]
     table: TimeTable
     use_rep: str
+    components: Preprocessing | None = None
 
 
 def course(
@@ -46,6 +52,7 @@ def course(
     time_key: str,
     use_rep: str = "X_pca",
     n_dims: int | None = None,
+    n_components: int | None = None,
     mass_key: str | None = None,
     growth_key: str | None = None,
     label_key: str | None = None,
@@ -59,13 +66,17 @@ def course(
     Parameters
     ----------
     adata
-        Cells in memory or backed by a file, also a view.
+        Cells in memory, backed by a file, or read lazily; also a view (which, of a backed
+        AnnData, is read as a whole).
     time_key
         Column of ``obs`` with the time of each cell; see :func:`parse_times`.
     use_rep
         Cells' states: a key of ``obsm`` (``"pca"`` is short for ``"X_pca"``), or ``"X"``.
     n_dims
         Use only the first `n_dims` columns; all when omitted.
+    n_components
+        Instead, that many principal components of them, over the cells of the course; for
+        expression that does not fit into memory, see :func:`pca`.
     mass_key
         Column of ``obs`` with a positive mass for each cell; uniform when omitted.
     growth_key
@@ -101,7 +112,7 @@ def course(
     >>> cells.times, cells.dim, len(index.rows[0])
     ((1.5, 7.5, 13.5, 19.5, 25.5), 5, 550)
     """
-    _check_anndata(adata)
+    check_anndata(adata)
     times = parse_times(
         _column(adata, time_key, "time_key"),
         time_map=time_map,
@@ -116,6 +127,9 @@ def course(
         raise ValueError(_checks.message(f"obs[{time_key!r}]", got, "at least two", remedy))
     use_rep, stored = find_representation(adata, use_rep)
     rows = tuple(times.kept[times.cell_times == point] for point in points)
+    found = None
+    if n_components is not None:
+        stored, found = _components(stored, n_components, n_dims=n_dims, kept=times.kept)
     mass = None if mass_key is None else _masses(adata, mass_key, times.kept)
     growth = None if growth_key is None else _numbers(adata, growth_key, "growth_key")
     labels = None if label_key is None else _labels(adata, label_key, times.kept)
@@ -132,10 +146,26 @@ def course(
         named = None if labels is None else list(labels[index])
         snapshots.append(Snapshot(x, point, weights, named, prior))
     names = tuple(np.asarray(adata.obs_names[index], dtype=object) for index in rows)
-    return TimeCourse(tuple(snapshots), times.unit), CourseIndex(rows, names, times, use_rep)
+    index = CourseIndex(rows, names, times, use_rep, found)
+    return TimeCourse(tuple(snapshots), times.unit), index
 
 
-def _check_anndata(adata: object) -> None:
+def _components(
+    stored: Any, n_components: int, *, n_dims: int | None, kept: np.ndarray
+) -> tuple[np.ndarray, Preprocessing]:
+    """Return all cells in components of those that are kept, and these components."""
+    if n_dims is not None:
+        raise ValueError(_checks.message("n_components", "n_dims besides", "one of the two"))
+    if hasattr(stored, "iloc"):
+        stored = stored.to_numpy()
+    counts = np.zeros(stored.shape[0], dtype=bool)
+    counts[kept] = True
+    found, _, _ = components(stored, n_components, rows=None if counts.all() else counts)
+    return project(stored, found), found
+
+
+def check_anndata(adata: object) -> None:
+    """Refuse what is no AnnData."""
     from anndata import AnnData
 
     if not isinstance(adata, AnnData):
@@ -145,7 +175,8 @@ def _check_anndata(adata: object) -> None:
 
 def _column(adata: AnnData, key: str, name: str) -> pd.Series:
     """Return a column of ``obs`` by its key."""
-    return adata.obs[_checks.choice(key, [str(column) for column in adata.obs.columns], name)]
+    column = adata.obs[_checks.choice(key, [str(column) for column in adata.obs.columns], name)]
+    return column if hasattr(column, "iloc") else column.to_series()  # of a lazy AnnData
 
 
 def _spelled(use_rep: str) -> str:
@@ -198,7 +229,9 @@ def read_states(
     if n_dims is not None and _checks.count(n_dims, "n_dims") > stored.shape[1]:
         got, most = f"{n_dims}", f"at most {stored.shape[1]}, the columns of {name}"
         raise ValueError(_checks.message("n_dims", got, most))
-    block = stored[rows]
+    if n_dims is not None and isinstance(stored, np.ndarray):
+        stored = stored[:, :n_dims]  # a view: the others are not copied
+    block = take(stored, rows)
     if n_dims is not None:
         block = block[:, :n_dims]
     block = block.toarray() if hasattr(block, "toarray") else np.ascontiguousarray(block)
@@ -212,6 +245,8 @@ def read_states(
 
 def _check_finite(x: torch.Tensor, names: pd.Index, *, name: str) -> None:
     """Refuse states with NaN or infinite values, naming the first such cell."""
+    if bool(torch.isfinite(x.sum())):  # then all are; if not, a sum may have overflowed
+        return
     bad = ~torch.isfinite(x).all(dim=1)
     if bool(bad.any()):
         first = names[int(bad.nonzero()[0])]

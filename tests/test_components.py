@@ -1,0 +1,204 @@
+"""Components of expression that is never read whole, wherever it is stored."""
+
+from __future__ import annotations
+
+import warnings
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch
+from anndata.io import read_elem, sparse_dataset
+from sklearn.decomposition import PCA
+from torch.testing import assert_close
+
+from cellflow import pp
+from cellflow.pp.components import components
+from cellflow.pp.rows import on_disk, row_chunks
+from cellflow.preprocessing import fit_preprocessing
+
+#: Where expression may be, and whether it is sparse there.
+PLACES = {
+    "memory": False,
+    "memory csr": True,
+    "memory csc": True,
+    "h5ad": False,
+    "h5ad csr": True,
+    "zarr": False,
+    "zarr csr": True,
+    "lazy zarr": False,
+    "lazy zarr csr": True,
+    "lazy h5ad csr": True,
+}
+
+
+def counts(n: int = 90, g: int = 12, dtype=np.float64) -> np.ndarray:
+    """Log counts of genes that three hidden programmes drive; the last gene is never seen."""
+    rng = np.random.default_rng(0)
+    rate = np.exp(rng.normal(size=(n, 3)) @ rng.normal(size=(3, g)) * 0.6)
+    x = np.log1p(rng.poisson(rate)).astype(dtype)
+    x[:, -1] = 0
+    return x
+
+
+def stored(x: np.ndarray, place: str, folder) -> anndata.AnnData:
+    """The same cells, kept as `place` says."""
+    n = len(x)
+    obs = pd.DataFrame({"day": np.arange(n) % 3}, index=[f"c{k}" for k in range(n)])
+    var = pd.DataFrame({"chosen": np.arange(x.shape[1]) % 4 > 0})
+    var.index = var.index.astype(str)
+    kind = {"csr": sp.csr_matrix, "csc": sp.csc_matrix}.get(place.split()[-1], np.asarray)
+    adata = anndata.AnnData(kind(x), obs=obs, var=var)
+    if place.startswith("memory"):
+        return adata
+    path = folder / f"cells.{'h5ad' if 'h5ad' in place else 'zarr'}"
+    if "h5ad" in place:
+        adata.write_h5ad(path)
+    else:
+        pytest.importorskip("zarr")
+        with warnings.catch_warnings():  # anndata announces another default format of zarr
+            warnings.simplefilter("ignore")
+            adata.write_zarr(path)
+    if place.startswith("lazy"):
+        return lazily(path)
+    if "h5ad" in place:
+        return anndata.read_h5ad(path, backed="r")
+    import zarr
+
+    store = zarr.open(path, mode="r")
+    values = sparse_dataset(store["X"]) if PLACES[place] else store["X"]
+    return anndata.AnnData(values, obs=read_elem(store["obs"]), var=read_elem(store["var"]))
+
+
+def lazily(path) -> anndata.AnnData:
+    pytest.importorskip("dask.array")
+    pytest.importorskip("xarray")
+    read = getattr(anndata.experimental, "read_lazy", None)
+    if read is None:
+        pytest.skip("this anndata does not read lazily")
+    return read(path)
+
+
+def expected(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """States, loadings and variances by scikit-learn."""
+    model = PCA(k, svd_solver="full").fit(x)
+    variances = model.explained_variance_ * (len(x) - 1) / len(x)
+    return model.transform(x), model.components_.T, variances
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_components_are_those_of_scikit_learn(place: str, tmp_path) -> None:
+    x = counts()
+    adata = stored(x, place, tmp_path)
+    assert on_disk(adata.X) == (not place.startswith("memory"))
+    pp.pca(adata, n_components=4, memory=2000)  # twenty dense rows at a time
+    states, loadings, variances = expected(x, 4)
+    ours = np.asarray(adata.varm["PCs"])
+    sign = np.sign((ours * loadings).sum(0))
+    np.testing.assert_allclose(ours * sign, loadings, atol=1e-9)
+    np.testing.assert_allclose(np.asarray(adata.obsm["X_pca"]) * sign, states, atol=1e-9)
+    np.testing.assert_allclose(adata.uns["pca"]["variance"], variances, rtol=1e-10)
+    ratio = variances / x.var(0).sum()
+    np.testing.assert_allclose(adata.uns["pca"]["variance_ratio"], ratio, rtol=1e-10)
+    np.testing.assert_allclose(adata.uns["pca"]["mean"], x.mean(0), atol=1e-12)
+
+
+@pytest.mark.parametrize("place", ["h5ad", "h5ad csr"])
+def test_chosen_genes_alone_have_loadings(place: str, tmp_path) -> None:
+    x, adata = counts(), stored(counts(), place, tmp_path)
+    pp.pca(adata, n_components=3, genes="chosen", memory=2000)
+    chosen = adata.var["chosen"].to_numpy()
+    states, _, _ = expected(x[:, chosen], 3)
+    np.testing.assert_allclose(np.abs(adata.obsm["X_pca"]), np.abs(states), atol=1e-9)
+    assert (adata.varm["PCs"][~chosen] == 0).all()
+
+
+@pytest.mark.parametrize("make", [np.asarray, sp.csr_matrix])
+def test_many_genes_take_another_solver_with_the_same_answer(make) -> None:
+    """Beyond 500 genes few of many eigenvectors are found by Lanczos' iteration."""
+    x = counts(n=700, g=600)
+    found, variances, _ = components(make(x), 3)
+    _, loadings, exact = expected(x, 3)
+    np.testing.assert_allclose(variances, exact, rtol=1e-9)
+    np.testing.assert_allclose(np.abs(found.loadings.numpy()), np.abs(loadings), atol=1e-7)
+
+
+def test_small_variances_beside_large_means_survive() -> None:
+    x = counts() * 1e-3 + 1e4
+    found, variances, _ = components(x, 3, memory=2000)
+    np.testing.assert_allclose(variances, expected(x, 3)[2], rtol=1e-7)
+    assert_close(found.mean, torch.as_tensor(x.mean(0)))
+
+
+@pytest.mark.parametrize("place", ["h5ad csr", "zarr", "lazy zarr csr"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_course_in_components_is_that_of_whole_expression(place, dtype, tmp_path) -> None:
+    """Over the cells that have a time, with the same signs."""
+    x = counts(dtype=dtype)
+    adata = stored(x, place, tmp_path)
+    days = {0: 0.0, 1: 1.0, 2: 3.0}
+    course, index = pp.course(adata, time_key="day", use_rep="X", n_components=4, time_map=days)
+    whole, _ = pp.course(stored(x, "memory", tmp_path), time_key="day", use_rep="X", time_map=days)
+    prep = fit_preprocessing(whole.x.double(), n_components=4)
+    assert course.x.dtype == torch.from_numpy(x).dtype
+    for a, b in zip(course.snapshots, whole.snapshots, strict=True):
+        assert_close(a.x, prep.apply(b.x.double()).to(a.x), atol=2e-5, rtol=1e-5)
+    assert_close(index.components.loadings, prep.loadings)
+
+
+def test_cells_without_a_time_do_not_count(tmp_path) -> None:
+    x = counts()
+    adata = stored(x, "h5ad", tmp_path)
+    labels = adata.obs["day"].astype(object)
+    labels.iloc[::5] = None
+    adata.obs["label"] = labels
+    options = {"time_key": "label", "use_rep": "X", "missing": "drop"}
+    _, index = pp.course(adata, n_components=4, **options)
+    kept = x[adata.obs["label"].notna().to_numpy()]
+    assert_close(index.components.mean, torch.as_tensor(kept.mean(0)))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_chunks_are_all_rows_in_order_within_the_budget(place: str, tmp_path) -> None:
+    x = counts()
+    adata = stored(x, place, tmp_path)
+    seen, values = [], []
+    for rows, block in row_chunks(adata.X, memory=2000, name="X"):
+        seen.append(range(rows.start, rows.stop))
+        values.append(block if isinstance(block, np.ndarray) else block.toarray())
+    assert [k for part in seen for k in part] == list(range(len(x)))
+    np.testing.assert_array_equal(np.vstack(values), x)
+    assert 4 <= len(seen) <= len(x) / 8
+
+
+def test_expression_stored_by_genes_says_what_to_do(tmp_path) -> None:
+    stored(counts(), "memory csc", tmp_path).write_h5ad(tmp_path / "genes.h5ad")
+    adata = anndata.read_h5ad(tmp_path / "genes.h5ad", backed="r")
+    with pytest.raises(ValueError, match=r"`X`: got .*\(CSC\).*adata\.to_memory\(\)"):
+        pp.pca(adata, n_components=2)
+
+
+@pytest.mark.parametrize("place", ["h5ad", "h5ad csr"])
+def test_values_that_are_not_finite_are_found(place: str, tmp_path) -> None:
+    x = counts()
+    x[33, 3] = np.nan
+    with pytest.raises(ValueError, match="`X`: got NaN or infinite values in rows"):
+        pp.pca(stored(x, place, tmp_path), n_components=2, memory=2000)
+
+
+def test_bad_arguments(tmp_path, monkeypatch) -> None:
+    adata = stored(counts(), "h5ad", tmp_path)
+    with pytest.raises(ValueError, match="`n_components`: got 13, expected at most 12"):
+        pp.pca(adata, n_components=13)
+    with pytest.raises(ValueError, match="`genes`: got 'choose'.*Did you mean 'chosen'"):
+        pp.pca(adata, genes="choose")
+    with pytest.raises(ValueError, match="`n_components`: got n_dims besides"):
+        pp.course(adata, time_key="day", use_rep="X", n_dims=3, n_components=3)
+    with pytest.raises(TypeError, match="`adata`: got ndarray"):
+        pp.pca(counts())
+    monkeypatch.setattr("cellflow.pp.components.MAX_GENES", 11)
+    with pytest.raises(ValueError, match=r"`X`: got 12 genes, expected at most 11.*genes="):
+        pp.pca(adata, n_components=2)
+    pp.pca(adata, n_components=2, genes="chosen")
