@@ -133,6 +133,7 @@ class FlowMatching:
         if progress:
             tqdm.write(f"{self.name}: training on {x.device}, {x.dtype}", file=sys.stderr)
         sampler, aside = method.samplers(model, seed)
+        upfront = sampler.health.waited
         try:
             history = learn(
                 method,
@@ -149,6 +150,8 @@ class FlowMatching:
             )
         finally:
             sampler.close()
+        history.seconds += upfront
+        history.timing["data"] = history.timing.get("data", 0.0) - sampler.health.waited + upfront
         self._report(history, sampler, noise=method.path.diffusion**2 * model.dim * units.span / 2)
         if progress:
             tqdm.write(coupling_report(history.coupling), file=sys.stderr)
@@ -181,8 +184,7 @@ class FlowMatching:
         health, facts = sampler.health, history.coupling
         facts.clear()
         facts |= health.summary() | {"unused": sampler.unused}
-        history.timing["coupling"] = health.waited
-        history.timing["data"] = max(0.0, history.timing.get("data", 0.0) - health.waited)
+        history.timing["coupling"] = history.timing.get("coupling", 0.0) + health.waited
         if getattr(self.coupling, "sigma", None) is not None:  # plans blur with it, if they do
             facts["blurred_by_sigma"] = 1.0
         if facts["mean_cost"] > 0:
