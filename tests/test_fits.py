@@ -139,10 +139,12 @@ def test_the_generator_chooses_the_cells() -> None:
     assert bool((first[:, None] == known).all(-1).any(1).all())
 
 
-def test_the_default_step_is_a_tenth_of_the_shortest_interval() -> None:
+def test_the_default_is_as_many_steps_in_a_short_interval_as_in_a_long_one() -> None:
     fit = quick(course((0.0, 0.25, 3.0)))
     x = cloud(9, 9)
     path = fit.simulate(x, [0.0, 3.0])
-    assert path.n_evaluations == 4 * 120
+    assert path.n_evaluations == 2 * 4 * 6
+    assert fit.simulate(x, [0.125, 3.0]).n_evaluations == 4 * (3 + 6)
+    assert fit.simulate(x, [3.0, 3.0 + 2.75 / 6]).n_evaluations == 4
     # The adaptive solver's tolerances are 1e-5 or finer.
     assert_close(path.final, fit.simulate(x, [0.0, 3.0], solver="dopri5").final, atol=1e-4, rtol=0)

@@ -13,15 +13,13 @@ from torch import nn
 from cellflow import _checks
 from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.dynamics import Dynamics
+from cellflow.methods.carrying import carry_cells, times_of
 from cellflow.methods.draws import draw_cells, grown_mass
 from cellflow.methods.health import coupling_report, fit_report
 from cellflow.preprocessing import Preprocessing
-from cellflow.simulate import Trajectory, simulate
+from cellflow.simulate import StoredTrajectory, Trajectory
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.training import History
-
-#: Steps of the Runge-Kutta solver per interval between snapshots.
-STEPS_PER_INTERVAL = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,8 +143,10 @@ class Fit:
         generator: Rng = 0,
         max_step: float | None = None,
         memory: float = 2**30,
+        store: str | FilePath | None = None,
+        store_dtype: torch.dtype | str | None = None,
         progress: bool = False,
-    ) -> Trajectory:
+    ) -> Trajectory | StoredTrajectory:
         """Carry cells along the learned dynamics.
 
         Parameters
@@ -162,40 +162,39 @@ class Fit:
         generator
             Seed or generator of a stochastic solver.
         max_step
-            Longest step of a fixed-step solver; a tenth of the shortest interval between
-            snapshots when omitted.
+            Longest step of a fixed-step solver. When omitted, six (``"rk4"``) or ten of them
+            lead from snapshot to snapshot.
         memory
             Bytes for the solver's working set.
+        store, store_dtype
+            Folder of a zarr store to write to, for trajectories that exceed memory, and its type:
+            see :func:`cellflow.simulate.simulate`.
         progress
             Whether to show a progress bar.
 
         Returns
         -------
-        The trajectory, in data coordinates.
+        The trajectory, in data coordinates; with `store`, one that is read as it is asked for.
 
         Raises
         ------
         ValueError
-            If an argument is out of its range.
+            If an argument is out of its range, or the result would not fit in memory.
         IntegrationError
             If the solution is not finite.
         """
-        if max_step is None:
-            max_step = min(b.time - a.time for a, b in self.course.steps) / STEPS_PER_INTERVAL
-        out = simulate(
-            self.dynamics,
+        return carry_cells(
+            self,
             self._encode(x0),
             times,
             solver=solver,
             generator=generator,
             max_step=max_step,
             memory=memory,
+            store=store,
+            store_dtype=store_dtype,
             progress=progress,
         )
-        if self.preprocessing is None:
-            return out
-        x = torch.stack([self.preprocessing.invert(z) for z in out.x])
-        return Trajectory(out.times, x, out.log_mass, out.n_evaluations, out.solver)
 
     def interpolate(
         self,
@@ -285,14 +284,7 @@ class Fit:
     def _at(self, time: float | ArrayLike, x: ArrayLike) -> tuple[Tensor, Tensor]:
         """Times and cells in model coordinates, checked against each other."""
         z = self._encode(x)
-        expected = f"a finite number, or one for each cell, shape ({len(z)},)"
-        t = _checks.as_numbers(time, "time", expected)
-        t = t.to(device=z.device, dtype=_checks.time_dtype(z.device))
-        if t.ndim > 1 or (t.ndim == 1 and len(t) != len(z)):
-            raise ValueError(_checks.message("time", f"shape {tuple(t.shape)}", expected))
-        if not bool(torch.isfinite(t).all()):
-            raise ValueError(_checks.message("time", "NaN or infinite times", expected))
-        return t, z
+        return times_of(time, z), z
 
     def _encode(self, x: ArrayLike) -> Tensor:
         cells = _checks.as_cells(x, "x", dim=self.course.dim)
