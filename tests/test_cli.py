@@ -195,6 +195,7 @@ def test_ctrl_c_ends_more_than_one_fit(line, cells, tmp_path, monkeypatch):
         return out
 
     monkeypatch.setattr(methods.FlowMatching, "fit", interrupted)
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # workers would not see it
     bundled = resources.files("cellflow.datasets") / "embryoid.npz"
     result = cellflow_(*line.format(cells=cells, bundled=bundled, out=tmp_path).split())
     assert (result.exit_code, result.stdout) == (130, "")

@@ -63,6 +63,9 @@ def demo(*, out: Path, steps: int | None, quiet: bool) -> None:
 @options.method
 @click.option("--steps", type=options.POSITIVE, default=3000, show_default=True, metavar="N")
 @click.option("--seed", type=options.SEED, default=0, show_default=True, metavar="S")
+@options.members
+@options.bootstrap
+@options.workers
 @click.option(
     "--out",
     type=options.PATH,
@@ -78,12 +81,15 @@ def fit(
     method: Method,
     steps: int,
     seed: int,
+    members: int,
+    bootstrap: bool,
+    workers: int | None,
     out: Path,
     quiet: bool,
 ) -> None:
     """Learn how cells move, and save the fit to a folder.
 
-    Ctrl-C ends the training early and saves the best weights so far.
+    Ctrl-C ends the training early and saves the best weights so far; of several members, nothing.
     """
     from cellflow import tl
 
@@ -93,17 +99,23 @@ def fit(
         method=method,
         steps=steps,
         rng=seed,
+        members=members,
+        bootstrap=bootstrap,
+        workers=workers,
         progress=not quiet,
     )
     done.save(out)
-    course, history = done.course, done.history
+    course = done.course
+    histories = done.history if isinstance(done.history, tuple) else (done.history,)
     times = ", ".join(f"{time:g}" for time in course.times)
     click.echo(f"{method.name}: {len(course.x)} cells, {course.dim} dimensions")
     click.echo(f"times ({course.unit}): {times}")
-    click.echo(f"weights of step {history.best_step} of {steps}, {history.seconds:.1f} s")
+    best = ", ".join(f"{h.best_step}" for h in histories)
+    seconds = sum(h.seconds for h in histories)
+    click.echo(f"weights of step {best} of {steps}, {seconds:.1f} s")
     click.echo(done.health)
     click.echo(f"saved to {out}")
-    if history.stopped == "interrupted":
+    if histories[0].stopped == "interrupted":
         raise click.Abort
 
 
@@ -177,6 +189,7 @@ def _read_time(text: str, unit: str) -> float:
 @options.solver
 @click.option("--seeds", type=options.POSITIVE, default=3, show_default=True, metavar="N")
 @click.option("--steps", type=options.POSITIVE, default=2000, hidden=True)
+@options.workers
 @options.json
 @options.quiet
 def holdout(
@@ -187,6 +200,7 @@ def holdout(
     time: str,
     seeds: int,
     steps: int,
+    workers: int | None,
     json: Path | None,
     quiet: bool,
 ) -> None:
@@ -206,6 +220,7 @@ def holdout(
         seeds=seeds,
         time=time,
         solver=solver,
+        workers=workers,
         progress=not quiet,
     )
     click.echo(str(table))

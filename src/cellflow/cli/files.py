@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from cellflow.methods import Fit
+    from cellflow.methods import Ensemble, Fit
 
 
 def read_cells(path: Path, use_rep: str) -> AnnData:
@@ -67,8 +67,8 @@ def _read_states(path: Path) -> AnnData | None:
     return anndata.AnnData(obs=obs, obsm=dict(obsm))
 
 
-def read_fit(folder: Path) -> Fit:
-    """Read a saved fit.
+def read_fit(folder: Path) -> Fit | Ensemble:
+    """Read a saved fit or ensemble.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def read_fit(folder: Path) -> Fit:
 
     Returns
     -------
-    Fit
+    Fit or Ensemble
         The fit.
 
     Raises

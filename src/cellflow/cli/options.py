@@ -42,6 +42,24 @@ json = click.option(
     "--json", type=PATH, metavar="FILE", callback=files.check_new_file, help="Write the rows here."
 )
 
+members = click.option(
+    "--members",
+    type=POSITIVE,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Fit N times, to know how sure the answers are.",
+)
+bootstrap = click.option(
+    "--bootstrap", is_flag=True, help="Each member on cells drawn with replacement."
+)
+workers = click.option(
+    "--workers",
+    type=POSITIVE,
+    metavar="N",
+    help="Processes that share the fits; as many as there are cores by default.",
+)
+
 
 @dataclass(frozen=True)
 class Cells:

@@ -27,6 +27,7 @@ from cellflow.cli import files, options
     callback=files.check_new_file,
     help="Draw the curve into this file: .png, .pdf, .svg.",
 )
+@options.workers
 @options.json
 @options.quiet
 def suggest_sigma(
@@ -37,6 +38,7 @@ def suggest_sigma(
     steps: int,
     seeds: int,
     figure: Path | None,
+    workers: int | None,
     json: Path | None,
     quiet: bool,
 ) -> None:
@@ -54,6 +56,7 @@ def suggest_sigma(
         learned=learned,
         steps=steps,
         seeds=seeds,
+        workers=workers,
         progress=not quiet,
     )
     click.echo(str(sweep))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from tqdm import tqdm
+from dataclasses import dataclass
 
 from cellflow import _checks
+from cellflow._parallel import side_by_side
 from cellflow.evaluate.arguments import as_methods, as_seeds
 from cellflow.evaluate.scorer import METRICS, Scorer
-from cellflow.evaluate.table import HoldoutTable, Row
+from cellflow.evaluate.table import YARDSTICKS, HoldoutTable, Row
 from cellflow.methods import Method
+from cellflow.methods.members import WORTH
 from cellflow.preprocessing import Preprocessing, fit_preprocessing
 from cellflow.simulate import SOLVERS
 from cellflow.timecourse import TimeCourse
@@ -28,6 +29,7 @@ def holdout(
     whiten: bool = False,
     preprocess_on: str = "all",
     metrics: Sequence[str] = ("w1", "w2", "energy"),
+    workers: int | None = None,
     progress: bool = True,
 ) -> HoldoutTable:
     """Leave out each interior time point in turn, and predict it from the one before.
@@ -39,6 +41,10 @@ def holdout(
     the distance between two random halves of the held-out cells, below which nothing is visible.
     Cells weigh by their masses, and those carried to a later time keep them or, where the method
     learned growth, grow.
+
+    Folds, methods and seeds share nothing but the cells, so they run side by side, fitted and
+    scored in one go. Couplings are not shared: those of a fit follow from its seed and all of its
+    snapshots, and each fold has others.
 
     Parameters
     ----------
@@ -63,8 +69,12 @@ def holdout(
         without the held-out ones.
     metrics
         Any of ``"w1"``, ``"w2"``, ``"energy"``; the first one decides the verdicts.
+    workers
+        Processes, each with one thread; as many as there are cores when omitted, if the steps
+        are worth starting them; 1 for none. The table is the same to the bit. On a GPU, all is
+        done in this process.
     progress
-        Whether to show bars on standard error.
+        Whether to show a bar over fits and yardsticks on standard error.
 
     Returns
     -------
@@ -86,29 +96,81 @@ def holdout(
     if len(course) < 3:
         remedy = "Only a time point between two others can be held out."
         raise ValueError(_checks.message("course", f"{len(course)} time points", "3", remedy))
-    times = course.times
+    _checks.count(steps, "steps")
     clock = course if time == "physical" else course.retimed(range(len(course)))
-    shared = _preprocess(clock, n_components, whiten) if preprocess_on == "all" else None
-    rows: list[Row] = []
-    folds = range(1, len(course) - 1)
-    with tqdm(total=len(folds) * (1 + len(methods) * len(seeds)), disable=not progress) as bar:
-        for k in folds:
-            bar.set_description(f"held out {times[k]:g}")
-            prep = shared or _preprocess(clock.without(k), n_components, whiten)
-            fold = clock.map(prep.apply) if prep is not None else clock
-            score = Scorer(times[k], fold.snapshots[k], metrics)
-            rows += score.yardsticks(fold, k, seeds)
-            bar.update()
-            for method in methods:
-                for seed in seeds:
-                    fit = method.fit(fold.without(k), steps=steps, generator=seed, progress=False)
-                    if fit.history.stopped == "interrupted":  # that fit alone ended: end them all
-                        raise KeyboardInterrupt
-                    start, end = fold.snapshots[k - 1 : k + 1]
-                    cells = fit.carry(start, end.time, solver=solver, generator=seed)
-                    rows += score(method.name, seed, cells)
-                    bar.update()
-    return HoldoutTable(tuple(rows), course.unit)
+    folds, own = range(1, len(course) - 1), {}
+    if preprocess_on == "train":
+        own = {k: _preprocess(clock.without(k), n_components, whiten) for k in folds}
+    elif prep := _preprocess(clock, n_components, whiten):
+        clock = clock.map(prep.apply)
+    task = _Task(
+        clock,
+        {m.name: m for m in methods},
+        course.times,
+        preprocessing=own,
+        metrics=metrics,
+        steps=steps,
+        solver=solver,
+    )
+    jobs = [job for k in folds for job in _jobs(k, task, seeds)]
+    fits_first = sorted(jobs, key=lambda job: job.name in YARDSTICKS)  # they take longest
+    done = side_by_side(
+        _rows,
+        task,
+        fits_first,
+        workers=workers,
+        heavy=steps * len(folds) * len(methods) * len(seeds) >= WORTH,
+        here=course.x.device.type != "cpu",
+        progress=progress,
+        unit="job",
+    )
+    rows = dict(zip(fits_first, done, strict=True))
+    return HoldoutTable(tuple(row for job in jobs for row in rows[job]), course.unit)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A prediction of the time point at position `k`: by a yardstick or a method, for a seed."""
+
+    k: int
+    name: str
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """What all jobs have in common."""
+
+    course: TimeCourse
+    methods: dict[str, Method]
+    held_out: Sequence[float]
+    preprocessing: dict[int, Preprocessing | None]
+    metrics: Sequence[str]
+    steps: int
+    solver: str
+
+
+def _jobs(k: int, task: _Task, seeds: Sequence[int]) -> list[_Job]:
+    """Predictions of one time point, in the order of the table."""
+    *fixed, floor = YARDSTICKS  # only the floor has a spread over seeds
+    out = [_Job(k, name, seeds[0]) for name in fixed] + [_Job(k, floor, seed) for seed in seeds]
+    return out + [_Job(k, name, seed) for name in task.methods for seed in seeds]
+
+
+def _rows(task: _Task, job: _Job) -> list[Row]:
+    k, seed = job.k, job.seed
+    prep = task.preprocessing.get(k)
+    fold = task.course if prep is None else task.course.map(prep.apply)
+    score = Scorer(task.held_out[k], fold.snapshots[k], task.metrics)
+    if job.name in YARDSTICKS:
+        return score.yardstick(job.name, fold, k, seed=seed)
+    method = task.methods[job.name]
+    fit = method.fit(fold.without(k), steps=task.steps, generator=seed, progress=False)
+    if fit.history.stopped == "interrupted":  # that fit alone ended: end them all
+        raise KeyboardInterrupt
+    start, end = fold.snapshots[k - 1 : k + 1]
+    cells = fit.carry(start, end.time, solver=task.solver, generator=seed)
+    return score(method.name, seed, cells)
 
 
 def _preprocess(course: TimeCourse, n_components: int | None, whiten: bool) -> Preprocessing | None:

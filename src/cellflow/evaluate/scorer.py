@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,20 +48,29 @@ class Scorer:
             for m in self.metrics
         ]
 
-    def yardsticks(self, course: TimeCourse, k: int, seeds: Sequence[int]) -> Iterator[Row]:
-        """Yield rows, for `seeds`, of predictions of snapshot `k` of `course` without a model."""
+    def yardstick(self, name: str, course: TimeCourse, k: int, *, seed: int) -> list[Row]:
+        """Return rows, for one `seed`, of a prediction of snapshot `k` of `course` without a model.
+
+        Which one says its `name`, of :data:`~cellflow.evaluate.table.YARDSTICKS`.
+        """
+        if name == "floor":
+            return self._floor(k, seed)
         before, after = course.snapshots[k - 1], course.snapshots[k + 1]
-        yield from self("previous", seeds[0], before)
-        yield from self("next", seeds[0], after)
-        yield from self("pooled", seeds[0], _pooled(before, after))
-        plan = Exact()(before, after)
-        share = (course.times[k] - before.time) / (after.time - before.time)
-        rows, cols = plan.sample(len(before), stream_seed(seeds[0], k, 20))
-        # Pairs were drawn in proportion to their mass, so that each weighs the same.
-        middle = Snapshot(torch.lerp(before.x[rows], after.x[cols], share), course.times[k])
-        yield from self("ot_midpoint", seeds[0], middle)
-        n = len(self.truth)
-        for seed, m in itertools.product(seeds, self.metrics):
+        if name == "ot_midpoint":
+            plan = Exact()(before, after)
+            share = (course.times[k] - before.time) / (after.time - before.time)
+            rows, cols = plan.sample(len(before), stream_seed(seed, k, 20))
+            # Pairs were drawn in proportion to their mass, so that each weighs the same.
+            cells = Snapshot(torch.lerp(before.x[rows], after.x[cols], share), course.times[k])
+        elif name == "pooled":
+            cells = _pooled(before, after)
+        else:
+            cells = {"previous": before, "next": after}[name]
+        return self(name, seed, cells)
+
+    def _floor(self, k: int, seed: int) -> list[Row]:
+        n, rows = len(self.truth), []
+        for m in self.metrics:
             (floor,) = split_half_floor(
                 self.truth.x,
                 METRICS[m],
@@ -70,7 +78,8 @@ class Scorer:
                 generator=stream_seed(seed, k, 21),
                 repeats=1,
             )
-            yield Row(self.held_out, "floor", seed, m, float(floor), n // 2, n // 2)
+            rows.append(Row(self.held_out, "floor", seed, m, float(floor), n // 2, n // 2))
+        return rows
 
 
 def _mass(cells: Snapshot) -> Tensor | None:

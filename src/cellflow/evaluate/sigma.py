@@ -3,12 +3,13 @@ r"""Which diffusion do the data ask for? Interior time points are left out to fi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from cellflow import _checks
+from cellflow._parallel import side_by_side
 from cellflow._random import stream_seed
 from cellflow._typing import Tensor
 from cellflow.evaluate.arguments import as_seeds
@@ -16,6 +17,7 @@ from cellflow.evaluate.scorer import METRICS, Scorer
 from cellflow.evaluate.sigma_table import SigmaRow, SigmaSweep
 from cellflow.methods import SF2M, FlowMatching
 from cellflow.methods.cells import natural_sigma
+from cellflow.methods.members import WORTH
 from cellflow.methods.sf2m import RELATIVE_SIGMA
 from cellflow.paths import Pairs
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -35,6 +37,7 @@ def sigma_sweep(
     seeds: int | Sequence[int] = 5,
     n_cells: int = 500,
     metrics: Sequence[str] = ("energy", "w1"),
+    workers: int | None = None,
     progress: bool = True,
 ) -> SigmaSweep:
     r"""Try diffusions: predict each interior time point without having seen it.
@@ -75,6 +78,9 @@ def sigma_sweep(
         At most so many cells of each time point, drawn anew by each seed.
     metrics
         Any of ``"w1"``, ``"w2"``, ``"energy"``; the first one decides.
+    workers
+        Processes, each with one thread; 1 for none. When omitted, as many as there are cores if
+        networks are learned. The rows are the same to the bit.
     progress
         Whether to show a bar on standard error.
 
@@ -104,32 +110,53 @@ def sigma_sweep(
         expected = "one of straight pairs, whose law between two time points needs no network"
         got = f"{recipes[0].name!r}"
         raise ValueError(_checks.message("method", got, expected, "Set learned=True."))
-    folds = range(1, len(course) - 1)
-    rows: list[SigmaRow] = []
-    with tqdm(total=len(folds) * len(seeds) * len(tried), disable=not progress) as bar:
-        for k in folds:
-            bar.set_description(f"left out {course.times[k]:g}")
-            for seed in seeds:
-                fold, truth = _drawn(course, k, seed, n_cells)
-                score = Scorer(course.times[k], truth, metrics)
-                for sigma, recipe in zip(tried, recipes, strict=True):
-                    if learned:
-                        cells = _learned(fold, recipe, k, truth.time, steps=steps, seed=seed)
-                    else:
-                        cells = _unlearned(fold, recipe, k, truth.time, seed=seed)
-                    rows += [
-                        SigmaRow(sigma, r.held_out, seed, r.metric, r.value)
-                        for r in score(recipe.name, seed, cells)
-                    ]
-                    bar.update()
+    task = _Task(course, tuple(zip(tried, recipes, strict=True)), metrics, n_cells, learned, steps)
+    jobs = [
+        (k, seed, j) for k in range(1, len(course) - 1) for seed in seeds for j in range(len(tried))
+    ]
+    rows = side_by_side(
+        _rows,
+        task,
+        jobs,
+        workers=workers,
+        heavy=learned and len(jobs) * steps >= WORTH,
+        here=course.x.device.type != "cpu",
+        progress=progress,
+        unit="sigma",
+    )
     return SigmaSweep(
-        tuple(rows),
+        tuple(row for some in rows for row in some),
         natural=natural,
         default=RELATIVE_SIGMA * natural,
         metric=metrics[0],
         unit=course.unit,
         learned=learned,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """What all jobs have in common."""
+
+    course: TimeCourse
+    tried: tuple[tuple[float, FlowMatching], ...]
+    metrics: Sequence[str]
+    n_cells: int
+    learned: bool
+    steps: int
+
+
+def _rows(task: _Task, job: tuple[int, int, int]) -> list[SigmaRow]:
+    """Rows of one time point, seed and diffusion."""
+    k, seed, j = job
+    sigma, recipe = task.tried[j]
+    fold, truth = _drawn(task.course, k, seed, task.n_cells)
+    if task.learned:
+        cells = _learned(fold, recipe, k, truth.time, steps=task.steps, seed=seed)
+    else:
+        cells = _unlearned(fold, recipe, k, truth.time, seed=seed)
+    rows = Scorer(truth.time, truth, task.metrics)(recipe.name, seed, cells)
+    return [SigmaRow(sigma, r.held_out, seed, r.metric, r.value) for r in rows]
 
 
 def without_times(course: TimeCourse, exclude: Sequence[float]) -> TimeCourse:

@@ -5,16 +5,19 @@ from functools import partial
 from typing import Any
 
 from cellflow.methods.dsbm import DSBM
+from cellflow.methods.ensemble import Ensemble
 from cellflow.methods.fit import Fit
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.icfm import ICFM
 from cellflow.methods.iterated import Iterated
+from cellflow.methods.members import fit_members
 from cellflow.methods.method import Method
 from cellflow.methods.mmfm import MMFM
 from cellflow.methods.otcfm import OTCFM
 from cellflow.methods.sbcfm import SBCFM
 from cellflow.methods.sf2m import SF2M
 from cellflow.methods.shooting import Shooting
+from cellflow.methods.spread import EnsembleTrajectory, Interpolation, Spread
 from cellflow.methods.store import load
 from cellflow.methods.ubsb import UBSB
 from cellflow.methods.uotcfm import UOTCFM
@@ -44,10 +47,15 @@ __all__ = [
     "SF2M",
     "UBSB",
     "UOTCFM",
+    "Ensemble",
+    "EnsembleTrajectory",
     "Fit",
     "FlowMatching",
+    "Interpolation",
     "Iterated",
     "Method",
     "Shooting",
+    "Spread",
+    "fit_members",
     "load",
 ]

@@ -1,11 +1,15 @@
-"""A fit as a folder: facts in JSON, numbers in safetensors, nothing pickled."""
+"""A fit as a folder: facts in JSON, numbers in safetensors, nothing pickled.
+
+An ensemble is a folder of such folders, which share the cells beside them.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ import torch
 from cellflow import _checks
 from cellflow._store import read_state, write_state
 from cellflow._typing import Tensor
+from cellflow.methods.ensemble import Ensemble
 from cellflow.methods.fit import Fit
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.iterated import Iterated
@@ -27,6 +32,13 @@ from cellflow.training import History
 
 #: Raised when the layout of the folder changes.
 FORMAT = 2
+#: The files of a fit and of an ensemble.
+_FIT, _NUMBERS, _ENSEMBLE, _CELLS = (
+    "fit.json",
+    "tensors.safetensors",
+    "ensemble.json",
+    "cells.safetensors",
+)
 #: Classes of methods that a file can name.
 KINDS = {kind.__name__: kind for kind in (FlowMatching, Iterated, Shooting)}
 #: What reading stumbles over where a file is missing, cut short, or was edited.
@@ -52,7 +64,49 @@ def save(fit: Fit, folder: str | Path) -> Path:
     FileExistsError
         If the folder holds anything else.
     """
-    folder = Path(folder).resolve()
+    return _whole_folder(Path(folder), lambda place: _write(fit, place, _cells(fit)))
+
+
+def save_ensemble(ensemble: Ensemble, folder: str | Path) -> Path:
+    """Write an ensemble to a folder, whole or not at all; the cells are written once.
+
+    Parameters
+    ----------
+    ensemble
+        The fits to save.
+    folder
+        As in :func:`save`. A folder in it, such as ``member-0``, is a fit that :func:`load` reads.
+
+    Returns
+    -------
+    The folder.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds anything else.
+    """
+
+    def write(place: Path) -> None:
+        write_state(place / _CELLS, _cells(ensemble.members[0]), {})
+        for k, fit in enumerate(ensemble.members):
+            (place / f"member-{k}").mkdir()
+            _write(fit, place / f"member-{k}", {})
+        facts = {"format": FORMAT, "seeds": ensemble.seeds, "bootstrap": ensemble.bootstrap}
+        (place / _ENSEMBLE).write_text(json.dumps(facts, indent=2), encoding="utf-8")
+
+    return _whole_folder(Path(folder), write)
+
+
+def _write(fit: Fit, folder: Path, cells: dict[str, Tensor]) -> None:
+    write_state(folder / _NUMBERS, _tensors(fit) | cells, {})
+    text = json.dumps(_facts(fit), indent=2, ensure_ascii=False)
+    (folder / _FIT).write_text(text, encoding="utf-8")
+
+
+def _whole_folder(folder: Path, write: Callable[[Path], None]) -> Path:
+    """Let `write` fill a new folder, which takes the place of `folder` if all goes well."""
+    folder = folder.resolve()
     if folder.exists() and (not folder.is_dir() or _strangers(folder)):
         raise FileExistsError(
             _checks.message(
@@ -64,9 +118,7 @@ def save(fit: Fit, folder: str | Path) -> Path:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        write_state(temporary / "tensors.safetensors", _tensors(fit), {})
-        text = json.dumps(_facts(fit), indent=2, ensure_ascii=False)
-        (temporary / "fit.json").write_text(text, encoding="utf-8")
+        write(temporary)
         if folder.exists():
             os.replace(folder, old)
         try:
@@ -81,20 +133,20 @@ def save(fit: Fit, folder: str | Path) -> Path:
     return folder
 
 
-def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Fit:
-    """Read a fit that was saved, without the AnnData it came from.
+def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Fit | Ensemble:
+    """Read a fit or an ensemble that was saved, without the AnnData it came from.
 
     Parameters
     ----------
     folder
-        What :meth:`Fit.save` wrote.
+        What :meth:`Fit.save` or :meth:`Ensemble.save` wrote, or a member of the latter.
     device
         Where to put it.
 
     Returns
     -------
-    Fit
-        A fit that predicts exactly what the saved one did.
+    Fit or Ensemble
+        What predicts exactly as the saved one did.
 
     Raises
     ------
@@ -104,22 +156,51 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Fit:
         If it was written by a newer version, is damaged, or the device is not there.
     """
     folder = Path(folder)
-    if not (folder / "fit.json").is_file():
+    place = _checks.as_device(device, torch.device("cpu"))
+    if (folder / _ENSEMBLE).is_file():
+        facts, shared = _read(folder, _ENSEMBLE, _CELLS, place)
+        names = [f"member-{k}" for k in range(len(facts["seeds"]))]
+        fits = [_fit(folder / name, place, shared) for name in names]
+        fits = [replace(fit, course=fits[0].course) for fit in fits]
+        return Ensemble(tuple(fits), tuple(facts["seeds"]), facts["bootstrap"])
+    if not (folder / _FIT).is_file():
         raise FileNotFoundError(
             _checks.message("folder", f"{str(folder)!r}", "a folder written by `fit.save`")
         )
-    place = _checks.as_device(device, torch.device("cpu"))
+    return _fit(folder, place, {})
+
+
+def _fit(folder: Path, place: torch.device, cells: dict[str, Tensor]) -> Fit:
+    """Read a fit; its `cells` too, from itself or from the ensemble around it."""
+    facts, tensors = _read(folder, _FIT, _NUMBERS, place)
     try:
-        facts = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
+        if not cells and "x/0" not in tensors:
+            cells, _ = read_state(folder.resolve().parent / _CELLS)
+            cells = {name: tensor.to(place) for name, tensor in cells.items()}
+        return _build(facts, tensors | cells)
+    except _DAMAGE as error:
+        raise _damaged(folder, error) from error
+
+
+def _read(
+    folder: Path, facts_file: str, tensors_file: str, place: torch.device
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read both files of a folder."""
+    try:
+        facts = json.loads((folder / facts_file).read_text(encoding="utf-8"))
         layout = facts.get("format")
         if layout == FORMAT:
-            tensors, _ = read_state(folder / "tensors.safetensors")
-            return _build(facts, {name: tensor.to(place) for name, tensor in tensors.items()})
+            tensors, _ = read_state(folder / tensors_file)
+            return facts, {name: tensor.to(place) for name, tensor in tensors.items()}
     except _DAMAGE as error:
-        got = f"{str(folder)!r}, not a readable fit ({type(error).__name__}: {error})"
-        raise ValueError(_checks.message("folder", got, "one written by `fit.save`")) from error
+        raise _damaged(folder, error) from error
     remedy = "It is of another version of cellflow: load it with that one, or fit again."
     raise ValueError(_checks.message("folder", f"format {layout}", f"format {FORMAT}", remedy))
+
+
+def _damaged(folder: Path, error: Exception) -> ValueError:
+    got = f"{str(folder)!r}, not a readable fit ({type(error).__name__}: {error})"
+    return ValueError(_checks.message("folder", got, "one written by `fit.save`"))
 
 
 def _build(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
@@ -166,15 +247,20 @@ def _tensors(fit: Fit) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for name, network in fit.networks.items():
         out |= {f"{name}/{k}": v for k, v in network.state_dict().items()}
-    for k, snapshot in enumerate(fit.course.snapshots):
-        out |= {f"x/{k}": snapshot.x, f"mass/{k}": snapshot.mass}
-        if snapshot.growth is not None:
-            out[f"prior/{k}"] = snapshot.growth
     if fit.preprocessing is not None:
         p = fit.preprocessing
         out |= {"preprocessing/mean": p.mean, "preprocessing/scale": p.scale}
         if p.loadings is not None:
             out["preprocessing/loadings"] = p.loadings
+    return out
+
+
+def _cells(fit: Fit) -> dict[str, Tensor]:
+    out: dict[str, Tensor] = {}
+    for k, snapshot in enumerate(fit.course.snapshots):
+        out |= {f"x/{k}": snapshot.x, f"mass/{k}": snapshot.mass}
+        if snapshot.growth is not None:
+            out[f"prior/{k}"] = snapshot.growth
     return out
 
 
@@ -199,4 +285,9 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _strangers(folder: Path) -> bool:
-    return any(f.name not in {"fit.json", "tensors.safetensors"} for f in folder.iterdir())
+    """Whether the folder holds anything that a fit or an ensemble does not consist of."""
+    names = {f.name for f in folder.iterdir()}
+    known = {_FIT, _NUMBERS}
+    if _ENSEMBLE in names:
+        known = {_ENSEMBLE, _CELLS, *(f"member-{k}" for k in range(len(names)))}
+    return not names <= known

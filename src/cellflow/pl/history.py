@@ -40,7 +40,8 @@ def history(fit: Fit | History, *, ax: Axes | None = None) -> Axes:
     """
     record = getattr(fit, "history", fit)
     if not isinstance(record, History):
-        raise TypeError(_checks.message("fit", type(fit).__name__, "a Fit or its history"))
+        remedy = "Draw one of its members." if isinstance(record, tuple) else ""
+        raise TypeError(_checks.message("fit", type(fit).__name__, "a Fit or its history", remedy))
     if not record.step:
         raise ValueError(_checks.message("fit", "an empty history", "at least one check"))
     ax = _frame.axes(ax, size=(4.0, 2.7))

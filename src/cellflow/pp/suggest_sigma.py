@@ -39,6 +39,7 @@ def suggest_sigma(
     growth_key: str | None = None,
     time_map: Mapping[Hashable, float] | None = None,
     missing: str = "error",
+    workers: int | None = None,
     progress: bool = True,
 ) -> SigmaSweep:
     """Suggest the diffusion of a Schrödinger bridge, by predicting time points left out.
@@ -67,6 +68,8 @@ def suggest_sigma(
         At most so many cells of each time point, drawn anew by each seed.
     metrics
         Any of ``"energy"``, ``"w1"``, ``"w2"``; the first one decides.
+    workers
+        Processes to share the work; as many as there are cores when omitted and worth it.
     progress
         Whether to print the table of times and a progress bar to standard error.
 
@@ -118,6 +121,7 @@ def suggest_sigma(
         seeds=seeds,
         n_cells=n_cells,
         metrics=metrics,
+        workers=workers,
         progress=progress,
     )
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
@@ -15,7 +16,7 @@ from cellflow import _checks
 from cellflow._typing import Rng
 from cellflow.couplings import Entropic, Exact, Geodesic, Independent
 from cellflow.fitting import Checkpointing
-from cellflow.methods import METHODS, Fit, Method
+from cellflow.methods import METHODS, Ensemble, Fit, Method, fit_members
 from cellflow.pp import CourseIndex, course
 from cellflow.preprocessing import fit_preprocessing
 from cellflow.timecourse import TimeCourse
@@ -42,8 +43,11 @@ def fit(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     checkpoint: str | Path | None = None,
+    members: int = 1,
+    bootstrap: bool = False,
+    workers: int | None = None,
     progress: bool = True,
-) -> Fit:
+) -> Fit | Ensemble:
     """Learn how the cells of an AnnData move from each time point to the next.
 
     Parameters
@@ -85,15 +89,24 @@ def fit(
     device, dtype
         Where, and in which floating type, to train; the CPU and that of the data when omitted.
     checkpoint
-        File to write while training, and to resume from if it exists.
+        File to write while training, and to resume from if it exists; of several members, each
+        has one beside it.
+    members
+        How many times to fit, each with a seed of its own: with 8, the other functions of
+        :mod:`cellflow.tl` say how sure their answers are.
+    bootstrap
+        Whether each member is trained on cells drawn with replacement, so that its answers vary
+        with the sampling of cells too, not with the training alone.
+    workers
+        Processes for the members, each with one thread; as many as there are cores when omitted.
     progress
         Whether to print the table of times, the device and a progress bar to standard error.
 
     Returns
     -------
-    Fit
-        Learned dynamics in the coordinates of `use_rep`; give it to the other functions of
-        :mod:`cellflow.tl`, or save it.
+    Fit or Ensemble
+        Learned dynamics in the coordinates of `use_rep`, an ensemble of them for several
+        `members`; give it to the other functions of :mod:`cellflow.tl`, or save it.
 
     Raises
     ------
@@ -103,12 +116,10 @@ def fit(
         If training diverges.
     """
     recipe = resolve_method(method)
+    learn = _learner(recipe, members, bootstrap=bootstrap, workers=workers)
     if growth_key is not None:
         warn_of_unused_growth([recipe])
-    if label_key in ("mass", time_key):
-        expected = f"another column than {time_key!r} and 'mass', which predictions have as well"
-        remedy = "Copy it under another name."
-        raise ValueError(_checks.message("label_key", repr(label_key), expected, remedy))
+    _check_label_key(label_key, time_key)
     cells, index, n_components = read_course(
         adata,
         time_key=time_key,
@@ -125,7 +136,7 @@ def fit(
     preprocessing = None
     if n_components is not None or whiten:
         preprocessing = fit_preprocessing(cells.x, n_components=n_components, whiten=whiten)
-    out = recipe.fit(
+    out = learn(
         cells,
         steps=steps,
         generator=_checks.as_generator(rng, "rng"),
@@ -135,12 +146,38 @@ def fit(
         checkpointing=Checkpointing(checkpoint),
         progress=progress,
     )
-    labels = dict(zip(index.table.labels, index.table.times, strict=True))
     keys = {"time_key": time_key, "label_key": label_key, "mass_key": mass_key}
-    out.origin.update(keys, use_rep=index.use_rep, n_dims=cells.dim, labels=labels)
-    if index.use_rep == "X":
-        out.origin["var_names"] = list(map(str, adata.var_names))
+    for one in out if isinstance(out, Ensemble) else (out,):
+        one.origin.update(keys, n_dims=cells.dim, **_facts(adata, index))
     return out
+
+
+def _check_label_key(label_key: str | None, time_key: str) -> None:
+    if label_key in ("mass", time_key):
+        expected = f"another column than {time_key!r} and 'mass', which predictions have as well"
+        remedy = "Copy it under another name."
+        raise ValueError(_checks.message("label_key", repr(label_key), expected, remedy))
+
+
+def _learner(
+    recipe: Method, members: int, *, bootstrap: bool, workers: int | None
+) -> Callable[..., Fit | Ensemble]:
+    """What takes the cells and returns one fit, or an ensemble for several `members`."""
+    if _checks.count(members, "members") > 1:
+        options = {"members": members, "bootstrap": bootstrap, "workers": workers}
+        return partial(fit_members, recipe, **options)
+    if bootstrap:
+        raise ValueError(_checks.message("bootstrap", "True for one fit", "several `members`"))
+    return recipe.fit
+
+
+def _facts(adata: AnnData, index: CourseIndex) -> dict[str, Any]:
+    """What predictions need to know of the AnnData."""
+    labels = dict(zip(index.table.labels, index.table.times, strict=True))
+    facts: dict[str, Any] = {"use_rep": index.use_rep, "labels": labels}
+    if index.use_rep == "X":
+        facts["var_names"] = list(map(str, adata.var_names))
+    return facts
 
 
 def resolve_method(method: str | Method, sigma: float | None = None) -> Method:

@@ -11,7 +11,7 @@ import torch
 from cellflow import _checks
 from cellflow._typing import Rng, Tensor
 from cellflow.couplings.base import CHILDLESS
-from cellflow.methods import Fit
+from cellflow.methods import Ensemble, Fit
 from cellflow.simulate import Trajectory
 from cellflow.tl.velocity import states_and_times
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def growth(
     adata: AnnData,
-    fit: Fit,
+    fit: Fit | Ensemble,
     *,
     key_added: str = "growth",
     solver: str = "rk4",
@@ -61,14 +61,16 @@ def growth(
         ``obs["growth_childless"]``, whether a cell has none; and ``uns["growth_fit"]``, with the
         share of cells without descendants among those that could have some (``"childless"``).
         Rates are NaN for cells without a time; masses also for those of the last time point,
-        which nothing follows, and neither counts as childless.
+        which nothing follows, and neither counts as childless. Of an ensemble, rates and masses
+        are means over its members, and ``obs["growth_std"]`` is the rates' standard deviation.
 
     Raises
     ------
     ValueError
         If the method learned no growth, or the AnnData does not fit.
     """
-    if fit.dynamics.growth is None:
+    members = list(fit) if isinstance(fit, Ensemble) else [fit]
+    if members[0].dynamics.growth is None:
         got, remedy = f"a fit of {fit.method.name!r}", "Fit with method='uotcfm' or 'ubsb'."
         raise ValueError(_checks.message("fit", got, "one of a method with growth", remedy))
     n_paths = _checks.count(n_paths, "n_paths")
@@ -76,27 +78,30 @@ def growth(
     _, times, states = states_and_times(adata, fit)
     x = torch.from_numpy(states[:, : fit.course.dim])
     weights = _weights(adata, fit)
-    rate, log_mass = np.full(len(x), np.nan), np.full(len(x), np.nan)
+    rates, log_mass = np.full((len(members), len(x)), np.nan), np.full(len(x), np.nan)
     childless = np.zeros(len(x), dtype=bool)
     for time in np.unique(times[np.isfinite(times)]):
         rows = np.flatnonzero(times == time)
-        rate[rows] = fit.growth(time, x[rows]).cpu().numpy()
+        rates[:, rows] = [one.growth(time, x[rows]).cpu().numpy() for one in members]
         later = [t for t in fit.course.times if t > time]
         if not later:
             continue
         clock = [time, later[0]]
         paths = [
-            _grown(fit.simulate(x[rows], clock, solver=solver, generator=generator))
+            _grown(one.simulate(x[rows], clock, solver=solver, generator=generator))
+            for one in members
             for _ in range(n_paths)
         ]
-        mean = torch.logsumexp(torch.stack(paths), 0) - math.log(n_paths)
+        mean = torch.logsumexp(torch.stack(paths), 0) - math.log(len(paths))
         log_mass[rows] = mean.cpu().numpy()
         share = weights[rows] / weights[rows].sum()
         # Relative to the largest, which cannot overflow.
         relative = np.exp(log_mass[rows] - log_mass[rows].max())
         childless[rows] = relative < CHILDLESS * (share @ relative)
     followed = np.isfinite(log_mass)
-    adata.obs[key_added] = rate
+    adata.obs[key_added] = rates.mean(0)
+    if len(members) > 1:
+        adata.obs[f"{key_added}_std"] = rates.std(0, ddof=1)
     adata.obs[f"{key_added}_descendants"] = np.exp(log_mass)
     adata.obs[f"{key_added}_childless"] = childless
     adata.uns[f"{key_added}_fit"] = {
@@ -113,7 +118,7 @@ def _grown(path: Trajectory) -> Tensor:
     return path.log_mass[-1].double()  # type: ignore[index] # there is growth: checked above
 
 
-def _weights(adata: AnnData, fit: Fit) -> np.ndarray:
+def _weights(adata: AnnData, fit: Fit | Ensemble) -> np.ndarray:
     """Masses of the cells as the fit read them; equal where it read none, or they are not here."""
     key = fit.origin.get("mass_key")
     if key is None or key not in adata.obs.columns:

@@ -31,6 +31,7 @@ def holdout(
     preprocess_on: str = "all",
     time_map: Mapping[Hashable, float] | None = None,
     missing: str = "error",
+    workers: int | None = None,
     progress: bool = True,
 ) -> HoldoutTable:
     """Predict each interior time point from the others, beside predictions without a model.
@@ -53,6 +54,9 @@ def holdout(
         How predictions are made: see :func:`cellflow.simulate.simulate`.
     preprocess_on
         ``"all"`` fits components and scales on all cells, ``"train"`` without the held-out ones.
+    workers
+        Processes to share the fits, each with one thread; as many as there are cores when
+        omitted. The table is the same.
     progress
         Whether to show a progress bar on standard error.
 
@@ -91,5 +95,6 @@ def holdout(
         n_components=n_components,
         whiten=whiten,
         preprocess_on=preprocess_on,
+        workers=workers,
         progress=progress,
     )

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cellflow._typing import Rng
-from cellflow.methods import Fit
+from cellflow.methods import Ensemble, Fit, Interpolation
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
 def interpolate(
-    fit: Fit,
+    fit: Fit | Ensemble,
     *,
     time: float,
     n_cells: int | None = None,
@@ -23,7 +23,8 @@ def interpolate(
 ) -> AnnData:
     """Cells of the population at any time, as an AnnData to carry on with in scanpy.
 
-    The cells of the last snapshot before `time` are carried forward to it.
+    The cells of the last snapshot before `time` are carried forward to it; by an ensemble, each
+    of them by every member.
 
     Parameters
     ----------
@@ -33,7 +34,8 @@ def interpolate(
         Time asked for, in the fit's unit.
     n_cells
         How many cells; those of the earlier snapshot, each once, when omitted. More than these
-        are drawn again: see :meth:`cellflow.methods.Fit.interpolate`.
+        are drawn again: see :meth:`cellflow.methods.Fit.interpolate`. Of an ensemble, so many by
+        each member.
     solver
         As in :func:`cellflow.tl.simulate`.
     rng
@@ -44,7 +46,10 @@ def interpolate(
     AnnData of shape ``(n, 0)`` with the states in ``obsm[use_rep]`` (for a fit to expression,
     shape ``(n, genes)`` with them in ``X``, genes named as in the data), ``obs[time_key]``,
     ``obs["mass"]`` (grown where the method learned growth), labels if the fit has them, and
-    ``uns["interpolation"]``.
+    ``uns["interpolation"]``. Of an ensemble, the cells of all members as one population, with
+    ``obs["member"]``, ``obs["cell"]``, the number of the cell that was carried, and
+    ``obs["spread"]``, how far from each other the members took that cell: the root of its squared
+    distance to their mean, averaged over them, in data units.
 
     Raises
     ------
@@ -55,12 +60,16 @@ def interpolate(
     from anndata import AnnData
 
     snapshot = fit.interpolate(time, n_cells=n_cells, solver=solver, generator=rng)
+    several: dict[str, Any] = {}
+    if isinstance(snapshot, Interpolation):
+        several, snapshot = _members(snapshot), snapshot.pooled
     x = snapshot.x.cpu().numpy()
     rep = fit.origin.get("use_rep", "X_state")
     obs = pd.DataFrame(
         {
             fit.origin.get("time_key", "time"): np.full(len(x), float(time)),
             "mass": snapshot.mass.cpu().numpy(),
+            **several,
         },
         index=[f"predicted-{i}" for i in range(len(x))],
     )
@@ -77,4 +86,19 @@ def interpolate(
         "unit": fit.course.unit,
         "observed_times": np.array(fit.course.times),
     }
+    if several:
+        out.uns["interpolation"]["members"] = len(fit)  # type: ignore[arg-type] # an Ensemble
     return out
+
+
+def _members(cells: Interpolation) -> dict[str, Any]:
+    """Columns that say whose cells the pooled ones are, and how far members agree on them."""
+    import pandas as pd
+
+    m, n = len(cells.members), len(cells.members[0])
+    spread = cells.states.std.square().sum(1).sqrt().cpu().numpy()
+    return {
+        "member": pd.Categorical(np.repeat(np.arange(m), n)),
+        "cell": np.tile(np.arange(n), m),
+        "spread": np.tile(spread, m),
+    }

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from cellflow import _checks
-from cellflow.methods import Fit
+from cellflow._typing import Tensor
+from cellflow.methods import Ensemble, Fit, Spread
 from cellflow.pp import parse_times
 from cellflow.pp.courses import find_representation, read_states
 from cellflow.pp.times import is_missing
@@ -18,7 +20,11 @@ if TYPE_CHECKING:
 
 
 def velocity(
-    adata: AnnData, fit: Fit, *, basis: str | None = None, key_added: str = "velocity"
+    adata: AnnData,
+    fit: Fit | Ensemble,
+    *,
+    basis: str | None = None,
+    key_added: str = "velocity",
 ) -> None:
     """Write each cell's velocity, at its own time, into the AnnData.
 
@@ -42,6 +48,11 @@ def velocity(
         modelled and for cells without a time; with `basis`, also ``obsm["velocity_umap"]``; and
         ``uns["velocity_fit"]``, which says which fit they are from and how many cells had no time.
 
+        Of an ensemble the velocities are means over its members. ``obs["velocity_uncertainty"]``
+        then says how far these disagree: their standard deviation relative to the root mean
+        square speed, from 0, where all say the same, to 1, where no direction is left; NaN for
+        cells without a time. ``obsm["velocity_pca_std"]`` has the deviation of each dimension.
+
     Raises
     ------
     ValueError
@@ -51,12 +62,20 @@ def velocity(
     timed = np.isfinite(times)
     full = np.zeros_like(x)
     v = full[:, : fit.course.dim]
-    v[timed] = fit.velocity(times[timed], x[timed, : fit.course.dim]).cpu().numpy()
+    answer = fit.velocity(times[timed], x[timed, : fit.course.dim])
+    several = isinstance(answer, Spread)
+    v[timed] = (answer.mean if several else answer).cpu().numpy()
     short = rep.removeprefix("X_")
     written = {f"{key_added}_{short}": full}
     if basis is not None and basis.removeprefix("X_") != short:
         name = basis.removeprefix("X_")
         written[f"{key_added}_{name}"] = project_velocity(adata, v, use_rep=rep, basis=name)
+    uncertain = np.full(len(x), np.nan)
+    if several:
+        std = np.zeros_like(x)
+        std[timed, : fit.course.dim] = answer.std.cpu().numpy()
+        uncertain[timed] = _disagreement(answer).cpu().numpy()
+        written[f"{key_added}_{short}_std"] = std
     adata.obsm.update(written)
     adata.uns[f"{key_added}_fit"] = {
         "method": fit.method.name,
@@ -65,9 +84,19 @@ def velocity(
         "unit": f"data units per {fit.course.unit}",
         "n_without_time": int((~timed).sum()),
     }
+    if several:
+        adata.obs[f"{key_added}_uncertainty"] = uncertain
+        adata.uns[f"{key_added}_fit"]["members"] = len(fit)  # type: ignore[arg-type] # an Ensemble
 
 
-def states_and_times(adata: AnnData, fit: Fit) -> tuple[str, np.ndarray, np.ndarray]:
+def _disagreement(velocities: Spread) -> Tensor:
+    """Deviation of each cell's velocities over members, relative to their speed, in [0, 1]."""
+    off = velocities.std.square().sum(1)
+    speed = off + velocities.mean.square().sum(1)
+    return torch.where(speed > 0, (off / speed).sqrt(), 0.0)
+
+
+def states_and_times(adata: AnnData, fit: Fit | Ensemble) -> tuple[str, np.ndarray, np.ndarray]:
     """Return the fit's representation key, and every cell's time ``(n,)`` and state ``(n, d)``.
 
     The time of a cell without one is NaN.
@@ -107,7 +136,7 @@ def states_and_times(adata: AnnData, fit: Fit) -> tuple[str, np.ndarray, np.ndar
     return rep, times, x
 
 
-def _time_map(fit: Fit, column) -> dict | None:
+def _time_map(fit: Fit | Ensemble, column) -> dict | None:
     """Times as the fit read them, for a column whose labels it knows."""
     known = fit.origin["labels"]
     new = (label for label in column.dropna().unique() if str(label) not in known)

@@ -1,0 +1,156 @@
+"""Independent jobs side by side on the cores of this machine, with one answer however many."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from cellflow import _checks
+from cellflow._threads import one_thread
+
+#: Seconds that idle workers stay, so that the next call need not start them again.
+_IDLE = 60
+#: Joblib's remark that it replaced a worker, which is its business.
+_REPLACED = "A worker stopped while some jobs were given to the executor"
+
+_inside = False  # whether this process is a worker
+_context: tuple[str, Any] = ("", None)  # what this worker read last
+
+
+def side_by_side(
+    work: Callable[[Any, Any], Any],
+    context: Any,
+    jobs: Sequence[Any],
+    *,
+    workers: int | None = None,
+    heavy: bool = True,
+    here: bool = False,
+    progress: bool = False,
+    unit: str = "fit",
+) -> list[Any]:
+    """Return ``work(context, job)`` for each of `jobs`, in their order.
+
+    Every job runs on one thread of torch, here or in a worker, so that results are the same bits
+    however many workers there are. Jobs start in the order given: the longest come first. A
+    worker reads the context once. The first exception ends all jobs and is raised as it is;
+    Ctrl-C ends the workers at once. Warnings of workers are given again here.
+
+    Parameters
+    ----------
+    work
+        A function of a module.
+    context
+        What all jobs need, such as cells.
+    jobs
+        One argument for each call.
+    workers
+        Processes to start, at most one for each job; 1 stays in this process. When omitted, one
+        for each core that this process may use, or 1 where that does not pay.
+    heavy
+        Whether the work is worth the seconds that starting processes takes.
+    here
+        Whether all must stay in this process, such as work on a GPU.
+    progress
+        Whether to show a bar on standard error.
+    unit
+        What the bar counts.
+
+    Raises
+    ------
+    ValueError
+        If `workers` is not positive, or more than one are asked for where `context` cannot be sent
+        to another process.
+    """
+    if workers is not None:
+        _checks.count(workers, "workers")
+    if here and (workers or 1) > 1:
+        remedy = "Jobs on a GPU share this process."
+        raise ValueError(_checks.message("workers", workers, "1 or None", remedy))
+    lone = here or _inside or multiprocessing.current_process().daemon
+    n = 1 if lone or len(jobs) < 2 else workers or (_cores() if heavy else 1)
+    n = min(n, len(jobs))
+    with tqdm(total=len(jobs), disable=not progress, unit=unit) as bar:
+        if n > 1:
+            with tempfile.TemporaryDirectory(prefix="cellflow-") as folder:
+                path = Path(folder) / "context"
+                if _sent(path, (work, context), asked=workers is not None):
+                    done = _in_processes(path, jobs, n)
+                    return _ordered(done, len(jobs), bar)
+        with one_thread():
+            return _ordered(((k, work(context, job)) for k, job in enumerate(jobs)), len(jobs), bar)
+
+
+def _cores() -> int:
+    """Cores that this process may use, by affinity and quotas."""
+    from joblib import cpu_count
+
+    return cpu_count()
+
+
+def _ordered(done: Iterator[tuple[int, Any]], n: int, bar: tqdm) -> list[Any]:
+    out: list[Any] = [None] * n
+    for k, result in done:
+        out[k] = result
+        bar.update()
+    return out
+
+
+def _sent(path: Path, content: Any, *, asked: bool) -> bool:
+    """Write `content` for the workers; return whether that is possible, fail if it was asked."""
+    import cloudpickle
+
+    try:
+        with path.open("wb") as file:
+            cloudpickle.dump(content, file)
+    except (pickle.PicklingError, TypeError, AttributeError, RuntimeError) as error:
+        if not asked:
+            return False
+        got = f"several, for what cannot be sent to another process ({error})"
+        raise ValueError(_checks.message("workers", got, "1 or None for that")) from error
+    return True
+
+
+def _in_processes(path: Path, jobs: Sequence[Any], n: int) -> Iterator[tuple[int, Any]]:
+    """Yield numbers and results of jobs as they end."""
+    import cloudpickle
+    from joblib import Parallel, delayed, parallel_config
+
+    calls = (delayed(_work)(str(path), k, cloudpickle.dumps(job)) for k, job in enumerate(jobs))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", _REPLACED)
+        with parallel_config("loky", inner_max_num_threads=1, idle_worker_timeout=_IDLE):
+            pool = Parallel(n, batch_size=1, pre_dispatch=2 * n, return_as="generator_unordered")
+            results = pool(calls)
+    said: set[tuple] = set()
+    for k, answer in results:
+        result, told = pickle.loads(answer)
+        for warning in told:
+            if warning not in said:
+                said.add(warning)
+                warnings.warn_explicit(*warning)
+        yield k, result
+
+
+def _work(path: str, k: int, job: bytes) -> tuple[int, bytes]:
+    """Do one job in a worker; bytes, because tensors would travel through shared memory."""
+    global _inside, _context
+    _inside = True
+    torch.set_num_threads(1)
+    if _context[0] != path:
+        _context = ("", None)  # the one before makes room
+        with open(path, "rb") as file:
+            _context = (path, pickle.load(file))
+    work, context = _context[1]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        result = work(context, pickle.loads(job))
+    told = [(str(w.message), w.category, w.filename, w.lineno) for w in caught]
+    return k, pickle.dumps((result, told), protocol=pickle.HIGHEST_PROTOCOL)
