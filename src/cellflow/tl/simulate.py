@@ -10,9 +10,9 @@ import torch
 
 from cellflow import _checks
 from cellflow._typing import ArrayLike, Rng
-from cellflow.methods import Fit
+from cellflow.methods import Ensemble, Fit
 from cellflow.simulate import Trajectory
-from cellflow.simulate.run import as_times
+from cellflow.simulate.arguments import as_times
 from cellflow.tl.velocity import states_and_times
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def simulate(
     adata: AnnData,
-    fit: Fit,
+    fit: Fit | Ensemble,
     *,
     start: float | None = None,
     end: float | None = None,
@@ -65,7 +65,9 @@ def simulate(
     -------
     Trajectory
         States ``(T, n, d)`` in the coordinates of the representation, and masses where the
-        method learned growth. The AnnData is not changed.
+        method learned growth. The AnnData is not changed. Of an ensemble, means over its
+        members and their standard deviations
+        (:class:`~cellflow.methods.EnsembleTrajectory`).
 
     Raises
     ------
