@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from cellflow import _moments
+from cellflow import _checks, _moments
 from cellflow._random import stream_seed
 from cellflow._typing import Tensor
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -77,9 +77,30 @@ def split(course: TimeCourse, fraction: float, seed: int) -> tuple[TimeCourse, T
     return _split(course, [None] * len(course), fraction, seed)
 
 
-def arrange(course: TimeCourse, fraction: float, seed: int) -> tuple[TimeCourse, TimeCourse | None]:
-    """Return what :func:`split` makes of :func:`canonical` cells, copying each cell once."""
-    return _split(course, [canonical_order(s) for s in course.snapshots], fraction, seed)
+def arrange(course: TimeCourse, fraction: float, seed: int) -> tuple[TimeCourse, ...]:
+    """Return what :func:`split` makes of :func:`canonical` cells, one part or two.
+
+    Each cell is copied once, so that millions need little more memory than they take.
+    """
+    orders = [canonical_order(s) for s in course.snapshots]
+    kept, held = _split(course, orders, fraction, seed)
+    return (kept,) if held is None else (kept, held)
+
+
+def moved(
+    course: TimeCourse, device: torch.device | str | None, dtype: torch.dtype | None
+) -> TimeCourse:
+    """Return `course` where, and in the floating type that, it is trained on.
+
+    Raises
+    ------
+    ValueError
+        If there is no such device.
+    """
+    place = _checks.as_device(device, course.snapshots[0].x.device)
+    if dtype is None and place.type == "mps":
+        dtype = torch.float32  # the only one that this device computes in
+    return course.to(device=place, dtype=dtype)
 
 
 def _split(

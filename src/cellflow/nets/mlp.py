@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from cellflow import _checks
+from cellflow import _checks, _moments
 from cellflow._typing import Rng, Tensor
 from cellflow.timecourse import TimeCourse
 
@@ -101,11 +101,11 @@ class Units:
         return self.scale / self.span
 
     @classmethod
-    def of(cls, course: TimeCourse) -> Units:
-        """Units of the time course `course`."""
-        x = course.x.double()
-        centre = x.mean(0)
-        scale = float((x - centre).square().mean().sqrt()) or 1.0
+    def of(cls, course: TimeCourse, *more: TimeCourse) -> Units:
+        """Units of the time course `course`, of which `more` are further parts."""
+        xs = [s.x.detach() for part in (course, *more) for s in part.snapshots]
+        centre = _moments.mean(xs)
+        scale = float(_moments.variance(xs, centre).mean().sqrt()) or 1.0
         span = (course.times[-1] - course.times[0]) / (len(course) - 1)
         return cls(tuple(centre.tolist()), scale, course.times[0], span)
 
