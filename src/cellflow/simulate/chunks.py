@@ -132,21 +132,27 @@ def integrate_cells(
 
     def chunk(start: int) -> int:
         rows = slice(start, start + chunks.cells)
-        place = one_thread() if chunks.small else nullcontext()
-        with torch.no_grad(), place:
-            masses = None if log_mass is None else log_mass[:, rows]
-            part = out[:, rows]
-            return _one(job, x0[rows], first + start, readout=readout, out=part, log_mass=masses,
-                        advance=advance)  # fmt: skip
+        masses = None if log_mass is None else log_mass[:, rows]
+        with torch.no_grad():  # of each thread
+            return _one(
+                job,
+                x0[rows],
+                first + start,
+                readout=readout,
+                out=out[:, rows],
+                log_mass=masses,
+                advance=advance,
+            )
 
     starts = range(0, len(x0), chunks.cells)
-    if chunks.workers == 1 or len(starts) == 1:
-        return sum(map(chunk, starts))
-    pool = ThreadPoolExecutor(chunks.workers)
-    try:
-        return sum(pool.map(chunk, starts))
-    finally:  # a failure, or Ctrl-C, leaves the chunks that have not begun
-        pool.shutdown(cancel_futures=True)
+    with one_thread() if chunks.small else nullcontext():
+        if chunks.workers == 1 or len(starts) == 1:
+            return sum(map(chunk, starts))
+        pool = ThreadPoolExecutor(chunks.workers, initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            return sum(pool.map(chunk, starts))
+        finally:  # after a failure or Ctrl-C, chunks that have not begun are left
+            pool.shutdown(cancel_futures=True)
 
 
 def _one(

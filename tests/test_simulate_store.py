@@ -1,0 +1,238 @@
+"""Trajectories on disk: the same bits as in memory, whatever interrupts the writing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cellflow.dynamics import Dynamics
+from cellflow.methods import OTCFM
+from cellflow.preprocessing import fit_preprocessing
+from cellflow.simulate import StoredTrajectory, Trajectory, open_trajectory, room, simulate
+from cellflow.simulate import store as storing
+from cellflow.timecourse import TimeCourse
+
+pytest.importorskip("zarr")
+
+TIMES = [0.0, 0.13, 0.5, 1.0, 2.0]
+SMALL = 100_000  # bytes: chunks of a few cells
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storing, "PART_CHUNKS", 3)
+
+
+def cells(n: int = 60, d: int = 3, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(0), dtype=dtype)
+
+
+def wave(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return torch.sin(3 * x) - x + t.to(x)
+
+
+FULL = Dynamics(wave, lambda t, x: -x, lambda t, x: x[:, 0] * t, sigma=0.8, breaks=(0.7,))
+CASES = {
+    "rk4": (Dynamics(wave), {}),
+    "sra1, growth, a break": (FULL, {"solver": "sra1", "generator": 4}),
+    "euler_maruyama backward": (FULL, {"solver": "euler_maruyama", "times": TIMES[::-1]}),
+    "readout": (Dynamics(wave), {"readout": lambda x: x @ x.new_ones(3, 7) + 1}),
+    "float64": (Dynamics(wave), {"x0": cells(dtype=torch.float64)}),
+}
+
+
+def both(name: str, folder: Path) -> tuple[Trajectory, StoredTrajectory]:
+    dynamics, given = CASES[name]
+    given = {"x0": cells(), "times": TIMES, "memory": SMALL} | given
+    x0, times = given.pop("x0"), given.pop("times")
+    stored = simulate(dynamics, x0, times, store=folder, **given)
+    return simulate(dynamics, x0, times, **given), stored
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_a_store_holds_the_bits_that_memory_would(name: str, tmp_path: Path) -> None:
+    whole, stored = both(name, tmp_path / "x.zarr")
+    assert stored.x.shape == whole.x.shape
+    assert stored.x.chunks[1] < 60  # in several parts
+    assert np.array_equal(stored.x[:], whole.x.numpy())
+    for part in (stored, open_trajectory(tmp_path / "x.zarr"), stored.load()):
+        assert torch.equal(part.final, whole.final)
+        assert torch.equal(part.times, whole.times)
+        assert torch.equal(part.at(0.5), whole.at(0.5))
+        assert (part.solver, part.index(0.5)) == (whole.solver, whole.index(0.5))
+        torch.testing.assert_close(part.path_length, whole.path_length)
+        assert (part.log_mass is None) == (whole.log_mass is None)
+    if whole.log_mass is not None:
+        assert np.array_equal(stored.log_mass[:], whole.log_mass.numpy())
+        assert torch.equal(stored.load().mass, whole.mass)
+    assert whole.n_evaluations > 0
+
+
+class Switch:
+    """A field that can be interrupted, and counts its calls."""
+
+    def __init__(self, after: int | None = None) -> None:
+        self.after, self.calls = after, 0
+
+    def __call__(self, t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        if self.calls == self.after:
+            raise KeyboardInterrupt
+        return wave(t, x)
+
+
+@pytest.mark.parametrize("name", ["rk4", "sra1, growth, a break", "readout"])
+def test_an_interrupted_store_is_gone_on_with(name: str, tmp_path: Path) -> None:
+    dynamics, given = CASES[name]
+    given = {"memory": SMALL, **given}
+    path = tmp_path / "x.zarr"
+
+    def run(field: Switch, store: Path | None = path) -> Trajectory | StoredTrajectory:
+        parts = Dynamics(field, dynamics.score, dynamics.growth, sigma=dynamics.sigma)
+        return simulate(parts, cells(), TIMES, store=store, **given)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Switch(after=450))
+    with pytest.raises(ValueError, match=r"of which [1-9]\d* of \d\d? parts are written, expected"):
+        open_trajectory(path)
+    rest, again = Switch(), Switch()
+    stored = run(rest)
+    whole, unbroken = run(Switch(), None), run(Switch(), tmp_path / "y.zarr")
+    assert np.array_equal(stored.x[:], whole.x.numpy())
+    assert stored.n_evaluations == unbroken.n_evaluations
+    assert rest.calls < unbroken.n_evaluations  # parts that were there are not done again
+    assert run(again).final.equal(whole.final)
+    assert again.calls == 1  # one cell, to see that it is the same field
+
+
+def test_an_interrupted_write_leaves_no_part_that_looks_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, narrowed = [], storing._narrowed
+
+    def broken(states: torch.Tensor, dtype: torch.dtype) -> np.ndarray:
+        calls.append(None)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return narrowed(states, dtype)
+
+    monkeypatch.setattr(storing, "_narrowed", broken)
+    with pytest.raises(KeyboardInterrupt):
+        both("rk4", tmp_path / "x.zarr")
+    whole, stored = both("rk4", tmp_path / "x.zarr")
+    assert np.array_equal(stored.x[:], whole.x.numpy())
+    assert not list(tmp_path.glob(".*"))
+
+
+CHANGES = {
+    "cells": {"x0": cells() + 1e-4},
+    "times": {"times": [0.0, 0.13, 0.5, 1.0, 2.1]},
+    "solver": {"solver": "midpoint"},
+    "steps": {"max_step": 0.01},
+    "seed": {"generator": 5},
+    "store dtype": {"store_dtype": torch.float16},
+    "fields": {"dynamics": Dynamics(lambda t, x: 1.001 * wave(t, x), FULL.score, sigma=0.8)},
+    "sigma": {"dynamics": Dynamics(wave, FULL.score, sigma=0.81)},
+    "growth": {"dynamics": FULL},
+    "dtype": {"x0": cells().double()},
+}
+
+
+@pytest.mark.parametrize("name", list(CHANGES))
+def test_a_store_of_another_simulation_is_refused(name: str, tmp_path: Path) -> None:
+    same = {
+        "dynamics": Dynamics(wave, FULL.score, sigma=0.8),
+        "x0": cells(),
+        "times": TIMES,
+        "solver": "euler_maruyama",
+        "max_step": 0.2,
+        "store": tmp_path / "x.zarr",
+    }
+    before = simulate(**same).final
+    words = "cells" if name == "dtype" else name
+    with pytest.raises(ValueError, match=rf"`store`: got .* a simulation of other {words}, exp"):
+        simulate(**(same | CHANGES[name]))
+    assert torch.equal(open_trajectory(tmp_path / "x.zarr").final, before)
+
+
+def test_other_folders_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("all of it")
+    with pytest.raises(ValueError, match=r"`store`: got .*mine', which holds something else"):
+        simulate(Dynamics(wave), cells(), TIMES, store=tmp_path / "mine")
+    with pytest.raises(ValueError, match=r"`store`: got .*thesis.tex', which holds something else"):
+        simulate(Dynamics(wave), cells(), TIMES, store=tmp_path / "mine" / "thesis.tex")
+    for path in (tmp_path / "mine", tmp_path / "nowhere"):
+        with pytest.raises(ValueError, match=r"`path`: got .*, expected a store that `simulate`"):
+            open_trajectory(path)
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "all of it"
+    (tmp_path / "empty").mkdir()
+    assert simulate(Dynamics(wave), cells(), TIMES, store=tmp_path / "empty").x.shape == (5, 60, 3)
+
+
+def test_half_precision_on_disk(tmp_path: Path) -> None:
+    whole = simulate(Dynamics(wave), cells(), TIMES)
+    path = tmp_path / "x.zarr"
+    stored = simulate(Dynamics(wave), cells(), TIMES, store=path, store_dtype="float16")
+    assert stored.x.dtype == np.float16
+    off = (stored.load().x.float() - whole.x).abs()
+    assert bool((off <= 2.0**-11 * whole.x.abs() + 2.0**-25).all())
+    torch.testing.assert_close(stored.path_length, whole.path_length, rtol=1e-2, atol=1e-3)
+    far = Dynamics(lambda t, x: torch.full_like(x, 1e5))
+    with pytest.raises(ValueError, match=r"`store_dtype`: got float16, for states as large as 2e"):
+        simulate(far, cells(), [0, 2], store=tmp_path / "far.zarr", store_dtype=torch.float16)
+    with pytest.raises(ValueError, match="`store_dtype`: got 'bfloat16', expected one of"):
+        simulate(Dynamics(wave), cells(), TIMES, store=path, store_dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match="`store_dtype`: got float16 without `store`"):
+        simulate(Dynamics(wave), cells(), TIMES, store_dtype="float16")
+
+
+def test_fits_write_data_coordinates(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(1)
+    course = TimeCourse.from_arrays(
+        [torch.randn(90, 6, generator=generator) + k for k in range(3)], times=[0.0, 1.0, 3.0]
+    )
+    prep = fit_preprocessing(course.x, n_components=2)
+    fit = OTCFM().fit(course, steps=2, progress=False, preprocessing=prep)
+    path, x, times = tmp_path / "x.zarr", course.snapshots[0].x, np.linspace(0, 3, 30)
+    stored = fit.simulate(x, times, store=path, memory=500_000)
+    whole = fit.simulate(x, times)
+    assert stored.x.shape == (30, 90, 6)
+    torch.testing.assert_close(stored.load().x, whole.x, rtol=1e-5, atol=1e-5)
+    assert torch.equal(fit.simulate(x, times, store=path).final, stored.final)
+    other = OTCFM().fit(course, steps=2, progress=False, preprocessing=prep, generator=1)
+    with pytest.raises(ValueError, match="a simulation of other fields"):
+        other.simulate(x, times, store=path)
+
+
+def test_a_result_that_does_not_fit_names_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "available", lambda device: 60 * 5 * 3 * 4)
+    words = (
+        r"`times`: got 5 times of 60 cells in 3 dimensions: 3.35e-06 GiB in memory, "
+        r"expected at most 2.68e-06 GiB, 80% of what is left. Pass store='traj"
+    )
+    with pytest.raises(ValueError, match=words):
+        simulate(Dynamics(wave), cells(), TIMES)
+    assert simulate(Dynamics(wave), cells(), TIMES[:3]).x.shape == (3, 60, 3)
+    assert simulate(Dynamics(wave), cells(), TIMES, store=tmp_path / "x.zarr").x.shape[0] == 5
+
+
+def test_what_is_left_is_the_lesser_of_machine_and_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = torch.device("cpu")
+    machine = room.available(here)
+    assert machine is None or machine > 2**20
+    monkeypatch.setattr(room, "_CGROUP", tmp_path)
+    (tmp_path / "memory.current").write_text("900\n")
+    (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 400\n")
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert room.available(here) == 500
+    (tmp_path / "memory.max").write_text("max\n")
+    assert room.available(here) == room._of_machine()
+    assert room.available(torch.device("meta")) is None
