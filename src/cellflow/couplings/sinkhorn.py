@@ -16,6 +16,8 @@ from typing import NamedTuple
 import torch
 
 from cellflow._typing import Tensor
+from cellflow.couplings import scaling
+from cellflow.couplings.sides import Side
 
 #: Sinkhorn sweeps between two absorptions of the scalings into the potentials.
 SWEEPS = 20
@@ -85,10 +87,31 @@ def solve(
             max_iter=max_iter,
         )
         return s._replace(f=s.g, g=s.f, plan=s.plan.T)
+    spent = 0
+    if cost.device.type == "cpu":
+        sides = tuple(Side(mass, float("inf"), False) for mass in masses)
+        limits = {"tolerance": tolerance, "max_iter": max_iter}
+        fast = scaling.solve(cost, sides, epsilon=epsilon, relative=False, **limits)
+        if fast.error <= tolerance or fast.iterations >= max_iter:
+            return Solution(*fast)
+        spent = fast.iterations
+    return _solve(cost, masses, epsilon=epsilon, tolerance=tolerance, budget=(spent, max_iter))
+
+
+def _solve(
+    cost: Tensor,
+    masses: tuple[Tensor, Tensor],
+    *,
+    epsilon: float,
+    tolerance: float,
+    budget: tuple[int, int],
+) -> Solution:
+    """Solve in tensors, on any device; `budget` is what was spent and what may be."""
+    used, max_iter = budget
     scale = float(cost.mean())
     step = epsilon if epsilon >= DIRECT * scale else max(epsilon, scale / RATIO)
     problem = _Problem(cost, *masses)
-    g, used = torch.zeros_like(masses[1]), 0
+    g = torch.zeros_like(masses[1])
     while True:
         aim = tolerance if step <= epsilon else max(ROUGH, tolerance)
         s = _stage(problem, g, epsilon=step, aim=aim, budget=max_iter - used)

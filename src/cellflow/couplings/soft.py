@@ -31,6 +31,7 @@ from typing import NamedTuple
 import torch
 
 from cellflow._typing import Tensor
+from cellflow.couplings import scaling
 from cellflow.couplings.sides import Side
 from cellflow.couplings.sinkhorn import DIRECT, RATIO, RIDGES, ROUGH, ROUNDS, STEPS, SWEEPS
 
@@ -100,9 +101,31 @@ def solve(
             max_iter=max_iter,
         )
         return s._replace(f=s.g, g=s.f)
+    spent = 0
+    if cost.device.type == "cpu":
+        limits = {"tolerance": tolerance, "max_iter": max_iter}
+        fast = scaling.solve(cost, sides, epsilon=epsilon, relative=relative, **limits)
+        if fast.error <= tolerance or fast.iterations >= max_iter:
+            return Potentials(fast.f, fast.g, fast.error, fast.iterations)
+        spent = fast.iterations
+    bounds = {"tolerance": tolerance, "budget": (spent, max_iter)}
+    return _solve(cost, sides, epsilon=epsilon, relative=relative, **bounds)
+
+
+def _solve(
+    cost: Tensor,
+    sides: tuple[Side, Side],
+    *,
+    epsilon: float,
+    relative: bool,
+    tolerance: float,
+    budget: tuple[int, int],
+) -> Potentials:
+    """Solve in tensors, on any device; `budget` is what was spent and what may be."""
+    used, max_iter = budget
     scale = float(cost.mean())
     step = epsilon if epsilon >= DIRECT * scale else max(epsilon, scale / RATIO)
-    g, used = torch.zeros_like(sides[1].mass), 0
+    g = torch.zeros_like(sides[1].mass)
     while True:
         p = Problem(reference_cost(cost, sides, step if relative else 0.0), *sides, step)
         aim = tolerance if step <= epsilon else max(ROUGH, tolerance)
