@@ -10,6 +10,8 @@ from cellflow.couplings.given import Given
 from cellflow.couplings.independent import Independent
 from cellflow.couplings.partial import Partial
 from cellflow.couplings.plans import Coupling, DensePlan, PairPlan, Plan, ProductPlan
+from cellflow.couplings.sparse import as_pairs
+from cellflow.couplings.transitions import Transitions
 from cellflow.couplings.unbalanced import Unbalanced
 
 __all__ = [
@@ -24,6 +26,8 @@ __all__ = [
     "Partial",
     "Plan",
     "ProductPlan",
+    "Transitions",
     "Unbalanced",
+    "as_pairs",
     "chain_rates",
 ]
