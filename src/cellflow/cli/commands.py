@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from cellflow.__about__ import __version__
 from cellflow.cli import files, options
 from cellflow.cli.front import Front
 from cellflow.cli.sigma import suggest_sigma
+from cellflow.cli.simulate import simulate
 
 if TYPE_CHECKING:
     from cellflow.methods import Method
@@ -148,7 +148,7 @@ def interpolate(
     from cellflow._store import whole_file
 
     saved = files.read_fit(folder)
-    moment = _read_time(time, saved.course.unit)
+    moment = files.read_time(time, saved.course.unit)
     first, last = saved.course.times[0], saved.course.times[-1]
     if not first <= moment <= last:
         click.echo(
@@ -160,20 +160,6 @@ def interpolate(
     with whole_file(out) as file:
         cells.write_h5ad(file)
     click.echo(f"{cells.n_obs} cells at {saved.course.unit} {moment:g}, saved to {out}")
-
-
-def _read_time(text: str, unit: str) -> float:
-    """Read a number or a label of a time, in the fit's unit."""
-    from cellflow.pp import parse_times
-
-    try:
-        moment = parse_times([text], unit=unit, name="time").times[0]
-    except (ValueError, TypeError):
-        moment = math.nan
-    if not math.isfinite(moment):
-        expected = f"a finite number, or a label of a time such as '{unit} 10'"
-        raise click.BadParameter(f"{text!r} is not {expected}.", param_hint="'--time'")
-    return moment
 
 
 @main.command()
@@ -296,3 +282,4 @@ def reproduce(
 
 
 main.add_command(suggest_sigma)
+main.add_command(simulate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,6 +96,40 @@ def read_fit(folder: Path) -> Fit | Ensemble:
     except Exception as error:  # damaged JSON, missing tensors, a part that is not known
         reason = as_one_line(error) or f"not a readable fit: {' '.join(str(error).split())[:160]}"
         raise click.BadParameter(f"{str(folder)!r}: {reason}") from error
+
+
+def read_time(text: str, unit: str, option: str = "--time") -> float:
+    """Read a number or a label of a time, in the fit's unit.
+
+    Parameters
+    ----------
+    text
+        Such as ``"10.5"`` or ``"day 10"``.
+    unit
+        Of the fit's times.
+    option
+        Where the user said it.
+
+    Returns
+    -------
+    float
+        The time.
+
+    Raises
+    ------
+    click.BadParameter
+        If it is not a time.
+    """
+    from cellflow.pp import parse_times
+
+    try:
+        moment = parse_times([text], unit=unit, name="time").times[0]
+    except (ValueError, TypeError):
+        moment = math.nan
+    if not math.isfinite(moment):
+        expected = f"a finite number, or a label of a time such as '{unit} 10'"
+        raise click.BadParameter(f"{text!r} is not {expected}.", param_hint=f"'{option}'")
+    return moment
 
 
 def check_new_file(context: click.Context, option: click.Parameter, path: Path | None):

@@ -30,6 +30,7 @@ _OPTIONS = {
     "steps": "--steps",
     "seeds": "--seeds",
     "time": "--time",
+    "store": "--out",
     "n_cells": "--n-cells",
     "exclude": "--exclude",
     "path": "--path",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from cellflow import _checks
 from cellflow._typing import ArrayLike, Rng
 from cellflow.methods import Ensemble, Fit
-from cellflow.simulate import Trajectory
+from cellflow.simulate import StoredTrajectory, Trajectory
 from cellflow.simulate.arguments import as_times
 from cellflow.tl.velocity import states_and_times
 
@@ -30,8 +31,10 @@ def simulate(
     n_cells: int | None = None,
     solver: str = "rk4",
     rng: Rng = 0,
+    store: str | Path | None = None,
+    store_dtype: str | None = None,
     progress: bool = False,
-) -> Trajectory:
+) -> Trajectory | StoredTrajectory:
     """Carry observed cells of one time point along the learned flow.
 
     Parameters
@@ -58,6 +61,12 @@ def simulate(
         ``"sf2m"``: possible futures, or backward in time possible ancestors.
     rng
         Seed or generator of that draw, and of a stochastic solver.
+    store
+        Folder of a zarr store to write to, for trajectories that exceed memory. One that was
+        interrupted is gone on with, if everything else is the same.
+    store_dtype
+        Type of its numbers: ``"float16"``, ``"float32"`` or ``"float64"``; that of the fit when
+        omitted.
     progress
         Whether to show a progress bar.
 
@@ -67,12 +76,14 @@ def simulate(
         States ``(T, n, d)`` in the coordinates of the representation, and masses where the
         method learned growth. The AnnData is not changed. Of an ensemble, means over its
         members and their standard deviations
-        (:class:`~cellflow.methods.EnsembleTrajectory`).
+        (:class:`~cellflow.methods.EnsembleTrajectory`). With `store`, one that is read as it is
+        asked for (:class:`~cellflow.simulate.StoredTrajectory`).
 
     Raises
     ------
     ValueError
-        If no cell was observed at `start`, or cells of another time are asked for.
+        If no cell was observed at `start`, cells of another time are asked for, or `store` holds
+        something else or is asked of an ensemble.
     """
     _, cell_times, x = states_and_times(adata, fit)
     if times is None:
@@ -89,7 +100,20 @@ def simulate(
         keep = torch.randperm(len(rows), generator=generator)
         rows = rows[keep[: _checks.count(n_cells, "n_cells")].numpy()]
     x0 = torch.from_numpy(x[rows, : fit.course.dim])
-    return fit.simulate(x0, grid, solver=solver, generator=generator, progress=progress)
+    if isinstance(fit, Ensemble):
+        if store is not None:
+            remedy = "Write those of `fit.members` one by one."
+            raise ValueError(_checks.message("store", "an ensemble", "a fit", remedy))
+        return fit.simulate(x0, grid, solver=solver, generator=generator, progress=progress)
+    return fit.simulate(
+        x0,
+        grid,
+        solver=solver,
+        generator=generator,
+        store=store,
+        store_dtype=store_dtype,
+        progress=progress,
+    )
 
 
 def _rows(
