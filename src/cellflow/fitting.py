@@ -13,6 +13,8 @@ from pathlib import Path as FilePath
 from tqdm import tqdm
 
 from cellflow import _checks
+from cellflow._ranks import RankLost
+from cellflow._store import read_state
 from cellflow.paths import PathPoint
 from cellflow.training import History, Trainer
 
@@ -80,35 +82,71 @@ def train(
         If the loss stops being finite.
     ValueError
         If the checkpoint belongs to another fit.
+    RankLost
+        If another rank has ended. The checkpoint then holds the last step.
     """
     path = None if checkpointing.path is None else FilePath(checkpointing.path)
-    if path is not None and path.exists():
+    ranks, every = trainer.ranks, trainer.training.check_every
+    ranks.start()
+    if path is not None and ranks.from_main(path.exists):
         trainer.restore(path, fingerprint)
     history = trainer.history
     watch = _Stopwatch(history)
+    if trainer.step and trainer.step % every == 0 and history.step[-1:] != [trainer.step]:
+        trainer.check(validation)  # on the way to which a rank was lost
     stopped = "patience" if trainer.out_of_patience else "budget"
-    every = trainer.training.check_every
     bar = tqdm(total=trainer.steps, initial=trainer.step, disable=not progress, unit="step")
-    with bar, deferred_interrupt() as interrupted:
+    with bar, deferred_interrupt(terminable=ranks.world > 1) as interrupted:
         while trainer.step < trainer.steps and stopped == "budget":
-            batch = draw(trainer.step)
-            watch.lap("data")
-            trainer.advance(batch)
-            watch.lap("network")
-            bar.update()
-            if trainer.step % every == 0 or trainer.step == trainer.steps:
-                if trainer.check(validation):
-                    stopped = "patience"
-                bar.set_postfix(loss=f"{history.validation_loss[-1]:.4g}", refresh=False)
-            if interrupted():
+            try:
+                batch = draw(trainer.step)
+                watch.lap("data")
+                trainer.advance(batch)
+                watch.lap("network")
+                bar.update()
+                if trainer.step % every == 0 or trainer.step == trainer.steps:
+                    if trainer.check(validation):
+                        stopped = "patience"
+                    bar.set_postfix(loss=f"{history.validation_loss[-1]:.4g}", refresh=False)
+            except RankLost as lost:
+                raise _left_alone(lost, trainer, path, fingerprint) from lost
+            if ranks.agree_to_stop(interrupted()):
                 stopped = "interrupted"
             last = stopped != "budget" or trainer.step == trainer.steps
-            if path is not None and (last or trainer.step % checkpointing.every == 0):
+            due = last or trainer.step % checkpointing.every == 0
+            if path is not None and due and ranks.is_main:
                 trainer.save(path, fingerprint)
             watch.lap("checks")
     history.stopped = stopped
     trainer.keep_best()
     return history
+
+
+def _left_alone(
+    lost: RankLost, trainer: Trainer, path: FilePath | None, fingerprint: dict
+) -> RankLost:
+    """Write the last step down, as the main rank may be the one that was lost, and say where."""
+    if path is not None:
+        trainer.save(path, fingerprint)
+    out = RankLost(f"Step {trainer.step + 1}: {lost} {resumption(path)}")
+    out.resumption = resumption(path)
+    return out
+
+
+def resumption(path: str | FilePath | None) -> str:
+    """Say from where a fit that has ended can go on.
+
+    Parameters
+    ----------
+    path
+        Its checkpoint, or None.
+    """
+    if path is None:
+        return "Give `checkpoint` a file, and a fit that ends early goes on from there."
+    if not FilePath(path).is_file():
+        return f"It had no time to write the checkpoint {str(path)!r}."
+    step = read_state(path)[1]["step"]
+    return f"The checkpoint {str(path)!r} holds step {step}: the same call goes on from there."
 
 
 class _Stopwatch:
@@ -126,20 +164,29 @@ class _Stopwatch:
 
 
 @contextmanager
-def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C into a question to ask between steps; a second one interrupts at once."""
+def deferred_interrupt(*, terminable: bool = False) -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C into a question to ask between steps; a second one interrupts at once.
+
+    Parameters
+    ----------
+    terminable
+        Whether to take in the same way the polite request to end (SIGTERM) that what started
+        several processes sends to those that are left.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
     asked: list[int] = []
 
     def handle(number: int, frame: object) -> None:
-        if asked:
+        if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.append(number)
 
-    previous = signal.signal(signal.SIGINT, handle)
+    numbers = [signal.SIGINT, *([signal.SIGTERM] if terminable else [])]
+    previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield lambda: bool(asked)
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

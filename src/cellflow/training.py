@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from cellflow import _checks
+from cellflow._ranks import Ranks
 from cellflow._store import read_state, write_state
 from cellflow._typing import Tensor
 from cellflow.nets import Flat
@@ -140,6 +141,8 @@ class Trainer:
         Optimiser, schedule, averaging and stopping.
     steps
         Budget of steps.
+    ranks
+        Who trains together: each on its share of every batch.
     """
 
     module: nn.Module
@@ -147,6 +150,7 @@ class Trainer:
     unit: float
     training: Training
     steps: int
+    ranks: Ranks = field(default_factory=Ranks)
 
     def __post_init__(self) -> None:
         self.flat = Flat(self.module)
@@ -173,6 +177,7 @@ class Trainer:
         grad.zero_()
         loss = sum(self._terms(batch).values()) / self.unit
         loss.backward()
+        self.ranks.mean_(grad, loss, share=getattr(batch, "share", 1.0))
         norm = torch.linalg.vector_norm(grad)
         grad.mul_((t.clip / (norm + 1e-12)).clamp_(max=1.0))
         self.optimizer.step()
@@ -193,8 +198,8 @@ class Trainer:
         t, h = self.training, self.history
         done = self.step - (h.step[-1] if h.step else 0)
         train = float(self._train_loss) / max(done, 1)
-        self._train_loss.zero_()
         valid = train if batch is None else self._evaluate(batch)
+        self._train_loss.zero_()
         if not (math.isfinite(train) and math.isfinite(valid)):
             raise FloatingPointError(
                 f"The training loss became {train:g} at step {self.step}. Lower `learning_rate` "
@@ -220,7 +225,9 @@ class Trainer:
         live = self.flat.value.detach().clone()
         self.flat.value.data.copy_(self.average)
         try:
-            return float(sum(self.loss(batch).values()) / self.unit)
+            loss = sum(self.loss(batch).values()) / self.unit
+            self.ranks.mean_(loss, share=getattr(batch, "share", 1.0))
+            return float(loss)
         finally:
             self.flat.value.data.copy_(live)
 
@@ -250,7 +257,7 @@ class Trainer:
         ValueError
             If the file belongs to another configuration.
         """
-        tensors, facts = read_state(path)
+        tensors, facts = self.ranks.from_main(lambda: read_state(path))
         if facts["fingerprint"] != json.loads(json.dumps(fingerprint)):
             differ = [k for k, v in fingerprint.items() if facts["fingerprint"].get(k) != v]
             raise ValueError(

@@ -6,12 +6,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 
 from cellflow._random import stream_seed
+from cellflow._ranks import Ranks
 from cellflow._typing import Tensor
 from cellflow.batches.batching import Batching
 from cellflow.batches.health import CouplingHealth
@@ -111,6 +112,8 @@ class PoolMaker:
         Training steps that one pass through a pool serves.
     plans
         Those of whole snapshots, one an interval; None where blocks are coupled.
+    ranks
+        Who makes the same pools: each couples its part of the blocks, and tells the others.
     """
 
     course: TimeCourse
@@ -119,6 +122,7 @@ class PoolMaker:
     seed: int
     steps: int
     plans: Sequence[Plan] | None
+    ranks: Ranks = field(default_factory=Ranks)
 
     @property
     def pairs(self) -> int:
@@ -140,14 +144,14 @@ class PoolMaker:
                 _draw(s, number * size, size, cells).view(number, size) for s in (source, target)
             )
             # What cannot be coupled in one go may not be meant for several threads either.
-            step = CHUNK if hasattr(self.coupling, "many") else number
+            step = CHUNK if hasattr(self.coupling, "many") else -(-number // self.ranks.world)
             for low in range(0, number, step):
                 part = slice(low, low + step)
                 tasks.append(self._block_task(j, left[part], right[part], first=low, seed=seed))
-        return Making(tasks, executor)
+        return Making(self.ranks.share(tasks), executor)
 
     def finish(self, k: int, chunks: Sequence[Chunk]) -> Pool:
-        """Put the pairs of pool `k` together."""
+        """Put the pairs of pool `k` together, from the chunks of all ranks."""
         columns, rates, offset, at = [], [], 0, 0
         for j, (source, target) in enumerate(self.course.steps):
             number, each = 1, self.pairs

@@ -23,6 +23,7 @@ import torch
 
 from cellflow import _checks
 from cellflow._random import stream_seed
+from cellflow._ranks import Ranks
 from cellflow._typing import Tensor
 from cellflow.batches.batching import Batching
 from cellflow.batches.health import CouplingHealth
@@ -54,6 +55,9 @@ class PairSampler:
         Velocity of each cell of ``course.x``, shape ``(sum n_k, d)``, for paths that bend.
     workers
         Background threads that couple; the result is the same for any number.
+    ranks
+        Who draws the same batches: each couples its part of the blocks, since that is what takes
+        time, and tells the others its pairs, 16 bytes each.
     """
 
     course: TimeCourse
@@ -63,6 +67,7 @@ class PairSampler:
     health: CouplingHealth = field(default_factory=CouplingHealth)
     rates: Tensor | None = None
     workers: int = 1
+    ranks: Ranks = field(default_factory=Ranks)
 
     def __post_init__(self) -> None:
         course, b = self.course, self.batching
@@ -78,7 +83,8 @@ class PairSampler:
         self._reuse = 1 if fresh else b.reuse
         self.steps_per_epoch = AHEAD if fresh else max(1, math.ceil(longest / b.batch_size))
         self._shuffles = not fresh
-        self._maker = PoolMaker(coupled, self.coupling, b, self.seed, self.steps_per_epoch, plans)
+        made = self.seed, self.steps_per_epoch, plans, self.ranks
+        self._maker = PoolMaker(coupled, self.coupling, b, *made)
         x = course.snapshots[0].x
         pairs = [(a.time, b.time) for a, b in course.steps]
         times = torch.tensor(pairs, dtype=torch.float64).repeat_interleave(b.batch_size, 0)
@@ -142,6 +148,7 @@ class PairSampler:
         start = time.perf_counter()
         making = None if self._next is None or self._next[0] != k else self._next[1]
         chunks = (making or self._maker.begin(k, None)).chunks()
+        chunks = self.ranks.weave(chunks, self._maker.course.x.device)
         for chunk in chunks:
             self.health.merge(chunk.health)
         pool = self._maker.finish(k, chunks)
@@ -158,7 +165,8 @@ class PairSampler:
 
     def _couple_whole(self, course: TimeCourse) -> list[Plan]:
         start = time.perf_counter()
-        plans = [self.coupling(source, target) for source, target in course.steps]
+        own = [self.coupling(source, target) for source, target in self.ranks.share(course.steps)]
+        plans = self.ranks.weave(own, course.x.device)
         for plan in plans:
             self.health.add(plan)
         self.health.announce()

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from cellflow.methods.devices import Devices
 from cellflow.methods.dsbm import DSBM
 from cellflow.methods.ensemble import Ensemble
 from cellflow.methods.fit import Fit
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.icfm import ICFM
 from cellflow.methods.iterated import Iterated
+from cellflow.methods.launch import fit_on
 from cellflow.methods.members import fit_members
 from cellflow.methods.method import Method
 from cellflow.methods.mmfm import MMFM
@@ -47,6 +49,7 @@ __all__ = [
     "SF2M",
     "UBSB",
     "UOTCFM",
+    "Devices",
     "Ensemble",
     "EnsembleTrajectory",
     "Fit",
@@ -57,5 +60,6 @@ __all__ = [
     "Shooting",
     "Spread",
     "fit_members",
+    "fit_on",
     "load",
 ]

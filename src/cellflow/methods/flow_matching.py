@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,11 +12,12 @@ from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._random import stream_seed
+from cellflow._ranks import Ranks
 from cellflow._typing import Rng, Tensor
 from cellflow.batches import Batching, CouplingHealth, PairSampler
 from cellflow.couplings import Coupling, chain_rates
 from cellflow.fitting import Checkpointing
-from cellflow.methods.cells import canonical, digest, natural_sigma, split
+from cellflow.methods.cells import arrange, canonical, digest, moved, natural_sigma
 from cellflow.methods.fit import Fit
 from cellflow.methods.health import coupling_report
 from cellflow.methods.learning import learn, workers_for
@@ -88,6 +90,7 @@ class FlowMatching:
         dtype: torch.dtype | None = None,
         checkpointing: Checkpointing | None = None,
         progress: bool = True,
+        ranks: Ranks | None = None,
     ) -> Fit:
         """Learn the dynamics that carry each snapshot into the next.
 
@@ -110,6 +113,8 @@ class FlowMatching:
             File to write and resume from.
         progress
             Whether to show a bar and the device on standard error.
+        ranks
+            Processes that train together, each of which calls this: :func:`fit_on` does.
 
         Returns
         -------
@@ -123,16 +128,20 @@ class FlowMatching:
             If training diverges.
         """
         _checks.count(steps, "steps")
-        seed = draw_seed(generator)
-        model = self.prepare(course, preprocessing, device=device, dtype=dtype)
-        method = self.scaled_to(model)
-        units = Units.of(model)
-        x = model.snapshots[0].x
+        ranks = ranks or Ranks()
+        seed = draw_seed(generator, ranks)
+        model = course if preprocessing is None else course.map(preprocessing.apply)
+        parts = (model,) if self.knows_rows else arrange(model, self.training.validation, seed)
+        parts = tuple(moved(part, device, dtype) for part in parts)
+        kept, *_ = parts
+        method, units, x = self.scaled_to(*parts), Units.of(*parts), kept.snapshots[0].x
+        facts = method.fingerprint(parts, steps, seed)
+        ranks.refuse_other(facts, "ranks")
         networks = build_networks(method, units, seed=seed).to(x)
-        dynamics = assemble(method, networks, model.times)
+        dynamics = assemble(method, networks, kept.times)
         if progress:
             tqdm.write(f"{self.name}: training on {x.device}, {x.dtype}", file=sys.stderr)
-        sampler, aside = method.samplers(model, seed)
+        sampler, aside = method.samplers(parts, seed, ranks)
         upfront = sampler.health.waited
         try:
             history = learn(
@@ -144,40 +153,45 @@ class FlowMatching:
                 units=units,
                 steps=steps,
                 seed=seed,
-                fingerprint=method.fingerprint(model, steps, seed),
+                fingerprint=facts,
                 checkpointing=checkpointing or Checkpointing(),
                 progress=progress,
+                ranks=ranks,
             )
         finally:
             sampler.close()
         history.seconds += upfront
         history.timing["data"] = history.timing.get("data", 0.0) - sampler.health.waited + upfront
-        self._report(history, sampler, noise=method.path.diffusion**2 * model.dim * units.span / 2)
+        self._report(history, sampler, noise=method.path.diffusion**2 * kept.dim * units.span / 2)
         if progress:
             tqdm.write(coupling_report(history.coupling), file=sys.stderr)
+        history = ranks.from_main(lambda: history)  # the clocks of ranks differ
         return Fit(dynamics, method, course, networks, preprocessing, history)
 
-    def samplers(self, course: TimeCourse, seed: int) -> tuple[PairSampler, Pairs | None]:
-        """Return what pairs the cells of `course`, and pairs of cells held back to validate on.
+    def samplers(
+        self, parts: Sequence[TimeCourse], seed: int, ranks: Ranks
+    ) -> tuple[PairSampler, Pairs | None]:
+        """Return what pairs the cells to train on, and pairs of cells held back to validate on.
 
         Parameters
         ----------
-        course
-            Cells in model coordinates.
+        parts
+            Cells to train on and, if there are any, those held back, in model coordinates.
         seed
             The seed of the fit.
+        ranks
+            Who couples together.
         """
-        kept, held, health = course, None, CouplingHealth()
-        if not self.knows_rows:
-            kept, held = split(course, self.training.validation, seed)
-        workers = workers_for(self.net, course.x.device)
-        streams = stream_seed(seed, 0, 11), health, self.rates(kept), workers
+        kept, *held = parts
+        health = CouplingHealth()
+        workers = workers_for(self.net, kept.snapshots[0].x.device)
+        streams = stream_seed(seed, 0, 11), health, self.rates(kept), workers, ranks
         sampler = PairSampler(kept, self.coupling, self.batching, *streams)
-        if held is None:
+        if not held:
             return sampler, None
         batching = Batching(_VALIDATION_PAIRS, self.batching.block_size, 1, prefetch=False)
-        others = stream_seed(seed, 0, 13), health, self.rates(held)
-        return sampler, PairSampler(held, self.coupling, batching, *others).batch(0)
+        others = stream_seed(seed, 0, 13), health, self.rates(held[0]), 1, ranks
+        return sampler, PairSampler(held[0], self.coupling, batching, *others).batch(0)
 
     def _report(self, history: History, sampler: PairSampler, *, noise: float) -> None:
         """Write down how coupling went; `noise` is the part of its cost that noise makes."""
@@ -210,18 +224,15 @@ class FlowMatching:
             Where, and in which floating type, to train.
         """
         model = course if preprocessing is None else course.map(preprocessing.apply)
-        place = _checks.as_device(device, model.x.device)
-        if dtype is None and place.type == "mps":
-            dtype = torch.float32  # the only one that this device computes in
         if not self.knows_rows:  # a precomputed plan knows cells by their rows
             model = canonical(model)
-        return model.to(device=place, dtype=dtype)
+        return moved(model, device, dtype)
 
-    def scaled_to(self, course: TimeCourse) -> FlowMatching:
-        """Return this method with absolute sigmas, for `course` in model coordinates."""
+    def scaled_to(self, course: TimeCourse, *more: TimeCourse) -> FlowMatching:
+        """Return this method with absolute sigmas, for `course` (and `more` parts of it)."""
         if not self.relative_sigma:
             return self
-        unit = natural_sigma(course)
+        unit = natural_sigma(course, *more)
         parts = {}
         for name in ("coupling", "path"):
             part = getattr(self, name)
@@ -246,12 +257,12 @@ class FlowMatching:
             return None
         return chain_rates(course, self.coupling)
 
-    def fingerprint(self, course: TimeCourse, steps: int, seed: int) -> dict[str, Any]:
-        """Return the facts that a checkpoint of a fit of `course` must agree on.
+    def fingerprint(self, parts: Sequence[TimeCourse], steps: int, seed: int) -> dict[str, Any]:
+        """Return the facts that a checkpoint of a fit of a course must agree on.
 
         Parameters
         ----------
-        course
+        parts
             Cells in model coordinates.
         steps
             Budget of steps.
@@ -263,9 +274,9 @@ class FlowMatching:
             "plan": getattr(self.coupling, "digest", None),
             "steps": steps,
             "seed": seed,
-            "times": list(course.times),
-            "cells": [len(s) for s in course.snapshots],
-            "data": digest(course),
+            "times": list(parts[0].times),
+            "cells": [len(s) for part in parts for s in part.snapshots],
+            "data": digest(*parts),
         }
 
     @property
@@ -274,7 +285,8 @@ class FlowMatching:
         return getattr(self.coupling, "knows_rows", False)
 
 
-def draw_seed(generator: Rng) -> int:
-    """Return the one number that everything random in a fit follows from."""
+def draw_seed(generator: Rng, ranks: Ranks | None = None) -> int:
+    """Return the one number that everything random in a fit follows from, on all `ranks`."""
     rng = _checks.as_generator(generator)
-    return int(torch.randint(2**62, (), generator=rng, device=rng.device))
+    seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
+    return seed if ranks is None else ranks.from_main(lambda: seed)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._random import stream_seed
+from cellflow._ranks import Ranks
 from cellflow._typing import Rng
 from cellflow.batches import Batching
 from cellflow.fitting import Checkpointing, deferred_interrupt
@@ -145,6 +146,7 @@ class Iterated:
         dtype: torch.dtype | None = None,
         checkpointing: Checkpointing | None = None,
         progress: bool = True,
+        ranks: Ranks | None = None,
     ) -> Fit:
         """Learn the dynamics that carry each snapshot into the next, round by round.
 
@@ -165,6 +167,8 @@ class Iterated:
             All of them are resumed from.
         progress
             Whether to show bars, the device and the rounds on standard error.
+        ranks
+            As in :meth:`FlowMatching.fit`. Every rank simulates the pairs of the rounds.
 
         Returns
         -------
@@ -181,7 +185,8 @@ class Iterated:
             If the dynamics of a round do not carry the cells to finite places.
         """
         first, *rest = self.budgets(steps)
-        seed = draw_seed(generator)
+        ranks = ranks or Ranks()
+        seed = draw_seed(generator, ranks)
         asked = checkpointing or Checkpointing()
         fit = self.base.fit(
             course,
@@ -192,6 +197,7 @@ class Iterated:
             dtype=dtype,
             checkpointing=asked,
             progress=progress,
+            ranks=ranks,
         )
         method = replace(self, base=fit.method)
         model = method.base.prepare(course, preprocessing, device=device, dtype=dtype)
@@ -199,19 +205,19 @@ class Iterated:
         if not method.base.knows_rows:
             # The base drew its own seed from the one it was given: these cells stay held back.
             kept, held = split(model, method.training.validation, draw_seed(seed))
-        facts = method.base.fingerprint(model, steps, seed) | {"method": describe(method)}
-        run = _Run(method, fit, kept, held, seed=seed, facts=facts, progress=progress)
+        facts = method.base.fingerprint([model], steps, seed) | {"method": describe(method)}
+        run = _Run(method, fit, kept, held, seed=seed, facts=facts, progress=progress, ranks=ranks)
         history = _join(History(), fit.history, 0)
         with deferred_interrupt() as interrupted:
             for k, budget in enumerate(rest, 1):
                 if history.stopped == "interrupted" or budget == 0:
                     break
-                if interrupted():  # between two rounds
+                if any(ranks.gather(interrupted())):  # between two rounds
                     history.stopped = "interrupted"
                     break
                 beside = replace(asked, path=_beside(asked.path, k))
                 _join(history, run.round(k, steps=budget, checkpointing=beside), k)
-        return replace(fit, method=method, history=history)
+        return replace(fit, method=method, history=ranks.from_main(lambda: history))
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,6 +231,7 @@ class _Run:
     seed: int
     facts: dict[str, Any]
     progress: bool
+    ranks: Ranks
 
     def round(self, k: int, *, steps: int, checkpointing: Checkpointing) -> History:
         """Train the networks of the fit on the pairs that they make as they are now."""
@@ -255,6 +262,7 @@ class _Run:
             fingerprint=self.facts | {"round": k},
             checkpointing=checkpointing,
             progress=self.progress,
+            ranks=self.ranks,
         )
         if history.stopped == "interrupted" and not history.step:
             networks.load_state_dict(frozen.state_dict())  # what was hardly begun is not better

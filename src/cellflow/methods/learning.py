@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from cellflow._random import stream_seed
+from cellflow._ranks import Ranks
 from cellflow._threads import one_thread, spare_cores
 from cellflow._typing import Tensor
 from cellflow.dynamics import Dynamics
@@ -41,6 +42,7 @@ def learn(
     fingerprint: dict[str, Any],
     checkpointing: Checkpointing,
     progress: bool,
+    ranks: Ranks | None = None,
 ) -> History:
     """Train, in place, the networks that `dynamics` are made of.
 
@@ -68,17 +70,21 @@ def learn(
         File to write and resume from.
     progress
         Whether to show a bar on standard error.
+    ranks
+        Who trains together; all must give the same `pairs`.
 
     Returns
     -------
     What happened.
     """
+    ranks = ranks or Ranks()
     device = next(networks.parameters()).device
     noise = torch.Generator(device=device)
 
     def meet(batch: Pairs, step: int, stream: int) -> PathPoint:
         noise.manual_seed(stream_seed(seed, step, stream))
-        return method.path.draw(batch, noise)
+        # Drawn for all ranks, of which each takes its part: their number changes nothing.
+        return method.path.draw(batch, noise).part(ranks.rank, ranks.world)
 
     trainer = Trainer(
         networks,
@@ -86,6 +92,7 @@ def learn(
         unit=units.speed**2,
         training=method.training,
         steps=steps,
+        ranks=ranks,
     )
     with threads_for(method.net, device):
         return train(

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._random import stream_seed
+from cellflow._ranks import Ranks
 from cellflow._typing import Field, Rng, Tensor
 from cellflow.batches import Batching, CouplingHealth, PairSampler
 from cellflow.couplings import Coupling, Exact, Independent
@@ -106,6 +107,7 @@ class Shooting(FlowMatching):
         dtype: torch.dtype | None = None,
         checkpointing: Checkpointing | None = None,
         progress: bool = True,
+        ranks: Ranks | None = None,
     ) -> Fit:
         """Learn the dynamics that carry each snapshot into the next.
 
@@ -113,6 +115,8 @@ class Shooting(FlowMatching):
         ----------
         course, steps, generator, preprocessing, device, dtype, checkpointing, progress
             As in :meth:`FlowMatching.fit`; a thousand steps are enough.
+        ranks
+            One: every step couples all the cells that it has moved.
 
         Returns
         -------
@@ -126,6 +130,9 @@ class Shooting(FlowMatching):
             If training diverges.
         """
         _checks.count(steps, "steps")
+        if ranks is not None and ranks.world > 1:
+            remedy = "Its steps couple the cells that they have moved."
+            raise ValueError(_checks.message("ranks", ranks.world, "1", remedy))
         seed = draw_seed(generator)
         model = self.prepare(course, preprocessing, device=device, dtype=dtype)
         units = Units.of(model)
@@ -156,7 +163,7 @@ class Shooting(FlowMatching):
                     lambda step: self.shots(sampler.batch(step), step, steps),
                     None,
                     checkpointing=checkpointing or Checkpointing(),
-                    fingerprint=self.fingerprint(model, steps, seed),
+                    fingerprint=self.fingerprint([model], steps, seed),
                     progress=progress,
                 )
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
@@ -70,6 +70,8 @@ class PathPoint:
         population where its `mean_growth` is known; shape ``(n,)``, None for one.
     growth
         Rate of the pair's log mass per unit of time, shape ``(n,)``; None where mass stays.
+    share
+        Weight of this batch among the parts that one batch was dealt into, of mean one.
     """
 
     t: Tensor
@@ -80,6 +82,21 @@ class PathPoint:
     mean_velocity: Tensor
     weight: Tensor | None = None
     growth: Tensor | None = None
+    share: Tensor | float = 1.0
+
+    def part(self, k: int, n: int) -> PathPoint:
+        """Return every `n`-th point from number `k` on: one of `n` parts, with its share.
+
+        A mean over all points, weighted or not, is the mean of the parts' means by their shares.
+        """
+        if n == 1:
+            return self
+        share: Tensor | float = n * len(self.t[k::n]) / len(self.t)
+        if self.weight is not None:
+            share = n * self.weight[k::n].sum() / self.weight.sum()
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "share"}
+        cut = {name: None if v is None else v[k::n].contiguous() for name, v in values.items()}
+        return PathPoint(**cut, share=share)
 
 
 class Path(ABC):
