@@ -102,7 +102,15 @@ def test_many_small_problems():
 @pytest.mark.parametrize("round_", ["AUCTION_BIDS", "EXACT_BIDS"])
 def test_exact_whatever_the_stage_before_achieved(round_):
     """Each stage is bounded and the last one alone is exact: run the source with no bids at all."""
-    names = ("_best_two", "_auction", "_exact_bids", "_augment", "_starting_prices", "solve")
+    names = (
+        "_best_two",
+        "_best_two_whole",
+        "_auction",
+        "_exact_bids",
+        "_augment",
+        "_starting_prices",
+        "solve",
+    )
     space = {**vars(_kernels), round_: 0}
     for name in names:
         python = getattr(_kernels, name).py_func

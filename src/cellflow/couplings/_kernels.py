@@ -14,7 +14,10 @@ from numba import njit
 BLOCK = 32
 #: First and last bid increment of the auction, in units of the mean reduced cost, and the ratio
 #: of consecutive ones. Measured: a finer end costs less than the repair that it saves.
-FIRST, LAST, RATIO = 0.25, 2e-4, 8.0
+FIRST, LAST, RATIO = 0.25, 2e-4, 8
+#: Costs in the auction are whole numbers: so many units are its last increment, the largest cost
+#: is at most so many units, and nothing is as far as this.
+UNITS, MOST, FAR = 4, 2**26, 2**31 - 1
 #: Bids per row after which an auction round, or the exact round, hands over to the next stage.
 AUCTION_BIDS, EXACT_BIDS = 60, 5
 # Infinities are used (padding), NaN never occurs; signed zeros do not matter.
@@ -57,6 +60,26 @@ def _best_two(c, v, i):
 
 
 @_compiled
+def _best_two_whole(c, v):
+    """Return what :func:`_best_two` does, for one row `c` of whole numbers.
+
+    Three passes, since the compiler turns each of them into vector instructions: least values of
+    floats, and of pairs of values, it does not.
+    """
+    first = np.int32(FAR)
+    for j in range(len(c)):
+        first = min(first, np.int32(c[j] - v[j]))
+    best = np.int32(FAR)
+    for j in range(len(c)):
+        best = min(best, np.int32(j) if np.int32(c[j] - v[j]) == first else np.int32(FAR))
+    second = np.int32(FAR)
+    for j in range(len(c)):
+        value = np.int32(c[j] - v[j])
+        second = min(second, value if np.int32(j) != best else np.int32(FAR))
+    return best, first, second
+
+
+@_compiled
 def _auction(c, v, increment, owner, stack):
     """Assign all rows within `increment` of contentment; return False if it took too long."""
     n = len(stack)
@@ -66,8 +89,10 @@ def _auction(c, v, increment, owner, stack):
     top = n
     for _ in range(AUCTION_BIDS * n):
         i = stack[top - 1]
-        j, first, second = _best_two(c, v, i)
-        v[j] -= (second - first) + increment
+        j, first, second = _best_two_whole(c[i], v)
+        v[j] -= np.int32(second - first + increment)
+        if v[j] < -FAR // 4:  # out of range: the next stage goes on from here
+            return False
         if owner[j] < 0:
             top -= 1
         else:
@@ -174,18 +199,18 @@ def solve(c, n):
         return col, u, v[:n]
     owner = np.empty(width, np.int64)
     free = np.empty(n, np.int64)
-    scaled = np.full((n, width), np.float32(np.inf))
+    unit = max(LAST * mean / UNITS, top / MOST)
+    whole = np.full((n, width), np.int32(FAR // 2))
     for i in range(n):
         for j in range(n):
-            scaled[i, j] = np.float32((c[i, j] - u[i] - v[j]) / mean)
-    price = np.zeros(width, np.float32)
-    # An increment below the resolution of float32 prices would leave them where they are.
-    last = max(LAST, 1e-6 * top / mean)
-    increment = max(FIRST, last)
-    while _auction(scaled, price, np.float32(increment), owner, free) and increment > last:
-        increment = max(increment / RATIO, last)
+            whole[i, j] = np.int32((c[i, j] - u[i] - v[j]) / unit)
+    price = np.zeros(width, np.int32)
+    last = max(int(LAST * mean / unit), 1)
+    increment = max(int(FIRST * mean / unit), last)
+    while _auction(whole, price, increment, owner, free) and increment > last:
+        increment = max(increment // RATIO, last)
     for j in range(n):
-        v[j] += mean * price[j]
+        v[j] += unit * price[j]
     left = _exact_bids(c, v, owner, col, free)
     distance = np.empty(n)
     previous, order = np.empty(n, np.int64), np.empty(n, np.int64)
