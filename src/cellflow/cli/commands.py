@@ -9,6 +9,7 @@ import click
 
 from cellflow.__about__ import __version__
 from cellflow.cli import files, options
+from cellflow.cli.couple import couple
 from cellflow.cli.front import Front
 from cellflow.cli.sigma import suggest_sigma
 from cellflow.cli.simulate import simulate
@@ -281,5 +282,6 @@ def reproduce(
             HoldoutTable(tuple(rows)).to_json(temporary)
 
 
+main.add_command(couple)
 main.add_command(suggest_sigma)
 main.add_command(simulate)

@@ -26,6 +26,8 @@ _OPTIONS = {
     "method": "--method",
     "methods": "--method",
     "sigma": "--sigma",
+    "coupling": "--coupling",
+    "label_key": "--label-key",
     "solver": "--solver",
     "steps": "--steps",
     "seeds": "--seeds",

@@ -1,5 +1,7 @@
 """Tools: from an AnnData to answers, and back into the AnnData."""
 
+from cellflow.tl.couple import couple
+from cellflow.tl.coupled import Coupled
 from cellflow.tl.fit import fit
 from cellflow.tl.growth import growth
 from cellflow.tl.holdout import holdout
@@ -9,6 +11,8 @@ from cellflow.tl.simulate import simulate
 from cellflow.tl.velocity import velocity
 
 __all__ = [
+    "Coupled",
+    "couple",
     "fit",
     "growth",
     "holdout",
