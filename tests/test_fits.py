@@ -11,7 +11,7 @@ from cellflow import OTCFM, Snapshot, TimeCourse
 from cellflow.batches import Batching, PairSampler
 from cellflow.couplings import Given
 from cellflow.methods import FlowMatching
-from cellflow.methods.flow_matching import split
+from cellflow.methods.cells import split
 from cellflow.nets import MLPConfig
 from cellflow.paths import Straight
 from cellflow.preprocessing import fit_preprocessing

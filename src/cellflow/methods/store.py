@@ -220,7 +220,7 @@ def _build(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
         )
         for k, time in enumerate(facts["times"])
     ]
-    affine = _under("preprocessing", tensors)
+    affine, genes = (_under(name, tensors) for name in ("preprocessing", "components"))
     return Fit(
         assemble(method, networks, facts["times"]),
         method,
@@ -228,7 +228,7 @@ def _build(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
         networks,
         preprocessing=Preprocessing(**affine) if affine else None,
         history=History(**facts["history"]),
-        origin=facts["origin"],
+        origin=facts["origin"] | ({"components": Preprocessing(**genes)} if genes else {}),
     )
 
 
@@ -247,11 +247,11 @@ def _tensors(fit: Fit) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for name, network in fit.networks.items():
         out |= {f"{name}/{k}": v for k, v in network.state_dict().items()}
-    if fit.preprocessing is not None:
-        p = fit.preprocessing
-        out |= {"preprocessing/mean": p.mean, "preprocessing/scale": p.scale}
-        if p.loadings is not None:
-            out["preprocessing/loadings"] = p.loadings
+    maps = {"preprocessing": fit.preprocessing, "components": fit.origin.get("components")}
+    for name, p in maps.items():
+        if p is not None:
+            parts = {"mean": p.mean, "scale": p.scale, "loadings": p.loadings}
+            out |= {f"{name}/{k}": v for k, v in parts.items() if v is not None}
     return out
 
 
@@ -273,7 +273,7 @@ def _facts(fit: Fit) -> dict[str, Any]:
         "times": list(fit.course.times),
         "unit": fit.course.unit,
         "labels": labels,
-        "origin": fit.origin,
+        "origin": {k: v for k, v in fit.origin.items() if k != "components"},
         "history": asdict(fit.history),
     }
 

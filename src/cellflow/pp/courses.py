@@ -11,7 +11,7 @@ import torch
 
 from cellflow import _checks
 from cellflow.pp.components import components, project
-from cellflow.pp.rows import take
+from cellflow.pp.rows import on_disk, take
 from cellflow.pp.times import TimeTable, parse_times
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -114,7 +114,7 @@ def course(
     """
     check_anndata(adata)
     times = parse_times(
-        _column(adata, time_key, "time_key"),
+        column_of(adata, time_key, "time_key"),
         time_map=time_map,
         missing=missing,
         unit=unit,
@@ -150,6 +150,12 @@ def course(
     return TimeCourse(tuple(snapshots), times.unit), index
 
 
+def expression_on_disk(adata: AnnData) -> bool:
+    """Whether the expression of `adata` is yet to be read."""
+    check_anndata(adata)
+    return adata.isbacked or (adata.X is not None and on_disk(adata.X))
+
+
 def _components(
     stored: Any, n_components: int, *, n_dims: int | None, kept: np.ndarray
 ) -> tuple[np.ndarray, Preprocessing]:
@@ -173,7 +179,7 @@ def check_anndata(adata: object) -> None:
         raise TypeError(_checks.message("adata", type(adata).__name__, "an AnnData", remedy))
 
 
-def _column(adata: AnnData, key: str, name: str) -> pd.Series:
+def column_of(adata: AnnData, key: str, name: str) -> pd.Series:
     """Return a column of ``obs`` by its key."""
     column = adata.obs[_checks.choice(key, [str(column) for column in adata.obs.columns], name)]
     return column if hasattr(column, "iloc") else column.to_series()  # of a lazy AnnData
@@ -208,12 +214,18 @@ def find_representation(adata: AnnData, use_rep: str) -> tuple[str, Any]:
 
 
 def read_states(
-    stored: Any, rows: np.ndarray, *, n_dims: int | None, dtype: torch.dtype | None, name: str
+    stored: Any,
+    rows: np.ndarray | slice,
+    *,
+    n_dims: int | None,
+    dtype: torch.dtype | None,
+    name: str,
 ) -> torch.Tensor:
-    """Read the first `n_dims` columns of `rows` (increasing) into a new dense tensor ``(n, d)``.
+    """Read the first `n_dims` columns of `rows` (increasing) into a dense tensor ``(n, d)``.
 
-    `stored` is an array, sparse matrix, frame or dataset on disk, called `name` in messages. None
-    for `dtype` keeps float32 and float64, and makes float32 of everything else.
+    It is a new one, but for a slice of an array in memory. `stored` is an array, sparse matrix,
+    frame or dataset on disk, called `name` in messages. None for `dtype` keeps float32 and
+    float64, and makes float32 of everything else.
 
     Raises
     ------
@@ -234,7 +246,8 @@ def read_states(
     block = take(stored, rows)
     if n_dims is not None:
         block = block[:, :n_dims]
-    block = block.toarray() if hasattr(block, "toarray") else np.ascontiguousarray(block)
+    block = block.toarray() if hasattr(block, "toarray") else block
+    block = np.require(block, requirements=["C", "W"])  # a copy only where that is needed
     if block.dtype.kind not in "fiub":
         raise TypeError(_checks.message(name, f"dtype {block.dtype}", "numbers"))
     if block.dtype not in (np.float32, np.float64):
@@ -256,7 +269,7 @@ def _check_finite(x: torch.Tensor, names: pd.Index, *, name: str) -> None:
 
 def _numbers(adata: AnnData, key: str, argument: str) -> np.ndarray:
     """Return a column of ``obs`` as numbers, shape (n,)."""
-    column = _column(adata, key, argument)
+    column = column_of(adata, key, argument)
     try:
         return np.asarray(column, dtype=float)
     except (TypeError, ValueError) as error:
@@ -277,7 +290,7 @@ def _masses(adata: AnnData, key: str, kept: np.ndarray) -> np.ndarray:
 
 def _labels(adata: AnnData, key: str, kept: np.ndarray) -> np.ndarray:
     """Return the label of every cell as text, shape (n,), checked where the cell is kept."""
-    column = _column(adata, key, "label_key")
+    column = column_of(adata, key, "label_key")
     absent = int(column.isna().to_numpy()[kept].sum())
     if absent:
         got, remedy = f"{absent} cells without a label", "Name them, for example 'unknown'."

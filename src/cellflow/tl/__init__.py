@@ -2,6 +2,7 @@
 
 from cellflow.tl.couple import couple
 from cellflow.tl.coupled import Coupled
+from cellflow.tl.expression import expression
 from cellflow.tl.fit import fit
 from cellflow.tl.growth import growth
 from cellflow.tl.holdout import holdout
@@ -13,6 +14,7 @@ from cellflow.tl.velocity import velocity
 __all__ = [
     "Coupled",
     "couple",
+    "expression",
     "fit",
     "growth",
     "holdout",

@@ -18,6 +18,7 @@ from cellflow.couplings import Entropic, Exact, Geodesic, Independent
 from cellflow.fitting import Checkpointing
 from cellflow.methods import METHODS, Ensemble, Fit, Method, fit_members
 from cellflow.pp import CourseIndex, course
+from cellflow.pp.courses import expression_on_disk
 from cellflow.preprocessing import fit_preprocessing
 from cellflow.timecourse import TimeCourse
 
@@ -61,7 +62,10 @@ def fit(
         Cells' states: a key of ``obsm``, or ``"X"`` for expression.
     n_dims
         Use the first `n_dims` dimensions of a representation; of expression, that many principal
-        components, fitted here and undone in every answer.
+        components, fitted here and undone in every answer. Of expression on disk (a backed or
+        lazily read AnnData), which is never read whole, states are these components: the course,
+        velocities and trajectories have `n_dims` dimensions, :func:`cellflow.tl.expression` turns
+        them into genes, and :func:`cellflow.tl.interpolate` does so by itself.
     method
         A name in :data:`cellflow.methods.METHODS`, such as ``"otcfm"`` (deterministic),
         ``"sf2m"`` (a Schrödinger bridge), ``"dsbm"`` (the same, refitted in rounds), ``"uotcfm"``
@@ -135,7 +139,8 @@ def fit(
         tqdm.write(str(index.table), file=sys.stderr)
     preprocessing = None
     if n_components is not None or whiten:
-        preprocessing = fit_preprocessing(cells.x, n_components=n_components, whiten=whiten)
+        states = [s.x for s in cells.snapshots]
+        preprocessing = fit_preprocessing(states, n_components=n_components, whiten=whiten)
     out = learn(
         cells,
         steps=steps,
@@ -177,6 +182,8 @@ def _facts(adata: AnnData, index: CourseIndex) -> dict[str, Any]:
     facts: dict[str, Any] = {"use_rep": index.use_rep, "labels": labels}
     if index.use_rep == "X":
         facts["var_names"] = list(map(str, adata.var_names))
+    if index.components is not None:
+        facts["components"] = index.components
     return facts
 
 
@@ -218,17 +225,22 @@ def read_course(
     time_map: Mapping[Hashable, float] | None = None,
     missing: str = "error",
 ) -> tuple[TimeCourse, CourseIndex, int | None]:
-    """Return the course, its index, and how many components to fit (None for none)."""
+    """Return the course, its index, and how many components to fit (None for none).
+
+    Of expression on disk, the course is in components already.
+    """
     expression = use_rep == "X"
+    streamed = expression and n_dims is not None and expression_on_disk(adata)
     cells, index = course(
         adata,
         time_key=time_key,
         use_rep=use_rep,
         n_dims=None if expression else n_dims,
+        n_components=n_dims if streamed else None,
         mass_key=mass_key,
         growth_key=growth_key,
         label_key=label_key,
         time_map=time_map,
         missing=missing,
     )
-    return cells, index, n_dims if expression else None
+    return cells, index, n_dims if expression and not streamed else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cellflow import evaluate
+from cellflow import _checks, evaluate
 from cellflow.evaluate import HoldoutTable
 from cellflow.methods import Method
 from cellflow.tl.fit import read_course, resolve_method, warn_of_unused_growth
@@ -75,7 +75,7 @@ def holdout(
     recipes = [resolve_method(m) for m in asked]
     if growth_key is not None:
         warn_of_unused_growth(recipes)
-    cells, _, n_components = read_course(
+    cells, index, n_components = read_course(
         adata,
         time_key=time_key,
         use_rep=use_rep,
@@ -85,6 +85,9 @@ def holdout(
         time_map=time_map,
         missing=missing,
     )
+    if index.components is not None and preprocess_on == "train":
+        got, remedy = "'train' for expression on disk", "Read it all first: adata.to_memory()."
+        raise ValueError(_checks.message("preprocess_on", got, "'all'", remedy))
     return evaluate.holdout(
         cells,
         recipes,

@@ -8,6 +8,7 @@ import numpy as np
 
 from cellflow._typing import Rng
 from cellflow.methods import Ensemble, Fit, Interpolation
+from cellflow.tl.expression import expression
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -44,7 +45,8 @@ def interpolate(
     Returns
     -------
     AnnData of shape ``(n, 0)`` with the states in ``obsm[use_rep]`` (for a fit to expression,
-    shape ``(n, genes)`` with them in ``X``, genes named as in the data), ``obs[time_key]``,
+    shape ``(n, genes)`` with them in ``X``, genes named as in the data; where that was on disk,
+    their components in ``obsm["X_pca"]`` and ``varm["PCs"]`` as well), ``obs[time_key]``,
     ``obs["mass"]`` (grown where the method learned growth), labels if the fit has them, and
     ``uns["interpolation"]``. Of an ensemble, the cells of all members as one population, with
     ``obs["member"]``, ``obs["cell"]``, the number of the cell that was carried, and
@@ -54,7 +56,8 @@ def interpolate(
     Raises
     ------
     ValueError
-        If `time` is not finite or `n_cells` not positive.
+        If `time` is not finite, `n_cells` not positive, or the expression of so many cells would
+        not fit: see :func:`cellflow.tl.expression`.
     """
     import pandas as pd
     from anndata import AnnData
@@ -76,8 +79,11 @@ def interpolate(
     if snapshot.labels is not None:
         obs[fit.origin.get("label_key") or "label"] = pd.Categorical(snapshot.labels)
     if rep == "X":
-        out = AnnData(X=x, obs=obs)
+        found = fit.origin.get("components")
+        out = AnnData(X=expression(fit, x), obs=obs)
         out.var_names = fit.origin.get("var_names", out.var_names)
+        if found is not None:
+            out.obsm["X_pca"], out.varm["PCs"] = x, found.loadings.numpy()
     else:
         out = AnnData(obs=obs, obsm={rep: x})
     out.uns["interpolation"] = {

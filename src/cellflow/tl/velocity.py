@@ -11,12 +11,16 @@ from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.methods import Ensemble, Fit, Spread
 from cellflow.pp import parse_times
-from cellflow.pp.courses import find_representation, read_states
+from cellflow.pp.components import project
+from cellflow.pp.courses import column_of, find_representation, read_states
 from cellflow.pp.times import is_missing
 from cellflow.tl.projection import project_velocity
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+#: Cells whose velocities are computed at once, so that memory beside them does not grow.
+_BLOCK = 2**16
 
 
 def velocity(
@@ -60,21 +64,23 @@ def velocity(
     """
     rep, times, x = states_and_times(adata, fit)
     timed = np.isfinite(times)
-    full = np.zeros_like(x)
-    v = full[:, : fit.course.dim]
-    answer = fit.velocity(times[timed], x[timed, : fit.course.dim])
-    several = isinstance(answer, Spread)
-    v[timed] = (answer.mean if several else answer).cpu().numpy()
+    several, d = isinstance(fit, Ensemble), fit.course.dim
+    full, uncertain = np.zeros_like(x), np.full(len(x), np.nan)
+    std = np.zeros_like(x) if several else full
+    rows = np.flatnonzero(timed)
+    for part in np.array_split(rows, max(1, len(rows) // _BLOCK)):
+        answer = fit.velocity(times[part], x[part, :d])
+        full[part, :d] = (answer.mean if several else answer).cpu().numpy()
+        if several:
+            std[part, :d] = answer.std.cpu().numpy()
+            uncertain[part] = _disagreement(answer).cpu().numpy()
     short = rep.removeprefix("X_")
     written = {f"{key_added}_{short}": full}
     if basis is not None and basis.removeprefix("X_") != short:
-        name = basis.removeprefix("X_")
+        _check_projectable(fit, basis)
+        name, v = basis.removeprefix("X_"), full[:, :d]
         written[f"{key_added}_{name}"] = project_velocity(adata, v, use_rep=rep, basis=name)
-    uncertain = np.full(len(x), np.nan)
     if several:
-        std = np.zeros_like(x)
-        std[timed, : fit.course.dim] = answer.std.cpu().numpy()
-        uncertain[timed] = _disagreement(answer).cpu().numpy()
         written[f"{key_added}_{short}_std"] = std
     adata.obsm.update(written)
     adata.uns[f"{key_added}_fit"] = {
@@ -87,6 +93,14 @@ def velocity(
     if several:
         adata.obs[f"{key_added}_uncertainty"] = uncertain
         adata.uns[f"{key_added}_fit"]["members"] = len(fit)  # type: ignore[arg-type] # an Ensemble
+
+
+def _check_projectable(fit: Fit | Ensemble, basis: str) -> None:
+    """Refuse an embedding beside states that are not in the AnnData."""
+    if "components" in fit.origin:
+        got = f"{basis!r} for a fit to expression on disk, whose components are not written down"
+        remedy = "Run cellflow.pp.pca(adata) once, and fit with use_rep='X_pca'."
+        raise ValueError(_checks.message("basis", got, "None", remedy))
 
 
 def _disagreement(velocities: Spread) -> Tensor:
@@ -110,15 +124,14 @@ def states_and_times(adata: AnnData, fit: Fit | Ensemble) -> tuple[str, np.ndarr
     rep, time_key = fit.origin["use_rep"], fit.origin["time_key"]
     if rep != "X":
         _checks.choice(rep, list(adata.obsm.keys()), "adata.obsm")
-    _checks.choice(time_key, [str(c) for c in adata.obs.columns], "adata.obs")
-    _, stored = find_representation(adata, rep)
-    x = read_states(stored, np.arange(adata.n_obs), n_dims=None, dtype=None, name=rep).numpy()
+    x = _states(adata, fit, rep)
     if x.shape[1] < fit.course.dim:
         got = f"shape {x.shape}"
         raise ValueError(_checks.message(rep, got, f"at least {fit.course.dim} columns"))
+    column = column_of(adata, time_key, "adata.obs")
     table = parse_times(
-        adata.obs[time_key],
-        time_map=_time_map(fit, adata.obs[time_key]),
+        column,
+        time_map=_time_map(fit, column),
         missing="drop",
         unit=fit.course.unit,
         name=f"obs[{time_key!r}]",
@@ -134,6 +147,18 @@ def states_and_times(adata: AnnData, fit: Fit | Ensemble) -> tuple[str, np.ndarr
     times = np.full(len(x), np.nan)
     times[table.kept] = table.cell_times
     return rep, times, x
+
+
+def _states(adata: AnnData, fit: Fit | Ensemble, rep: str) -> np.ndarray:
+    """Every cell in the representation of the fit, or in the components that it found."""
+    _, stored = find_representation(adata, rep)
+    found = fit.origin.get("components")
+    if found is None:
+        return read_states(stored, slice(None), n_dims=None, dtype=None, name=rep).numpy()
+    if stored.shape[1] != len(found.mean):
+        got, expected = f"{stored.shape[1]} genes", f"{len(found.mean)}, those of the fit"
+        raise ValueError(_checks.message("X", got, expected))
+    return project(stored, found)
 
 
 def _time_map(fit: Fit | Ensemble, column) -> dict | None:
