@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from torch.nn.functional import mse_loss
+
 from cellflow._typing import Tensor
 
 
-def mean_square(error: Tensor, weight: Tensor | None) -> Tensor:
-    """Mean square of `error` ``(n, d)``, pairs weighing by `weight` ``(n,)``; None for equal."""
+def mean_square(found: Tensor, wanted: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean square of ``found - wanted`` ``(n, d)``, pairs weighing by `weight` ``(n,)``.
+
+    None weighs them equally.
+    """
     if weight is None:
-        return error.square().mean()
-    return (weight * error.square().mean(1)).mean() / weight.mean()
+        return mse_loss(found, wanted)
+    error = (found - wanted).square().mean(1)
+    return (weight * error).mean() / weight.mean()

@@ -42,4 +42,4 @@ def growth_matching(
         raise ValueError("dynamics: expected a growth to learn, got None.")
     rate = dynamics.growth(batch.t, batch.x)
     target = torch.zeros_like(rate) if batch.growth is None else batch.growth
-    return {"growth": unit * mean_square((rate - target)[:, None], batch.weight)}
+    return {"growth": unit * mean_square(rate[:, None], target[:, None], batch.weight)}

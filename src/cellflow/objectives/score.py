@@ -36,5 +36,5 @@ def score_matching(dynamics: Dynamics, batch: PathPoint, *, unit: float = 1.0) -
     """
     if dynamics.score is None:
         raise ValueError("dynamics: expected a score to learn, got None.")
-    error = batch.std * dynamics.score(batch.t, batch.x) + batch.noise
-    return {"score": unit * mean_square(error, batch.weight)}
+    found = batch.std * dynamics.score(batch.t, batch.x)
+    return {"score": unit * mean_square(found, -batch.noise, batch.weight)}

@@ -24,8 +24,8 @@ def velocity_matching(dynamics: Dynamics, batch: PathPoint) -> dict[str, Tensor]
     -------
     ``{"velocity": term}``, the mean squared error in squared data units per squared time.
     """
-    error = dynamics.velocity(batch.t, batch.x) - batch.velocity
-    return {"velocity": mean_square(error, batch.weight)}
+    found = dynamics.velocity(batch.t, batch.x)
+    return {"velocity": mean_square(found, batch.velocity, batch.weight)}
 
 
 def mean_velocity_matching(field: Field, batch: PathPoint) -> dict[str, Tensor]:
@@ -47,5 +47,5 @@ def mean_velocity_matching(field: Field, batch: PathPoint) -> dict[str, Tensor]:
     -------
     ``{"velocity": term}``, the mean squared error in squared data units per squared time.
     """
-    error = field(batch.t, batch.x) - batch.mean_velocity
-    return {"velocity": mean_square(error, batch.weight)}
+    found = field(batch.t, batch.x)
+    return {"velocity": mean_square(found, batch.mean_velocity, batch.weight)}
