@@ -14,7 +14,9 @@ import torch
 import cellflow as cf
 from cellflow import OTCFM
 from cellflow.batches import Batching
+from cellflow.cli.files import read_cells
 from cellflow.nets import MLPConfig
+from cellflow.pp.rows import on_disk
 from cellflow.training import Training
 from test_components import counts, stored
 
@@ -124,6 +126,17 @@ def test_a_view_of_a_backed_anndata_is_its_copy(tmp_path) -> None:
     genes = np.arange(12) % 5 > 0
     view, copy = adata[:, genes], adata.to_memory()[:, genes].copy()
     a, b = (cf.tl.interpolate(fit(cells_), time=2.0) for cells_ in (view, copy))
+    np.testing.assert_allclose(a.X, b.X, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["memory", "memory csr", "memory csc"])
+def test_the_command_line_leaves_expression_on_disk(kind: str, tmp_path) -> None:
+    """Unless it is stored by genes."""
+    adata = cells(kind, tmp_path)
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    read = read_cells(tmp_path / "cells.h5ad", "X")
+    assert on_disk(read.X) == ("csc" not in kind)
+    a, b = (cf.tl.interpolate(fit(c), time=2.0) for c in (read, adata))
     np.testing.assert_allclose(a.X, b.X, rtol=1e-6, atol=1e-6)
 
 

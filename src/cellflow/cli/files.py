@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def read_cells(path: Path, use_rep: str) -> AnnData:
-    """Read an ``.h5ad`` for one representation; expression is read only if that is it.
+    """Read an ``.h5ad`` for one representation; expression stays on disk until it is needed.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def read_cells(path: Path, use_rep: str) -> AnnData:
     Returns
     -------
     AnnData
-        All cells; without expression unless `use_rep` is ``"X"``.
+        All cells; without expression unless `use_rep` is ``"X"``, and then without the rest.
 
     Raises
     ------
@@ -38,9 +38,8 @@ def read_cells(path: Path, use_rep: str) -> AnnData:
     import anndata
 
     try:
-        if use_rep != "X" and (cells := _read_states(path)) is not None:
-            return cells
-        return anndata.read_h5ad(path)
+        cells = _open_expression(path) if use_rep == "X" else _read_states(path)
+        return anndata.read_h5ad(path) if cells is None else cells
     except MemoryError:
         raise
     except Exception as error:  # whatever a reader stumbles over is about the user's file
@@ -48,6 +47,26 @@ def read_cells(path: Path, use_rep: str) -> AnnData:
         raise click.BadParameter(
             f"{str(path)!r} is not a readable .h5ad file ({reason})."
         ) from error
+
+
+def _open_expression(path: Path) -> AnnData | None:
+    """Cells whose expression is yet to be read; None if it is stored by genes, or as of old."""
+    import anndata
+    import h5py
+    from anndata.io import read_elem, sparse_dataset
+
+    stored = h5py.File(path, "r")  # open for as long as the cells are there
+    x, *frames = (stored.get(key) for key in ("X", "obs", "var"))
+    by_cells = isinstance(x, h5py.Dataset) or (
+        x is not None and x.attrs.get("encoding-type") == "csr_matrix"
+    )
+    if not by_cells or not all(isinstance(frame, h5py.Group) for frame in frames):
+        stored.close()
+        return None
+    obs, var = (read_elem(frame) for frame in frames)
+    return anndata.AnnData(
+        x if isinstance(x, h5py.Dataset) else sparse_dataset(x), obs=obs, var=var
+    )
 
 
 def _read_states(path: Path) -> AnnData | None:
