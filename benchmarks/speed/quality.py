@@ -11,12 +11,12 @@ with 2,000 of the day: the same cells for both, others for every seed. Cells, pr
 theirs from the first step on, ours the whole fit with setting up, couplings and validation.
 
 **torchcfm** trains as it does, with a constant learning rate and 128 pairs of an interval in a step
-(the paper's), far beyond what it needs, and is scored at checkpoints; its level is the mean over
-days, seeds and the last half of the checkpoints. Its seconds are those of the first checkpoint at
-which the mean over days and seeds, averaged with its two neighbours, is within 1 % of the level:
-it need not stay there. **Ours** is trained from scratch with ever larger budgets. Its seconds are
-those of the first one whose mean W1 is no larger than the level, without the 1 %; the note says
-what the same allowance would make of it.
+(the paper's), far beyond what it needs, and is scored at checkpoints. Its level is the mean over
+days, seeds and the last half of the checkpoints. It has converged at the first checkpoint at which
+the mean over days and seeds, averaged with its two neighbours, is within 1 % of the level; it need
+not stay there. **Ours** is trained from scratch with ever larger budgets, up to the first one whose
+mean W1 is no larger than torchcfm's when it had converged. A second row asks more of ours alone:
+the level itself.
 
 **Our settings**, a learning rate of 2e-2 that decays over the budget and 64 pairs in blocks of 128,
 were chosen on other data: embryoid bodies, epithelial-mesenchymal transition, embryonic stem cells
@@ -134,18 +134,19 @@ def our_point(case: Case, method: FlowMatching, steps: int, clock: Clock) -> tup
     return clock() - start, case.score(fit.dynamics)
 
 
-def converged(curves: np.ndarray) -> tuple[int, float]:
-    """Checkpoint at which the mean of `curves` (runs, checkpoints, 2) is there, and its level."""
+def converged(curves: np.ndarray) -> tuple[int, float, float]:
+    """Checkpoint at which `curves` (runs, checkpoints, 2) have converged, W1 there, level."""
     mean = curves[:, :, 1].mean(0)
+    smooth = np.array([mean[max(0, k - 1) : k + 2].mean() for k in range(len(mean))])
     level = float(mean[len(mean) // 2 :].mean())
-    near = [mean[max(0, k - 1) : k + 2].mean() <= 1.01 * level for k in range(len(mean))]
-    return near.index(True), level
+    at = int(np.argmax(smooth <= 1.01 * level))
+    return at, float(smooth[at]), level
 
 
 def to_quality(
     course: TimeCourse, *, seeds: int, steps: int, pairs: int = THEIR_PAIRS, clock: Clock
-) -> Row:
-    """Train both on all cases, in turn, and return the row."""
+) -> Iterator[Row]:
+    """Train both on all cases, in turn, and yield the rows."""
     chosen, method = cases(course, seeds), ours()
     our_point(chosen[0], method, 5, clock)  # compiles what is compiled
     their_curve(chosen[0], EVERY, pairs, clock)
@@ -154,51 +155,46 @@ def to_quality(
         curves.append(their_curve(case, steps, pairs, clock))
         for budget in BUDGETS:
             points[budget].append(our_point(case, method, budget, clock))
-    at, level = converged(np.array(curves))
+    curves = np.array(curves)
+    at, there, level = converged(curves)
     for budget in LARGER:
         if min(map(_w1, points.values())) > level:
             points[budget] = [our_point(case, method, budget, clock) for case in chosen]
-    return describe(course, points, np.array(curves), (at, level, steps, pairs))
-
-
-def describe(
-    course: TimeCourse,
-    points: dict[int, list[tuple[float, float]]],
-    curves: np.ndarray,
-    facts: tuple[int, float, int, int],
-) -> Row:
-    """Put the row together, and print the curves on standard error."""
-    at, level, steps, pairs = facts
     for k, (seconds, value) in enumerate(curves.mean(0)):
-        print(
-            f"  theirs, {(k + 1) * EVERY} steps: {seconds:.2f} s, W1 {value:.4f}", file=sys.stderr
-        )
-    for steps_of_ours, found in points.items():
-        print(f"  ours, {steps_of_ours} steps: {_means(found)}", file=sys.stderr)
-    theirs = [float(curve[at, 0]) for curve in curves]
-    budget = next((b for b in points if _w1(points[b]) <= level), max(points))
+        line = f"  theirs, {(k + 1) * EVERY} steps: {seconds:.2f} s, W1 {value:.4f}"
+        print(line, file=sys.stderr)
+    for budget, found in points.items():
+        print(f"  ours, {budget} steps: {_means(found)}", file=sys.stderr)
+    size = f"torchcfm loop, {pairs} pairs"
+    steps_of_theirs = f"{(at + 1) * EVERY} of {steps}"
+    theirs = curves[:, at, 0].tolist()
+    for name, goal, target in (
+        ("seconds to converged W1", there, "≥ 30x"),
+        ("ours alone to the W1 of its last half", min(level, there), ""),
+    ):
+        yield row(f"{name}, {course.dim}-D", size, points, (goal, theirs, steps_of_theirs), target)
+
+
+def row(
+    work: str,
+    against: str,
+    points: dict[int, list[tuple[float, float]]],
+    goal_and_theirs: tuple[float, list[float], str],
+    target: str,
+) -> Row:
+    """One row: the first of our budgets that reaches the goal."""
+    goal, theirs, steps = goal_and_theirs
+    budget = next((b for b in points if _w1(points[b]) <= goal), max(points))
+    reached = _w1(points[budget]) <= goal
     seconds = [point[0] for point in points[budget]]
-    reached = _w1(points[budget]) <= level
-    allowed = next((b for b in points if _w1(points[b]) <= 1.01 * level), budget)
     ratios = [b / a for a, b in zip(seconds, theirs, strict=True)]
-    loose = fmean(theirs) / fmean(point[0] for point in points[allowed])
     note = (
-        f"W1 {_w1(points[budget]):.3f} in {budget} steps for {level:.3f} in {(at + 1) * EVERY} of "
-        f"{steps} of {pairs} pairs; at the same 1 % allowance {allowed} steps, {loose:.0f}x; "
-        f"{len(curves)} fits each" + ("" if reached else "; NOT REACHED")
+        f"W1 {_w1(points[budget]):.3f} in {budget} steps, {goal:.3f} in {steps}; "
+        f"{len(theirs)} fits each" + ("" if reached else "; NOT REACHED")
     )
-    return Row(
-        f"seconds to converged W1, {course.dim}-D",
-        "torchcfm loop",
-        fmean(seconds),
-        fmean(theirs),
-        "s",
-        "≥ 30x",
-        fmean(theirs) / fmean(seconds),
-        note,
-        span=(min(ratios), max(ratios)),
-        met=None if reached else False,
-    )
+    a, b = fmean(seconds), fmean(theirs)
+    span, met = (min(ratios), max(ratios)), None if reached else False
+    return Row(work, against, a, b, "s", target, b / a, note, span=span, met=met)
 
 
 def _w1(points: list[tuple[float, float]]) -> float:
@@ -219,10 +215,10 @@ def rows(data: Path, *, quick: bool = True) -> Iterator[Row]:
     torch.set_num_threads(1)
     course = read(data / FILE)
     if quick:
-        yield to_quality(course, seeds=2, steps=3500, clock=time.perf_counter)
+        yield from to_quality(course, seeds=2, steps=3500, clock=time.perf_counter)
         return
     for pairs in (THEIR_PAIRS, 256):
-        yield to_quality(course, seeds=5, steps=6000, pairs=pairs, clock=time.perf_counter)
+        yield from to_quality(course, seeds=5, steps=6000, pairs=pairs, clock=time.perf_counter)
 
 
 def choose(folder: Path) -> None:
@@ -255,7 +251,7 @@ def main(path, seeds, steps, pairs, cpu, choosing) -> None:
         choose(path)
         return
     clock = time.process_time if cpu else time.perf_counter
-    print_rows([to_quality(read(path), seeds=seeds, steps=steps, pairs=pairs, clock=clock)])
+    print_rows(to_quality(read(path), seeds=seeds, steps=steps, pairs=pairs, clock=clock))
 
 
 if __name__ == "__main__":
