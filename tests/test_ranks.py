@@ -19,7 +19,7 @@ from cellflow.fitting import Checkpointing
 from cellflow.methods import OTCFM, Devices, Shooting, fit_on
 from cellflow.methods.devices import choose_strategy, started_outside
 from cellflow.methods.launch import _reason
-from cellflow.paths import PathPoint
+from cellflow.paths import Pairs, PathPoint, Straight
 from cellflow.training import History
 
 F64 = torch.float64
@@ -49,7 +49,11 @@ def folder(tmp_path_factory) -> Path:
     with on_ranks.at_step(17, on_ranks.interrupt):
         assert on_ranks.fit("otcfm", folder / "one").history.stopped == "interrupted"
     ranks = start(folder)
-    codes = [rank.wait(timeout=120) for rank in ranks]
+    try:
+        codes = [rank.wait(timeout=120) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
     assert codes == [0, -9], (folder / "stderr-0").read_text() + (folder / "stderr-1").read_text()
     return folder
 
@@ -126,6 +130,7 @@ def test_processes_started_from_here_return_the_same_fit(folder) -> None:
     assert fit.velocity(0.5, cells.snapshots[0].x).shape == (70, 3)
 
 
+@pytest.mark.slow
 def test_a_process_started_from_here_that_is_killed_is_named(tmp_path, alone) -> None:
     path = tmp_path / "run"
     method = replace(on_ranks.METHODS["otcfm"], coupling=on_ranks.Deadly())
@@ -148,21 +153,26 @@ def test_the_error_of_a_rank_is_raised_as_it_is(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("n", [2, 3, 7])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_means_of_parts_by_their_shares_are_the_mean_of_all(n, weighted) -> None:
+@pytest.mark.parametrize("growing", [False, True])
+def test_means_of_parts_by_their_shares_are_the_mean_of_all(n, growing) -> None:
     g = torch.Generator().manual_seed(0)
-    values = [torch.randn(11, 2, generator=g, dtype=F64) for _ in range(5)]
-    weight = torch.rand(11, generator=g, dtype=F64) if weighted else None
-    x, *rest = values
-    point = PathPoint(x[:, 0], x, *rest, weight)
+    x0, x1 = torch.randn(2, 11, 2, generator=g, dtype=F64)
+    growth = torch.randn(11, 1, generator=g, dtype=F64) if growing else None
+    t = torch.zeros(11, 1, dtype=F64)
+    pairs = Pairs(x0, x1, t, t + 2, growth)
+
+    def draw(part: tuple[int, int]) -> PathPoint:
+        return Straight(0.3).draw(pairs, torch.Generator().manual_seed(1), part=part)
 
     def mean(p: PathPoint) -> torch.Tensor:
         w = torch.ones(len(p.t), dtype=F64) if p.weight is None else p.weight
         return (w[:, None] * p.x).sum(0) / w.sum()
 
-    parts = [point.part(k, n) for k in range(n)]
-    assert sum(len(p.t) for p in parts) == 11
-    torch.testing.assert_close(sum(p.share * mean(p) for p in parts) / n, mean(point))
+    whole, parts = draw((0, 1)), [draw((k, n)) for k in range(n)]
+    for k, p in enumerate(parts):
+        for name in ("t", "x", "velocity", "noise", "mean_velocity"):
+            assert torch.equal(getattr(p, name), getattr(whole, name)[k::n])
+    torch.testing.assert_close(sum(p.share * mean(p) for p in parts) / n, mean(whole))
 
 
 def test_a_process_by_itself_tells_itself_nothing() -> None:

@@ -171,6 +171,7 @@ def _send(job: _Job, path: Path) -> None:
 def _rank(fabric: Fabric, folder: str) -> None:
     """Do the job as one of several processes, and leave what came of it in `folder`."""
     path = Path(folder)
+    os.environ["LOCAL_WORLD_SIZE"] = str(fabric.world_size)  # as torchrun would
     try:
         job = torch.load(path / "job", map_location="cpu", mmap=True, weights_only=False)
         fit = job()

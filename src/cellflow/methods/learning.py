@@ -84,7 +84,7 @@ def learn(
     def meet(batch: Pairs, step: int, stream: int) -> PathPoint:
         noise.manual_seed(stream_seed(seed, step, stream))
         # Drawn for all ranks, of which each takes its part: their number changes nothing.
-        return method.path.draw(batch, noise).part(ranks.rank, ranks.world)
+        return method.path.draw(batch, noise, part=(ranks.rank, ranks.world))
 
     trainer = Trainer(
         networks,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
@@ -44,6 +44,11 @@ class Pairs:
         """Time between the two snapshots, shape ``(n, 1)``."""
         return (self.t1 - self.t0).to(self.x0)
 
+    def part(self, k: int, n: int) -> Pairs:
+        """Return every `n`-th pair from number `k` on."""
+        values = (getattr(self, f.name) for f in fields(self))
+        return Pairs(*(None if v is None else v[k::n].contiguous() for v in values))
+
 
 @dataclass(frozen=True, eq=False)
 class PathPoint:
@@ -83,20 +88,6 @@ class PathPoint:
     weight: Tensor | None = None
     growth: Tensor | None = None
     share: Tensor | float = 1.0
-
-    def part(self, k: int, n: int) -> PathPoint:
-        """Return every `n`-th point from number `k` on: one of `n` parts, with its share.
-
-        A mean over all points, weighted or not, is the mean of the parts' means by their shares.
-        """
-        if n == 1:
-            return self
-        share: Tensor | float = n * len(self.t[k::n]) / len(self.t)
-        if self.weight is not None:
-            share = n * self.weight[k::n].sum() / self.weight.sum()
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "share"}
-        cut = {name: None if v is None else v[k::n].contiguous() for name, v in values.items()}
-        return PathPoint(**cut, share=share)
 
 
 class Path(ABC):
@@ -161,20 +152,47 @@ class Path(ABC):
             velocity = mean_velocity + self.std_rate(pairs, s) / span * noise
         x = self.mean(pairs, s) + std * noise
         t = (pairs.t0 + s * (pairs.t1 - pairs.t0))[:, 0]
-        weight = growth = None
-        if pairs.growth is not None:
-            growth = pairs.growth[:, 0]
-            # Of shares: a population that grows a thousandfold in one interval would otherwise
-            # leave the others, and its own beginning, a thousandth of the say.
-            rate = pairs.growth if pairs.mean_growth is None else pairs.growth - pairs.mean_growth
-            weight = (rate * s * span).exp()[:, 0]
-        return PathPoint(t, x, velocity, noise, std, mean_velocity, weight, growth)
+        growth = None if pairs.growth is None else pairs.growth[:, 0]
+        return PathPoint(t, x, velocity, noise, std, mean_velocity, _weight(pairs, s), growth)
 
-    def draw(self, pairs: Pairs, generator: torch.Generator) -> PathPoint:
-        """Return points of `pairs` at uniform fractions and with noise, both from `generator`."""
+    def draw(
+        self, pairs: Pairs, generator: torch.Generator, *, part: tuple[int, int] = (0, 1)
+    ) -> PathPoint:
+        """Return points of `pairs` at uniform fractions and with noise, both from `generator`.
+
+        Parameters
+        ----------
+        pairs
+            Where paths begin and end.
+        generator
+            What is random; it is advanced alike for every `part`.
+        part
+            Which of how many parts to return: ``(k, n)`` for every `n`-th point from number `k`
+            on. A mean over all points, weighted or not, is the mean of those of the parts, each by
+            its :attr:`PathPoint.share`.
+        """
         x0 = pairs.x0
         like: dict[str, Any] = {"dtype": x0.dtype, "device": x0.device, "generator": generator}
         s = torch.rand(x0.shape[0], 1, **like)
         if self.margin:
             s = self.margin + (1 - 2 * self.margin) * s
-        return self.at(pairs, s, torch.randn(x0.shape, **like))
+        noise = torch.randn(x0.shape, **like)
+        k, n = part
+        if n == 1:
+            return self.at(pairs, s, noise)
+        point = self.at(pairs.part(k, n), s[k::n], noise[k::n])
+        share: Tensor | float = n * len(point.t) / len(s)
+        weight = _weight(pairs, s)
+        if weight is not None:
+            share = n * weight[k::n].sum() / weight.sum()
+        return replace(point, share=share)
+
+
+def _weight(pairs: Pairs, s: Tensor) -> Tensor | None:
+    """Return the mass of `pairs` at fraction `s` ``(n, 1)``: see :class:`PathPoint`."""
+    if pairs.growth is None:
+        return None
+    # Of shares: a population that grows a thousandfold in one interval would otherwise leave the
+    # others, and its own beginning, a thousandth of the say.
+    rate = pairs.growth if pairs.mean_growth is None else pairs.growth - pairs.mean_growth
+    return (rate * s * pairs.span).exp()[:, 0]

@@ -1,0 +1,85 @@
+"""Two ranks on this machine against one process: the same fit, the same global batch.
+
+    python benchmarks/speed/ranks.py [--ranks 2] [--rounds 3]
+
+Seconds are those of the training as the history has them, without the start of the processes,
+which the note tells. One process may couple on the cores left over, as it does by default. The
+last column says how far apart the weights are in the end: the order of sums, nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from statistics import median
+
+import click
+import torch
+from timing import Row, print_rows
+
+from cellflow.batches import Batching
+from cellflow.methods import OTCFM, Devices, Fit, fit_on
+from cellflow.nets import MLPConfig
+from cellflow.timecourse import TimeCourse
+from cellflow.training import Training
+
+#: What, dimensions, pairs an interval, network, refresh, steps.
+CASES = (
+    ("pooled, 4 x 256, MLP 3 x 64", 5, 256, MLPConfig(64, 3), "pool", 1500),
+    ("fresh, 4 x 256, MLP 3 x 64", 5, 256, MLPConfig(64, 3), "every_step", 400),
+    ("pooled, 4 x 2048, MLP 3 x 64", 50, 2048, MLPConfig(64, 3), "pool", 300),
+    ("pooled, 4 x 2048, MLP 3 x 256", 50, 2048, MLPConfig(256, 3), "pool", 60),
+)
+
+
+def cells(dims: int) -> TimeCourse:
+    """Five snapshots of 4,000 cells that drift and spread."""
+    g = torch.Generator().manual_seed(0)
+    xs = [k + (1 + k / 4) * torch.randn(4000, dims, generator=g) for k in range(5)]
+    return TimeCourse.from_arrays(xs)
+
+
+def weights(fit: Fit) -> torch.Tensor:
+    return torch.cat([p.detach().reshape(-1) for p in fit.networks.parameters()])
+
+
+def rows(*, ranks: int, rounds: int) -> Iterator[Row]:
+    for work, dims, size, net, refresh, steps in CASES:
+        course = cells(dims)
+        batching = Batching(size, min(size, 256), refresh=refresh)
+        method = OTCFM(net=net, batching=batching, training=Training(check_every=500))
+        method.fit(course, steps=3, progress=False)  # compiles
+        together, alone, starts = [], [], []
+        for k in range(rounds):
+            one = method.fit(course, steps=steps, generator=k, progress=False)
+            start = time.perf_counter()
+            two = fit_on(Devices(ranks), method, course, steps=steps, generator=k, progress=False)
+            starts.append(time.perf_counter() - start - two.history.seconds)
+            alone.append(one.history.seconds / steps * 1e3)
+            together.append(two.history.seconds / steps * 1e3)
+        ratios = [b / a for a, b in zip(together, alone, strict=True)]
+        apart = float((weights(one) - weights(two)).abs().max())
+        note = f"processes start and end in {median(starts):.1f} s; weights apart by {apart:.0e}"
+        yield Row(
+            work,
+            "one process",
+            median(together),
+            median(alone),
+            "ms/step",
+            "",
+            median(ratios),
+            note,
+            span=(min(ratios), max(ratios)),
+        )
+
+
+@click.command()
+@click.option("--ranks", default=2, show_default=True)
+@click.option("--rounds", default=3, show_default=True)
+def main(ranks: int, rounds: int) -> None:
+    torch.set_num_threads(1)
+    print_rows(rows(ranks=ranks, rounds=rounds))
+
+
+if __name__ == "__main__":
+    main()
