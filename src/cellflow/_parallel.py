@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from cellflow import _checks
-from cellflow._threads import one_thread
+from cellflow import _checks, _threads
 
 #: Seconds that idle workers stay, so that the next call need not start them again.
 _IDLE = 60
@@ -82,9 +81,11 @@ def side_by_side(
             with tempfile.TemporaryDirectory(prefix="cellflow-") as folder:
                 path = Path(folder) / "context"
                 if _sent(path, (work, context), asked=workers is not None):
-                    done = _in_processes(path, jobs, n)
-                    return _ordered(done, len(jobs), bar)
-        with one_thread():
+                    with warnings.catch_warnings():
+                        # In its own thread, where an error would leave us waiting for ever.
+                        warnings.filterwarnings("ignore", _REPLACED)
+                        return _ordered(_in_processes(path, jobs, n), len(jobs), bar)
+        with _threads.one_thread():
             return _ordered(((k, work(context, job)) for k, job in enumerate(jobs)), len(jobs), bar)
 
 
@@ -124,11 +125,9 @@ def _in_processes(path: Path, jobs: Sequence[Any], n: int) -> Iterator[tuple[int
     from joblib import Parallel, delayed, parallel_config
 
     calls = (delayed(_work)(str(path), k, cloudpickle.dumps(job)) for k, job in enumerate(jobs))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", _REPLACED)
-        with parallel_config("loky", inner_max_num_threads=1, idle_worker_timeout=_IDLE):
-            pool = Parallel(n, batch_size=1, pre_dispatch=2 * n, return_as="generator_unordered")
-            results = pool(calls)
+    with parallel_config("loky", inner_max_num_threads=1, idle_worker_timeout=_IDLE):
+        pool = Parallel(n, batch_size=1, pre_dispatch=2 * n, return_as="generator_unordered")
+        results = pool(calls)
     said: set[tuple] = set()
     for k, answer in results:
         result, told = pickle.loads(answer)
@@ -144,6 +143,7 @@ def _work(path: str, k: int, job: bytes) -> tuple[int, bytes]:
     global _inside, _context
     _inside = True
     torch.set_num_threads(1)
+    _threads.MOST_SPARE = 1  # the cores are the other workers'
     if _context[0] != path:
         _context = ("", None)  # the one before makes room
         with open(path, "rb") as file:

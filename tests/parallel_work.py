@@ -1,0 +1,42 @@
+"""Work that other processes do in tests, and a process that is interrupted."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import torch
+
+from cellflow._parallel import side_by_side
+
+
+def report(context, job):
+    """Which process did it, on how many threads."""
+    return job * context, os.getpid(), torch.get_num_threads()
+
+
+def nested(context, job):
+    """Work that would start workers of its own."""
+    return [pid for _, pid, _ in side_by_side(report, context, range(3), workers=2)]
+
+
+def warn(context, job):
+    warnings.warn(context, UserWarning, stacklevel=1)
+
+
+def fail(context, job):
+    if job == 1:
+        raise FloatingPointError(context)
+    time.sleep(60)
+
+
+def wait(context, job):
+    Path(context, str(os.getpid())).touch()
+    time.sleep(60)
+
+
+if __name__ == "__main__":
+    side_by_side(wait, sys.argv[1], range(4), workers=2)
