@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
 
 from cellflow import _checks
+from cellflow._typing import Tensor
 from cellflow.costs import brownian_epsilon, half_squared_distance
+from cellflow.couplings import batched, sinkhorn, streamed
 from cellflow.couplings._pair import centred, l1_error
+from cellflow.couplings.batched import matched, together
 from cellflow.couplings.exact import Exact
-from cellflow.couplings.plans import DensePlan, Plan
-from cellflow.couplings.sinkhorn import solve
+from cellflow.couplings.plans import DENSE_LIMIT, DensePlan, Plan
+from cellflow.couplings.potentials import potential_plan
+from cellflow.couplings.sides import Side, Sides
+from cellflow.couplings.sinkhorn import Solution
+from cellflow.couplings.streamed import Gibbs
 from cellflow.timecourse import Snapshot
 
 #: Regularisation, relative to the mean cost, below which a plan is the exact one.
 NEGLIGIBLE = 1e-6
+#: Entries beyond which a plan is held as potentials, not as a matrix.
+LARGE = DENSE_LIMIT
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,14 @@ class Entropic:
     seen (the cost of the plan rises by at most :math:`\varepsilon \log n`), and the exact plan is
     what is returned.
 
+    **Size.** Up to 25 million pairs of cells (`LARGE`) the plan is a matrix: ``O(n m)`` memory,
+    tens of passes, and factorisations of ``O(m³)`` where ε is small; blocks of 256 cells take
+    milliseconds. Beyond, it is a :class:`~cellflow.couplings.potentials.PotentialPlan`: memory
+    of ``O(n + m)``, and some ten times :math:`\sqrt{\bar c / \varepsilon}` passes over pairs
+    that are computed anew in tiles (:mod:`cellflow.couplings.streamed`). One that did not converge
+    in `max_iter` passes is returned as it is, with `converged` false: there is no exact plan to
+    take its place.
+
     Parameters
     ----------
     sigma
@@ -42,7 +63,7 @@ class Entropic:
     tolerance
         L1 error of the marginals that counts as converged.
     max_iter
-        Bound on the number of Sinkhorn sweeps and Newton steps together.
+        Bound on the number of Sinkhorn sweeps and Newton steps together, or of passes.
 
     Raises
     ------
@@ -94,38 +115,102 @@ class Entropic:
 
         Returns
         -------
-        The plan: its ``(n, m)`` matrix, or pairs where the exact plan had to replace it.
+        The plan: its ``(n, m)`` matrix, potentials where that would have more than 25 million
+        entries, or pairs where the exact plan had to replace it.
 
         Raises
         ------
         TypeError, ValueError
             If the snapshots do not fit each other.
         """
-        x, y = centred(source, target)
-        epsilon = self.epsilon_for(source, target)
-        masses = source.weights, target.weights
-        # Centred each on its own mean: the plan is the same, the costs are smaller.
-        cost = half_squared_distance(x - x.mean(0), y - y.mean(0))
-        if epsilon < NEGLIGIBLE * float(cost.mean()):
+        p = self._problem(source, target)
+        if p.exact:
             return Exact()(source, target)
-        s = solve(
-            cost,
-            masses,
-            epsilon=epsilon,
+        limits = {"tolerance": self.tolerance, "max_iter": self.max_iter}
+        if len(p.gibbs.x) * len(p.gibbs.y) > LARGE:
+            return self._streamed(p, streamed.solve(p.gibbs, p.masses, **limits))
+        cost = half_squared_distance(p.gibbs.x, p.gibbs.y)
+        return self._dense(p, sinkhorn.solve(cost, p.masses, epsilon=p.gibbs.epsilon, **limits))
+
+    def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:
+        """Couple many pairs of snapshots.
+
+        On an accelerator, pairs of as many cells are solved together, each until it has
+        converged; on the CPU, where nothing is gained by that, one after the other.
+
+        Parameters
+        ----------
+        sources, targets
+            As many snapshots each, coupled one by one: the first source with the first target.
+
+        Returns
+        -------
+        The plans that a call for each pair would give, up to the tolerance.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there are not as many of both, or two do not fit each other.
+        """
+        return together(self, matched(sources, targets), self._together)
+
+    def _problem(self, source: Snapshot, target: Snapshot) -> _Problem:
+        x, y = centred(source, target)
+        means = x.mean(0), y.mean(0)
+        # Centred each on its own mean: the plan is the same, the costs are smaller.
+        gibbs = Gibbs(x - means[0], y - means[1], self.epsilon_for(source, target))
+        return _Problem(source, target, gibbs, means[0] - means[1])
+
+    def _together(self, pairs: Sequence[tuple[Snapshot, Snapshot]]) -> list[Plan | None]:
+        """Solve pairs of one size at once; None where one needs another solver."""
+        plans: list[Plan | None] = [None] * len(pairs)
+        if len(pairs[0][0]) * len(pairs[0][1]) > LARGE:
+            return plans
+        known = {k: self._problem(*pair) for k, pair in enumerate(pairs)}
+        problems = {k: p for k, p in known.items() if not p.exact}
+        if not problems:
+            return plans
+        left, right = (
+            Sides.of([Side(p.masses[k], math.inf, False) for p in problems.values()])
+            for k in (0, 1)
+        )
+        costs = [half_squared_distance(p.gibbs.x, p.gibbs.y) for p in problems.values()]
+        s = batched.solve(
+            torch.stack(costs),
+            (left, right),
+            epsilon=left.mass.new_tensor([p.gibbs.epsilon for p in problems.values()]),
+            relative=False,
             tolerance=self.tolerance,
             max_iter=self.max_iter,
         )
+        for at, (k, error) in enumerate(zip(problems, s.error.tolist(), strict=True)):
+            if error <= self.tolerance:
+                solution = Solution(s.f[at], s.g[at], s.plan[at], error, s.iterations)
+                plans[k] = self._dense(problems[k], solution)
+        return plans
+
+    def _dense(self, p: _Problem, s: Solution) -> Plan:
+        """Make the plan of a solution."""
         if not s.error <= self.tolerance:  # also when it is not a number
-            reason = (
-                f"sinkhorn did not converge at epsilon {epsilon:.3g}: marginal error "
-                f"{s.error:.2g} after {s.iterations} iterations"
-            )
-            return replace(Exact()(source, target), fallback=reason)
+            return replace(Exact()(p.source, p.target), fallback=_reason(p, s))
         matrix = s.plan / s.plan.sum()
+        cost = half_squared_distance(p.gibbs.x + p.shift, p.gibbs.y)
         return DensePlan(
             matrix=matrix,
-            cost=float((matrix * half_squared_distance(x, y)).sum()),
-            marginal_error=l1_error((matrix.sum(1), matrix.sum(0)), masses),
+            cost=float((matrix * cost).sum()),
+            marginal_error=l1_error((matrix.sum(1), matrix.sum(0)), p.masses),
+        )
+
+    def _streamed(self, p: _Problem, s: streamed.Streamed) -> Plan:
+        """Make the plan of potentials, whether they converged or not."""
+        reached = s.error <= self.tolerance
+        return potential_plan(
+            p.gibbs,
+            p.masses,
+            s.h,
+            shift=p.shift,
+            converged=reached,
+            fallback=None if reached else f"{_reason(p, s)}; its best plan is used",
         )
 
     def epsilon_for(self, source: Snapshot, target: Snapshot) -> float:
@@ -148,3 +233,28 @@ class Entropic:
         if self.sigma is None:
             return float(self.epsilon)
         return brownian_epsilon(self.sigma, target.time - source.time)
+
+
+class _Problem(NamedTuple):
+    """Two snapshots, their cells about their own means, and what lies between these."""
+
+    source: Snapshot
+    target: Snapshot
+    gibbs: Gibbs
+    shift: Tensor
+
+    @property
+    def masses(self) -> tuple[Tensor, Tensor]:
+        return self.source.weights, self.target.weights
+
+    @property
+    def exact(self) -> bool:
+        """Whether the regularisation is next to none."""
+        return self.gibbs.epsilon < NEGLIGIBLE * self.gibbs.mean_cost
+
+
+def _reason(p: _Problem, s: Solution | streamed.Streamed) -> str:
+    return (
+        f"sinkhorn did not converge at epsilon {p.gibbs.epsilon:.3g}: marginal error "
+        f"{s.error:.2g} after {s.iterations} iterations"
+    )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 
 from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.costs import brownian_epsilon, half_squared_distance
-from cellflow.couplings import soft
+from cellflow.couplings import batched, soft
 from cellflow.couplings._pair import centred
-from cellflow.couplings.plans import DensePlan
-from cellflow.couplings.sides import Side
+from cellflow.couplings.batched import matched, together
+from cellflow.couplings.plans import DensePlan, Plan
+from cellflow.couplings.sides import Side, Sides
 from cellflow.timecourse import Snapshot
 
 #: Factors of growth relative to the mean cell's are kept between 1 / BOUND and BOUND.
@@ -152,18 +155,68 @@ class Unbalanced:
         TypeError, ValueError
             If the snapshots do not fit each other.
         """
+        p = self._problem(source, target)
+        limits = {"tolerance": self.tolerance, "max_iter": self.max_iter}
+        relative = self.reg_type == "kl"
+        s = soft.solve(p.cost, p.sides, epsilon=p.epsilon, relative=relative, **limits)
+        return self._plan(p, s)
+
+    def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:
+        """Couple many pairs of snapshots.
+
+        On an accelerator, pairs of as many cells are solved together, each until it has
+        converged; on the CPU, where nothing is gained by that, one after the other.
+
+        Parameters
+        ----------
+        sources, targets
+            As many snapshots each, coupled one by one: the first source with the first target.
+
+        Returns
+        -------
+        The plans that a call for each pair would give, up to the tolerance.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there are not as many of both, or two do not fit each other.
+        """
+        return together(self, matched(sources, targets), self._together)
+
+    def _together(self, pairs: Sequence[tuple[Snapshot, Snapshot]]) -> list[Plan | None]:
+        """Solve pairs of one size at once; None where one did not converge."""
+        problems = [self._problem(*pair) for pair in pairs]
+        left, right = (Sides.of([p.sides[k] for p in problems]) for k in (0, 1))
+        s = batched.solve(
+            torch.stack([p.cost for p in problems]),
+            (left, right),
+            epsilon=left.mass.new_tensor([p.epsilon for p in problems]),
+            relative=self.reg_type == "kl",
+            tolerance=self.tolerance,
+            max_iter=self.max_iter,
+        )
+        return [
+            self._plan(p, soft.Potentials(s.f[k], s.g[k], error, s.iterations))
+            if error <= self.tolerance
+            else None
+            for k, (p, error) in enumerate(zip(problems, s.error.tolist(), strict=True))
+        ]
+
+    def _problem(self, source: Snapshot, target: Snapshot) -> _Problem:
         x, y = centred(source, target)
         cost = half_squared_distance(x, y)
         unit = float(source.weights @ cost @ target.weights) or 1.0
-        epsilon = self._epsilon(source, target, unit)
-        clipped, relative = self.penalty == "tv", self.reg_type == "kl"
+        clipped = self.penalty == "tv"
         sides = (
             Side(_prior(source, target), _rho(self.relaxation, unit), clipped),
             Side(target.weights, _rho(self.target_relaxation, unit), clipped),
         )
-        limits = {"tolerance": self.tolerance, "max_iter": self.max_iter}
-        s = soft.solve(cost, sides, epsilon=epsilon, relative=relative, **limits)
-        reference = soft.reference_cost(cost, sides, epsilon if relative else 0.0)
+        return _Problem(source, target, cost, sides, self._epsilon(source, target, unit))
+
+    def _plan(self, p: _Problem, s: soft.Potentials) -> DensePlan:
+        """Make the plan of potentials, with growth factors."""
+        source, target, cost, sides, epsilon = p
+        reference = soft.reference_cost(cost, sides, epsilon if self.reg_type == "kl" else 0.0)
         scores = (s.f[:, None] + s.g[None, :] - reference) / epsilon
         matrix = source.weights[:, None] * torch.softmax(scores, 1)
         rows = torch.logsumexp(scores, 1)
@@ -200,6 +253,16 @@ class Unbalanced:
         if mass < math.log(EMPTY):
             return "the relaxed marginals leave no mass to transport: raise the relaxation"
         return None
+
+
+class _Problem(NamedTuple):
+    """Two snapshots, what it costs to move mass between them, and their marginals."""
+
+    source: Snapshot
+    target: Snapshot
+    cost: Tensor
+    sides: tuple[Side, Side]
+    epsilon: float
 
 
 def _rho(relaxation: float | None, unit: float) -> float:
