@@ -13,7 +13,8 @@ from cellflow.methods.networks import BridgeVelocity
 from cellflow.nets import MLP, MLPConfig, Units
 from cellflow.paths import BrownianBridge
 from cellflow.simulate import SOLVERS, noise, simulate
-from cellflow.simulate.chunks import CACHED, is_small
+from cellflow.simulate.chunks import CACHED
+from cellflow.simulate.inference import is_small
 from cellflow.simulate.noise import BLOCK, Noise
 
 

@@ -11,6 +11,7 @@ from cellflow import _checks
 from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.dynamics import Dynamics
 from cellflow.simulate.chunks import Readout
+from cellflow.simulate.inference import evaluated, is_small
 from cellflow.simulate.job import Job
 from cellflow.simulate.segments import cut_at_breaks
 from cellflow.simulate.solvers import SOLVERS
@@ -37,8 +38,9 @@ def as_job(
         knots = as_times(knots, "knots").sort().values.tolist()
     use = () if adaptive or max_step is not None else tuple(knots)
     segments, asked = cut_at_breaks(grid, dynamics.breaks, knots=use, device=x0.device)
+    low = _low(field_dtype, x0)
     return Job(
-        dynamics=dynamics,
+        dynamics=dynamics if low else evaluated(dynamics, x0),
         solver=solver,
         segments=segments,
         asked=asked,
@@ -48,7 +50,8 @@ def as_job(
         atol=_checks.number(atol, "atol", low=0.0, open_low=True),
         max_evaluations=_checks.count(max_evaluations, "max_evaluations"),
         seed=_seed(generator) if _is_noisy(dynamics, solver) else None,
-        field_dtype=_low(field_dtype, x0),
+        field_dtype=low,
+        small=is_small(dynamics),
     )
 
 

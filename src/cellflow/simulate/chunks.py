@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import nn
 
 from cellflow._threads import one_thread
 from cellflow._typing import Tensor
-from cellflow.dynamics import Dynamics
-from cellflow.nets import MLP
 from cellflow.simulate.job import Job
 from cellflow.simulate.noise import block_size
 
 #: Cells integrated together by one thread of a CPU: hidden layers of 64 units then stay in its
 #: cache, which is worth a third of the time, and calls of Python cost next to nothing.
 CACHED = 4096
-#: Width of hidden layers up to which a step loses by sharing threads.
-SMALL = 256
-
 #: From states ``(m, d)`` to what is kept of them.
 Readout = Callable[[Tensor], Tensor]
 
@@ -71,7 +64,7 @@ def divide(job: Job, state: Tensor, *, memory: float, row: int) -> Chunks:
     width = state.shape[1]
     per_cell = (copies * width + 4 * 512) * state.element_size()
     per_cell += job.n_rows * width * state.element_size() + len(job.asked) * row
-    small = state.device.type == "cpu" and is_small(job.dynamics)
+    small = state.device.type == "cpu" and job.small
     threads = torch.get_num_threads()
     cells = max(1, int(memory // per_cell))
     if state.device.type == "cpu":
@@ -81,20 +74,6 @@ def divide(job: Job, state: Tensor, *, memory: float, row: int) -> Chunks:
         cells -= cells % block
     at_a_time = min(threads, int(memory // (per_cell * cells))) if small else 1
     return Chunks(cells, max(1, min(at_a_time, -(-len(state) // cells))), small)
-
-
-def is_small(dynamics: Dynamics) -> bool:
-    """Whether the fields are made of nothing but small networks, which threads cannot speed up."""
-    fields = [f for f in (dynamics.velocity, dynamics.score, dynamics.growth) if f is not None]
-    networks = [list(_networks(field)) for field in fields]
-    return all(networks) and all(
-        isinstance(net, MLP) and net.config.width <= SMALL for nets in networks for net in nets
-    )
-
-
-def _networks(field: Any) -> Iterator[nn.Module]:
-    parts = [field] if isinstance(field, nn.Module) else getattr(field, "__dict__", {}).values()
-    return (part for part in parts if isinstance(part, nn.Module))
 
 
 def integrate_cells(

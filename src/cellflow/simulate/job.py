@@ -43,6 +43,8 @@ class Job:
         Rows of the segments' outputs that were asked for, ``(T,)``.
     seed
         Seed of the noise; None where there is none.
+    small
+        Whether the fields are small networks, which threads cannot speed up.
     """
 
     dynamics: Dynamics
@@ -56,6 +58,7 @@ class Job:
     max_evaluations: int
     seed: int | None
     field_dtype: torch.dtype | None
+    small: bool = False
 
     def __post_init__(self) -> None:
         total = sum(self.n_steps(segment) for segment in self.segments)

@@ -1,0 +1,145 @@
+"""Networks as they are evaluated without gradients: fewer and faster operations.
+
+On a CPU torch multiplies matrices by MKL, which on processors of other makers leaves half of the
+speed unused; oneDNN, which comes with torch as well, does not. It costs ten microseconds a call
+more, so that it is asked for large products alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from cellflow._typing import Tensor
+from cellflow.dynamics import Dynamics
+from cellflow.nets import MLP
+
+#: Multiplications from which oneDNN is the faster one.
+LARGE = 1_500_000
+#: Width of hidden layers up to which a step loses by sharing threads.
+SMALL = 256
+
+
+class Evaluator:
+    """A network of ours on a CPU in float32, with its units in its weights.
+
+    Equal to the network up to rounding, for scalar times. It is a copy: a network that is
+    trained further wants another one.
+
+    Parameters
+    ----------
+    net
+        The network.
+    """
+
+    def __init__(self, net: MLP) -> None:
+        u = net.units
+        self.net, self.units = net, u
+        self.centre = net.centre.float()
+        linear = [layer for layer in net.layers if isinstance(layer, nn.Linear)]
+        first = linear[0].weight.detach().double()
+        dim = len(u.centre)
+        self.bias, self.rate = linear[0].bias.detach().double(), first[:, dim]
+        if not net.config.time:
+            self.rate = torch.zeros_like(self.rate)
+        self.weight = (first[:, :dim] / u.scale).float()
+        self.rest: list[tuple[Tensor, Tensor] | nn.Module] = [
+            (layer.weight.detach(), layer.bias.detach()) if isinstance(layer, nn.Linear) else layer
+            for layer in list(net.layers)[1:-1]
+        ]
+        self.rest.append(
+            (linear[-1].weight.detach() * net.unit, linear[-1].bias.detach() * net.unit)
+        )
+
+    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
+        """Evaluate at the scalar time `t` and cells `x` ``(n, d)``."""
+        time = (float(t) - self.units.origin) / self.units.span
+        bias = (self.bias + time * self.rate).float()
+        h = _linear(x - self.centre, self.weight, bias)
+        for step in self.rest:
+            if isinstance(step, tuple):
+                h = _linear(h, *step)
+            else:
+                h = functional.silu(h, inplace=True) if isinstance(step, nn.SiLU) else step(h)
+        return h[:, 0] if self.net.answer == "growth" else h
+
+
+def evaluated(dynamics: Dynamics, like: Tensor) -> Dynamics:
+    """Return `dynamics` with evaluators in place of the networks that have one.
+
+    Parameters
+    ----------
+    dynamics
+        Its fields are networks, dataclasses that hold networks, or anything else, which stays.
+    like
+        Cells in the type and on the device that the fields will be asked for.
+    """
+    if like.device.type != "cpu" or like.dtype != torch.float32:
+        return dynamics
+    made: dict[int, Evaluator] = {}  # one for each network, so that shared ones stay shared
+
+    def of(field: Any) -> Any:
+        if _is_plain(field):
+            if id(field) not in made:
+                made[id(field)] = Evaluator(field)
+            return made[id(field)]
+        if is_dataclass(field) and not isinstance(field, type):
+            parts = {f.name: getattr(field, f.name) for f in fields(field) if f.init}
+            changed = {k: of(v) for k, v in parts.items() if _is_plain(v)}
+            return replace(field, **changed) if changed else field
+        return field
+
+    return replace(
+        dynamics,
+        velocity=of(dynamics.velocity),
+        score=of(dynamics.score),
+        growth=of(dynamics.growth),
+    )
+
+
+def is_small(dynamics: Dynamics) -> bool:
+    """Whether the fields are made of nothing but small networks, which threads cannot speed up."""
+    fields = [f for f in (dynamics.velocity, dynamics.score, dynamics.growth) if f is not None]
+    networks = [list(_networks(field)) for field in fields]
+    return all(networks) and all(
+        isinstance(net, MLP) and net.config.width <= SMALL for nets in networks for net in nets
+    )
+
+
+def _networks(field: Any) -> Iterator[nn.Module]:
+    parts = [field] if isinstance(field, nn.Module) else getattr(field, "__dict__", {}).values()
+    return (part for part in parts if isinstance(part, nn.Module))
+
+
+def _is_plain(field: Any) -> bool:
+    """Whether `field` is a network of ours that nobody has changed or is listening to."""
+    return (
+        type(field) is MLP
+        and field.gate is None
+        and field.config.time_features == 0
+        and not (field._forward_hooks or field._forward_pre_hooks)
+        and all(p.dtype == torch.float32 and p.device.type == "cpu" for p in field.parameters())
+    )
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    if len(x) * weight.numel() >= LARGE and _has_onednn():
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return functional.linear(x, weight, bias)
+
+
+@cache
+def _has_onednn() -> bool:
+    """Whether this torch has oneDNN's product, which is not part of its public interface."""
+    try:
+        x, weight, bias = torch.eye(3, 2), torch.ones(4, 2), torch.arange(4.0)
+        found = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return bool(torch.allclose(found, functional.linear(x, weight, bias)))
+    except (RuntimeError, AttributeError, TypeError):
+        return False
