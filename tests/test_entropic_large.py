@@ -7,8 +7,7 @@ import torch
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cellflow.couplings import DensePlan, Entropic, entropic, streamed
-from cellflow.couplings.potentials import PotentialPlan
+from cellflow.couplings import DensePlan, Entropic, PotentialPlan, entropic, streamed
 from cellflow.couplings.streamed import Gibbs
 from cellflow.timecourse import Snapshot
 from cellflow.toys import Gaussian, GaussianBridge

@@ -10,6 +10,7 @@ from cellflow.couplings.given import Given
 from cellflow.couplings.independent import Independent
 from cellflow.couplings.partial import Partial
 from cellflow.couplings.plans import Coupling, DensePlan, PairPlan, Plan, ProductPlan
+from cellflow.couplings.potentials import PotentialPlan
 from cellflow.couplings.sparse import as_pairs
 from cellflow.couplings.transitions import Transitions
 from cellflow.couplings.unbalanced import Unbalanced
@@ -25,6 +26,7 @@ __all__ = [
     "PairPlan",
     "Partial",
     "Plan",
+    "PotentialPlan",
     "ProductPlan",
     "Transitions",
     "Unbalanced",

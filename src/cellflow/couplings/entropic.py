@@ -46,7 +46,7 @@ class Entropic:
 
     **Size.** Up to 25 million pairs of cells (`LARGE`) the plan is a matrix: ``O(n m)`` memory,
     tens of passes, and factorisations of ``O(m³)`` where ε is small; blocks of 256 cells take
-    milliseconds. Beyond, it is a :class:`~cellflow.couplings.potentials.PotentialPlan`: memory
+    milliseconds. Beyond, it is a :class:`~cellflow.couplings.PotentialPlan`: memory
     of ``O(n + m)``, and some ten times :math:`\sqrt{\bar c / \varepsilon}` passes over pairs
     that are computed anew in tiles (:mod:`cellflow.couplings.streamed`). One that did not converge
     in `max_iter` passes is returned as it is, with `converged` false: there is no exact plan to
