@@ -64,6 +64,7 @@ def settings() -> dict[str, FlowMatching]:
         "no averaging": training(ema=0.0),
         "sigma 0.3": OTCFM(0.3),
         "reuse 1": batching(reuse=1),
+        "reuse 16": batching(reuse=16),
         "block of 1,024": batching(block_size=1024),
     }
 

@@ -39,7 +39,7 @@ class Batching:
 
     batch_size: int = 256
     block_size: int | None = 256
-    reuse: int = 16
+    reuse: int = 32
     prefetch: bool = True
     refresh: str = "pool"
 
