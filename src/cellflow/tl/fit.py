@@ -19,7 +19,7 @@ from cellflow.fitting import Checkpointing
 from cellflow.methods import METHODS, Ensemble, Fit, Method, fit_members
 from cellflow.pp import CourseIndex, course
 from cellflow.pp.courses import expression_on_disk
-from cellflow.preprocessing import fit_preprocessing
+from cellflow.preprocessing import Preprocessing, fit_preprocessing
 from cellflow.timecourse import TimeCourse
 
 if TYPE_CHECKING:
@@ -137,24 +137,31 @@ def fit(
     )
     if progress:
         tqdm.write(str(index.table), file=sys.stderr)
-    preprocessing = None
-    if n_components is not None or whiten:
-        states = [s.x for s in cells.snapshots]
-        preprocessing = fit_preprocessing(states, n_components=n_components, whiten=whiten)
+    keys = {"time_key": time_key, "label_key": label_key, "mass_key": mass_key}
+    facts = _facts(adata, index) | keys | {"n_dims": cells.dim}
+    del index  # of millions of cells, a sixth of what they take
     out = learn(
         cells,
         steps=steps,
         generator=_checks.as_generator(rng, "rng"),
-        preprocessing=preprocessing,
+        preprocessing=_preprocessing(cells, n_components, whiten),
         device=device,
         dtype=dtype,
         checkpointing=Checkpointing(checkpoint),
         progress=progress,
     )
-    keys = {"time_key": time_key, "label_key": label_key, "mass_key": mass_key}
     for one in out if isinstance(out, Ensemble) else (out,):
-        one.origin.update(keys, n_dims=cells.dim, **_facts(adata, index))
+        one.origin.update(facts)
     return out
+
+
+def _preprocessing(
+    cells: TimeCourse, n_components: int | None, whiten: bool
+) -> Preprocessing | None:
+    if n_components is None and not whiten:
+        return None
+    states = [s.x for s in cells.snapshots]
+    return fit_preprocessing(states, n_components=n_components, whiten=whiten)
 
 
 def _check_label_key(label_key: str | None, time_key: str) -> None:

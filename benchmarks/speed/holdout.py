@@ -1,0 +1,130 @@
+"""A hold-out table side by side, against as many torchcfm runs of as many steps.
+
+    python benchmarks/speed/holdout.py FOLDER           # of eb_sub2750_pca100.npz
+    python benchmarks/speed/holdout.py FOLDER --quick   # what the table of speed shows
+
+Embryoid bodies in 5 whitened components: 3 interior time points x 5 seeds. Ours is timed whole:
+starting the workers, fits, predictions, exact distances, yardsticks. torchcfm is timed over its
+training steps alone, from cells that are already drawn, on one thread, in turn; the quick row
+times a share of them and says so. The second row leaves distances and yardsticks out: the same
+15 fits as five ensembles of three. Then the time of an ensemble over its number of members.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import fmean
+
+import click
+import torch
+from timing import Row, peak_mb, print_rows
+from training import read
+
+from cellflow import _parallel
+from cellflow.evaluate import holdout
+from cellflow.methods import OTCFM, fit_members
+from cellflow.timecourse import TimeCourse
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+DATA = "eb_sub2750_pca100.npz"
+SEEDS, BATCH, WORKERS = 5, 256, 2
+
+
+def rows(data: Path, *, quick: bool = True) -> Iterator[Row]:
+    """The table, its fits alone, and ensembles of 1 to 8."""
+    course = read(Path(data) / DATA, 5)
+    steps, share = (2000, 0.005) if quick else (3000, 1.0)
+    folds = range(1, len(course) - 1)
+    first = their_seconds(course, steps, share)
+    kept = {"workers": WORKERS, "progress": False}
+    whole = seconds(lambda: holdout(course, OTCFM(), steps=steps, seeds=SEEDS, **kept))
+    memory = sum(workers_peaks()) + peak_mb()
+    second = their_seconds(course, steps, share) if share < 1 else first
+    theirs = fmean([first, second])
+    work = f"hold-out table, {len(folds)} folds x {SEEDS} seeds, {steps} steps, {WORKERS} cores"
+    note = f"{share:.1%} of their steps timed, before and after" if share < 1 else ""
+    yield Row(
+        work,
+        f"{len(folds) * SEEDS} torchcfm runs",
+        whole,
+        theirs,
+        "s",
+        "≥ 20x",
+        theirs / whole,
+        note,
+        memory,
+    )
+    fits = seconds(
+        lambda: [
+            fit_members(OTCFM(), course.without(k), members=SEEDS, steps=steps, **kept)
+            for k in folds
+        ]
+    )
+    yield Row(
+        "its fits, workers warm", "the same", fits, theirs, "s", "-", theirs / fits, note, memory
+    )
+    yield from curve(course, steps=500 if quick else 3000)
+
+
+def curve(course: TimeCourse, *, steps: int) -> Iterator[Row]:
+    """Seconds of ensembles, against fits in turn."""
+    alone = seconds(lambda: OTCFM().fit(course, steps=steps, progress=False))
+    for members in (2, 4, 8):
+        options = {"members": members, "steps": steps, "workers": WORKERS, "progress": False}
+        ours = seconds(lambda options=options: fit_members(OTCFM(), course, **options))
+        turn = members * alone
+        work = f"{members} members, {steps} steps, {WORKERS} cores"
+        yield Row(work, "one fit, times that", ours, turn, "s", "-", turn / ours)
+
+
+def their_seconds(course: TimeCourse, steps: int, share: float) -> float:
+    """Seconds of all torchcfm runs, from a share of each one's steps."""
+    from peers import Loop
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    total = 0.0
+    try:
+        for k in range(1, len(course) - 1):
+            for seed in range(SEEDS):
+                loop = Loop(course.without(k), "otcfm", BATCH, seed)
+                loop.advance()
+                part = max(1, round(share * steps))
+                start = time.perf_counter()
+                for _ in range(part):
+                    loop.advance()
+                total += (time.perf_counter() - start) * steps / part
+    finally:
+        torch.set_num_threads(threads)
+    return total
+
+
+def workers_peaks() -> list[float]:
+    """Peak memory of each worker, in MB."""
+    return _parallel.side_by_side(_peak, None, range(WORKERS), workers=WORKERS)
+
+
+def _peak(context: None, job: int) -> float:
+    time.sleep(0.5)  # so that each worker has one of the jobs
+    return peak_mb()
+
+
+def seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--quick", is_flag=True, help="What the table of speed shows.")
+def main(folder: Path, *, quick: bool) -> None:
+    print_rows(rows(folder, quick=quick))
+
+
+if __name__ == "__main__":
+    main()
