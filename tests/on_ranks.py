@@ -14,11 +14,22 @@ from typing import ClassVar
 import torch
 
 from cellflow import TimeCourse
-from cellflow._ranks import RankLost
+from cellflow._ranks import RankLost, Ranks
 from cellflow.batches import Batching
 from cellflow.couplings import Exact
+from cellflow.evaluate import HoldoutTable, holdout
 from cellflow.fitting import Checkpointing
-from cellflow.methods import OTCFM, UBSB, Devices, Fit, FlowMatching, fit_on
+from cellflow.methods import (
+    OTCFM,
+    UBSB,
+    Devices,
+    Ensemble,
+    Fit,
+    FlowMatching,
+    fit_members,
+    fit_on,
+    join,
+)
 from cellflow.nets import MLPConfig
 from cellflow.training import Trainer, Training
 
@@ -68,6 +79,14 @@ def fit(name: str, path: Path | None = None, dtype: torch.dtype = torch.float64)
     return fit_on(Devices(), METHODS[name], cells, steps=STEPS, checkpointing=saved, progress=False)
 
 
+def several(ranks: Ranks) -> tuple[Ensemble, HoldoutTable]:
+    """Members of an ensemble, and a hold-out table; three and four fits."""
+    method, options = METHODS["otcfm"], {"steps": 12, "workers": 1, "progress": False}
+    ensemble = fit_members(method, course(), members=3, ranks=ranks, **options)
+    table = holdout(course(), method, seeds=2, metrics=["w1"], ranks=ranks, **options)
+    return ensemble, table
+
+
 def weights(fit: Fit) -> torch.Tensor:
     return torch.cat([p.detach().reshape(-1) for p in fit.networks.parameters()])
 
@@ -103,10 +122,15 @@ def main(folder: Path, rank: int) -> None:
     keep("from_one", fit("otcfm", folder / "one"))
     with at_step(17, interrupt if rank == 1 else lambda: None):
         keep("interrupted", fit("ubsb", folder / "two"))
+    ensemble, table = several(join())
+    torch.save([list(map(weights, ensemble)), table], folder / f"several-{rank}")
     try:
-        with at_step(
-            23, (lambda: os.kill(os.getpid(), signal.SIGKILL)) if rank else (lambda: None)
-        ):
+        join().shared([0, 1], lambda mine: [1 / (1 - k) for k in mine])
+    except ZeroDivisionError:
+        (folder / f"error-{rank}").touch()
+    end = (lambda: os.kill(os.getpid(), signal.SIGKILL)) if rank == 1 else (lambda: None)
+    try:
+        with at_step(23, end):
             fit("otcfm", folder / "killed")
     except RankLost as lost:
         (folder / "lost").write_text(str(lost))

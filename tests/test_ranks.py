@@ -16,7 +16,7 @@ import torch
 import on_ranks
 from cellflow._ranks import RankLost, Ranks
 from cellflow.fitting import Checkpointing
-from cellflow.methods import OTCFM, Devices, Shooting, fit_on
+from cellflow.methods import OTCFM, Devices, Shooting, fit_on, join
 from cellflow.methods.devices import choose_strategy, started_outside
 from cellflow.methods.launch import _reason
 from cellflow.paths import Pairs, PathPoint, Straight
@@ -92,6 +92,18 @@ def test_two_ranks_learn_what_one_process_learns(name, folder, alone) -> None:
 def test_in_single_precision_they_differ_by_rounding(folder, alone) -> None:
     weights, _ = left(folder, "float32")
     torch.testing.assert_close(weights, alone["float32"][0], rtol=0, atol=2e-5)
+
+
+def test_ranks_share_the_members_of_an_ensemble_and_the_fits_of_a_table(folder) -> None:
+    ensemble, table = on_ranks.several(Ranks())
+    for k in range(2):
+        members, rows = torch.load(folder / f"several-{k}", weights_only=False)
+        assert all(map(torch.equal, members, map(on_ranks.weights, ensemble)))
+        assert rows.rows == table.rows
+
+
+def test_an_error_of_one_rank_is_raised_by_all(folder) -> None:
+    assert (folder / "error-0").exists() and (folder / "error-1").exists()
 
 
 def test_a_checkpoint_of_one_process_goes_on_with_two(folder, alone) -> None:
@@ -193,8 +205,10 @@ def test_devices_that_are_not_there_are_refused(monkeypatch) -> None:
         choose_strategy(Devices(2, 2))
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert not started_outside(Devices())  # a variable that others use as well
+    assert join().world == 1
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert started_outside(Devices()) and started_outside(Devices(2, 2))
+    assert join(Devices(1)).world == 1
     with pytest.raises(ValueError, match="`devices`: got 3 on each of 1 nodes, expected 4 proc"):
         started_outside(Devices(3))
 

@@ -6,7 +6,6 @@ A process by itself is a rank of a world of one: all it tells itself is free.
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from cellflow import _checks
 from cellflow._typing import Tensor
 
 T = TypeVar("T")
+R = TypeVar("R")
 #: On an accelerator, steps between two looks at whether a rank asked to stop: each look waits.
 _LOOK_EVERY = 16
 
@@ -121,6 +121,25 @@ class Ranks:
         parts = self.gather(results, device)
         return [parts[k % self.world][k // self.world] for k in range(sum(map(len, parts)))]
 
+    def shared(self, jobs: Sequence[T], work: Callable[[list[T]], list[R]]) -> list[R]:
+        """Give each rank its share of `jobs` to `work` on, and return all results on all ranks.
+
+        Raises
+        ------
+        Exception
+            The first error of `work` on any rank, on all of them.
+        """
+        own: list[R] = []
+        mine: Exception | None = None
+        try:
+            own = work(self.share(jobs))
+        except Exception as error:
+            mine = error
+        for raised in self.gather(mine):
+            if raised is not None:
+                raise raised
+        return self.weave(own)
+
     def refuse_other(self, facts: dict[str, Any], name: str) -> None:
         """Check that all ranks have the same `facts`.
 
@@ -177,8 +196,3 @@ def here() -> Ranks:
         words = None if on_cpu else distributed.new_group(backend="gloo")
         _here = Ranks(distributed.get_rank(), distributed.get_world_size(), words)
     return _here
-
-
-def first_here() -> bool:
-    """Return whether this process is the first of its job, as far as its environment says."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "SLURM_PROCID"))

@@ -67,6 +67,7 @@ def demo(*, out: Path, steps: int | None, quiet: bool) -> None:
 @options.members
 @options.bootstrap
 @options.workers
+@options.devices
 @click.option(
     "--out",
     type=options.PATH,
@@ -85,6 +86,9 @@ def fit(
     members: int,
     bootstrap: bool,
     workers: int | None,
+    devices: int | None,
+    num_nodes: int,
+    strategy: str,
     out: Path,
     quiet: bool,
 ) -> None:
@@ -93,6 +97,7 @@ def fit(
     Ctrl-C ends the training early and saves the best weights so far; of several members, nothing.
     """
     from cellflow import tl
+    from cellflow._ranks import here
 
     done = tl.fit(
         cells.read(),
@@ -103,8 +108,13 @@ def fit(
         members=members,
         bootstrap=bootstrap,
         workers=workers,
+        devices=devices,
+        num_nodes=num_nodes,
+        strategy=strategy,
         progress=not quiet,
     )
+    if not here().is_main:  # of the processes that trained together
+        return
     done.save(out)
     course = done.course
     histories = done.history if isinstance(done.history, tuple) else (done.history,)
@@ -197,6 +207,7 @@ def holdout(
     both, their optimal-transport midpoint) and the noise floor.
     """
     from cellflow import tl
+    from cellflow._ranks import here
     from cellflow._store import whole_file
 
     table = tl.holdout(
@@ -210,6 +221,8 @@ def holdout(
         workers=workers,
         progress=not quiet,
     )
+    if not here().is_main:  # of the processes that shared the fits
+        return
     click.echo(str(table))
     if json is not None:
         with whole_file(json) as temporary:

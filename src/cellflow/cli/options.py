@@ -29,6 +29,8 @@ METHODS = (
     "uotcfm",
     "ubsb",
 )
+#: As in `cellflow.methods.devices.STRATEGIES`.
+STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_notebook")
 #: As in `cellflow.simulate.SOLVERS`.
 SOLVERS = ("rk4", "euler", "midpoint", "dopri5", "tsit5", "euler_maruyama", "sra1")
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -53,6 +55,22 @@ members = click.option(
 bootstrap = click.option(
     "--bootstrap", is_flag=True, help="Each member on cells drawn with replacement."
 )
+_DEVICES = [
+    click.option(
+        "--devices",
+        type=POSITIVE,
+        metavar="N",
+        help="Processes that train together on each node; those of torchrun by default.",
+    ),
+    click.option("--num-nodes", type=POSITIVE, default=1, metavar="N", help="Nodes of them."),
+    click.option(
+        "--strategy",
+        type=click.Choice(STRATEGIES),
+        default="auto",
+        show_default=True,
+        help="Who starts the processes, by Lightning's names.",
+    ),
+]
 workers = click.option(
     "--workers",
     type=POSITIVE,
@@ -148,6 +166,13 @@ def cells(command: Callable) -> Callable:
     for option in reversed(_CELLS):
         bundled = option(bundled)
     return bundled
+
+
+def devices(command: Callable) -> Callable:
+    """Add to `command` the options that say which processes train together."""
+    for option in reversed(_DEVICES):
+        command = option(command)
+    return command
 
 
 def method(command: Callable) -> Callable:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cellflow import _checks
 from cellflow._parallel import side_by_side
+from cellflow._ranks import Ranks
 from cellflow.evaluate.arguments import as_methods, as_seeds
 from cellflow.evaluate.scorer import METRICS, Scorer
 from cellflow.evaluate.table import YARDSTICKS, HoldoutTable, Row
@@ -31,6 +32,7 @@ def holdout(
     metrics: Sequence[str] = ("w1", "w2", "energy"),
     workers: int | None = None,
     progress: bool = True,
+    ranks: Ranks | None = None,
 ) -> HoldoutTable:
     """Leave out each interior time point in turn, and predict it from the one before.
 
@@ -75,6 +77,9 @@ def holdout(
         done in this process.
     progress
         Whether to show a bar over fits and yardsticks on standard error.
+    ranks
+        Processes that each call this, share the work, and all get the table:
+        see :func:`cellflow.methods.join`.
 
     Returns
     -------
@@ -114,15 +119,18 @@ def holdout(
     )
     jobs = [job for k in folds for job in _jobs(k, task, seeds)]
     fits_first = sorted(jobs, key=lambda job: job.name in YARDSTICKS)  # they take longest
-    done = side_by_side(
-        _rows,
-        task,
+    done = (ranks or Ranks()).shared(
         fits_first,
-        workers=workers,
-        heavy=steps * len(folds) * len(methods) * len(seeds) >= WORTH,
-        here=course.x.device.type != "cpu",
-        progress=progress,
-        unit="job",
+        lambda mine: side_by_side(
+            _rows,
+            task,
+            mine,
+            workers=workers,
+            heavy=steps * sum(job.name in task.methods for job in mine) >= WORTH,
+            here=course.x.device.type != "cpu",
+            progress=progress,
+            unit="job",
+        ),
     )
     rows = dict(zip(fits_first, done, strict=True))
     return HoldoutTable(tuple(row for job in jobs for row in rows[job]), course.unit)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from cellflow.methods.devices import Devices
+from cellflow.methods.devices import Devices, join
 from cellflow.methods.dsbm import DSBM
 from cellflow.methods.ensemble import Ensemble
 from cellflow.methods.fit import Fit
@@ -61,5 +61,6 @@ __all__ = [
     "Spread",
     "fit_members",
     "fit_on",
+    "join",
     "load",
 ]

@@ -25,7 +25,8 @@ class Devices:
     ----------
     devices
         Processes on each node, one for each GPU or for each part of the cores. When omitted, as
-        many as ``torchrun`` has started, or one.
+        many as ``torchrun`` has started, or one; 1 for this process alone, whatever others there
+        are.
     num_nodes
         Nodes. More than one need ``torchrun`` or ``srun`` to start the processes.
     strategy
@@ -71,6 +72,8 @@ def join(devices: Devices | None = None, *, kind: str = "cpu") -> Ranks:
         If others were asked for than there are.
     """
     devices = devices or Devices()
+    if devices.devices is not None and devices.total == 1:
+        return Ranks()
     ranks = here()
     if ranks.world > 1:
         refuse_other(devices, ranks.world)

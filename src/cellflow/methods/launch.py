@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cellflow import _checks
-from cellflow._ranks import RankLost, here
+from cellflow._ranks import RankLost, Ranks, here
 from cellflow._typing import Rng, Tensor
 from cellflow.fitting import Checkpointing, deferred_interrupt, resumption
 from cellflow.methods.devices import Devices, choose_strategy, fabric_for, join
@@ -47,8 +47,8 @@ class _Job:
     checkpointing: Checkpointing | None
     progress: bool
 
-    def __call__(self) -> Fit:
-        ranks, place = here(), self.place
+    def __call__(self, ranks: Ranks) -> Fit:
+        place = self.place
         if place.type == "cuda" and ranks.world > 1:
             place = torch.device("cuda", torch.cuda.current_device())
         generator = torch.Generator(self.random_device).set_state(self.random_state)
@@ -125,14 +125,14 @@ def fit_on(
     draw_seed(rng)  # as a fit in this process would
     ranks = join(devices, kind=place.type)
     if ranks.world > 1 or devices.total == 1:
-        return job()
+        return job(ranks)
     if place.type not in ("cpu", "cuda"):
         got = f"several of {place.type!r}"
         raise ValueError(_checks.message("devices", got, "1, or those of 'cpu' or 'cuda'"))
     strategy = choose_strategy(devices)
     fabric = fabric_for(devices, strategy, place.type)
     if strategy == "ddp":
-        return fabric.launch(lambda _: job())
+        return fabric.launch(lambda _: job(here()))
     return _in_children(fabric, job)
 
 
@@ -174,7 +174,7 @@ def _rank(fabric: Fabric, folder: str) -> None:
     os.environ["LOCAL_WORLD_SIZE"] = str(fabric.world_size)  # as torchrun would
     try:
         job = torch.load(path / "job", map_location="cpu", mmap=True, weights_only=False)
-        fit = job()
+        fit = job(here())
     except Exception as error:
         try:
             torch.save(error, path / f"error-{fabric.global_rank}")

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from cellflow import _checks
 from cellflow._parallel import side_by_side
 from cellflow._random import stream_seed
+from cellflow._ranks import Ranks
 from cellflow._typing import Rng
 from cellflow.fitting import Checkpointing
 from cellflow.methods.ensemble import Ensemble
@@ -40,6 +41,7 @@ def fit_members(
     checkpointing: Checkpointing | None = None,
     workers: int | None = None,
     progress: bool = True,
+    ranks: Ranks | None = None,
 ) -> Ensemble:
     """Fit a method several times, with seeds of their own, to know what a fit leaves open.
 
@@ -70,6 +72,9 @@ def fit_members(
         a GPU all members share this process.
     progress
         Whether to show a bar over the fits on standard error.
+    ranks
+        Processes that each call this, share the members, and all get them:
+        see :func:`~cellflow.methods.join`.
 
     Returns
     -------
@@ -92,7 +97,8 @@ def fit_members(
         expected = "False for a coupling that knows cells by their rows"
         raise ValueError(_checks.message("bootstrap", "True", expected))
     place = _checks.as_device(device, course.x.device)
-    seed = draw_seed(generator)
+    ranks = ranks or Ranks()
+    seed = draw_seed(generator, ranks)
     seeds = tuple(stream_seed(seed, k, 50) for k in range(members))
     if progress:
         text = f"{method.name}: training {members} members on {place}"
@@ -108,14 +114,17 @@ def fit_members(
         dtype=dtype,
         checkpointing=checkpointing or Checkpointing(),
     )
-    fits = side_by_side(
-        _fit_one,
-        task,
+    fits = ranks.shared(
         range(members),
-        workers=workers,
-        heavy=members * steps >= WORTH,
-        here=place.type != "cpu" or course.x.device.type != "cpu",
-        progress=progress,
+        lambda mine: side_by_side(
+            _fit_one,
+            task,
+            mine,
+            workers=workers,
+            heavy=len(mine) * steps >= WORTH,
+            here=place.type != "cpu" or course.x.device.type != "cpu",
+            progress=progress,
+        ),
     )
     fits = [replace(f, course=course, preprocessing=preprocessing) for f in fits]
     out = Ensemble(tuple(fits), seeds, bootstrap)

@@ -13,10 +13,11 @@ import torch
 from tqdm import tqdm
 
 from cellflow import _checks
+from cellflow._ranks import Ranks
 from cellflow._typing import Rng
 from cellflow.couplings import Entropic, Exact, Geodesic, Independent
 from cellflow.fitting import Checkpointing
-from cellflow.methods import METHODS, Ensemble, Fit, Method, fit_members
+from cellflow.methods import METHODS, Devices, Ensemble, Fit, Method, fit_members, fit_on, join
 from cellflow.pp import CourseIndex, course
 from cellflow.pp.courses import expression_on_disk
 from cellflow.preprocessing import Preprocessing, fit_preprocessing
@@ -47,6 +48,9 @@ def fit(
     members: int = 1,
     bootstrap: bool = False,
     workers: int | None = None,
+    devices: int | None = None,
+    num_nodes: int = 1,
+    strategy: str = "auto",
     progress: bool = True,
 ) -> Fit | Ensemble:
     """Learn how the cells of an AnnData move from each time point to the next.
@@ -103,6 +107,10 @@ def fit(
         with the sampling of cells too, not with the training alone.
     workers
         Processes for the members, each with one thread; as many as there are cores when omitted.
+    devices, num_nodes, strategy
+        Processes that train one fit together, on each node, one for each GPU or part of the
+        cores; and who starts them: see :class:`cellflow.methods.Devices`. Under ``torchrun`` leave
+        them out: all processes take part, or share the members, and get the same.
     progress
         Whether to print the table of times, the device and a progress bar to standard error.
 
@@ -120,7 +128,11 @@ def fit(
         If training diverges.
     """
     recipe = resolve_method(method)
-    learn = _learner(recipe, members, bootstrap=bootstrap, workers=workers)
+    on = Devices(devices, num_nodes, strategy)
+    ranks = join(on, kind="cpu" if device is None else torch.device(device).type)
+    progress = progress and ranks.is_main
+    together = {"bootstrap": bootstrap, "workers": workers, "on": on, "ranks": ranks}
+    learn = _learner(recipe, members, **together)
     if growth_key is not None:
         warn_of_unused_growth([recipe])
     _check_label_key(label_key, time_key)
@@ -172,15 +184,25 @@ def _check_label_key(label_key: str | None, time_key: str) -> None:
 
 
 def _learner(
-    recipe: Method, members: int, *, bootstrap: bool, workers: int | None
+    recipe: Method,
+    members: int,
+    *,
+    bootstrap: bool,
+    workers: int | None,
+    on: Devices,
+    ranks: Ranks,
 ) -> Callable[..., Fit | Ensemble]:
     """What takes the cells and returns one fit, or an ensemble for several `members`."""
     if _checks.count(members, "members") > 1:
+        if ranks.world < on.total:
+            expected = "1 from here for several members, which share processes by `workers`"
+            remedy = "Or start the script with torchrun."
+            raise ValueError(_checks.message("devices", on.devices, expected, remedy))
         options = {"members": members, "bootstrap": bootstrap, "workers": workers}
-        return partial(fit_members, recipe, **options)
+        return partial(fit_members, recipe, **options, ranks=ranks)
     if bootstrap:
         raise ValueError(_checks.message("bootstrap", "True for one fit", "several `members`"))
-    return recipe.fit
+    return partial(fit_on, on, recipe)
 
 
 def _facts(adata: AnnData, index: CourseIndex) -> dict[str, Any]:

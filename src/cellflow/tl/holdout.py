@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cellflow import _checks, evaluate
 from cellflow.evaluate import HoldoutTable
-from cellflow.methods import Method
+from cellflow.methods import Method, join
 from cellflow.tl.fit import read_course, resolve_method, warn_of_unused_growth
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def holdout(
         ``"all"`` fits components and scales on all cells, ``"train"`` without the held-out ones.
     workers
         Processes to share the fits, each with one thread; as many as there are cores when
-        omitted. The table is the same.
+        omitted. The table is the same. Under ``torchrun`` its processes share the fits, too.
     progress
         Whether to show a progress bar on standard error.
 
@@ -71,6 +71,7 @@ def holdout(
     ValueError
         If there are fewer than three time points, or an argument is out of its range.
     """
+    ranks = join()
     asked = [method] if isinstance(method, str | Method) else list(method)
     recipes = [resolve_method(m) for m in asked]
     if growth_key is not None:
@@ -99,5 +100,6 @@ def holdout(
         whiten=whiten,
         preprocess_on=preprocess_on,
         workers=workers,
-        progress=progress,
+        progress=progress and ranks.is_main,
+        ranks=ranks,
     )
