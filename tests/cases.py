@@ -19,6 +19,8 @@ COUPLINGS = {
     "entropic_by_sigma": lambda source, target: couplings.Entropic(sigma=1.0),
     "geodesic": lambda source, target: couplings.Geodesic(),
     "geodesic_entropic": lambda source, target: couplings.Geodesic(epsilon=0.3, metric="heat"),
+    "hierarchical": lambda source, target: couplings.Hierarchical(),
+    "hierarchical_blocks": lambda source, target: couplings.Hierarchical(8, tolerance=1.0),
     "given": lambda source, target: couplings.Given(
         3.0 * couplings.Entropic(epsilon=0.5, tolerance=1e-9)(source, target).dense()
     ),

@@ -7,6 +7,7 @@ from cellflow.couplings.entropic import Entropic
 from cellflow.couplings.exact import Exact
 from cellflow.couplings.geodesic import Geodesic
 from cellflow.couplings.given import Given
+from cellflow.couplings.hierarchical import Hierarchical
 from cellflow.couplings.independent import Independent
 from cellflow.couplings.partial import Partial
 from cellflow.couplings.plans import Coupling, DensePlan, PairPlan, Plan, ProductPlan
@@ -22,6 +23,7 @@ __all__ = [
     "Exact",
     "Geodesic",
     "Given",
+    "Hierarchical",
     "Independent",
     "PairPlan",
     "Partial",

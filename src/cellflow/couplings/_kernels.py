@@ -24,12 +24,12 @@ AUCTION_BIDS, EXACT_BIDS = 60, 5
 _MATH = {"nnan", "nsz", "reassoc", "contract"}
 
 
-def _compiled(function):
+def _compiled(function, math=_MATH):
     """Compile without the interpreter lock, cached on disk where a place for it is writable."""
     try:
-        return njit(nogil=True, cache=True, fastmath=_MATH)(function)
+        return njit(nogil=True, cache=True, fastmath=math)(function)
     except RuntimeError:  # numba found no writable place for its cache
-        return njit(nogil=True, fastmath=_MATH)(function)
+        return njit(nogil=True, fastmath=math)(function)
 
 
 @_compiled

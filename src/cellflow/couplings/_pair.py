@@ -15,8 +15,8 @@ from cellflow.timecourse import Snapshot
 ENTRIES = 2**24
 
 
-def centred(source: Snapshot, target: Snapshot) -> tuple[Tensor, Tensor]:
-    """Return the cells of both in float64 about their common centre, after checking the pair.
+def check_pair(source: Snapshot, target: Snapshot) -> None:
+    """Check that two snapshots can be coupled.
 
     Raises
     ------
@@ -39,6 +39,17 @@ def centred(source: Snapshot, target: Snapshot) -> tuple[Tensor, Tensor]:
         raise ValueError(
             _checks.message("target", got, f"{source.x.device} as the source", "Move it with .to.")
         )
+
+
+def centred(source: Snapshot, target: Snapshot) -> tuple[Tensor, Tensor]:
+    """Return the cells of both in float64 about their common centre, after checking the pair.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the snapshots do not fit each other.
+    """
+    check_pair(source, target)
     x, y = source.x.detach().double(), target.x.detach().double()
     centre = (x.mean(0) + y.mean(0)) / 2
     return x - centre, y - centre
@@ -51,10 +62,16 @@ def pair_plan(
     *,
     converged: bool = True,
 ) -> PairPlan:
-    """Make a plan of rows, cols and mass, with its cost and the error of its marginals."""
+    """Make a plan of rows, cols and mass, with its cost and the error of its marginals.
+
+    Differences of cells of any precision are taken in float64.
+    """
     rows, cols, mass = pairs
     step = max(1, ENTRIES // cells[0].shape[1])
-    gaps = (cells[0][i] - cells[1][j] for i, j in zip(rows.split(step), cols.split(step)))
+    gaps = (
+        cells[0][i].double() - cells[1][j].double()
+        for i, j in zip(rows.split(step), cols.split(step))
+    )
     squared = torch.cat([(gap * gap).sum(1) for gap in gaps])
     attained = [
         torch.zeros_like(asked).index_add_(0, index, mass)

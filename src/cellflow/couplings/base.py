@@ -48,6 +48,8 @@ class Plan(ABC):
         :math:`P_{ij} \exp(\text{source}_i + \text{target}_j)`. The rows of a plan with growth
         are those of the source's weights, and the columns of what its pairs end with are the
         target's weights times the ratio of the two total masses. None: mass is conserved.
+    lower_bound
+        What no coupling of these masses costs less than, where that is known: a certificate.
 
     Raises
     ------
@@ -62,6 +64,7 @@ class Plan(ABC):
     unmatched: float = 0.0
     source_growth: Tensor | None = None
     target_growth: Tensor | None = None
+    lower_bound: float | None = None
 
     def __post_init__(self) -> None:
         given = self.source_growth, self.target_growth
@@ -117,6 +120,13 @@ class Plan(ABC):
         if self.source_growth is None:
             return 0.0
         return float(self.row_mass[self.relative_growth < CHILDLESS].sum())
+
+    @property
+    def gap(self) -> float | None:
+        """Share of the cost that a better plan might save, at most; None where it is not known."""
+        if self.lower_bound is None:
+            return None
+        return max(0.0, 1.0 - self.lower_bound / self.cost) if self.cost > 0 else 0.0
 
     @property
     def is_permutation(self) -> bool:

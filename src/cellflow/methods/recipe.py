@@ -10,7 +10,15 @@ import numpy as np
 import torch
 
 from cellflow.batches import Batching
-from cellflow.couplings import Entropic, Exact, Geodesic, Independent, Partial, Unbalanced
+from cellflow.couplings import (
+    Entropic,
+    Exact,
+    Geodesic,
+    Hierarchical,
+    Independent,
+    Partial,
+    Unbalanced,
+)
 from cellflow.nets import MLPConfig
 from cellflow.paths import BrownianBridge, Spline, Straight
 from cellflow.timecourse import Snapshot
@@ -24,6 +32,7 @@ PARTS: dict[str, Callable[..., Any]] = {
         Exact,
         Entropic,
         Geodesic,
+        Hierarchical,
         Partial,
         Unbalanced,
         Straight,
