@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -127,6 +129,22 @@ def test_large_time_points_are_coupled_without_a_dense_plan() -> None:
     moves = couple(adata, coupling=couplings.Independent())
     assert len(moves.transitions.plans[0].mass) <= 32 * 6000 + 12000
     np.testing.assert_allclose(moves.push(np.full(6000, 1 / 6000), 0, 1), 1 / 6000)
+
+
+def test_size_decides_how_cells_are_coupled(monkeypatch) -> None:
+    asked = []
+    for name in ("Exact", "Hierarchical"):
+        solver = getattr(couplings, name)()
+
+        def solve(source, target, name=name, solver=solver):
+            asked.append(name)
+            return solver(source, target)
+
+        monkeypatch.setattr(sys.modules["cellflow.tl.couple"], name, lambda solve=solve: solve)
+    couple(cells())
+    monkeypatch.setattr(sys.modules["cellflow.tl.couple"], "EXACT_CELLS", 30)
+    couple(cells())
+    assert asked == ["Exact", "Exact", "Hierarchical", "Hierarchical"]
 
 
 def test_components_of_expression_and_whitening_are_what_distances_are_measured_in() -> None:

@@ -10,13 +10,17 @@ import click
 from cellflow.cli import files, options
 
 #: As in `cellflow.tl.couple.COUPLINGS`, which is slow to load.
-COUPLINGS = ("exact", "entropic", "unbalanced")
+COUPLINGS = ("auto", "exact", "global", "entropic", "unbalanced")
 
 
 @click.command()
 @options.cells
 @click.option(
-    "--coupling", type=click.Choice(COUPLINGS), default="exact", show_default=True, metavar="C"
+    "--coupling",
+    type=click.Choice(COUPLINGS),
+    default="auto",
+    show_default=True,
+    help="auto is exact up to 4,000 cells, global beyond.",
 )
 @click.option(
     "--sigma",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import torch
 
 from cellflow import _checks
@@ -74,19 +76,8 @@ def as_pairs(
             ends = mass.new_zeros(m).index_add_(0, cols, mass * lift[rows])
     pairs = _fitted((rows, cols, mass * lift[rows]), plan.row_mass * lift, ends)
     mass = pairs[2] / lift[pairs[0]]
-    return PairPlan(
-        rows=pairs[0],
-        cols=pairs[1],
-        mass=mass / mass.sum(),
-        size=(n, m),
-        cost=plan.cost,
-        converged=plan.converged,
-        marginal_error=plan.marginal_error,
-        fallback=plan.fallback,
-        unmatched=plan.unmatched,
-        source_growth=plan.source_growth,
-        target_growth=plan.target_growth,
-    )
+    health = {f.name: getattr(plan, f.name) for f in fields(Plan)}
+    return PairPlan(rows=pairs[0], cols=pairs[1], mass=mass / mass.sum(), size=(n, m), **health)
 
 
 def _lift(plan: Plan) -> Tensor:

@@ -12,11 +12,20 @@ from tqdm import tqdm
 from cellflow import _checks
 from cellflow._random import stream_seed
 from cellflow._typing import Rng
-from cellflow.couplings import Coupling, Entropic, Exact, Transitions, Unbalanced, as_pairs
+from cellflow.couplings import (
+    Coupling,
+    Entropic,
+    Exact,
+    Hierarchical,
+    Plan,
+    Transitions,
+    Unbalanced,
+    as_pairs,
+)
 from cellflow.methods.cells import natural_sigma
 from cellflow.methods.flow_matching import draw_seed
 from cellflow.preprocessing import fit_preprocessing
-from cellflow.timecourse import TimeCourse
+from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.tl.coupled import Coupled
 from cellflow.tl.fit import read_course
 
@@ -24,7 +33,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 #: Names of couplings.
-COUPLINGS = ("exact", "entropic", "unbalanced")
+COUPLINGS = ("auto", "exact", "global", "entropic", "unbalanced")
+#: Cells of a time point up to which ``"auto"`` is exact.
+EXACT_CELLS = 4000
 #: Diffusion of the entropic plan, in the data's own: as that of the bridges.
 SIGMA = 0.2
 
@@ -35,7 +46,7 @@ def couple(
     time_key: str,
     use_rep: str = "X_pca",
     n_dims: int | None = None,
-    coupling: str | Coupling = "exact",
+    coupling: str | Coupling = "auto",
     sigma: float | None = None,
     whiten: bool = False,
     mass_key: str | None = None,
@@ -50,7 +61,7 @@ def couple(
     Nothing is learned: the answer is a list of pairs with masses for each interval, along which
     descendants and ancestors, labels and distributions can be followed. Plans that are not lists
     of pairs by themselves are made so: see :func:`cellflow.couplings.as_pairs`. Time and memory
-    are those of the coupling.
+    are those of the coupling; of ``"global"`` nearly linear in the number of cells.
 
     Parameters
     ----------
@@ -59,8 +70,10 @@ def couple(
     time_key, use_rep, n_dims, mass_key, growth_key, time_map, missing
         As in :func:`cellflow.tl.fit`; growth rates are used by ``"unbalanced"`` alone.
     coupling
-        ``"exact"`` (optimal transport), ``"entropic"`` (the static Schrödinger bridge),
-        ``"unbalanced"`` (cells divide and die), or any coupling of :mod:`cellflow.couplings`.
+        ``"exact"`` (optimal transport), ``"global"`` (near optimal, up to millions of cells),
+        ``"entropic"`` (the static Schrödinger bridge), ``"unbalanced"`` (cells divide and die),
+        or any coupling of :mod:`cellflow.couplings`. ``"auto"`` is exact for intervals between
+        up to 4,000 cells, and global for others.
     sigma
         Diffusion of ``"entropic"``, in data units per square root of time; 0.2 times the data's
         own when omitted.
@@ -120,7 +133,18 @@ def named(name: str, course: TimeCourse, sigma: float | None) -> Coupling:
     """Return the coupling called `name`, for `course`."""
     if name == "entropic":
         return Entropic(sigma=SIGMA * natural_sigma(course) if sigma is None else sigma)
-    return Unbalanced() if name == "unbalanced" else Exact()
+    known: dict[str, Coupling] = {
+        "exact": Exact(),
+        "global": Hierarchical(),
+        "unbalanced": Unbalanced(),
+    }
+    return known.get(name, by_size)
+
+
+def by_size(source: Snapshot, target: Snapshot) -> Plan:
+    """Couple exactly where that is quick, and near optimally elsewhere."""
+    few = max(len(source), len(target)) <= EXACT_CELLS
+    return Exact()(source, target) if few else Hierarchical()(source, target)
 
 
 def _labels(values: object) -> tuple[Hashable, ...]:
