@@ -132,6 +132,7 @@ CHANGES = {
     "times": {"times": [0.0, 0.13, 0.5, 1.0, 2.1]},
     "solver": {"solver": "midpoint"},
     "steps": {"max_step": 0.01},
+    "steps ": {"max_step": None, "knots": (0.0, 0.5, 2.0), "steps": 5},
     "seed": {"generator": 5},
     "store dtype": {"store_dtype": torch.float16},
     "fields": {"dynamics": Dynamics(lambda t, x: 1.001 * wave(t, x), FULL.score, sigma=0.8)},
@@ -148,11 +149,12 @@ def test_a_store_of_another_simulation_is_refused(name: str, tmp_path: Path) -> 
         "x0": cells(),
         "times": TIMES,
         "solver": "euler_maruyama",
-        "max_step": 0.2,
+        "knots": (0.0, 1.0, 2.0),
+        "steps": 5,
         "store": tmp_path / "x.zarr",
     }
     before = simulate(**same).final
-    words = "cells" if name == "dtype" else name
+    words = "cells" if name == "dtype" else name.strip()
     with pytest.raises(ValueError, match=rf"`store`: got .* a simulation of other {words}, exp"):
         simulate(**(same | CHANGES[name]))
     assert torch.equal(open_trajectory(tmp_path / "x.zarr").final, before)
@@ -206,6 +208,18 @@ def test_fits_write_data_coordinates(tmp_path: Path) -> None:
     other = OTCFM().fit(course, steps=2, progress=False, preprocessing=prep, generator=1)
     with pytest.raises(ValueError, match="a simulation of other fields"):
         other.simulate(x, times, store=path)
+
+
+def test_solvers_that_find_no_noise_say_so() -> None:
+    course = TimeCourse.from_arrays([cells(), cells() + 1], times=[0.0, 1.0])
+    fit = OTCFM().fit(course, steps=1, progress=False)
+    with pytest.warns(
+        UserWarning, match=r"'otcfm' learned no noise: solver='sra1' follows"
+    ) as told:
+        path = fit.simulate(cells(), [0.0, 1.0], solver="sra1")
+    assert told[0].filename == __file__
+    ode = fit.simulate(cells(), [0.0, 1.0])  # no warning: these are errors here
+    torch.testing.assert_close(path.final, ode.final, rtol=1e-2, atol=1e-2)
 
 
 def test_a_result_that_does_not_fit_names_the_store(

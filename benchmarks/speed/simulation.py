@@ -136,7 +136,8 @@ def ode_rows(fit: Fit, *, rounds: int, more: bool) -> Iterator[Row]:
                 skip_aloud(name, problem)
                 continue
             for k in [best, 6] if make is of_torchdyn and solver == "dopri5" else [best]:
-                found = interleaved(ours[k], run, rounds=rounds if more or target else 1)
+                slow = make is of_torchdyn and not (target or more)
+                found = interleaved(ours[k], run, rounds=1 if slow else rounds)
                 note = f"rk4, {k} steps an interval; errors {errors[k]:.1e}, {theirs:.1e}"
                 goal = target if k == best else ""
                 yield Row(work, label, found.ours, found.theirs, "s", goal, found.ratio, note,

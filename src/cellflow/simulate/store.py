@@ -177,7 +177,7 @@ def _facts(
         "store_dtype": _name(like.dtype),
         "field_dtype": _name(job.field_dtype),
         "growth": job.n_columns > 0,
-        "steps": [job.n_steps(segment) for segment in job.segments],
+        "steps": [[segment.start, job.n_steps(segment)] for segment in job.segments],
         "tolerances": [job.rtol, job.atol, job.max_evaluations] if job.adaptive else None,
         "seed": job.seed,
         "sigma": job.dynamics.sigma,
