@@ -52,11 +52,11 @@ class Cells:
         """Put the cells of two snapshots in order."""
         both = source, target
         raw = [_array(snapshot.x) for snapshot in both]
-        weights = [snapshot.weights.cpu().numpy() for snapshot in both]
+        masses = [snapshot.mass.double().cpu().numpy() for snapshot in both]
         uniform = source.is_uniform, target.is_uniform
         orders = [
-            _order(x, None if equal else w)
-            for x, w, equal in zip(raw, weights, uniform, strict=True)
+            _order(x, None if equal else mass)
+            for x, mass, equal in zip(raw, masses, uniform, strict=True)
         ]
         means = [
             sum(part.sum(0) for part in _parts(x, order)) / len(x)
@@ -72,7 +72,8 @@ class Cells:
         for out, x, order in zip(points, raw, orders, strict=True):
             for k, part in enumerate(_parts(x, order)):
                 out[k * CHUNK : (k + 1) * CHUNK] = (part - centre) / scale
-        a, b = (w[order] for w, order in zip(weights, orders, strict=True))
+        # Summed in this order, too: the last digit of a total must not depend on the rows.
+        a, b = (mass[order] / mass[order].sum() for mass, order in zip(masses, orders, strict=True))
         x, y = points
         return cls(x, y, a, b, uniform, (orders[0], orders[1]), scale, source.x.device)
 
@@ -96,11 +97,11 @@ def _parts(x: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:
         yield x[order[k : k + CHUNK]].astype(np.float64)
 
 
-def _order(x: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+def _order(x: np.ndarray, mass: np.ndarray | None) -> np.ndarray:
     """Order points by their projection, the same for equal points wherever they stand."""
     from cellflow.couplings import _sweeps
 
     weight = np.random.default_rng(DIRECTION).normal(size=x.shape[1])
     tag = np.empty(len(x))
     _sweeps.tags(np.ascontiguousarray(x), weight, tag)
-    return np.argsort(tag, kind="stable") if weights is None else np.lexsort((weights, tag))
+    return np.argsort(tag, kind="stable") if mass is None else np.lexsort((mass, tag))

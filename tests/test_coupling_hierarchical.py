@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+import tracemalloc
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from cellflow.batches import Batching
+from cellflow.couplings import Exact, Hierarchical, _matching
+from cellflow.couplings._line import Cells
+from cellflow.couplings._pieces import Pairs, cost_of, cut, joined, transport
+from cellflow.methods import OTCFM, load
+from cellflow.timecourse import Snapshot, TimeCourse
+
+
+def snapshots(n=1000, m=None, *, d=5, masses=False, seed=0):
+    """Three clusters, of other shares and places in the target."""
+    g = torch.Generator().manual_seed(seed)
+    out = []
+    for size, shares, time in ((n, (0.5, 0.3, 0.2), 0.0), (m or n, (0.3, 0.3, 0.4), 1.0)):
+        which = torch.multinomial(torch.tensor(shares), size, replacement=True, generator=g)
+        centres = 2 * torch.randn(3, d, generator=g, dtype=torch.float64)
+        x = centres[which] + torch.randn(size, d, generator=g, dtype=torch.float64)
+        mass = torch.rand(size, generator=g, dtype=torch.float64) + 0.1 if masses else None
+        out.append(Snapshot(x, time, mass))
+    return out
+
+
+def swept(source, target, sweeps, **options):
+    return Hierarchical(64, sweeps=sweeps, tolerance=0.0, **options)(source, target)
+
+
+# --- one to one ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", [1, 5, 50])
+def test_near_the_optimum_which_lies_above_the_lower_bound(d):
+    source, target = snapshots(1500, d=d)
+    plan = Hierarchical(sweeps=60, tolerance=0.0)(source, target)
+    best = Exact()(source, target).cost
+    assert plan.is_permutation
+    assert best * (1 - 1e-9) <= plan.cost <= best * {1: 1.001, 5: 1.003, 50: 1.005}[d]
+    assert 0.9 * best <= plan.lower_bound <= best
+    assert plan.gap == pytest.approx(1 - plan.lower_bound / plan.cost)
+
+
+def test_snapshots_of_one_block_are_coupled_exactly():
+    source, target = snapshots(200)
+    plan, exact = Hierarchical()(source, target), Exact()(source, target)
+    assert torch.equal(plan.cols, exact.cols)
+    assert plan.lower_bound == pytest.approx(exact.cost)
+    assert plan.gap == pytest.approx(0.0, abs=1e-8)
+
+
+def test_cost_falls_with_every_sweep():
+    source, target = snapshots()
+    costs = [swept(source, target, k).cost for k in range(1, 12)]
+    assert all(after <= before for before, after in pairwise(costs))
+    assert costs[-1] < 0.98 * costs[0]
+
+
+def test_no_block_of_the_last_sweep_can_be_assigned_better():
+    """By the exact solver: with a fine enough increment blocks are optimal."""
+    from cellflow.couplings import _sweeps
+    from cellflow.couplings.assignment import assign_points
+
+    source, target = snapshots(512)
+    x, y = source.x.float().numpy(), target.x.float().numpy()
+    rows, cols = np.arange(512), np.random.default_rng(0).permutation(512)
+    order, starts = np.random.default_rng(1).permutation(512), np.array([0, 128, 256, 512])
+    before, price, gain = cols.copy(), np.zeros(512, np.float32), np.zeros(3)
+    steps = np.array([0.1, 0.02, 0.004, 0.0008, 0.00016, 1e-5], np.float32)
+    _sweeps.reassign(x, y, rows, cols, price, order, starts, steps, 0, 3, gain)
+    for b in range(3):
+        block = order[starts[b] : starts[b + 1]]
+        assert sorted(cols[block]) == sorted(before[block])
+        best = 0.5 * (
+            (x[block] - y[before[block]][assign_points(x[block], y[before[block]])[0]]) ** 2
+        )
+        old, new = (0.5 * ((x[block] - y[c[block]]) ** 2).sum() for c in (before, cols))
+        assert new == pytest.approx(best.sum(), rel=1e-4)
+        assert gain[b] == pytest.approx(old - new, rel=1e-3)
+
+
+def test_gaussians_reach_the_closed_form():
+    """x → A x + b with A positive is optimal; its cost is the Gelbrich bound of the samples."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(2000, 4, generator=g, dtype=torch.float64)
+    half = torch.randn(4, 4, generator=g, dtype=torch.float64)
+    matrix = half @ half.T + 0.1 * torch.eye(4, dtype=torch.float64)
+    order = torch.randperm(2000, generator=g)
+    plan = Hierarchical()(Snapshot(x, 0.0), Snapshot((x @ matrix + 3.0)[order], 1.0))
+    expected = 0.5 * float((x @ matrix + 3.0 - x).square().sum(1).mean())
+    assert plan.cost == pytest.approx(expected, rel=1e-6)
+    assert plan.lower_bound == pytest.approx(expected, rel=1e-5)
+    assert float((order[plan.cols] == plan.rows).double().mean()) > 0.99
+
+
+def test_alignment_is_the_optimal_map_of_gaussians():
+    source, target = snapshots(4000)
+    x, y = source.x.float().numpy(), target.x.float().numpy()
+    a = _matching.align(x, y)
+    (_, cov_x), (_, cov_y) = _matching.moments(x), _matching.moments(y)
+    assert_close(a.forward @ cov_x @ a.forward, cov_y, rtol=1e-3, atol=1e-3)
+    assert_close(a.forward @ a.back, torch.eye(5, dtype=torch.float64), rtol=1e-4, atol=1e-4)
+    assert_close(_matching.moments(x)[1].numpy(), np.cov(x.T.astype(float), bias=True))
+
+
+@pytest.mark.parametrize("masses", [False, True])
+def test_neither_threads_nor_the_order_of_cells_matter(masses):
+    source, target = snapshots(900, 900 if not masses else 700, masses=masses)
+    before = torch.get_num_threads()
+    plans = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        try:
+            plans.append(swept(source, target, 3).dense())
+        finally:
+            torch.set_num_threads(before)
+    assert torch.equal(*plans)
+    g = torch.Generator().manual_seed(3)
+    p, q = (torch.randperm(len(s), generator=g) for s in (source, target))
+    moved = swept(source.subset(p), target.subset(q), 3)
+    assert_close(moved.dense(), plans[0][p][:, q], rtol=0, atol=1e-15)
+
+
+def test_seeds_decide_the_directions():
+    source, target = snapshots()
+    first, again, other = (swept(source, target, 2, seed=s).cols for s in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_converged_says_that_the_last_sweeps_gained_little():
+    source, target = snapshots()
+    assert not swept(source, target, 3).converged
+    assert not Hierarchical(64, sweeps=1, tolerance=0.5)(source, target).converged
+    assert Hierarchical(64, sweeps=60, tolerance=1e-2)(source, target).converged
+
+
+def test_memory_is_linear_in_the_cells():
+    g = torch.Generator().manual_seed(0)
+    peaks = []
+    for n in (20_000, 80_000):
+        pair = [Snapshot(torch.randn(n, 3, generator=g), t) for t in (0.0, 1.0)]
+        tracemalloc.start()
+        Hierarchical(64, sweeps=1)(*pair)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 5 * peaks[0]
+    assert peaks[1] < 80_000 * 1000
+
+
+# --- any masses ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "masses"), [(1200, 700, False), (700, 1200, True), (600, 1200, 0)]
+)
+def test_masses_are_respected_and_the_cost_is_near_the_optimum(n, m, masses):
+    source, target = snapshots(n, m, masses=masses)
+    plan = Hierarchical(tolerance=1e-5)(source, target)
+    assert plan.marginal_error <= 1e-12
+    assert_close(plan.row_mass, source.weights, rtol=1e-11, atol=0)
+    assert_close(plan.col_mass, target.weights, rtol=1e-11, atol=0)
+    assert float(plan.mass.min()) > 0
+    assert len(plan.mass) <= 4 * (n + m)
+    best = Exact()(source, target).cost
+    assert best * (1 - 1e-9) <= plan.cost <= 1.01 * best
+    assert 0.8 * best <= plan.lower_bound <= best
+
+
+def test_pieces_are_equal_and_made_of_neighbours():
+    source, _ = snapshots(500, masses=True)
+    x, weights = source.x.float().numpy(), source.weights.numpy()
+    with _matching.running(1) as run:
+        pieces = cut(x, weights, 300, torch.Generator().manual_seed(0), run)
+    owner = np.repeat(np.arange(300), np.diff(pieces.starts))
+    np.testing.assert_allclose(np.bincount(owner, pieces.mass), 1 / 300, rtol=1e-12)
+    np.testing.assert_allclose(np.bincount(pieces.cells, pieces.mass), weights, rtol=1e-12)
+    assert len(pieces.cells) <= 800
+    centres = pieces.centres(x)
+    np.testing.assert_allclose(centres.mean(0), weights @ x, atol=1e-6)
+    spread = pieces.mass @ ((x[pieces.cells] - centres[owner]) ** 2).sum(1)
+    assert spread < 0.15 * x.var(0).sum()
+
+
+def test_pairs_of_pieces_hold_the_masses_of_their_cells():
+    source, target = snapshots(400, 300, masses=True)
+    x, y = source.x.float().numpy(), target.x.float().numpy()
+    g = torch.Generator().manual_seed(0)
+    with _matching.running(1) as run:
+        left = cut(x, source.weights.numpy(), 500, g, run)
+        right = cut(y, None, 500, g, run)
+        pairs = joined(left, right, np.random.default_rng(0).permutation(500))
+        np.testing.assert_allclose(np.bincount(pairs.rows, pairs.mass), source.weights, rtol=1e-11)
+        np.testing.assert_allclose(np.bincount(pairs.cols, pairs.mass), 1 / 300, rtol=1e-11)
+        assert len(pairs.mass) <= 400 + 300 + 2 * 500
+        cost, price = cost_of((x, y), pairs), np.zeros(300, np.float32)
+        ways = np.random.default_rng(1).normal(size=(4, 5)).astype(np.float32)
+        for _ in range(3):  # what exact transport in blocks gains, and that it keeps the masses
+            pairs, gain = transport((x, y), pairs, price, ways, run)
+            assert gain > 0
+            assert cost_of((x, y), pairs) == pytest.approx(cost - gain, rel=1e-5)
+            cost -= gain
+    np.testing.assert_allclose(np.bincount(pairs.rows, pairs.mass), source.weights, rtol=1e-11)
+
+
+# --- edges --------------------------------------------------------------------------------------
+
+
+def cloud(kind):
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 3, generator=g, dtype=torch.float64)
+    line = torch.linspace(0, 1, 300, dtype=torch.float64)[:, None]
+    return {
+        "one point": torch.ones_like(x),
+        "two points": torch.ones_like(x) * (torch.arange(300) % 2)[:, None],
+        "duplicates": x[torch.arange(300) // 10],
+        "constant dimension": x * torch.tensor([1.0, 0.0, 1.0]),
+        "collinear": line * torch.tensor([1.0, 2.0, 3.0]),
+        "lattice": (2 * x).round(),
+        "outlier": torch.cat([x[:-1], 1e6 * x[-1:]]),
+        "tiny": 1e-150 * x,
+        "huge": 1e120 * x,
+        "far": x + 1e7,
+    }[kind]
+
+
+KINDS = ["one point", "two points", "duplicates", "constant dimension", "collinear", "lattice"]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "outlier", "tiny", "huge", "far"])
+@pytest.mark.parametrize("partner", ["same", "shifted", "other"])
+def test_hard_clouds(kind, partner):
+    x = cloud(kind)
+    g = torch.Generator().manual_seed(1)
+    scale = {"tiny": 1e-150, "huge": 1e120}.get(kind, 1.0)
+    y = {
+        "same": lambda: x,
+        "shifted": lambda: x + scale,
+        "other": lambda: scale * torch.randn(300, 3, generator=g, dtype=torch.float64),
+    }[partner]()
+    source, target = Snapshot(x, 0.0), Snapshot(y[torch.randperm(300, generator=g)], 1.0)
+    plan = Hierarchical(64, sweeps=40, tolerance=0.0)(source, target)
+    best = Exact()(source, target).cost
+    spread = float((x - x.mean(0)).square().sum(1).mean() + (y - y.mean(0)).square().sum(1).mean())
+    slack = 0.03 * best + 2e-4 * spread
+    assert plan.is_permutation
+    assert plan.cost <= best + slack
+    assert 0 <= plan.lower_bound <= best * (1 + 1e-9)
+    uneven = Hierarchical(32, sweeps=10)(source, target.subset(torch.arange(200)))
+    assert uneven.marginal_error <= 1e-12
+    assert np.isfinite(uneven.cost)
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 300), (300, 1), (2, 300)])
+def test_few_cells_against_many(n, m):
+    source, target = snapshots(n, m)
+    plan = Hierarchical(16)(source, target)
+    assert plan.marginal_error <= 1e-12
+    assert plan.cost == pytest.approx(Exact()(source, target).cost, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"block_size": 1}, "`block_size`: got 1"),
+        ({"sweeps": 0}, "`sweeps`: got 0"),
+        ({"tolerance": -1.0}, "`tolerance`: got -1.0"),
+        ({"seed": -1}, "`seed`: got -1"),
+    ],
+)
+def test_bad_arguments(options, text):
+    with pytest.raises(ValueError, match=text):
+        Hierarchical(**options)
+
+
+def test_single_precision_far_from_the_origin():
+    source, target = snapshots(600)
+    far = [Snapshot((s.x + 1e6).float(), s.time) for s in (source, target)]
+    cells = Cells.of(*far)
+    assert abs(cells.x.mean(0) + cells.y.mean(0)).max() < 1e-6
+    best = Exact()(*far).cost
+    assert Hierarchical(64)(*far).cost == pytest.approx(best, rel=0.02)
+
+
+# --- as a coupling of a method ------------------------------------------------------------------
+
+
+def test_methods_train_on_whole_snapshots_and_remember_it(tmp_path):
+    source, target = snapshots(400, 300)
+    course = TimeCourse((source, target))
+    method = replace(OTCFM(batching=Batching(64, 32)), coupling=Hierarchical(64))
+    fit = method.fit(course, steps=10, progress=False)
+    loaded = load(fit.save(tmp_path / "fit"))
+    assert loaded.method.coupling == Hierarchical(64)
+
+
+def test_pairs_are_merged():
+    from cellflow.couplings._pieces import merged
+
+    pairs = merged(Pairs(np.array([1, 0, 1]), np.array([2, 5, 2]), np.array([0.25, 0.5, 0.25])))
+    assert [part.tolist() for part in pairs] == [[0, 1], [5, 2], [0.5, 0.5]]
