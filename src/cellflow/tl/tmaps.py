@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def tmaps(coupled: Coupled) -> dict[tuple[Hashable, Hashable], AnnData]:
-    """Return what :meth:`Coupled.tmaps` says."""
+    """Return the plans of `coupled` as :meth:`cellflow.tl.Coupled.tmaps` says."""
     import pandas as pd
     from anndata import AnnData
 
@@ -32,7 +32,7 @@ def tmaps(coupled: Coupled) -> dict[tuple[Hashable, Hashable], AnnData]:
 
 
 def save(coupled: Coupled, folder: Path) -> list[Path]:
-    """Write what :meth:`Coupled.save` says."""
+    """Write the plans of `coupled` to `folder` as :meth:`cellflow.tl.Coupled.save` says."""
     found = tmaps(coupled)
     for label in {label for key in found for label in key}:
         if set("_/\\") & set(str(label)):
