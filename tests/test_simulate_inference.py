@@ -28,7 +28,8 @@ CONFIGS = [
     {},
     {"activation": "selu", "depth": 1},
     {"activation": "tanh", "width": 200, "depth": 2},
-    {"time": False},
+    {"time": False, "time_features": 1},
+    {"time_features": 3, "skip": True},
 ]
 
 
@@ -37,6 +38,9 @@ CONFIGS = [
 @pytest.mark.parametrize("n", [1, 50, 3000])
 def test_an_evaluator_is_its_network(answer: str, n: int, config: dict) -> None:
     net, x = network(answer, **config), normal(n)
+    if net.gate is not None:  # opened
+        torch.nn.init.constant_(net.gate[-1].bias, 1.5)
+        torch.nn.init.constant_(net.gate[-1].weight, -0.2)
     double = MLP(UNITS, net.config, answer=answer).double()
     double.load_state_dict({k: v.double() for k, v in net.state_dict().items()})
     fast = Evaluator(net)
@@ -85,7 +89,7 @@ def test_other_fields_stay() -> None:
         return -x
 
     x = normal(2)
-    for kept in (field, Other(UNITS).float(), network(skip=True), network(time_features=2)):
+    for kept in (field, Other(UNITS).float()):
         assert evaluated(Dynamics(kept), x).velocity is kept
     net = network()
     assert evaluated(Dynamics(net), x.double()).velocity is net

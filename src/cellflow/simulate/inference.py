@@ -7,6 +7,7 @@ more, so that it is asked for large products alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
@@ -45,9 +46,7 @@ class Evaluator:
         linear = [layer for layer in net.layers if isinstance(layer, nn.Linear)]
         first = linear[0].weight.detach().double()
         dim = len(u.centre)
-        self.bias, self.rate = linear[0].bias.detach().double(), first[:, dim]
-        if not net.config.time:
-            self.rate = torch.zeros_like(self.rate)
+        self.bias, self.of_time = linear[0].bias.detach().double(), first[:, dim:]
         self.weight = (first[:, :dim] / u.scale).float()
         self.rest: list[tuple[Tensor, Tensor] | nn.Module] = [
             (layer.weight.detach(), layer.bias.detach()) if isinstance(layer, nn.Linear) else layer
@@ -59,15 +58,25 @@ class Evaluator:
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         """Evaluate at the scalar time `t` and cells `x` ``(n, d)``."""
-        time = (float(t) - self.units.origin) / self.units.span
-        bias = (self.bias + time * self.rate).float()
-        h = _linear(x - self.centre, self.weight, bias)
+        time = self._time(float(t))
+        centred = x - self.centre
+        h = _linear(centred, self.weight, (self.bias + self.of_time @ time).float())
         for step in self.rest:
             if isinstance(step, tuple):
                 h = _linear(h, *step)
             else:
                 h = functional.silu(h, inplace=True) if isinstance(step, nn.SiLU) else step(h)
+        if self.net.gate is not None:  # of time alone: the same for all cells
+            factor = self.net.gate(time.float()[None]) * (self.net.unit / self.units.scale)
+            h.addcmul_(centred, factor)
         return h[:, 0] if self.net.answer == "growth" else h
+
+    def _time(self, t: float) -> Tensor:
+        """What the network sees of a time, ``(1 + 2 k,)`` in float64."""
+        config = self.net.config
+        time = (t - self.units.origin) / self.units.span if config.time else 0.0
+        phase = time * math.pi * torch.arange(1, config.time_features + 1, dtype=torch.float64)
+        return torch.cat([phase.new_full((1,), time), phase.sin(), phase.cos()])
 
 
 def evaluated(dynamics: Dynamics, like: Tensor) -> Dynamics:
@@ -121,8 +130,6 @@ def _is_plain(field: Any) -> bool:
     """Whether `field` is a network of ours that nobody has changed or is listening to."""
     return (
         type(field) is MLP
-        and field.gate is None
-        and field.config.time_features == 0
         and not (field._forward_hooks or field._forward_pre_hooks)
         and all(p.dtype == torch.float32 and p.device.type == "cpu" for p in field.parameters())
     )
