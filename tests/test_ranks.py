@@ -15,11 +15,13 @@ import torch
 
 import on_ranks
 from cellflow._ranks import RankLost, Ranks
+from cellflow.cli import options
 from cellflow.fitting import Checkpointing
 from cellflow.methods import OTCFM, Devices, Shooting, fit_on, join
-from cellflow.methods.devices import choose_strategy, started_outside
+from cellflow.methods.devices import STRATEGIES, choose_strategy, started_outside
 from cellflow.methods.launch import _reason
 from cellflow.paths import Pairs, PathPoint, Straight
+from cellflow.tl.fit import _learner
 from cellflow.training import History
 
 F64 = torch.float64
@@ -211,6 +213,15 @@ def test_devices_that_are_not_there_are_refused(monkeypatch) -> None:
     assert join(Devices(1)).world == 1
     with pytest.raises(ValueError, match="`devices`: got 3 on each of 1 nodes, expected 4 proc"):
         started_outside(Devices(3))
+
+
+def test_the_shell_knows_the_ways_to_start() -> None:
+    assert ("auto", *STRATEGIES) == options.STRATEGIES
+
+
+def test_several_members_are_not_started_from_here() -> None:
+    with pytest.raises(ValueError, match=r"`devices`: got 2, .* which share processes by `wor"):
+        _learner(OTCFM(), 3, bootstrap=False, workers=None, on=Devices(2), ranks=Ranks())
 
 
 def test_methods_that_cannot_be_dealt_out_say_so() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -67,7 +67,7 @@ def demo(*, out: Path, steps: int | None, quiet: bool) -> None:
 @options.members
 @options.bootstrap
 @options.workers
-@options.devices
+@options.together
 @click.option(
     "--out",
     type=options.PATH,
@@ -86,9 +86,7 @@ def fit(
     members: int,
     bootstrap: bool,
     workers: int | None,
-    devices: int | None,
-    num_nodes: int,
-    strategy: str,
+    together: dict[str, Any],
     out: Path,
     quiet: bool,
 ) -> None:
@@ -108,9 +106,7 @@ def fit(
         members=members,
         bootstrap=bootstrap,
         workers=workers,
-        devices=devices,
-        num_nodes=num_nodes,
-        strategy=strategy,
+        **together,
         progress=not quiet,
     )
     if not here().is_main:  # of the processes that trained together

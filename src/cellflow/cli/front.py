@@ -35,6 +35,11 @@ _OPTIONS = {
     "store": "--out",
     "n_cells": "--n-cells",
     "exclude": "--exclude",
+    "members": "--members",
+    "workers": "--workers",
+    "devices": "--devices",
+    "num_nodes": "--num-nodes",
+    "checkpoint": "--checkpoint",
     "path": "--path",
     "folder": "DIR",
 }
@@ -43,6 +48,7 @@ _REMEDIES = {
     "Pass their times: time_map=": "From Python, pass time_map=",
     "Pass time_map=": "From Python, pass time_map=",
     "Set missing=": "From Python, set missing=",
+    "Give `checkpoint`": "Give --checkpoint",
 }
 # The phrasing that all checks of the package share; see `cellflow._checks.message`.
 _PHRASED = re.compile(r"`(?P<name>[^`]+)`: got .*, expected ", re.DOTALL)
@@ -113,8 +119,9 @@ def as_one_line(error: Exception) -> str | None:
         text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     else:
         text = str(error.args[0]) if error.args else ""
-        if isinstance(error, FloatingPointError) or type(error).__name__ == "IntegrationError":
-            pass  # the data or the settings, in words already
+        worded = ("FloatingPointError", "IntegrationError", "RankLost")
+        if type(error).__name__ in worded:
+            pass  # the data, the settings or the machine, in words already
         elif not _PHRASED.match(text):
             return None
         name = text[1:].partition("`")[0]

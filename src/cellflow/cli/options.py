@@ -70,6 +70,12 @@ _DEVICES = [
         show_default=True,
         help="Who starts the processes, by Lightning's names.",
     ),
+    click.option(
+        "--checkpoint",
+        type=PATH,
+        metavar="FILE",
+        help="Write the training down here, and go on from it if it exists.",
+    ),
 ]
 workers = click.option(
     "--workers",
@@ -168,11 +174,17 @@ def cells(command: Callable) -> Callable:
     return bundled
 
 
-def devices(command: Callable) -> Callable:
-    """Add to `command` the options that say which processes train together."""
+def together(command: Callable) -> Callable:
+    """Add to `command` what says which processes train together, as one argument `together`."""
+
+    @functools.wraps(command)
+    def bundled(**options: Any) -> Any:
+        names = ("devices", "num_nodes", "strategy", "checkpoint")
+        return command(together={name: options.pop(name) for name in names}, **options)
+
     for option in reversed(_DEVICES):
-        command = option(command)
-    return command
+        bundled = option(bundled)
+    return bundled
 
 
 def method(command: Callable) -> Callable:
