@@ -113,8 +113,8 @@ BUGS = {
     ),
     "cells held back take mass with them": Bug(
         "methods/cells.py",
-        "mass=(part.mass.double() * whole).to(part.mass)",
-        "mass=part.mass",
+        "(mass.double() * (s.mass.double().sum() / mass.double().sum())).to(mass)",
+        "1 * mass",
         FIELDS,
     ),
     # --- the path
