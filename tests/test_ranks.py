@@ -131,6 +131,34 @@ def test_a_killed_rank_ends_the_others_and_leaves_the_last_step(folder, alone) -
     torch.testing.assert_close(weights, alone["otcfm"][0], rtol=0, atol=1e-9)
 
 
+class Lossy(Ranks):
+    """One rank, which loses another at a message."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.left = number
+
+    def mean_(self, *tensors, share=1.0) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise RankLost("Rank 0 of 2 lost another one.")
+
+
+@pytest.mark.parametrize("number", [7, 10, 11])
+def test_a_rank_that_is_lost_at_any_message_changes_nothing(number, tmp_path) -> None:
+    """The eleventh message is that of the first check."""
+    cells, path = on_ranks.course(), tmp_path / "run"
+    method, options = on_ranks.METHODS["otcfm"], {"steps": 20, "progress": False}
+    whole = method.fit(cells, **options)
+    with pytest.raises(RankLost, match=f"holds step {number - (number > 10)}:"):
+        method.fit(cells, checkpointing=Checkpointing(path), ranks=Lossy(number), **options)
+    fit = method.fit(cells, checkpointing=Checkpointing(path), **options)
+    assert torch.equal(on_ranks.weights(fit), on_ranks.weights(whole))
+    assert fit.history.step == [10, 20]
+    assert fit.history.validation_loss == whole.history.validation_loss
+    assert fit.history.train_loss == whole.history.train_loss
+
+
 def test_processes_started_from_here_return_the_same_fit(folder) -> None:
     """As many processes do the same to the last bit, however they were started."""
     method, cells = on_ranks.METHODS["otcfm"], on_ranks.course()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import tempfile
 import warnings
@@ -90,10 +91,10 @@ def side_by_side(
 
 
 def _cores() -> int:
-    """Cores that this process may use, by affinity and quotas."""
+    """Cores that this process may use, by affinity and quotas, of several ranks here its part."""
     from joblib import cpu_count
 
-    return cpu_count()
+    return max(1, cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _ordered(done: Iterator[tuple[int, Any]], n: int, bar: tqdm) -> list[Any]:
