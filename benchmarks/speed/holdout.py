@@ -7,7 +7,7 @@ Embryoid bodies in 5 whitened components: 3 interior time points x 5 seeds. Ours
 starting the workers, fits, predictions, exact distances, yardsticks. torchcfm is timed over its
 training steps alone, from cells that are already drawn, on one thread, in turn; the quick row
 times a share of them and says so. The second row leaves distances and yardsticks out: the same
-15 fits as five ensembles of three. Then the time of an ensemble over its number of members.
+15 fits as three ensembles of five. Then the time of an ensemble over its number of members.
 """
 
 from __future__ import annotations

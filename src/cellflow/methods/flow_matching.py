@@ -17,17 +17,17 @@ from cellflow._typing import Rng, Tensor
 from cellflow.batches import Batching, CouplingHealth, PairSampler
 from cellflow.couplings import Coupling, chain_rates
 from cellflow.fitting import Checkpointing
-from cellflow.methods.cells import arrange, canonical, digest, moved, natural_sigma
+from cellflow.methods.cells import canonical, digest, moved, natural_sigma
 from cellflow.methods.fit import Fit
 from cellflow.methods.health import coupling_report
 from cellflow.methods.learning import learn, workers_for
-from cellflow.methods.networks import assemble, build_networks
 from cellflow.methods.recipe import describe
-from cellflow.nets import MLPConfig, Units
+from cellflow.methods.starting import begin
+from cellflow.nets import MLPConfig
 from cellflow.paths import Pairs, Path
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import TimeCourse
-from cellflow.training import History, Training
+from cellflow.training import Training
 
 #: Pairs per interval on which the validation loss is measured.
 _VALIDATION_PAIRS = 1024
@@ -130,43 +130,36 @@ class FlowMatching:
         _checks.count(steps, "steps")
         ranks = ranks or Ranks()
         seed = draw_seed(generator, ranks)
-        model = course if preprocessing is None else course.map(preprocessing.apply)
-        parts = (model,) if self.knows_rows else arrange(model, self.training.validation, seed)
-        parts = tuple(moved(part, device, dtype) for part in parts)
-        kept, *_ = parts
-        method, units, x = self.scaled_to(*parts), Units.of(*parts), kept.snapshots[0].x
-        facts = method.fingerprint(parts, steps, seed)
-        ranks.refuse_other(facts, "ranks")
-        networks = build_networks(method, units, seed=seed).to(x)
-        dynamics = assemble(method, networks, kept.times)
+        place = {"device": device, "dtype": dtype}
+        start = begin(self, course, preprocessing, seed=seed, steps=steps, ranks=ranks, **place)
+        method, networks = start.method, start.networks
         if progress:
-            tqdm.write(f"{self.name}: training on {x.device}, {x.dtype}", file=sys.stderr)
-        sampler, aside = method.samplers(parts, seed, ranks)
+            of = next(networks.parameters())
+            tqdm.write(f"{self.name}: training on {of.device}, {of.dtype}", file=sys.stderr)
+        sampler, aside = method.samplers(start.parts, seed, ranks)
         upfront = sampler.health.waited
         try:
             history = learn(
                 method,
                 networks,
-                dynamics,
+                start.dynamics,
                 pairs=sampler.batch,
                 held=aside,
-                units=units,
+                units=start.units,
                 steps=steps,
                 seed=seed,
-                fingerprint=facts,
+                fingerprint=start.facts,
                 checkpointing=checkpointing or Checkpointing(),
                 progress=progress,
                 ranks=ranks,
             )
         finally:
             sampler.close()
-        history.seconds += upfront
-        history.timing["data"] = history.timing.get("data", 0.0) - sampler.health.waited + upfront
-        self._report(history, sampler, noise=method.path.diffusion**2 * kept.dim * units.span / 2)
+        start.account(history, sampler, upfront)
         if progress:
             tqdm.write(coupling_report(history.coupling), file=sys.stderr)
         history = ranks.from_main(lambda: history)  # the clocks of ranks differ
-        return Fit(dynamics, method, course, networks, preprocessing, history)
+        return Fit(start.dynamics, method, course, networks, preprocessing, history)
 
     def samplers(
         self, parts: Sequence[TimeCourse], seed: int, ranks: Ranks
@@ -192,17 +185,6 @@ class FlowMatching:
         batching = Batching(_VALIDATION_PAIRS, self.batching.block_size, 1, prefetch=False)
         others = stream_seed(seed, 0, 13), health, self.rates(held[0]), 1, ranks
         return sampler, PairSampler(held[0], self.coupling, batching, *others).batch(0)
-
-    def _report(self, history: History, sampler: PairSampler, *, noise: float) -> None:
-        """Write down how coupling went; `noise` is the part of its cost that noise makes."""
-        health, facts = sampler.health, history.coupling
-        facts.clear()
-        facts |= health.summary() | {"unused": sampler.unused}
-        history.timing["coupling"] = history.timing.get("coupling", 0.0) + health.waited
-        if getattr(self.coupling, "sigma", None) is not None:  # plans blur with it, if they do
-            facts["blurred_by_sigma"] = 1.0
-        if facts["mean_cost"] > 0:
-            facts["noise_share"] = noise / facts["mean_cost"]
 
     def prepare(
         self,
