@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cellflow.metrics.energy import energy_distance
+from cellflow.metrics.estimate import Estimate, sampled_wasserstein, sliced_wasserstein
 from cellflow.metrics.floor import split_half_floor
 from cellflow.metrics.mmd import mmd
 from cellflow.metrics.sliced import sliced_wasserstein2
@@ -24,8 +25,11 @@ METRICS: dict[str, Callable[..., float]] = {
 
 __all__ = [
     "METRICS",
+    "Estimate",
     "energy_distance",
     "mmd",
+    "sampled_wasserstein",
+    "sliced_wasserstein",
     "sliced_wasserstein2",
     "split_half_floor",
     "wasserstein1",

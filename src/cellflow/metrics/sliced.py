@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from cellflow import _checks
-from cellflow._typing import ArrayLike, Rng
-from cellflow.metrics._inputs import BLOCK_ENTRIES, as_clouds
+from cellflow._typing import ArrayLike, Rng, Tensor
+from cellflow.metrics._inputs import BLOCK_ENTRIES, Clouds, as_clouds
 from cellflow.metrics._quantile import quantile_cost
 
 
@@ -50,13 +50,36 @@ def sliced_wasserstein2(
     """
     clouds = as_clouds(x, y, x_mass, y_mass)
     n_projections = _checks.count(n_projections, "n_projections")
+    each = sliced_costs(clouds, n_projections, power=2, generator=generator)
+    return float(each.sum() / n_projections) ** 0.5
+
+
+def sliced_costs(clouds: Clouds, n_projections: int, *, power: int, generator: Rng) -> Tensor:
+    """Transport cost of the clouds on random lines, for each of them.
+
+    Parameters
+    ----------
+    clouds
+        The two clouds.
+    n_projections
+        Number of lines.
+    power
+        The cost is this power of the distance.
+    generator
+        Seed or generator of the lines.
+
+    Returns
+    -------
+    Tensor of shape ``(n_projections,)``.
+    """
     rng = _checks.as_generator(generator)
     d = clouds.x.shape[1]
     lines = torch.randn(n_projections, d, generator=rng, dtype=torch.float64, device=rng.device)
     lines = (lines / lines.norm(dim=1, keepdim=True)).to(clouds.x.device)
     step = max(1, BLOCK_ENTRIES // (len(clouds.x) + len(clouds.y)))
-    total = 0.0
-    for theta in lines.split(step):
-        projected = theta @ clouds.x.T, theta @ clouds.y.T
-        total += float(quantile_cost(*projected, clouds.a, clouds.b, power=2).sum())
-    return (total / n_projections) ** 0.5
+    return torch.cat(
+        [
+            quantile_cost(theta @ clouds.x.T, theta @ clouds.y.T, clouds.a, clouds.b, power=power)
+            for theta in lines.split(step)
+        ]
+    )

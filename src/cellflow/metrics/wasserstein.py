@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import numpy as np
@@ -17,6 +18,13 @@ from cellflow.metrics._quantile import quantile_cost
 MAX_ITER = 1_000_000_000
 #: Largest relative error that the dual certificate may leave.
 TOLERANCE = 1e-7
+#: The same for large problems; rounding, in units of the largest cost, is allowed on top.
+LARGE_TOLERANCE, ROUNDING = 1e-9, 1e-12
+#: Pairs of cells, and cells on either side, from which on a problem is solved by column generation.
+#: Below, the plain simplex takes less time than loading the compiled code (half a second).
+LARGE, FEWEST = 2_000_000, 50
+#: Most pairs of cells for the plain simplex when the other did not end, and for any exact distance.
+DENSE_LIMIT, LIMIT = 150_000_000, 10_000_000_000
 
 
 def wasserstein1(
@@ -30,13 +38,15 @@ def wasserstein1(
     r"""Exact :math:`W_1 = \min_\pi \mathbb E_\pi |X - Y|` between two weighted clouds.
 
     Solved by the network simplex in float64 (in one dimension by sorting), and certified: the
-    dual solution is checked to be feasible and to attain the value.
+    dual solution is checked to be feasible and to attain the value. From some 1,400 cells each,
+    the simplex sees a few cheap arcs only, and all others are checked against its duals (column
+    generation): 4,000 × 4,000 cells take 0.3 s, 15,000 × 15,000 take 3 s, on one CPU thread.
 
     Parameters
     ----------
     x, y
-        Cells, shapes ``(n, d)`` and ``(m, d)``. Above one dimension the ``(n, m)`` cost matrix,
-        plan and solver take 3 GB and 15 s for 8,000 cells each, and grow with their product.
+        Cells, shapes ``(n, d)`` and ``(m, d)``. Memory grows with n + m (some 150 MB for costs
+        kept in float32 come on top), time somewhat faster than n·m.
     x_mass, y_mass
         Masses, shapes ``(n,)`` and ``(m,)``; uniform when omitted, scaled to total one.
     max_iter
@@ -50,7 +60,8 @@ def wasserstein1(
     Raises
     ------
     ValueError
-        If the cells or masses are malformed.
+        If the cells or masses are malformed, or n·m exceeds 10¹⁰: see
+        :func:`cellflow.metrics.sampled_wasserstein` for more cells.
     RuntimeError
         If the solver stops before the optimum.
     """
@@ -102,15 +113,70 @@ def _transport(clouds: Clouds, *, power: int, max_iter: int) -> float:
     x, y, a, b = clouds.x, clouds.y, clouds.a, clouds.b
     if x.shape[1] == 1:
         return float(quantile_cost(x.T, y.T, a, b, power=power))
+    pairs = len(x) * len(y)
+    if pairs > LIMIT:
+        got, most = f"{len(x):,} × {len(y):,} cells", f"at most {LIMIT:,} pairs of cells"
+        remedy = "Use sampled_wasserstein, sliced_wasserstein or energy_distance."
+        raise ValueError(_checks.message("x", got, most, remedy))
+    if pairs >= LARGE and min(len(x), len(y)) >= FEWEST:
+        value = _large(clouds, power, max_iter)
+        if value is not None:
+            return value
+        if pairs > DENSE_LIMIT:
+            raise RuntimeError(
+                _checks.message(
+                    "solver",
+                    f"no certified optimum for {len(x):,} × {len(y):,} cells",
+                    "duals that attain the value",
+                    "Use sampled_wasserstein, sliced_wasserstein or energy_distance.",
+                )
+            )
+    return _plain(clouds, power, max_iter)
+
+
+def _large(clouds: Clouds, power: int, max_iter: int) -> float | None:
+    """Optimal cost by column generation; None without a certificate."""
+    from cellflow.metrics import _exact, _problem
+
+    x, y = clouds.x.cpu(), clouds.y.cpu()
+    scale = float(max(x.abs().max(), y.abs().max())) * math.sqrt(x.shape[1])
+    if scale == 0.0:
+        return 0.0
+    units = _problem.whole_units(clouds.a.cpu().numpy(), clouds.b.cpu().numpy())
+    problem = _problem.Problem(x / scale, y / scale, *units, power, max_iter)
+    solution = _exact.solve(problem)
+    if solution is None:
+        raise _stopped(max_iter, len(x), len(y))
+    rounding = ROUNDING * float(max(np.abs(solution.u).max(), np.abs(solution.v).max()))
+    gap = solution.value - solution.bound
+    if not (math.isfinite(gap) and gap <= LARGE_TOLERANCE * solution.value + rounding):
+        return None
+    return solution.value * scale**power
+
+
+def _plain(clouds: Clouds, power: int, max_iter: int) -> float:
+    """Optimal cost by the network simplex on the whole cost matrix."""
+    x, y = clouds.x, clouds.y
     ground = costs.distance if power == 1 else costs.squared_distance
     cost = ground(x, y).cpu().numpy()
-    a, b = a.cpu().numpy(), b.cpu().numpy()
+    a, b = clouds.a.cpu().numpy(), clouds.b.cpu().numpy()
     rows, columns, log = _solve(cost, a, b, max_iter)
     # The expanded squares carry a rounding error that the few pairs in the plan need not have.
     exact = _pair_costs(x, y, rows, columns, power)
     value = float(log["flow"] @ exact)
     _certify(cost, a, b, log=log)
     return value
+
+
+def _stopped(max_iter: int, n: int, m: int) -> RuntimeError:
+    return RuntimeError(
+        _checks.message(
+            "max_iter",
+            f"no optimum after {max_iter} pivots for {n} × {m} cells",
+            "a solved transport problem",
+            "Raise `max_iter`, or use sampled_wasserstein, sliced_wasserstein or energy_distance.",
+        )
+    )
 
 
 def _solve(
@@ -123,14 +189,7 @@ def _solve(
         warnings.simplefilter("ignore")  # the status is read, and turned into an error, below
         plan, log = ot.emd(a, b, cost, numItermax=max_iter, log=True)
     if log["result_code"] != 1 or log["warning"] is not None:
-        raise RuntimeError(
-            _checks.message(
-                "max_iter",
-                f"no optimum after {max_iter} pivots for {len(a)} × {len(b)} cells",
-                "a solved transport problem",
-                "Raise `max_iter`, or use sliced_wasserstein2 or energy_distance.",
-            )
-        )
+        raise _stopped(max_iter, len(a), len(b))
     rows, columns = np.nonzero(plan)
     log["flow"] = plan[rows, columns]
     return rows, columns, log
@@ -158,6 +217,6 @@ def _certify(cost: np.ndarray, a: np.ndarray, b: np.ndarray, *, log: dict) -> No
                 "solver",
                 f"a dual gap of {error / scale:.1e} of the mean cost",
                 f"at most {TOLERANCE:g}",
-                "Rescale the data, or use sliced_wasserstein2 or energy_distance.",
+                "Rescale the data, or use sliced_wasserstein or energy_distance.",
             )
         )
