@@ -228,12 +228,16 @@ def _swept(c, inv, left, right, f, g, plan, count):
 
 
 @_compiled
-def stage(c, inv, left, right, g, aim, budget):
-    """Solve at one regularisation from `g`, which is moved; return error, iterations, f, plan."""
+def stage(c, inv, left, right, g, aim, budget, hessian):
+    """Solve at one regularisation from `g`, which is moved; return error, iterations, f, plan.
+
+    A factor of the Hessian, of this stage or the one before, preconditions until it is too old: it
+    is taken and returned, without rows where there is none.
+    """
     n, m = c.shape
     plan, other = np.empty((n, m)), np.empty((n, m))
     f, weight, col, lack = np.empty(n), np.empty(n), np.empty(m), np.empty(m)
-    diagonal, move, hessian = np.empty(m), np.empty(m), np.empty((0, 0))
+    diagonal, move = np.empty(m), np.empty(m)
     f2, g2, col2, weight2 = np.empty(n), np.empty(m), np.empty(m), np.empty(n)
     singular = left[3] == np.inf and right[3] == np.inf
     _plan(c, inv, left, right, g, f, weight, col, plan)
@@ -243,7 +247,7 @@ def stage(c, inv, left, right, g, aim, budget):
     while True:
         error = _lack(right, g, col, lack, diagonal)
         if error <= aim or used >= budget or rounds > FAILURES:
-            return error, used, f, plan
+            return error, used, f, plan, hessian
         moved = False
         if rounds > 0:
             diagonal *= 1.0 + damp

@@ -159,7 +159,7 @@ def solve(
         if relative:
             scaled -= left.mass.log()[:, :, None] + right.mass.log()[:, None, :]
         rough = (fall * rest > 0) & (max(ROUGH, tolerance) > tolerance)
-        aim = torch.where(rough, ROUGH, tolerance)
+        aim = torch.full_like(epsilon, tolerance).masked_fill(rough, ROUGH)
         s = _stage(_Problems(scaled, left, right), g / step[:, None], aim, max_iter - used)
         used += s.iterations
         g = torch.where(s.g.isfinite().all(1, keepdim=True), s.g * step[:, None], g)

@@ -86,13 +86,13 @@ def solve(
     step = epsilon if epsilon >= DIRECT * scale else max(epsilon, scale * FIRST)
     g = np.zeros(c.shape[1])
     before: tuple[np.ndarray, float] | None = None
-    used = 0
+    used, hessian = 0, np.empty((0, 0))
     while True:
         left, right = (_side(side, step, relative) for side in sides)
         scaled = g / step
         aim = tolerance if step <= epsilon else max(ROUGH, tolerance)
-        error, spent, f, plan = _scaling.stage(
-            c, 1.0 / step, left, right, scaled, aim, max_iter - used
+        error, spent, f, plan, hessian = _scaling.stage(
+            c, 1.0 / step, left, right, scaled, aim, max_iter - used, hessian
         )
         used += spent
         now = scaled * step

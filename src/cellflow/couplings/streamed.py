@@ -135,7 +135,7 @@ def _start(gibbs: Gibbs, masses: tuple[Tensor, Tensor]) -> Tensor:
     """Solve between some cells, and return the best column part for all columns given theirs."""
     epsilon = gibbs.epsilon
     picks = [
-        torch.linspace(0, len(z) - 1, min(SAMPLE, len(z)), device=z.device).long()
+        torch.linspace(0, len(z) - 1, min(SAMPLE, len(z)), dtype=z.dtype, device=z.device).long()
         for z in (gibbs.x, gibbs.y)
     ]
     x, y = gibbs.x[picks[0]], gibbs.y[picks[1]]
