@@ -61,8 +61,8 @@ def row_chunks(stored: Any, *, memory: float, name: str) -> Iterator[tuple[slice
             raise ValueError(_checks.message(name, got, "expression stored by cells", remedy))
         stored = stored.tocsr()
     first = take(stored, slice(0, min(n, _SAMPLE)))
-    # A column number and a value in float64 for each entry, or a value for each gene.
-    each = 8 * g if isinstance(first, np.ndarray) else 16 * (1 + first.nnz / max(1, len_of(first)))
+    # A value in float64 for each gene; or for each entry a number, a value, and that in float64.
+    each = 8 * g if isinstance(first, np.ndarray) else 24 * (1 + first.nnz / max(1, len_of(first)))
     rows = max(1, int(memory / each))
     unit = _stored_together(stored)
     if unit <= rows:
