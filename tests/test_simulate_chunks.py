@@ -275,9 +275,11 @@ def test_half_precision_is_as_exact_as_its_rounding() -> None:
     assert low.x.dtype == torch.float32
     plain = simulate(dynamics, x0, [0, end], field_dtype=torch.float32)
     assert torch.equal(plain.final, high.final)
-    # States do not stall where steps are below half precision.
+    # States do not stall where steps are below half precision, nor are slopes summed in it.
     slow = torch.nn.Linear(3, 3)
     slow.load_state_dict({"weight": torch.zeros(3, 3), "bias": torch.full((3,), 2.0**-4)})
     drift = Dynamics(lambda t, x: slow(x))
     far = simulate(drift, torch.full((2, 3), 64.0), [0, 1], field_dtype=torch.bfloat16)
     assert far.final.tolist() == [[64.0625] * 3] * 2
+    near = simulate(drift, torch.zeros(2, 3), [0, 0.7], field_dtype=torch.bfloat16)
+    torch.testing.assert_close(near.final, torch.full((2, 3), 0.7 * 2.0**-4))
