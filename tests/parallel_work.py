@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -11,11 +12,25 @@ from pathlib import Path
 import torch
 
 from cellflow._parallel import side_by_side
+from cellflow._threads import spare_cores
+from cellflow.batches import Batching, PairSampler
+from cellflow.couplings import Exact
+from cellflow.timecourse import TimeCourse
 
 
 def report(context, job):
     """Which process did it, on how many threads."""
     return job * context, os.getpid(), torch.get_num_threads()
+
+
+def background(context, job):
+    """How many threads coupled beside a fit, where it could have them."""
+    course = TimeCourse.from_arrays([torch.randn(8, 2) + k for k in range(2)])
+    sampler = PairSampler(course, Exact(), Batching(4, 4), job, workers=spare_cores())
+    rows = sampler.batch(0).x0.sum()
+    running = [t.name for t in threading.enumerate() if t.name.startswith("cellflow")]
+    sampler.close()
+    return len(running), bool(torch.isfinite(rows))
 
 
 def nested(context, job):

@@ -74,6 +74,11 @@ def test_a_worker_starts_no_workers() -> None:
         assert pids[0] != os.getpid()
 
 
+def test_workers_leave_the_cores_to_each_other() -> None:
+    assert parallel_work.background(None, 0) == (1, True)
+    assert side_by_side(parallel_work.background, None, range(2), workers=2) == [(0, True)] * 2
+
+
 def test_light_or_single_work_stays_here() -> None:
     for options in ({"heavy": False}, {"here": True}):
         for _, pid, _ in side_by_side(parallel_work.report, 1.0, range(3), **options):

@@ -6,8 +6,8 @@
 Embryoid bodies in 5 whitened components: 3 interior time points x 5 seeds. Ours is timed whole:
 starting the workers, fits, predictions, exact distances, yardsticks. torchcfm is timed over its
 training steps alone, from cells that are already drawn, on one thread, in turn; the quick row
-times a share of them and says so. The second row leaves distances and yardsticks out: the same
-15 fits as three ensembles of five. Then the time of an ensemble over its number of members.
+times a share of them and says so. The long form adds the same 15 fits without predictions and
+distances, as three ensembles of five. Then the time of an ensemble over its number of members.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from cellflow.timecourse import TimeCourse
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 DATA = "eb_sub2750_pca100.npz"
-SEEDS, BATCH, WORKERS = 5, 256, 2
+SEEDS, BATCH, WORKERS, STEPS = 5, 256, 2, 3000
 
 
 def rows(data: Path, *, quick: bool = True) -> Iterator[Row]:
     """The table, its fits alone, and ensembles of 1 to 8."""
     course = read(Path(data) / DATA, 5)
-    steps, share = (2000, 0.005) if quick else (3000, 1.0)
+    share = 0.004 if quick else 1.0
     folds = range(1, len(course) - 1)
-    first = their_seconds(course, steps, share)
+    first = their_seconds(course, STEPS, share)
     kept = {"workers": WORKERS, "progress": False}
-    whole = seconds(lambda: holdout(course, OTCFM(), steps=steps, seeds=SEEDS, **kept))
+    whole = seconds(lambda: holdout(course, OTCFM(), steps=STEPS, seeds=SEEDS, **kept))
     memory = sum(workers_peaks()) + peak_mb()
-    second = their_seconds(course, steps, share) if share < 1 else first
+    second = their_seconds(course, STEPS, share) if share < 1 else first
     theirs = fmean([first, second])
-    work = f"hold-out table, {len(folds)} folds x {SEEDS} seeds, {steps} steps, {WORKERS} cores"
+    work = f"hold-out table, {len(folds)} folds x {SEEDS} seeds, {STEPS} steps, {WORKERS} cores"
     note = f"{share:.1%} of their steps timed, before and after" if share < 1 else ""
     yield Row(
         work,
@@ -58,20 +58,21 @@ def rows(data: Path, *, quick: bool = True) -> Iterator[Row]:
         note,
         memory,
     )
-    fits = seconds(
-        lambda: [
-            fit_members(OTCFM(), course.without(k), members=SEEDS, steps=steps, **kept)
-            for k in folds
-        ]
-    )
-    yield Row(
-        "its fits, workers warm", "the same", fits, theirs, "s", "-", theirs / fits, note, memory
-    )
+    if not quick:
+        fits = seconds(lambda: fits_alone(course, **kept))
+        yield Row("its fits, workers warm", "the same", fits, theirs, "s", "-", theirs / fits)
     yield from curve(course, steps=500 if quick else 3000)
+
+
+def fits_alone(course: TimeCourse, **options) -> None:
+    """The fits of the table without its predictions and scores."""
+    for k in range(1, len(course) - 1):
+        fit_members(OTCFM(), course.without(k), members=SEEDS, steps=STEPS, **options)
 
 
 def curve(course: TimeCourse, *, steps: int) -> Iterator[Row]:
     """Seconds of ensembles, against fits in turn."""
+    OTCFM().fit(course, steps=20, progress=False)  # reads the compiled kernels
     alone = seconds(lambda: OTCFM().fit(course, steps=steps, progress=False))
     for members in (2, 4, 8):
         options = {"members": members, "steps": steps, "workers": WORKERS, "progress": False}

@@ -144,7 +144,7 @@ def _work(path: str, k: int, job: bytes) -> tuple[int, bytes]:
     global _inside, _context
     _inside = True
     torch.set_num_threads(1)
-    _threads.MOST_SPARE = 1  # the cores are the other workers'
+    _threads.MOST_SPARE = 0  # the cores are the other workers'
     if _context[0] != path:
         _context = ("", None)  # the one before makes room
         with open(path, "rb") as file:

@@ -18,16 +18,17 @@ MOST_SPARE = 8
 
 
 def spare_cores() -> int:
-    """Return how many cores this process may use beside the one it runs on: 1 to 8.
+    """Return how many cores this process may use beside the one it runs on: 1 to `MOST_SPARE`.
 
-    Of several ranks on one machine each has its part of the cores.
+    A worker beside others has none. Of several ranks on one machine each has its part of the
+    cores.
     """
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
     cores //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun
-    return max(1, min(cores - 1, MOST_SPARE))
+    return min(max(1, cores - 1), MOST_SPARE)
 
 
 @contextmanager

@@ -54,7 +54,7 @@ class PairSampler:
     rates
         Velocity of each cell of ``course.x``, shape ``(sum n_k, d)``, for paths that bend.
     workers
-        Background threads that couple; the result is the same for any number.
+        Background threads that couple, or 0; the result is the same for any number.
     ranks
         Who draws the same batches: each couples its part of the blocks, since that is what takes
         time, and tells the others its pairs, 16 bytes each.
@@ -155,7 +155,7 @@ class PairSampler:
         self._used[pool.rows.reshape(-1).cpu()] = True
         growth = None if pool.growth is None else pool.growth.to(self._x)
         self._now = (k, Pool(pool.rows.to(self._x.device), growth))
-        if self.batching.prefetch:
+        if self.batching.prefetch and self.workers:
             if self._executor is None:
                 names = "cellflow-coupling"
                 self._executor = ThreadPoolExecutor(self.workers, thread_name_prefix=names)

@@ -108,7 +108,8 @@ def learn(
 def workers_for(net: MLPConfig, device: torch.device) -> int:
     """Return how many threads may couple while `net` trains on `device`: the cores left over."""
     large = device.type == "cpu" and net.width > SMALL
-    return 1 if large else spare_cores()  # a large network on the CPU has all cores busy
+    spare = spare_cores()
+    return min(spare, 1) if large else spare  # a large network on the CPU has all cores busy
 
 
 def threads_for(net: MLPConfig, device: torch.device) -> AbstractContextManager[Any]:
