@@ -125,6 +125,25 @@ def test_many_genes_take_another_solver_with_the_same_answer(make) -> None:
     np.testing.assert_allclose(np.abs(found.loadings.numpy()), np.abs(loadings), atol=1e-7)
 
 
+def test_entries_out_of_order_and_in_parts_are_added_up() -> None:
+    """A sparse matrix may say 1 + 2 where another says 3, and name its columns in any order."""
+    x = counts()
+    whole = sp.csr_matrix(x)
+    parts = sp.csr_matrix(
+        (
+            np.repeat(whole.data, 2) * np.tile([0.25, 0.75], whole.nnz),
+            np.repeat(whole.indices, 2),
+            2 * whole.indptr,
+        ),
+        shape=x.shape,
+    )
+    for row in range(len(x)):
+        part = slice(*parts.indptr[row : row + 2])
+        parts.indices[part] = parts.indices[part][::-1]
+        parts.data[part] = parts.data[part][::-1]
+    np.testing.assert_allclose(components(parts, 3)[1], expected(x, 3)[2], rtol=1e-10)
+
+
 def test_small_variances_beside_large_means_survive() -> None:
     x = counts() * 1e-3 + 1e4
     found, variances, _ = components(x, 3, memory=2000)

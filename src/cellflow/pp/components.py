@@ -139,7 +139,7 @@ def components(
         else:
             from cellflow.pp._gram import add_sparse
 
-            block.sort_indices()
+            block.sum_duplicates()  # and sort
             add_sparse(gram, block.data, block.indices, block.indptr)
             # In float64, unlike the sum of a sparse matrix.
             centre += np.bincount(block.indices, weights=block.data, minlength=g)
