@@ -48,6 +48,7 @@ QUICK = {
 METHODS: dict[str, FlowMatching] = {
     "otcfm": OTCFM(**SETTINGS),
     "ubsb": UBSB(0.5, **SETTINGS | QUICK),
+    "whole": OTCFM(**SETTINGS | {"batching": Batching(batch_size=31, block_size=None)}),
 }
 
 

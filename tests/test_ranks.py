@@ -248,8 +248,9 @@ def test_the_shell_knows_the_ways_to_start() -> None:
 
 
 def test_several_members_are_not_started_from_here() -> None:
+    several = {"members": 3, "bootstrap": False, "workers": None}
     with pytest.raises(ValueError, match=r"`devices`: got 2, .* which share processes by `wor"):
-        _learner(OTCFM(), 3, bootstrap=False, workers=None, on=Devices(2), ranks=Ranks())
+        _learner(OTCFM(), several, Devices(2), device=None)
 
 
 def test_methods_that_cannot_be_dealt_out_say_so() -> None:

@@ -211,7 +211,13 @@ class FlowMatching:
         return moved(model, device, dtype)
 
     def scaled_to(self, course: TimeCourse, *more: TimeCourse) -> FlowMatching:
-        """Return this method with absolute sigmas, for `course` (and `more` parts of it)."""
+        """Return this method with absolute sigmas.
+
+        Parameters
+        ----------
+        course, *more
+            Parts of one course in model coordinates.
+        """
         if not self.relative_sigma:
             return self
         unit = natural_sigma(course, *more)

@@ -102,7 +102,13 @@ class Units:
 
     @classmethod
     def of(cls, course: TimeCourse, *more: TimeCourse) -> Units:
-        """Units of the time course `course`, of which `more` are further parts."""
+        """Units of a time course.
+
+        Parameters
+        ----------
+        course, *more
+            Its parts.
+        """
         xs = [s.x.detach() for part in (course, *more) for s in part.snapshots]
         centre = _moments.mean(xs)
         scale = float(_moments.variance(xs, centre).mean().sqrt()) or 1.0

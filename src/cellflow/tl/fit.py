@@ -13,7 +13,6 @@ import torch
 from tqdm import tqdm
 
 from cellflow import _checks
-from cellflow._ranks import Ranks
 from cellflow._typing import Rng
 from cellflow.couplings import Entropic, Exact, Geodesic, Independent
 from cellflow.fitting import Checkpointing
@@ -128,14 +127,10 @@ def fit(
         If training diverges.
     """
     recipe = resolve_method(method)
-    on = Devices(devices, num_nodes, strategy)
-    ranks = join(on, kind="cpu" if device is None else torch.device(device).type)
-    progress = progress and ranks.is_main
-    together = {"bootstrap": bootstrap, "workers": workers, "on": on, "ranks": ranks}
-    learn = _learner(recipe, members, **together)
+    several = {"members": members, "bootstrap": bootstrap, "workers": workers}
+    learn, main = _learner(recipe, several, Devices(devices, num_nodes, strategy), device=device)
     if growth_key is not None:
         warn_of_unused_growth([recipe])
-    _check_label_key(label_key, time_key)
     cells, index, n_components = read_course(
         adata,
         time_key=time_key,
@@ -147,7 +142,7 @@ def fit(
         time_map=time_map,
         missing=missing,
     )
-    if progress:
+    if progress and main:
         tqdm.write(str(index.table), file=sys.stderr)
     keys = {"time_key": time_key, "label_key": label_key, "mass_key": mass_key}
     facts = _facts(adata, index) | keys | {"n_dims": cells.dim}
@@ -160,7 +155,7 @@ def fit(
         device=device,
         dtype=dtype,
         checkpointing=Checkpointing(checkpoint),
-        progress=progress,
+        progress=progress and main,
     )
     for one in out if isinstance(out, Ensemble) else (out,):
         one.origin.update(facts)
@@ -185,24 +180,22 @@ def _check_label_key(label_key: str | None, time_key: str) -> None:
 
 def _learner(
     recipe: Method,
-    members: int,
-    *,
-    bootstrap: bool,
-    workers: int | None,
+    several: dict[str, Any],
     on: Devices,
-    ranks: Ranks,
-) -> Callable[..., Fit | Ensemble]:
-    """What takes the cells and returns one fit, or an ensemble for several `members`."""
-    if _checks.count(members, "members") > 1:
+    *,
+    device: torch.device | str | None,
+) -> tuple[Callable[..., Fit | Ensemble], bool]:
+    """What returns one fit, or an ensemble for several members; and whether to speak of it."""
+    ranks = join(on, kind="cpu" if device is None else torch.device(device).type)
+    if _checks.count(several["members"], "members") > 1:
         if ranks.world < on.total:
             expected = "1 from here for several members, which share processes by `workers`"
             remedy = "Or start the script with torchrun."
             raise ValueError(_checks.message("devices", on.devices, expected, remedy))
-        options = {"members": members, "bootstrap": bootstrap, "workers": workers}
-        return partial(fit_members, recipe, **options, ranks=ranks)
-    if bootstrap:
+        return partial(fit_members, recipe, **several, ranks=ranks), ranks.is_main
+    if several["bootstrap"]:
         raise ValueError(_checks.message("bootstrap", "True for one fit", "several `members`"))
-    return partial(fit_on, on, recipe)
+    return partial(fit_on, on, recipe), ranks.is_main
 
 
 def _facts(adata: AnnData, index: CourseIndex) -> dict[str, Any]:
@@ -258,6 +251,7 @@ def read_course(
 
     Of expression on disk, the course is in components already.
     """
+    _check_label_key(label_key, time_key)
     expression = use_rep == "X"
     streamed = expression and n_dims is not None and expression_on_disk(adata)
     cells, index = course(
