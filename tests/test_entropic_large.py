@@ -107,6 +107,19 @@ def test_what_did_not_converge_says_so(tiny) -> None:
     assert_close(plan.dense().sum(0), plan.col_mass)
 
 
+def test_some_cells_give_a_good_start(monkeypatch) -> None:
+    monkeypatch.setattr(streamed, "SAMPLE", 150)
+    source, target = pair()
+    x, y = (s.x - s.x.mean(0) for s in (source, target))
+    gibbs, masses = Gibbs(x, y, 0.5), (source.weights, target.weights)
+    for start, least, most in (
+        (streamed._start(gibbs, masses), 0.0, 0.3),
+        (target.weights.log() - (y * y).sum(1) / (2 * gibbs.epsilon), 0.5, 2.0),
+    ):
+        reached, _ = streamed._pass(gibbs, source.weights, start)
+        assert least < float((reached - target.weights).abs().sum()) < most
+
+
 def test_acceleration_pays() -> None:
     """Where Sinkhorn's own iteration is far from the end."""
     source, target = pair()

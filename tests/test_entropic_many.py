@@ -168,6 +168,29 @@ def test_what_has_converged_is_frozen() -> None:
     assert_close(beside.plan[0], alone.plan[0], atol=1e-6, rtol=0)
 
 
+def test_a_batch_gets_by_where_bare_newton_steps_lead_nowhere() -> None:
+    """Next to no regularisation, and masses that differ a thousandfold: ridges must grow."""
+    g = torch.Generator().manual_seed(0)
+    like = {"generator": g, "dtype": torch.float64}
+    costs, masses, epsilons = [], [], []
+    for power in (3, 4, 5):
+        x, y = torch.randn(2, 40, 8, **like)
+        costs.append(0.5 * torch.cdist(x, y) ** 2)
+        masses.append(torch.softmax(3.0 * torch.randn(2, 40, **like), 1))
+        epsilons.append(10.0**-power * float(costs[-1].mean()))
+    sides = [Sides.of([Side(mass[k], INF, False) for mass in masses]) for k in (0, 1)]
+    s = batched.solve(
+        torch.stack(costs),
+        tuple(sides),
+        epsilon=torch.tensor(epsilons, dtype=torch.float64),
+        relative=False,
+        tolerance=1e-8,
+        max_iter=1200,
+    )
+    assert float(s.error.max()) <= 1e-8
+    assert_close(s.plan.sum(2), sides[0].mass, atol=1e-10, rtol=0)
+
+
 def test_a_batch_keeps_its_budget_and_says_so() -> None:
     cost, masses = problem(20, 20)
     both = [Sides.of([Side(mass, INF, False)] * 2) for mass in masses]
