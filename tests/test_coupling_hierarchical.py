@@ -201,9 +201,11 @@ def test_pairs_of_pieces_hold_the_masses_of_their_cells():
         np.testing.assert_allclose(np.bincount(pairs.cols, pairs.mass), 1 / 300, rtol=1e-11)
         assert len(pairs.mass) <= 400 + 300 + 2 * 500
         cost, price = cost_of((x, y), pairs), np.zeros(300, np.float32)
-        ways = np.random.default_rng(1).normal(size=(4, 5)).astype(np.float32)
+        root = torch.eye(5, dtype=torch.float64)
         for _ in range(3):  # what exact transport in blocks gains, and that it keeps the masses
-            pairs, gain = transport((x, y), pairs, price, ways, run)
+            options = {"leaves": 9, "root": root, "generator": g, "run": run}
+            blocks = _matching.tree((x, y), pairs[:2], **options)
+            pairs, gain = transport((x, y), pairs, price, blocks=blocks)
             assert gain > 0
             assert cost_of((x, y), pairs) == pytest.approx(cost - gain, rel=1e-5)
             cost -= gain
@@ -299,6 +301,26 @@ def test_methods_train_on_whole_snapshots_and_remember_it(tmp_path):
     fit = method.fit(course, steps=10, progress=False)
     loaded = load(fit.save(tmp_path / "fit"))
     assert loaded.method.coupling == Hierarchical(64)
+
+
+def test_blocks_are_neighbourhoods_of_equal_size():
+    x = np.random.default_rng(0).normal(size=(1000, 3)).astype(np.float32)
+    pairs = np.arange(1000), np.random.default_rng(1).permutation(1000)
+    with _matching.running(1) as run:
+        order, starts = _matching.tree(
+            *((x, x), pairs),
+            leaves=7,
+            root=torch.eye(3, dtype=torch.float64),
+            generator=torch.Generator().manual_seed(0),
+            run=run,
+        )
+    assert sorted(order) == list(range(1000))
+    assert len(starts) == 8
+    assert np.diff(starts).min() >= 142
+    assert np.diff(starts).max() <= 144
+    middle = (x[pairs[0]] + x[pairs[1]])[order]
+    within = sum(middle[a:b].var(0).sum() * (b - a) for a, b in pairwise(starts)) / 1000
+    assert within < 0.6 * middle.var(0).sum()
 
 
 def test_pairs_are_merged():

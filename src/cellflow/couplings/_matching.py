@@ -21,7 +21,9 @@ import torch
 from cellflow._typing import Tensor
 
 #: Bid increments of a block's auction, relative to the spread of its costs.
-INCREMENTS = np.array([0.1, 0.02], np.float32)
+INCREMENTS = np.array([0.1, 0.02, 0.004], np.float32)
+#: Gain of a sweep, relative to the cost, below which the last of them pays.
+FINE = 2e-3
 #: Levels of a tree whose keys are held at once.
 LEVELS = 8
 #: Pairs whose differences are taken at once.
@@ -118,20 +120,27 @@ def match(
     n = len(x)
     cols = _start(x, y, alignment, generator, run)
     price = _first_prices(y, alignment)
-    rows, gains = np.arange(n), []
+    rows = np.arange(n)
+    gains: list[float] = []
     cost = _total(x, y, cols)
-    levels = math.ceil(math.log2(n / block_size))
-    for _ in range(sweeps if levels > 0 else 1):
-        ways = directions(alignment.roots[1], levels, generator)
-        order, starts = tree((x, y), (rows, cols), ways, run)
-        gain = np.zeros(len(starts) - 1)
+    leaves = math.ceil(n / block_size)
+    for _ in range(sweeps if leaves > 1 else 1):
+        order, starts = tree(
+            *((x, y), (rows, cols)),
+            leaves=leaves,
+            root=alignment.roots[1],
+            generator=generator,
+            run=run,
+        )
+        gain = np.zeros(leaves)
+        steps = INCREMENTS[: 2 if not gains or gains[-1] > FINE else 3]
 
         def work(low: int, high: int) -> None:
             _sweeps.reassign(
-                *(x, y, rows, cols, price, order, starts, INCREMENTS, low, high, gain)  # noqa: B023
+                *(x, y, rows, cols, price, order, starts, steps, low, high, gain)  # noqa: B023
             )
 
-        run(work, len(gain))
+        run(work, leaves)
         gains.append(float(gain.sum()) / cost if cost > 0 else 0.0)
         cost -= float(gain.sum())
         if max(gains[-2:]) < tolerance and len(gains) > 1:
@@ -142,24 +151,44 @@ def match(
 def tree(
     points: tuple[np.ndarray, np.ndarray],
     pairs: tuple[np.ndarray, np.ndarray],
-    ways: np.ndarray,
+    *,
+    leaves: int,
+    root: Tensor,
+    generator: torch.Generator,
     run: Run,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Halve pairs by the sum of their ends along each direction in turn; return order and starts.
+    """Halve pairs by the sum of their ends along random directions, down to `leaves` blocks.
 
-    `ways` has shape ``(levels, d)``, and the result ``2 ** levels`` segments that differ in size
-    by one at most.
+    Return the order and the starts of the blocks, all of a size but for rounding; `root` is that
+    of the covariance that the directions are drawn from.
     """
+    ways = directions(root, math.ceil(math.log2(leaves)), generator)
+    return along(points, pairs, ways, leaves=leaves, run=run)
+
+
+def along(
+    points: tuple[np.ndarray, np.ndarray],
+    pairs: tuple[np.ndarray, np.ndarray],
+    ways: np.ndarray,
+    *,
+    leaves: int,
+    run: Run,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Do what `tree` does, along the directions ``ways (levels, d)``."""
     from cellflow.couplings import _sweeps
 
     (x, y), (rows, cols) = points, pairs
-    order, starts = np.arange(len(rows)), np.array([0, len(rows)])
+    order, starts, parts = np.arange(len(rows)), np.array([0, len(rows)]), np.array([leaves])
     keys = np.empty((min(LEVELS, len(ways)), len(rows)), np.float32)
     for first in range(0, len(ways), LEVELS):
         some = np.ascontiguousarray(ways[first : first + LEVELS].T)
-        run(lambda low, high: _sweeps.project(x, y, rows, cols, some, keys, low, high), len(rows))  # noqa: B023
+
+        def work(low: int, high: int) -> None:
+            _sweeps.project(x, y, rows, cols, some, keys, low, high)  # noqa: B023
+
+        run(work, len(rows))
         for key in keys[: some.shape[1]]:
-            starts = _sweeps.halve(key, order, starts)
+            starts, parts = _sweeps.cut(key, order, starts, parts)
     return order, starts
 
 
@@ -224,11 +253,11 @@ def _start(
 ) -> np.ndarray:
     """Match by two trees with the same directions, down to single points, in aligned space."""
     n = len(x)
-    ways = directions(alignment.roots[0], max(1, math.ceil(math.log2(n))), generator)
-    along = np.ascontiguousarray((torch.from_numpy(ways).double() @ alignment.forward).float())
+    ways = directions(alignment.roots[0], math.ceil(math.log2(n)), generator)
+    back = np.ascontiguousarray((torch.from_numpy(ways).double() @ alignment.forward).float())
     nothing, none = np.zeros((1, x.shape[1]), np.float32), np.zeros(n, np.int64)
-    left, _ = tree((x, nothing), (np.arange(n), none), along, run)
-    right, _ = tree((nothing, y), (none, np.arange(n)), ways, run)
+    left, _ = along((x, nothing), (np.arange(n), none), back, leaves=n, run=run)
+    right, _ = along((nothing, y), (none, np.arange(n)), ways, leaves=n, run=run)
     cols = np.empty(n, np.int64)
     cols[left] = right
     return cols

@@ -9,14 +9,13 @@ exact transport between small blocks of these pairs take away.
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from cellflow.couplings._matching import CHUNK, Run, directions, tree
+from cellflow.couplings._matching import CHUNK, Run, tree
 
 #: Part of a piece below which a splinter is taken for rounding.
 SPLINTER = 1e-9
@@ -71,11 +70,13 @@ def cut(
 ) -> Pieces:
     """Cut cells ``x (n, d)`` of these weights (None: equal ones) into `count` equal pieces."""
     n = len(x)
-    ways = directions(
-        torch.eye(x.shape[1], dtype=torch.float64), max(1, math.ceil(math.log2(n))), generator
+    order, _ = tree(
+        *((x, np.zeros((1, x.shape[1]), np.float32)), (np.arange(n), np.zeros(n, np.int64))),
+        leaves=n,
+        root=torch.eye(x.shape[1], dtype=torch.float64),
+        generator=generator,
+        run=run,
     )
-    none = np.zeros(n, np.int64)
-    order, _ = tree((x, np.zeros((1, x.shape[1]), np.float32)), (np.arange(n), none), ways, run)
     # Ends in units of a piece. Sums of many small numbers: in as many digits as there are.
     if weights is None:
         ends = np.arange(1, n + 1, dtype=np.longdouble) * count / n
@@ -132,15 +133,14 @@ def transport(
     points: tuple[np.ndarray, np.ndarray],
     pairs: Pairs,
     price: np.ndarray,
-    ways: np.ndarray,
-    run: Run,
+    *,
+    blocks: tuple[np.ndarray, np.ndarray],
 ) -> tuple[Pairs, float]:
-    """Solve transport inside every leaf of a tree of midpoints; return pairs, and what it gained.
+    """Solve transport inside blocks (their order and starts); return pairs, and what it gained.
 
     `price` of the columns, for the cost ``-x . y``, follows the duals of the blocks in place.
     """
-    x, y = points
-    order, starts = tree(points, (pairs.rows, pairs.cols), ways, run)
+    (x, y), (order, starts) = points, blocks
     out, gained = [], 0.0
     for low, high in pairwise(starts):
         index = order[low:high]

@@ -76,18 +76,29 @@ def _split(key, order, low, high, at):
 
 
 @_strict
-def halve(key, order, starts):
-    """Cut each segment of `order` at its median key; return the starts of twice as many."""
-    n = len(starts) - 1
-    out = np.empty(2 * n + 1, np.int64)
+def cut(key, order, starts, leaves):
+    """Cut each segment of `order` in two by its keys, unless it is to be a single leaf.
+
+    Segment b starts at ``starts[b]`` and is to have ``leaves[b]`` leaves of equal size. Return the
+    starts and leaves of the segments after the cut.
+    """
+    n = len(leaves)
+    ends, shares = np.empty(2 * n + 1, np.int64), np.empty(2 * n, np.int64)
+    count = 0
     for b in range(n):
         low, high = starts[b], starts[b + 1]
-        middle = (low + high) // 2
-        if high - low > 1:
-            _split(key, order, low, high, middle)
-        out[2 * b], out[2 * b + 1] = low, middle
-    out[2 * n] = starts[n]
-    return out
+        first = leaves[b] // 2
+        if first > 0:
+            middle = low + (high - low) * first // leaves[b]
+            if low < middle < high:
+                _split(key, order, low, high, middle)
+            ends[count], shares[count] = low, first
+            count += 1
+            low = middle
+        ends[count], shares[count] = low, leaves[b] - first
+        count += 1
+    ends[count] = starts[n]
+    return ends[: count + 1], shares[:count]
 
 
 @_strict

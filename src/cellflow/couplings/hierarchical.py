@@ -13,7 +13,7 @@ from cellflow import _checks
 from cellflow._threads import one_thread
 from cellflow.couplings._certificate import duality_gap
 from cellflow.couplings._line import Cells
-from cellflow.couplings._matching import Alignment, Run, align, directions, match, running
+from cellflow.couplings._matching import Alignment, Run, align, match, running, tree
 from cellflow.couplings._pair import check_pair, pair_plan
 from cellflow.couplings._pieces import Pairs, cost_of, cut, joined, transport
 from cellflow.couplings.exact import GAP, Exact
@@ -24,6 +24,10 @@ from cellflow.timecourse import Snapshot
 PAIRS = 256
 #: Largest number of those sweeps.
 POLISH = 8
+#: Pairs per cell at which they end: each sweep splits cells between more partners.
+MOST = 4
+#: Share of the tolerance at which sweeps end early.
+EARLY = 0.1
 #: Of float32, in which the cells are matched, relative to their second moments.
 ROUNDING = 2.0**-21
 
@@ -50,9 +54,10 @@ class Hierarchical:
     8,192 × 8,192 cells the bound is proven; beyond, it is estimated from 512 source cells and
     lowered by three standard errors.
 
-    **Cost.** A sweep takes some 2 to 4 µs a cell on one thread in 5 to 50 dimensions, and there
-    are 10 to 40. Blocks are shared between as many threads as torch is allowed; their number does
-    not change the result, and neither does the order of the cells.
+    **Cost.** O(n (block_size · d + log n)) time a sweep, 2 to 5 µs a cell on one thread in 5 to 50
+    dimensions; and O(n d) memory, in float32. Ten thousand cells come within 0.4 % of the optimum
+    in half a second. Blocks are shared between as many threads as torch is allowed; their number
+    does not change the result, and neither does the order of the cells.
 
     Parameters
     ----------
@@ -62,8 +67,8 @@ class Hierarchical:
     sweeps
         Bound on the number of sweeps.
     tolerance
-        The sweeps end when two in a row each take less than this share off the cost; the plan's
-        `converged` says that they did. Zero for all `sweeps`.
+        The plan's `converged` says that its last two sweeps each took at most this share off the
+        cost. The sweeps end early when two in a row take less than a tenth of it; zero for all.
     seed
         Decides the directions.
 
@@ -89,7 +94,7 @@ class Hierarchical:
 
     block_size: int = 256
     sweeps: int = field(default=24, kw_only=True)
-    tolerance: float = field(default=1e-4, kw_only=True)
+    tolerance: float = field(default=1e-3, kw_only=True)
     seed: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -150,7 +155,7 @@ class Hierarchical:
         options = {
             "block_size": self.block_size,
             "sweeps": self.sweeps,
-            "tolerance": self.tolerance,
+            "tolerance": EARLY * self.tolerance,
             "generator": generator,
             "run": run,
         }
@@ -173,17 +178,23 @@ class Hierarchical:
         gains = []
         cost = cost_of((x, y), pairs)
         for _ in range(POLISH):
-            levels = max(0, math.ceil(math.log2(len(pairs.mass) / PAIRS)))
-            ways = directions(alignment.roots[1], levels, generator)
-            pairs, gain = transport((x, y), pairs, price, ways, run)
+            leaves = math.ceil(len(pairs.mass) / PAIRS)
+            blocks = tree(
+                *((x, y), pairs[:2]),
+                leaves=leaves,
+                root=alignment.roots[1],
+                generator=generator,
+                run=run,
+            )
+            pairs, gain = transport((x, y), pairs, price, blocks=blocks)
             gains.append(gain / cost if cost > 0 else 0.0)
             cost -= gain
-            if self._ended(gains) or levels == 0:
+            if self._ended(gains) or leaves == 1 or len(pairs.mass) > MOST * (n + m):
                 break
-        return _Found(pairs, price, self._ended(gains) or levels == 0)
+        return _Found(pairs, price, self._ended(gains) or leaves == 1)
 
     def _ended(self, gains: list[float]) -> bool:
-        """Whether two sweeps in a row took less than the tolerance off the cost."""
+        """Whether the last two sweeps took no more than the tolerance off the cost."""
         return len(gains) > 1 and max(gains[-2:]) <= self.tolerance
 
 
