@@ -14,10 +14,9 @@ _STATUS, _MEMINFO = Path("/proc/self/status"), Path("/proc/meminfo")
 
 #: Prints processor seconds, bytes held before and at the peak, and how many cells were fitted.
 _SCRIPT = """
-import json, re, sys, time, warnings
+import json, re, sys, time
 from pathlib import Path
 
-warnings.simplefilter("error")
 import anndata
 import numpy as np
 import pandas as pd
