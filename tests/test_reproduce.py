@@ -8,7 +8,7 @@ import torch
 from cellflow import evaluate, reproduce
 from cellflow.couplings import Exact, Independent
 from cellflow.methods import SF2M, FlowMatching
-from cellflow.methods.flow_matching import split
+from cellflow.methods.cells import split
 from cellflow.timecourse import TimeCourse
 
 N_CELLS = 50

@@ -264,7 +264,7 @@ class FlowMatching:
             "seed": seed,
             "times": list(parts[0].times),
             "cells": [len(s) for part in parts for s in part.snapshots],
-            "data": digest(*parts),
+            "training cells": digest(*parts),
         }
 
     @property

@@ -21,7 +21,6 @@ from cellflow.couplings import (
 )
 from cellflow.nets import MLPConfig
 from cellflow.paths import BrownianBridge, Spline, Straight
-from cellflow.timecourse import Snapshot
 from cellflow.training import Training
 
 #: Parts that a file can name. A part of the user's own is described, and cannot be read back.
@@ -59,8 +58,8 @@ class Unsaved:
     text: str
     diffusion: float = 0.0
 
-    def __call__(self, source: Snapshot, target: Snapshot) -> None:
-        """Refuse.
+    def __call__(self, *what: object, part: object = None) -> None:
+        """Refuse, whatever is asked.
 
         Raises
         ------
