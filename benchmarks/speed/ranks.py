@@ -1,10 +1,14 @@
 """Two ranks on this machine against one process: the same fit, the same global batch.
 
     python benchmarks/speed/ranks.py [--ranks 2] [--rounds 3]
+    python benchmarks/speed/ranks.py --cpu
+    torchrun --nproc_per_node=2 benchmarks/speed/ranks.py --cpu
 
 Seconds are those of the training as the history has them, without the start of the processes,
 which the note tells. One process may couple on the cores left over, as it does by default. The
 last column says how far apart the weights are in the end: the order of sums, nothing else.
+With `--cpu` it is the time that the training thread computes, which a busy machine does not
+change: what a step would take if messages were never waited for.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import torch
 from timing import Row, print_rows
 
 from cellflow.batches import Batching
-from cellflow.methods import OTCFM, Devices, Fit, fit_on
+from cellflow.methods import OTCFM, Devices, Fit, fit_on, join
 from cellflow.nets import MLPConfig
 from cellflow.timecourse import TimeCourse
 from cellflow.training import Training
@@ -73,11 +77,32 @@ def rows(*, ranks: int, rounds: int) -> Iterator[Row]:
         )
 
 
+def cpu() -> None:
+    """Print milliseconds a step that the training thread of this rank computes."""
+    ranks = join()
+    for work, dims, size, net, refresh, steps in CASES:
+        course = cells(dims)
+        batching = Batching(size, min(size, 256), refresh=refresh)
+        method = OTCFM(net=net, batching=batching, training=Training(check_every=500))
+        fit_on(Devices(), method, course, steps=3, progress=False)  # compiles
+        start = time.thread_time()
+        fit_on(Devices(), method, course, steps=steps, progress=False)
+        each = (time.thread_time() - start) / steps * 1e3
+        told = ranks.gather(each)
+        if ranks.is_main:
+            print(
+                f"{work:<32} {ranks.world} rank(s): {max(told):6.2f} ms/step computed", flush=True
+            )
+
+
 @click.command()
 @click.option("--ranks", default=2, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
-def main(ranks: int, rounds: int) -> None:
+@click.option("--cpu", "computed", is_flag=True, help="Time that is computed, not the clock's.")
+def main(ranks: int, rounds: int, computed: bool) -> None:
     torch.set_num_threads(1)
+    if computed:
+        return cpu()
     print_rows(rows(ranks=ranks, rounds=rounds))
 
 

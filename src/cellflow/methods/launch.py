@@ -51,7 +51,8 @@ class _Job:
         place = self.place
         if place.type == "cuda" and ranks.world > 1:
             place = torch.device("cuda", torch.cuda.current_device())
-        generator = torch.Generator(self.random_device).set_state(self.random_state)
+        generator = torch.Generator(self.random_device)
+        generator.set_state(self.random_state)
         options = {} if ranks.world == 1 else {"ranks": ranks}
         return self.method.fit(
             self.course,
