@@ -144,12 +144,12 @@ def smooth(rows, cols, cost, a, b, u, v, epsilon):
 
 
 @_compiled
-def violated(tile, first, x, y, u, v, root, margin, tolerance, most, low, rows, cols, values):
-    """Find arcs of negative reduced cost; return how many of `rows`, `cols`, `values` were set.
+def violated(tile, first, x, y, u, v, root, margin, tolerance, most, low, rows, cols, best, of_col):
+    """Find arcs of negative reduced cost; return how many of `rows` and `cols` were set.
 
     The tile only screens: within `margin` of zero a cost is computed anew in float64, so that
     `low`, the least reduced cost of each row or zero, is reliable. At most the `most` worst arcs
-    of a row are returned.
+    of a row are returned; the row and value of the worst of a column are kept in `of_col`, `best`.
     """
     m = tile.shape[1]
     found = 0
@@ -170,10 +170,12 @@ def violated(tile, first, x, y, u, v, root, margin, tolerance, most, low, rows, 
                     if c[j] - rounded[j] <= limit:
                         value = true_cost(x, y, i, j, root) - u[i] - v[j]
                         low[i] = min(low[i], value)
+                        if value < best[j]:
+                            best[j], of_col[j] = value, i
                         if value < worst[most - 1]:
                             _insert(worst, which, value, j)
         for q in range(most):
             if which[q] >= 0:
-                rows[found], cols[found], values[found] = i, which[q], worst[q]
+                rows[found], cols[found] = i, which[q]
                 found += 1
     return found

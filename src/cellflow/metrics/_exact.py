@@ -19,7 +19,7 @@ import torch
 from cellflow.metrics._problem import Problem
 
 #: Arcs picked for each row and each column, and largest number of a row's arcs added in a round.
-PICKED, ADDED = 14, 4
+PICKED, ADDED = 14, 16
 #: Every so many cells make the coarse problem; below so many, a problem is solved as it is.
 COARSER, SMALL = 8, 640
 #: Arcs among which the simplex looks for the one to enter.
@@ -143,7 +143,7 @@ def solve(problem: Problem) -> Solution | None:
     while rounds < ROUNDS:
         rounds += 1
         left = graph.optimise(extra)
-        for _ in range(2):
+        for _ in range(2 if rounds == 1 else 0):
             if left > 0:  # dear enough, the way through the root is left where another exists
                 extra = min(8.0 * extra, DEAREST)
                 left = graph.optimise(extra)
@@ -156,6 +156,8 @@ def solve(problem: Problem) -> Solution | None:
             if len(rows) == 0 or value - bound <= 1e-12 * value:
                 break
         graph.add(rows, cols)
+        if len(rows) < len(u) // 100:  # the graph has nearly all it needs
+            extra = min(8.0 * extra, DEAREST)
     return Solution(value, bound, u, v, graph.pivots, rounds)
 
 
@@ -235,14 +237,18 @@ def _violations(
     margin = size * problem.margin(problem.dtype)
     low = np.zeros(n)
     x, y, root = problem.x.numpy(), problem.y.numpy(), problem.power == 1
-    arcs: list[tuple[np.ndarray, np.ndarray]] = []
+    best, of_col = np.full(len(v), -tolerance), np.full(len(v), -1, np.int32)
+    found = []
     for first, tile in problem.tiles():
         rows, cols = (np.empty(len(tile) * ADDED, np.int32) for _ in range(2))
-        values = np.empty(len(rows))
-        found = _edges.violated(
-            tile, first, x, y, u, v, root, margin, tolerance, ADDED, low, rows, cols, values
-        )  # fmt: skip
-        arcs.append((rows[:found], cols[:found]))
+        count = _edges.violated(
+            tile, first, x, y, u, v, root, margin, tolerance, ADDED, low, rows, cols, best, of_col
+        )
+        found.append(rows[:count] * np.int64(len(v)) + cols[:count])
+    # Cells with too much mass all want the same few partners: ask those with too little, too.
+    (starved,) = np.nonzero(of_col >= 0)
+    found.append(of_col[starved] * np.int64(len(v)) + starved)
+    rows, cols = np.divmod(np.unique(np.concatenate(found)), len(v))
     a, b = problem.a / problem.a.sum(), problem.b / problem.b.sum()
     bound = float(a @ (u + low) + b @ v)
-    return (np.concatenate([r for r, _ in arcs]), np.concatenate([c for _, c in arcs])), bound
+    return (rows.astype(np.int32), cols.astype(np.int32)), bound
