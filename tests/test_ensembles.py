@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 import cellflow as cf
 from cellflow.batches import Batching
-from cellflow.couplings import Given
+from cellflow.couplings import Exact, Given
 from cellflow.fitting import Checkpointing
 from cellflow.methods import UOTCFM, Ensemble, FlowMatching, fit_members
 from cellflow.methods.members import resampled
@@ -55,6 +55,20 @@ def test_a_member_is_the_fit_of_its_seed(three, workers):
         assert torch.equal(weights(member), weights(alone))
         assert member.history.validation_loss == alone.history.validation_loss
         assert member.course is some.course
+
+
+def test_parts_that_only_this_place_knows_travel_there_and_back():
+    """As what is defined in a notebook does."""
+
+    class Mine:
+        def __call__(self, source, target):
+            return Exact()(source, target)
+
+    method = FlowMatching(Mine(), Straight(0.1), **SMALL)
+    one, two = (ensemble(method, members=2, workers=w) for w in (1, 2))
+    for a, b in zip(one, two, strict=True):
+        assert torch.equal(weights(a), weights(b))
+        assert type(b.method.coupling) is Mine
 
 
 def test_members_differ_and_more_of_them_begin_with_the_same(three):

@@ -141,6 +141,8 @@ def _in_processes(path: Path, jobs: Sequence[Any], n: int) -> Iterator[tuple[int
 
 def _work(path: str, k: int, job: bytes) -> tuple[int, bytes]:
     """Do one job in a worker; bytes, because tensors would travel through shared memory."""
+    import cloudpickle
+
     global _inside, _context
     _inside = True
     torch.set_num_threads(1)
@@ -154,4 +156,4 @@ def _work(path: str, k: int, job: bytes) -> tuple[int, bytes]:
         warnings.simplefilter("default")
         result = work(context, pickle.loads(job))
     told = [(str(w.message), w.category, w.filename, w.lineno) for w in caught]
-    return k, pickle.dumps((result, told), protocol=pickle.HIGHEST_PROTOCOL)
+    return k, cloudpickle.dumps((result, told))
