@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cellflow.couplings._draws import stratified
-from cellflow.couplings._matching import Run
+from cellflow.couplings._matching import CHUNK, Run
 from cellflow.couplings._pieces import Pairs
 
 #: Costs that are looked at in full.
@@ -35,7 +35,10 @@ def duality_gap(
 ) -> float:
     """Bound what the cost of a plan is above the least possible one, in O(2²⁶ d + m d) time."""
     (x, y), (a, b) = points, masses
-    kept = np.einsum("qd,qd->q", x[pairs.rows], y[pairs.cols], dtype=np.float64)
+    kept = np.empty(len(pairs.mass))
+    for k in range(0, len(kept), CHUNK):
+        now = slice(k, k + CHUNK)
+        kept[now] = (x[pairs.rows[now]].astype(np.float64) * y[pairs.cols[now]]).sum(1)
     slack = -kept - price[pairs.cols]
     mean = np.bincount(pairs.rows, pairs.mass * slack) / np.bincount(pairs.rows, pairs.mass)
     everything = np.arange(len(x)), np.arange(len(y))

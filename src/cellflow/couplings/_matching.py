@@ -27,7 +27,7 @@ FINE = 2e-3
 #: Levels of a tree whose keys are held at once.
 LEVELS = 8
 #: Pairs whose differences are taken at once.
-CHUNK = 2**16
+CHUNK = 2**14
 #: Part of the total variance below which a direction is constant.
 FLAT = 1e-6
 #: Shares of work per thread: blocks do not all take as long.

@@ -12,7 +12,7 @@ from cellflow.couplings.plans import PairPlan
 from cellflow.timecourse import Snapshot
 
 #: Numbers that differences between paired cells may take at once.
-ENTRIES = 2**24
+ENTRIES = 2**22
 
 
 def check_pair(source: Snapshot, target: Snapshot) -> None:

@@ -138,14 +138,14 @@ class Hierarchical:
                 generator=generator,
                 run=run,
             )
-        rows, cols, mass = cells.original(found.pairs)
+        pairs, unit, converged = cells.original(found.pairs), cells.scale**2, found.converged
+        del cells, found  # the copies of the cells in them
         plan = pair_plan(
-            (rows, cols, mass),
+            pairs,
             (source.x.detach(), target.x.detach()),
             (source.weights, target.weights),
-            converged=found.converged,
+            converged=converged,
         )
-        unit = cells.scale**2
         bound = max(plan.cost - gap * unit, alignment.bound * unit) - ROUNDING * unit
         return replace(plan, lower_bound=min(max(bound, 0.0), plan.cost))
 
