@@ -237,8 +237,8 @@ def test_units_are_exact():
         assert np.abs(unit / 2.0**52 - mass).max() < 1e-13
 
 
-def test_tree_is_sound_after_every_pivot():
-    n, m = 23, 19
+@pytest.mark.parametrize(("n", "m"), [(23, 19), (20, 20), (24, 16)])
+def test_tree_is_sound_after_every_pivot(n, m):
     x, y = clouds(n, m, 2)
     rows, cols = (
         v.ravel().astype(np.int32) for v in np.meshgrid(range(n), range(m), indexing="ij")
