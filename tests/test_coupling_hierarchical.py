@@ -10,7 +10,10 @@ import torch
 from torch.testing import assert_close
 
 from cellflow.batches import Batching
-from cellflow.couplings import Exact, Hierarchical, _matching
+from cellflow.couplings import Exact, Hierarchical, _certificate, _matching
+from cellflow.couplings._certificate import duality_gap
+from cellflow.couplings._line import Cells
+from cellflow.couplings._pieces import Pairs
 from cellflow.methods import OTCFM, load
 from cellflow.timecourse import Snapshot, TimeCourse
 from clouds import snapshots
@@ -112,6 +115,29 @@ def test_neither_threads_nor_the_order_of_cells_matter(masses):
     p, q = (torch.randperm(len(s), generator=g) for s in (source, target))
     moved = swept(source.subset(p), target.subset(q), 3)
     assert_close(moved.dense(), plans[0][p][:, q], rtol=0, atol=1e-15)
+
+
+def test_sampled_certificates_allow_for_what_they_do_not_see(monkeypatch):
+    """Above the gap of all rows, whichever rows are drawn, and not by much."""
+    monkeypatch.setattr(_certificate, "FULL", 0)
+    source, target = snapshots(1500)
+    cells = Cells.of(source, target)
+    x, y = cells.x, cells.y
+    with _matching.running(1) as run:
+        g = torch.Generator().manual_seed(0)
+        options = {"block_size": 64, "sweeps": 6, "tolerance": 0.0, "generator": g, "run": run}
+        found = _matching.match(x, y, _matching.align(x, y), **options)
+        score = -(x.astype(float) @ y.T.astype(float)) - found.price
+        slack = score[np.arange(1500), found.cols] - score.min(1)
+        pairs = Pairs(np.arange(1500), found.cols, np.full(1500, 1 / 1500))
+        price = {"price": found.price, "run": run}
+        gaps = [
+            duality_gap((x, y), pairs, (cells.a, cells.b), generator=g, **price) for _ in range(20)
+        ]
+    assert slack.mean() < min(gaps)
+    assert max(gaps) < slack.mean() + 6 * slack.std() / _certificate.ROWS**0.5
+    best = Exact()(source, target).cost
+    assert Hierarchical(64)(source, target).lower_bound <= best
 
 
 def test_seeds_decide_the_directions():
