@@ -143,3 +143,17 @@ def test_many_plans_are_those_made_one_by_one(coupling) -> None:
 def test_an_unknown_refresh_is_named() -> None:
     with pytest.raises(ValueError, match="`refresh`: got 'always', expected one of"):
         Batching(refresh="always")
+
+
+def test_a_pool_of_a_large_snapshot_holds_part_of_it_and_serves_once(monkeypatch) -> None:
+    from cellflow.batches import sampler as module
+
+    monkeypatch.setattr(module, "MOST_STEPS", 3)
+    sampler = PairSampler(course(), Exact(), Batching(SIZE, SIZE), seed=5)
+    assert sampler.steps_per_epoch == 3  # of the ten that 240 cells would take
+    seen = [sampler.batch(k).x0[:SIZE] for k in range(30)]
+    sampler.close()
+    assert all(len(torch.cat(seen[k : k + 3]).unique(dim=0)) == 3 * SIZE for k in range(0, 30, 3))
+    # Ten draws of 72 cells out of 240 miss 3 % of them, where one pool would miss 70 %.
+    assert len(torch.cat(seen).unique(dim=0)) > 0.9 * 240
+    assert sampler.unused < 0.1

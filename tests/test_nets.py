@@ -11,6 +11,8 @@ from torch.testing import assert_close
 from cellflow import OTCFM, TimeCourse
 from cellflow.batches import Batching
 from cellflow.nets import MLP, MLPConfig, Units
+from cellflow.nets.dense import LARGE, product, written_out
+from cellflow.nets.mlp import ACTIVATIONS
 
 F64 = torch.float64
 UNITS = Units(centre=(1.0, -2.0), scale=3.0, origin=2.0, span=8.0)
@@ -85,3 +87,35 @@ def test_ten_times_the_data_is_ten_times_the_velocity() -> None:
         for f in (1.0, 10.0)
     )
     assert_close(large.velocity(0.5, 10 * cells()), 10 * small.velocity(0.5, cells()))
+
+
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+@pytest.mark.parametrize("skip", [False, True])
+def test_gradients_written_out_are_those_of_automatic_differentiation(activation, skip) -> None:
+    config = MLPConfig(48, 3, activation, skip=skip)
+    net = MLP(Units((0.5, -1.0, 0.0), 2.0, 0.0, 3.0), config).double()
+    g = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(60, 3, generator=g).double() for _ in range(2))
+    t = torch.rand(60, generator=g).double()
+
+    def gradients() -> list[torch.Tensor]:
+        loss = (net(t, x) - y).square().mean()
+        return torch.autograd.grad(loss, list(net.parameters()))
+
+    plain = gradients()
+    with written_out():
+        out = net(t, x)
+        assert type(out.grad_fn.next_functions[0][0]).__name__ == "ChainBackward" or skip
+        for found, wanted in zip(gradients(), plain, strict=True):
+            assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+        with_input = torch.autograd.grad(net(t, x.requires_grad_()).sum(), x)[0]  # as ever
+    assert_close(with_input, torch.autograd.grad(net(t, x).sum(), x)[0])
+
+
+def test_large_products_are_the_same_whoever_multiplies() -> None:
+    g = torch.Generator().manual_seed(0)
+    x, w, b = (torch.randn(*s, generator=g) for s in ((500, 70), (64, 70), (64,)))
+    assert len(x) * w.numel() >= LARGE
+    assert_close(product(x, w, b), x @ w.T + b, rtol=1e-4, atol=1e-4)
+    assert_close(product(x, w), x @ w.T, rtol=1e-4, atol=1e-4)
+    assert_close(product(x.double(), w.double()), x.double() @ w.double().T)

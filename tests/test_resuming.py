@@ -101,8 +101,9 @@ def fit(c: TimeCourse, path, **training):
 def test_a_checkpoint_of_other_cells_or_masses_is_refused(tmp_path) -> None:
     path = tmp_path / "run.safetensors"
     first = fit(course(), path)
+    differs = "`checkpoint`: got .* differs in training cells, expected"
     for other in (course(shift=1e-3), course(heavy=2.0)):
-        with pytest.raises(ValueError, match="`checkpoint`: got .* differs in training cells, expected"):
+        with pytest.raises(ValueError, match=differs):
             fit(other, path)
     again = fit(course(), path)  # the same cells go on, here from the end
     x = torch.zeros(1, 2, dtype=F64)

@@ -133,7 +133,8 @@ def test_an_interrupted_fit_keeps_its_best_weights(monkeypatch) -> None:
 def test_a_checkpoint_of_another_fit_is_refused(tmp_path) -> None:
     path = tmp_path / "run.safetensors"
     method().fit(course(), steps=20, progress=False, checkpointing=Checkpointing(path))
-    with pytest.raises(ValueError, match="`checkpoint`: got .* differs in seed, training cells, expected"):
+    differs = "`checkpoint`: got .* differs in seed, training cells, expected"
+    with pytest.raises(ValueError, match=differs):
         method().fit(
             course(), steps=20, generator=1, progress=False, checkpointing=Checkpointing(path)
         )

@@ -15,7 +15,7 @@ from cellflow import _checks
 from cellflow._ranks import Ranks
 from cellflow._store import read_state, write_state
 from cellflow._typing import Tensor
-from cellflow.nets import Flat
+from cellflow.nets import AdamW, Flat
 from cellflow.paths import PathPoint
 
 Loss = Callable[[PathPoint], dict[str, Tensor]]
@@ -154,11 +154,8 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.flat = Flat(self.module)
-        fused = self.flat.value.device.type in ("cpu", "cuda")
         t = self.training
-        self.optimizer = torch.optim.AdamW(
-            [self.flat.value], lr=t.learning_rate, weight_decay=t.weight_decay, fused=fused
-        )
+        self.optimizer = AdamW(self.flat.value, rate=t.learning_rate, weight_decay=t.weight_decay)
         self.average = self.flat.value.detach().clone()
         self.best = self.average.clone()
         self.best_loss = math.inf
@@ -171,8 +168,7 @@ class Trainer:
     def advance(self, batch: PathPoint) -> None:
         """Take one step on `batch`."""
         t = self.training
-        rate = t.learning_rate * SCHEDULES[t.schedule](self.step / self.steps)
-        self.optimizer.param_groups[0]["lr"] = rate
+        self.optimizer.rate = t.learning_rate * SCHEDULES[t.schedule](self.step / self.steps)
         grad = self.flat.value.grad
         grad.zero_()
         loss = sum(self._terms(batch).values()) / self.unit
@@ -208,7 +204,7 @@ class Trainer:
         h.step.append(self.step)
         h.train_loss.append(train * self.unit)
         h.validation_loss.append(valid * self.unit)
-        h.learning_rate.append(self.optimizer.param_groups[0]["lr"])
+        h.learning_rate.append(self.optimizer.rate)
         self.since_best += 1
         if valid < self.best_loss:
             self.best_loss, self.since_best, h.best_step = valid, 0, self.step
@@ -241,9 +237,8 @@ class Trainer:
 
     def save(self, path: str | FilePath, fingerprint: dict) -> None:
         """Write everything that the next step depends on to `path`, with a `fingerprint`."""
-        state = self.optimizer.state[self.flat.value]
         tensors = {"value": self.flat.value, "average": self.average, "best": self.best}
-        tensors |= {"exp_avg": state["exp_avg"], "exp_avg_sq": state["exp_avg_sq"]}
+        tensors |= {"exp_avg": self.optimizer.mean, "exp_avg_sq": self.optimizer.square}
         tensors |= {"train_loss": self._train_loss}
         facts = {"step": self.step, "since_best": self.since_best, "fingerprint": fingerprint}
         write_state(path, tensors, facts | {"history": asdict(self.history)})
@@ -272,18 +267,11 @@ class Trainer:
         self.average.copy_(tensors["average"])
         self.best.copy_(tensors["best"])
         self._train_loss.copy_(tensors["train_loss"])
-        self.optimizer.state[self.flat.value] = {
-            "step": torch.tensor(float(facts["step"]), device=self._adam_device()),
-            "exp_avg": tensors["exp_avg"].to(self.average),
-            "exp_avg_sq": tensors["exp_avg_sq"].to(self.average),
-        }
+        self.optimizer.mean.copy_(tensors["exp_avg"])
+        self.optimizer.square.copy_(tensors["exp_avg_sq"])
+        self.optimizer.count.fill_(facts["step"])
         self.step, self.since_best = facts["step"], facts["since_best"]
         self.history = History(**facts["history"])
         self.best_loss = min(
             (v / self.unit for v in self.history.validation_loss), default=math.inf
         )
-
-    def _adam_device(self) -> torch.device:
-        # A fused optimiser keeps its count on the device; the others keep it on the CPU.
-        fused = self.optimizer.param_groups[0]["fused"]
-        return self.average.device if fused else torch.device("cpu")

@@ -4,7 +4,9 @@
 proportion to mass where masses differ), couples block with block, and takes as many pairs as the
 block has cells. Every pair is therefore a draw from the minibatch coupling of that size. A pool
 serves ``reuse`` epochs, reshuffled each time and met with fresh times and noise; then the next
-pool, made meanwhile in the background, takes over. ``reuse=1`` couples afresh for every pass.
+pool, made meanwhile in the background, takes over. ``reuse=1`` couples afresh for every pass. Of
+snapshots that take more than 2,048 steps to pass, a pool holds the cells of as many, drawn at
+random, and serves once: training begins soon, and sees as many cells as its steps allow.
 With ``refresh="every_step"`` the pairs of a step are those of one block of ``batch_size`` cells
 of each interval, coupled for this step alone.
 
@@ -31,6 +33,9 @@ from cellflow.batches.pools import AHEAD, Making, Pool, PoolMaker
 from cellflow.couplings import Coupling, Plan
 from cellflow.paths import Pairs
 from cellflow.timecourse import TimeCourse
+
+#: Steps of one pass through a pool: of more cells than that takes, each pool has others.
+MOST_STEPS = 2048
 
 
 @dataclass(eq=False)
@@ -80,8 +85,10 @@ class PairSampler:
             plans = self._couple_whole(coupled)
         longest = max(max(len(a), len(b)) for a, b in course.steps)
         fresh = b.refresh == "every_step" and plans is None
-        self._reuse = 1 if fresh else b.reuse
-        self.steps_per_epoch = AHEAD if fresh else max(1, math.ceil(longest / b.batch_size))
+        needed = AHEAD if fresh else max(1, math.ceil(longest / b.batch_size))
+        self.steps_per_epoch = needed if plans is not None else min(needed, MOST_STEPS)
+        # A pool that holds only some of the cells gives way to others after one pass.
+        self._reuse = 1 if fresh or needed > self.steps_per_epoch else b.reuse
         self._shuffles = not fresh
         made = self.seed, self.steps_per_epoch, plans, self.ranks
         self._maker = PoolMaker(coupled, self.coupling, b, *made)

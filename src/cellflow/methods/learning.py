@@ -16,6 +16,7 @@ from cellflow._typing import Tensor
 from cellflow.dynamics import Dynamics
 from cellflow.fitting import Checkpointing, train
 from cellflow.nets import MLPConfig, Units
+from cellflow.nets.dense import written_out
 from cellflow.objectives import (
     growth_matching,
     mean_velocity_matching,
@@ -94,7 +95,7 @@ def learn(
         steps=steps,
         ranks=ranks,
     )
-    with threads_for(method.net, device):
+    with threads_for(method.net, device), written_out():
         return train(
             trainer,
             lambda step: meet(pairs(step), step, 12),

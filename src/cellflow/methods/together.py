@@ -17,7 +17,7 @@ from cellflow.batches import PairSampler
 from cellflow.methods.learning import objective
 from cellflow.methods.networks import assemble
 from cellflow.methods.starting import Start
-from cellflow.nets import Units
+from cellflow.nets import AdamW, Units
 from cellflow.nets.mlp import ANSWERS
 from cellflow.paths import Pairs, PathPoint
 from cellflow.training import SCHEDULES, History, Trainer
@@ -93,10 +93,7 @@ class Together:
         self.average = self.value.detach().clone()
         self.losses = self.value.new_zeros(len(members))
         t = self.training
-        fused = self.value.device.type in ("cpu", "cuda")
-        self.optimizer = torch.optim.AdamW(
-            [self.value], lr=t.learning_rate, weight_decay=t.weight_decay, fused=fused
-        )
+        self.optimizer = AdamW(self.value, rate=t.learning_rate, weight_decay=t.weight_decay)
         for k, trainer in enumerate(self.trainers):
             trainer.flat.value.data = self.value.data[k]
             start = 0
@@ -104,6 +101,8 @@ class Together:
                 p.data = self.value.data[k, start : start + p.numel()].view_as(p)
                 start += p.numel()
             trainer.average, trainer._train_loss = self.average[k], self.losses[k]
+            own, all_ = trainer.optimizer, self.optimizer
+            own.mean, own.square, own.count = all_.mean[k], all_.square[k], all_.count
         self._gradients = _gradients(members)
         self._resume()
 
@@ -121,14 +120,14 @@ class Together:
         """Take one step of every member on its part of `batch`."""
         t = self.training
         rate = t.learning_rate * SCHEDULES[t.schedule](self.step / self.steps)
-        self.optimizer.param_groups[0]["lr"] = rate
+        self.optimizer.rate = rate
         grad, loss = self._gradients(self.value.detach(), batch)
         norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
         self.value.grad = grad.mul_((t.clip / (norm + 1e-12)).clamp_(max=1.0))
         self.optimizer.step()
         for trainer in self.trainers:
             trainer.step += 1
-            trainer.optimizer.param_groups[0]["lr"] = rate
+            trainer.optimizer.rate = rate
         decay = min(t.ema, self.step / (10 + self.step))
         self.average.lerp_(self.value.detach(), 1 - decay)
         self.losses += loss
@@ -150,10 +149,7 @@ class Together:
 
     def save(self, path: str | FilePath, fingerprint: dict) -> None:
         """Write a file for each member, as it would alone; not `path`, nor its `fingerprint`."""
-        state = self.optimizer.state[self.value]
-        for k, (trainer, (file, facts)) in enumerate(zip(self.trainers, self.files, strict=True)):
-            rows = {name: state[name][k] for name in ("exp_avg", "exp_avg_sq")}
-            trainer.optimizer.state[trainer.flat.value] = {"step": state["step"], **rows}
+        for trainer, (file, facts) in zip(self.trainers, self.files, strict=True):
             if file is not None:
                 trainer.save(file, facts)
 
@@ -168,9 +164,6 @@ class Together:
             raise UnequalStepsError(f"Checkpoints of members are of steps {steps}.")
         if steps[0]:
             self.history.step.append(self.trainers[0].history.step[-1])
-            states = [t.optimizer.state[t.flat.value] for t in self.trainers]
-            rows = {n: torch.stack([s[n] for s in states]) for n in ("exp_avg", "exp_avg_sq")}
-            self.optimizer.state[self.value] = {"step": states[0]["step"].clone(), **rows}
 
 
 class UnequalStepsError(ValueError):

@@ -12,6 +12,7 @@ from torch import nn
 
 from cellflow import _checks, _moments
 from cellflow._typing import Rng, Tensor
+from cellflow.nets.dense import chain
 from cellflow.timecourse import TimeCourse
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -157,14 +158,14 @@ class MLP(nn.Module):
         sizes += [self.config.width] * self.config.depth
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(sizes):
-            layers += [_linear(fan_in, fan_out), ACTIVATIONS[self.config.activation]()]
-        self.layers = nn.Sequential(*layers, _linear(sizes[-1], 1 if answer == "growth" else dim))
+            layers += [_Linear(fan_in, fan_out), ACTIVATIONS[self.config.activation]()]
+        self.layers = nn.Sequential(*layers, _Linear(sizes[-1], 1 if answer == "growth" else dim))
         self.gate: nn.Sequential | None = None
         if self.config.skip and answer != "growth":
             width, unit = _GATE_WIDTH, ACTIVATIONS[self.config.activation]
-            first = _linear(sizes[0] - dim, width)
-            self.gate = nn.Sequential(first, unit(), _linear(width, width), unit())
-            self.gate.append(_linear(width, 1))
+            first = _Linear(sizes[0] - dim, width)
+            self.gate = nn.Sequential(first, unit(), _Linear(width, width), unit())
+            self.gate.append(_Linear(width, 1))
         self.register_buffer("centre", torch.tensor(units.centre, dtype=torch.float64))
         self._initialise(_checks.as_generator(generator))
 
@@ -190,13 +191,15 @@ class MLP(nn.Module):
             rates = torch.arange(1, self.config.time_features + 1, dtype=x.dtype, device=x.device)
             phase = time * rates * math.pi
             inputs += [phase.sin(), phase.cos()]
-        out = self.layers(torch.cat(inputs, 1))
+        out = chain(self.layers, torch.cat(inputs, 1))
         if self.gate is not None:
             out = out + self.gate(torch.cat(inputs[1:], 1)) * inputs[0]
         out = out * self.unit
         return out[:, 0] if self.answer == "growth" else out
 
 
-def _linear(fan_in: int, fan_out: int) -> nn.Linear:
-    # Built without torch's own initialisation, which would draw from the global generator.
-    return nn.utils.skip_init(nn.Linear, fan_in, fan_out)
+class _Linear(nn.Linear):
+    """A linear layer that leaves its weights to the network."""
+
+    def reset_parameters(self) -> None:
+        """Do nothing: torch's own initialisation would draw from the global generator."""

@@ -1,16 +1,10 @@
-"""Networks as they are evaluated without gradients: fewer and faster operations.
-
-On a CPU torch multiplies matrices by MKL, which on processors of other makers leaves half of the
-speed unused; oneDNN, which comes with torch as well, does not. It costs ten microseconds a call
-more, so that it is asked for large products alone.
-"""
+"""Networks as they are evaluated without gradients: fewer and faster operations."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
-from functools import cache
 from typing import Any
 
 import torch
@@ -20,9 +14,8 @@ from torch.nn import functional
 from cellflow._typing import Tensor
 from cellflow.dynamics import Dynamics
 from cellflow.nets import MLP
+from cellflow.nets.dense import product
 
-#: Multiplications from which oneDNN is the faster one.
-LARGE = 1_500_000
 #: Width of hidden layers up to which a step loses by sharing threads.
 SMALL = 256
 
@@ -60,10 +53,10 @@ class Evaluator:
         """Evaluate at the scalar time `t` and cells `x` ``(n, d)``."""
         time = self._time(float(t))
         centred = x - self.centre
-        h = _linear(centred, self.weight, (self.bias + self.of_time @ time).float())
+        h = product(centred, self.weight, (self.bias + self.of_time @ time).float())
         for step in self.rest:
             if isinstance(step, tuple):
-                h = _linear(h, *step)
+                h = product(h, *step)
             else:
                 h = functional.silu(h, inplace=True) if isinstance(step, nn.SiLU) else step(h)
         if self.net.gate is not None:  # of time alone: the same for all cells
@@ -133,20 +126,3 @@ def _is_plain(field: Any) -> bool:
         and not (field._forward_hooks or field._forward_pre_hooks)
         and all(p.dtype == torch.float32 and p.device.type == "cpu" for p in field.parameters())
     )
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    if len(x) * weight.numel() >= LARGE and _has_onednn():
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return functional.linear(x, weight, bias)
-
-
-@cache
-def _has_onednn() -> bool:
-    """Whether this torch has oneDNN's product, which is not part of its public interface."""
-    try:
-        x, weight, bias = torch.eye(3, 2), torch.ones(4, 2), torch.arange(4.0)
-        found = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-        return bool(torch.allclose(found, functional.linear(x, weight, bias)))
-    except (RuntimeError, AttributeError, TypeError):
-        return False
