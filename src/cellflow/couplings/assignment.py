@@ -1,11 +1,11 @@
-r"""One-to-one assignment of least total cost, exact and fast.
+r"""ne-to-one assignment of least total cost, exact and fast.
 
 An auction with decreasing bid increments (Bertsekas, 1988, "The auction algorithm: a distributed
 relaxation method for the assignment problem") finds almost optimal prices in whole numbers. They
-start an exact round in float64: bids without increment, then shortest augmenting paths for the
-rows left over (Jonker and Volgenant, 1987, "A shortest augmenting path algorithm for dense and
-sparse linear assignment problems"). The auction is only a good guess: whatever it does, the paths make
-the result exact, and every stage is bounded. All of it runs without the interpreter lock.
+start an exact round in float64: bids without increment, then shortest augmenting paths for the rows
+left over (Jonker and Volgenant, 1987, "A shortest augmenting path algorithm for dense and sparse
+linear assignment problems"). The auction is only a good guess: whatever it does, the paths make the
+result exact, and every stage is bounded. All of it runs without the interpreter lock.
 """
 
 from __future__ import annotations
