@@ -1,4 +1,4 @@
-r"""ne-to-one assignment of least total cost, exact and fast.
+r"""One-to-one assignment of least total cost, exact and fast.
 
 An auction with decreasing bid increments (Bertsekas, 1988, "The auction algorithm: a distributed
 relaxation method for the assignment problem") finds almost optimal prices in whole numbers. They
