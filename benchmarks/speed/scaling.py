@@ -270,7 +270,7 @@ def plan(
         f"components, {GENES:,} genes": at(found, ATLAS),
         "AnnData to first step": at(seconds, ATLAS),
         "30,000 steps, 9 intervals x 256": 30_000 * step * 3 / 1e3,
-        "a pool: every cell coupled once": ATLAS * pair / 1e6,
+        "their couplings, each pair used once": 30_000 * 9 * 256 * pair / 1e6,
         "all cells over one interval": at(carried, ATLAS),
     }
     for name, value in hours.items():
