@@ -7,9 +7,9 @@ import torch
 
 from cellflow.dynamics import Dynamics
 from cellflow.methods.networks import BridgeVelocity
-from cellflow.nets import MLP, MLPConfig, Units
+from cellflow.nets import MLP, MLPConfig, Units, dense
 from cellflow.paths import BrownianBridge
-from cellflow.simulate import inference, simulate
+from cellflow.simulate import simulate
 from cellflow.simulate.inference import Evaluator, evaluated
 
 UNITS = Units((300.0, -2.0, 0.5, 1e-3), scale=7.0, origin=3.0, span=2.5)
@@ -58,7 +58,7 @@ def test_both_products_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     x, t, fast = normal(3000), torch.tensor(4.0), Evaluator(network())
     with torch.no_grad():
         first = fast(t, x)
-        monkeypatch.setattr(inference, "_has_onednn", lambda: False)
+        monkeypatch.setattr(dense, "has_onednn", lambda: False)
         torch.testing.assert_close(first, fast(t, x), rtol=1e-5, atol=1e-5)
 
 
