@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -54,4 +55,6 @@ def wait(context, job):
 
 
 if __name__ == "__main__":
+    # Whoever was started in the background of a shell ignores it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     side_by_side(wait, sys.argv[1], range(4), workers=2)
