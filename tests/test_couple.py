@@ -66,6 +66,8 @@ def test_masses_may_be_given_for_all_cells_for_one_time_or_by_name() -> None:
     np.testing.assert_array_equal(
         whole, moves.push(mass[first].sample(frac=1, random_state=0), 0, 1)
     )
+    np.testing.assert_array_equal(whole, moves.push(mass.sample(frac=1, random_state=0), 0, 1))
+    np.testing.assert_array_equal(whole, moves.push(mass.reset_index(drop=True), 0, 1))
     both = moves.push(pd.DataFrame({"one": mass, "two": 2 * mass}), 0, 1)
     np.testing.assert_allclose(both["two"], 2 * whole)
     assert whole.sum() == pytest.approx(mass[first].sum())
@@ -177,6 +179,8 @@ def test_wrong_questions_say_what_is_right(tmp_path) -> None:
         couple(adata, coupling="optimal")
     with pytest.raises(TypeError, match=r"a coupling such as Exact\(\)"):
         couple(adata, coupling=3)
+    with pytest.raises(TypeError, match=r"`coupling`: got type, expected one of"):
+        couple(adata, coupling=couplings.Exact)
     with pytest.raises(ValueError, match=r"Give sigma to the coupling itself"):
         couple(adata, coupling="exact", sigma=1.0)
     adata.obs["day"] = adata.obs["day"].astype(str).radd("d_").astype("category")

@@ -99,7 +99,7 @@ def couple(
         raise ValueError(_checks.message("sigma", f"{sigma}", "coupling='entropic'", remedy))
     if isinstance(coupling, str):
         _checks.choice(coupling, COUPLINGS, "coupling")
-    elif not callable(coupling):
+    elif isinstance(coupling, type) or not callable(coupling):
         expected = f"one of {', '.join(map(repr, COUPLINGS))}, or a coupling such as Exact()"
         raise TypeError(_checks.message("coupling", type(coupling).__name__, expected))
     cells, index, n_components = read_course(

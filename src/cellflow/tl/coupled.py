@@ -26,8 +26,8 @@ PerCell: TypeAlias = Any  # a column of ``obs``, a frame, or an array
 class Coupled:
     """Cells of consecutive time points, matched; see :func:`cellflow.tl.couple`.
 
-    Whatever is asked about cells may be a column of the ``obs`` that was coupled (matched by its
-    names where it is not of all cells), or an array for all cells of the AnnData, or for those
+    Whatever is asked about cells may be a column of ``obs`` (matched by the names of the cells, or
+    by position where it has others), or an array for all cells of the AnnData, or for those
     of its time point. Answers about cells are named by their ``obs_names``, so that
     ``adata.obs["descendants"] = coupled.push(...)`` puts them where they belong.
 
@@ -247,12 +247,13 @@ class Coupled:
 
         k = self.transitions.times.index(time)
         rows, names = self.index.rows[k], self.index.obs_names[k]
-        if isinstance(values, pd.Series | pd.DataFrame) and len(values) != self.n_obs:
+        if isinstance(values, pd.Series | pd.DataFrame):
             missing = ~pd.Index(names).isin(values.index)
-            if missing.any() or not values.index.is_unique:
+            if not missing.any() and values.index.is_unique:
+                return values.loc[names].to_numpy()
+            if len(values) != self.n_obs:
                 got = f"{missing.sum()} of {len(names)} cells missing, or names that repeat"
                 raise ValueError(_checks.message(name, got, f"every cell at time {time:g}"))
-            return values.loc[names].to_numpy()
         out = np.asarray(values)
         if out.ndim in (1, 2) and len(out) == self.n_obs:
             return out[rows]
@@ -295,6 +296,5 @@ def _line(interval: str, plan: PairPlan) -> str:
     out = f"{interval}: {n} × {m} cells, {len(plan.mass)} pairs, cost {plan.cost:.4g}"
     if plan.unmatched > 0:
         out += f", {plan.unmatched:.1%} unmatched"
-    if plan.fallback is not None:
-        return f"{out}; {plan.fallback}"
-    return out if plan.converged else f"{out}; NOT CONVERGED"
+    problem = plan.fallback or (None if plan.converged else "NOT CONVERGED")
+    return out if problem is None else f"{out}; {problem}"
