@@ -109,3 +109,16 @@ BAD = {
 def test_bad_settings(fraction, more, error, text):
     with pytest.raises(error, match=text):
         Partial(fraction, **more)
+
+
+@pytest.mark.parametrize("coupling", [Exact(), Partial(0.5)])
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+def test_data_in_any_unit_are_solved_as_well(coupling, unit) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 3)), rng.normal(size=(60, 3))
+    plan, scaled = (
+        coupling(Snapshot(torch.tensor(k * x), 0.0), Snapshot(torch.tensor(k * y), 1.0))
+        for k in (1.0, unit)
+    )
+    assert scaled.converged
+    assert scaled.cost == pytest.approx(unit**2 * plan.cost, rel=1e-9)

@@ -103,3 +103,11 @@ def test_suboptimal_plan_fails_its_certificate(monkeypatch):
     monkeypatch.setattr(ot, "emd", worse)
     with pytest.raises(RuntimeError, match="dual gap of"):
         metrics.wasserstein2(*clouds())
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e-30, 1e30])
+@pytest.mark.parametrize("metric", [metrics.wasserstein1, metrics.wasserstein2])
+def test_data_in_any_unit(metric, unit):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 3)), rng.normal(size=(50, 3))
+    assert metric(unit * x, unit * y) == pytest.approx(unit * metric(x, y), rel=1e-9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ def network_simplex(
     """Run POT's network simplex; return rows, cols, mass and whether duals certify them."""
     import ot
 
-    p, q, c = (value.cpu().numpy() for value in (a, b, cost))
+    p, q, c = (value.cpu().numpy() for value in (a, b, cost / _power_of_two(float(cost.max()))))
     with warnings.catch_warnings():
         # Its only warning is that the bound was hit; the certificate below says so for certain.
         warnings.filterwarnings("ignore", message="numItermax reached")
@@ -145,3 +146,11 @@ def network_simplex(
     converged = converged and slack >= -GAP * float(c.max())
     left, right, share = (torch.as_tensor(v, device=cost.device) for v in (rows, cols, mass))
     return left, right, share, bool(converged)
+
+
+def _power_of_two(value: float) -> float:
+    """Return that just below `value`: dividing by it keeps every digit.
+
+    The solver's tolerances are absolute ones.
+    """
+    return math.ldexp(1.0, math.frexp(value)[1] - 1)

@@ -159,6 +159,8 @@ def _plain(clouds: Clouds, power: int, max_iter: int) -> float:
     x, y = clouds.x, clouds.y
     ground = costs.distance if power == 1 else costs.squared_distance
     cost = ground(x, y).cpu().numpy()
+    # The solver's tolerances are absolute ones. By a power of two, so that no digit is lost.
+    cost /= math.ldexp(1.0, math.frexp(float(cost.max()))[1] - 1)
     a, b = clouds.a.cpu().numpy(), clouds.b.cpu().numpy()
     rows, columns, log = _solve(cost, a, b, max_iter)
     # The expanded squares carry a rounding error that the few pairs in the plan need not have.
