@@ -106,6 +106,8 @@ def test_a_trajectory_is_the_members_mean(adata, three) -> None:
     alone = torch.stack([fit.simulate(x0, [0.0, 1.0, 3.0]).x for fit in three])
     torch.testing.assert_close(path.x, alone.mean(0))
     torch.testing.assert_close(path.std, alone.std(0))
+    with pytest.raises(ValueError, match="`store_dtype`: got an ensemble, expected a fit"):
+        tl.simulate(adata, three, store_dtype="float16")
 
 
 def test_growth_has_its_spread(adata) -> None:

@@ -186,6 +186,9 @@ def test_half_precision_on_disk(tmp_path: Path) -> None:
     far = Dynamics(lambda t, x: torch.full_like(x, 1e5))
     with pytest.raises(ValueError, match=r"`store_dtype`: got float16, for states as large as 2e"):
         simulate(far, cells(), [0, 2], store=tmp_path / "far.zarr", store_dtype=torch.float16)
+    farther, x = Dynamics(lambda t, x: torch.full_like(x, 1e39)), cells(dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"`store_dtype`: got float32, for states as large as 2e"):
+        simulate(farther, x, [0, 2], store=tmp_path / "farther.zarr", store_dtype="float32")
     with pytest.raises(ValueError, match="`store_dtype`: got 'bfloat16', expected one of"):
         simulate(Dynamics(wave), cells(), TIMES, store=path, store_dtype=torch.bfloat16)
     with pytest.raises(ValueError, match="`store_dtype`: got float16 without `store`"):

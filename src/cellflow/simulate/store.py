@@ -102,10 +102,10 @@ def as_store_dtype(dtype: torch.dtype | str | None, default: torch.dtype) -> tor
 
 def _narrowed(states: Tensor, dtype: torch.dtype) -> np.ndarray:
     narrow = states.to(dtype)
-    if dtype == torch.float16 and not bool(torch.isfinite(narrow).all()):
-        largest = float(states.abs().max())
-        got = f"float16, for states as large as {largest:.3g}"
-        raise ValueError(_checks.message("store_dtype", got, "float32, which can hold them"))
+    if dtype != states.dtype and not bool(torch.isfinite(narrow).all()):
+        largest, remedy = float(states.abs().max()), "a wider type, which can hold them"
+        got = f"{_name(dtype)}, for states as large as {largest:.3g}"
+        raise ValueError(_checks.message("store_dtype", got, remedy))
     return narrow.cpu().numpy()
 
 

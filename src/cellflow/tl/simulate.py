@@ -101,9 +101,10 @@ def simulate(
         rows = rows[keep[: _checks.count(n_cells, "n_cells")].numpy()]
     x0 = torch.from_numpy(x[rows, : fit.course.dim])
     if isinstance(fit, Ensemble):
-        if store is not None:
+        if store is not None or store_dtype is not None:
+            name = "store" if store is not None else "store_dtype"
             remedy = "Write those of `fit.members` one by one."
-            raise ValueError(_checks.message("store", "an ensemble", "a fit", remedy))
+            raise ValueError(_checks.message(name, "an ensemble", "a fit", remedy))
         return fit.simulate(x0, grid, solver=solver, generator=generator, progress=progress)
     return fit.simulate(
         x0,
