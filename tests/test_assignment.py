@@ -209,3 +209,18 @@ BAD = {
 def test_bad_input(call, text):
     with pytest.raises(ValueError, match=text):
         call()
+
+
+def test_the_two_least_whole_numbers_of_a_row_are_found_whatever_the_ties():
+    rng = np.random.default_rng(0)
+    for top in (2, 50, 2**26):
+        for n in (1, 31, 64, 100):
+            c = rng.integers(0, top, n).astype(np.int32)
+            padded = np.full(-(-n // 32) * 32 + 32, _kernels.FAR // 2, np.int32)
+            padded[:n] = c
+            v = np.zeros(len(padded), np.int32)
+            v[:n] = -rng.integers(0, top, n)
+            j, first, second = _kernels._best_two_whole(padded, v)
+            asked = np.sort((padded - v).astype(np.int64))
+            assert j == np.argmin(padded - v)
+            assert (first, second) == (asked[0], asked[1])
