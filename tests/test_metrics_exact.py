@@ -120,6 +120,14 @@ def test_equal_clouds_are_at_distance_zero(column_generation):
     assert near == pytest.approx(1e-6, rel=1e-6)
 
 
+@pytest.mark.parametrize("power", [1, 2])
+def test_many_cells_at_one_place(column_generation, power):
+    x, y = clouds(1_500, 1_300, 4)
+    x[:1_200] = x[0]
+    metric = (metrics.wasserstein1, metrics.wasserstein2)[power - 1]
+    assert metric(x, y) == pytest.approx(optimum(x, y, power), rel=1e-9)
+
+
 def test_tiles_change_nothing(column_generation, monkeypatch):
     whole = metrics.wasserstein1(X, Y)
     monkeypatch.setattr(_problem, "KEPT", 0)

@@ -122,6 +122,9 @@ def _transport(clouds: Clouds, *, power: int, max_iter: int) -> float:
         value = _large(clouds, power, max_iter)
         if value is not None:
             return value
+        merged = _merged(clouds)  # many cells at one place all want the same few partners
+        if len(merged.x) * len(merged.y) < pairs:
+            return _transport(merged, power=power, max_iter=max_iter)
         if pairs > DENSE_LIMIT:
             raise RuntimeError(
                 _checks.message(
@@ -132,6 +135,16 @@ def _transport(clouds: Clouds, *, power: int, max_iter: int) -> float:
                 )
             )
     return _plain(clouds, power, max_iter)
+
+
+def _merged(clouds: Clouds) -> Clouds:
+    """Return the clouds with all cells at one place as one, of their mass."""
+    sides = []
+    for cells, mass in ((clouds.x, clouds.a), (clouds.y, clouds.b)):
+        places, index = torch.unique(cells, dim=0, return_inverse=True)
+        sides.append((places, mass.new_zeros(len(places)).index_add_(0, index, mass)))
+    (x, a), (y, b) = sides
+    return Clouds(x, y, a, b, uniform=False)
 
 
 def _large(clouds: Clouds, power: int, max_iter: int) -> float | None:
