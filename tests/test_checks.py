@@ -28,6 +28,10 @@ def test_a_tensor_keeps_its_type(dtype):
 def test_nearest_option_is_suggested():
     with pytest.raises(ValueError, match=r"got 'eaxct'.*Did you mean 'exact'\?"):
         _checks.choice("eaxct", ["exact", "entropic"], "coupling")
+    genes = [f"Gene{k}" for k in range(20_000)]
+    with pytest.raises(ValueError, match=r"… \(20,000 in all\)\. Did you mean 'Gene5'") as error:
+        _checks.choice("gene5", genes, "genes")
+    assert len(str(error.value)) < 1_000
 
 
 def test_a_seed_and_its_generator_agree_and_the_global_one_is_left_alone():

@@ -160,6 +160,9 @@ def test_bad_arguments(tmp_path) -> None:
         cf.tl.velocity(adata[:, :11], ours)
     with pytest.raises(ValueError, match=r"`states`: got shape \(2, 4\), expected \(\.\.\., 3\)"):
         cf.tl.expression(ours, np.zeros((2, 4)))
+    np.testing.assert_array_equal(
+        cf.tl.expression(ours, np.eye(3, dtype=int)), cf.tl.expression(ours, torch.eye(3))
+    )
     with pytest.raises(ValueError, match="`genes`: got 'Sox2'"):
         cf.tl.expression(ours, np.zeros((2, 3)), genes=["Sox2"])
     with pytest.raises(ValueError, match=r"`states`: got 0.0 GiB for 2 states of 12 genes.*fewer"):

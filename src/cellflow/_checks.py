@@ -18,6 +18,8 @@ _guard.refuse_rivals()
 
 #: Largest seed.
 MAX_SEED = 2**63 - 1
+#: Options that an error names, at most.
+NAMED = 50
 
 T = TypeVar("T")
 
@@ -35,7 +37,9 @@ def choice(value: str, options: Mapping[str, T] | Iterable[str], name: str) -> s
         return value
     near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]!r}?" if near else "Choose one of them."
-    raise ValueError(message(name, repr(value), f"one of {', '.join(map(repr, known))}", hint))
+    listed = ", ".join(map(repr, known[:NAMED]))
+    more = f", … ({len(known):,} in all)" if len(known) > NAMED else ""
+    raise ValueError(message(name, repr(value), f"one of {listed}{more}", hint))
 
 
 def number(

@@ -33,8 +33,8 @@ def expression(
 
     Returns
     -------
-    Expression, shape ``(..., genes)``, in the dtype of `states`: of a fit to components what
-    these say of it, without what they leave out.
+    Expression, shape ``(..., genes)``, in the floating dtype of `states`: of a fit to components
+    what these say of it, without what they leave out.
 
     Raises
     ------
@@ -47,6 +47,7 @@ def expression(
         remedy = "Components of your own go back by states @ adata.varm['PCs'].T, plus the mean."
         raise ValueError(_checks.message("fit", got, "one of use_rep='X'", remedy))
     x = _checks.as_numbers(states, "states").detach().cpu()
+    x = x if x.is_floating_point() else x.float()
     names, found = fit.origin["var_names"], fit.origin.get("components")
     width = len(names) if found is None else found.loadings.shape[1]
     if x.ndim == 0 or x.shape[-1] != width:
@@ -54,7 +55,10 @@ def expression(
     columns = None
     if genes is not None:
         at = {name: k for k, name in enumerate(names)}
-        columns = [at[_checks.choice(str(gene), names, "genes")] for gene in genes]
+        unknown = [str(gene) for gene in genes if str(gene) not in at]
+        if unknown:
+            _checks.choice(unknown[0], names, "genes")
+        columns = [at[str(gene)] for gene in genes]
     n_columns = len(names) if columns is None else len(columns)
     size = x.numel() // width * n_columns * x.element_size()
     if size > memory:
