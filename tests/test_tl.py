@@ -165,6 +165,9 @@ def test_dtype_follows_the_data_or_the_users_choice(dtype) -> None:
     )
     out = fit(adata, steps=5, dtype=torch.float64)
     assert next(out.dynamics.velocity.parameters()).dtype == torch.float64
+    for other in (torch.int32, "float64"):
+        with pytest.raises(TypeError, match="`dtype`: got .* expected a floating type such as"):
+            fit(adata, steps=5, dtype=other)
 
 
 @pytest.mark.parametrize(

@@ -96,8 +96,13 @@ def moved(
     ------
     ValueError
         If there is no such device.
+    TypeError
+        If `dtype` is no floating type.
     """
     place = _checks.as_device(device, course.snapshots[0].x.device)
+    if dtype is not None and not getattr(dtype, "is_floating_point", False):
+        got = repr(dtype)  # of whole numbers, cells would be cut down to them
+        raise TypeError(_checks.message("dtype", got, "a floating type such as torch.float32"))
     if dtype is None and place.type == "mps":
         dtype = torch.float32  # the only one that this device computes in
     return course.to(device=place, dtype=dtype)
