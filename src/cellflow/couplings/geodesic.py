@@ -13,7 +13,6 @@ from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.costs import half_squared_distance
 from cellflow.couplings._blocks import Block, blocks, ordered
-from cellflow.couplings._graph import heat_scale, neighbour_graph
 from cellflow.couplings._pair import centred, pair_plan
 from cellflow.couplings.assignment import assign
 from cellflow.couplings.entropic import Entropic
@@ -194,7 +193,9 @@ class Geodesic:
         """Return the cost between source and target cells, and why it is not the one asked for."""
         x, y = centred(source, target)
         n = len(x)
-        graph = neighbour_graph(torch.cat([x, y]).cpu().numpy(), self.n_neighbors)
+        from cellflow.couplings import _graph  # loads scipy's sparse matrices
+
+        graph = _graph.neighbour_graph(torch.cat([x, y]).cpu().numpy(), self.n_neighbors)
         if not np.isin(graph.component[:n], graph.component[n:]).any():
 
             def straight(rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
@@ -205,7 +206,7 @@ class Geodesic:
             return lambda rows, cols: 0.5 * graph.paths(rows, cols + n) ** 2, None
         order = np.concatenate([ordered(source), ordered(target) + n])
         nodes = order[np.linspace(0, len(order) - 1, min(SCALE_CELLS, len(order))).astype(int)]
-        scale = heat_scale(graph, nodes, self.heat_time)
+        scale = _graph.heat_scale(graph, nodes, self.heat_time)
 
         def heat(rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
             # Half of -4 t log H, up to constants of rows and columns: no plan depends on these.
