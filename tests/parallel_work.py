@@ -49,6 +49,12 @@ def fail(context, job):
     time.sleep(60)
 
 
+def die(context, job):
+    if job == 1:
+        os._exit(1)
+    time.sleep(0.5)
+
+
 def wait(context, job):
     Path(context, str(os.getpid())).touch()
     time.sleep(60)

@@ -260,3 +260,4 @@ def test_an_ensemble_has_two_members_at_least(three):
 
 def test_health_is_of_the_worst(three):
     assert three.health.startswith("0 of 3 members have problems; member 0:\ncoupling: good")
+    assert three.summary.startswith("3 members, the first:") and three.health in three.summary

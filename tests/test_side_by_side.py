@@ -137,3 +137,8 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+def test_a_worker_that_dies_is_an_error_with_a_remedy() -> None:
+    with pytest.raises(RuntimeError, match="ended early.*Use fewer `workers`"):
+        side_by_side(parallel_work.die, None, range(3), workers=2)

@@ -124,13 +124,23 @@ def _in_processes(path: Path, jobs: Sequence[Any], n: int) -> Iterator[tuple[int
     """Yield numbers and results of jobs as they end."""
     import cloudpickle
     from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     calls = (delayed(_work)(str(path), k, cloudpickle.dumps(job)) for k, job in enumerate(jobs))
     with parallel_config("loky", inner_max_num_threads=1, idle_worker_timeout=_IDLE):
         pool = Parallel(n, batch_size=1, pre_dispatch=2 * n, return_as="generator_unordered")
         results = pool(calls)
     said: set[tuple] = set()
-    for k, answer in results:
+    while True:
+        try:
+            k, answer = next(results)
+        except StopIteration:
+            return
+        except TerminatedWorkerError as error:
+            raise RuntimeError(
+                "A worker process ended early, most likely for want of memory. "
+                "Use fewer `workers`; 1 works in this process."
+            ) from error
         result, told = pickle.loads(answer)
         for warning in told:
             if warning not in said:

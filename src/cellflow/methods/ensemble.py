@@ -96,6 +96,12 @@ class Ensemble:
             self.members[k].health
         )
 
+    @property
+    def summary(self) -> str:
+        """Steps and time of the first member, as an example, and :attr:`health`."""
+        first = self.members[0].summary.splitlines()[:2]
+        return "\n".join([f"{len(self)} members, the first:", *first, self.health])
+
     def velocity(self, time: float | ArrayLike, x: ArrayLike) -> Spread:
         """Velocity of cells, shape ``(members, n, d)``: see :meth:`Fit.velocity`.
 
