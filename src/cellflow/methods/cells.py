@@ -97,12 +97,13 @@ def moved(
     ValueError
         If there is no such device.
     TypeError
-        If `dtype` is no floating type.
+        If `dtype` is not ``torch.float32`` or ``torch.float64``.
     """
     place = _checks.as_device(device, course.snapshots[0].x.device)
-    if dtype is not None and not getattr(dtype, "is_floating_point", False):
-        got = repr(dtype)  # of whole numbers, cells would be cut down to them
-        raise TypeError(_checks.message("dtype", got, "a floating type such as torch.float32"))
+    if dtype not in (None, torch.float32, torch.float64):
+        # Cells would be cut down to whole numbers; of half precision, gradients would not do.
+        expected = "a floating type to train in: torch.float32 or torch.float64"
+        raise TypeError(_checks.message("dtype", repr(dtype), expected))
     if dtype is None and place.type == "mps":
         dtype = torch.float32  # the only one that this device computes in
     return course.to(device=place, dtype=dtype)
