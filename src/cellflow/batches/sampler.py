@@ -96,9 +96,9 @@ class PairSampler:
         pairs = [(a.time, b.time) for a, b in course.steps]
         times = torch.tensor(pairs, dtype=torch.float64).repeat_interleave(b.batch_size, 0)
         self._times = times.to(device=x.device, dtype=_checks.time_dtype(x.device))
-        masses = [s.mass.double().sum().log() for s in coupled.snapshots]
+        masses = [math.log(s.total_mass) for s in coupled.snapshots]
         grown = [(b - a) / (t - s) for (a, b), (s, t) in zip(pairwise(masses), pairs, strict=True)]
-        self._mean_growth = torch.stack(grown).to(x)
+        self._mean_growth = torch.tensor(grown, dtype=torch.float64).to(x)
         self._x = course.x
         self._used = torch.zeros(len(self._x), dtype=torch.bool)
         self._first: int | None = None

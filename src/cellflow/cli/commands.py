@@ -68,14 +68,7 @@ def demo(*, out: Path, steps: int | None, quiet: bool) -> None:
 @options.bootstrap
 @options.workers
 @options.together
-@click.option(
-    "--out",
-    type=options.PATH,
-    required=True,
-    metavar="DIR",
-    callback=files.check_new_folder,
-    help="New folder for the fit.",
-)
+@options.new_folder("New folder for the fit.")
 @options.quiet
 def fit(
     *,

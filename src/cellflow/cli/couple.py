@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cellflow.cli import files, options
+from cellflow.cli import options
 
 #: As in `cellflow.tl.couple.COUPLINGS`, which is slow to load.
 COUPLINGS = ("auto", "exact", "global", "entropic", "unbalanced")
@@ -29,14 +29,7 @@ COUPLINGS = ("auto", "exact", "global", "entropic", "unbalanced")
     help="Diffusion of the entropic coupling, in data units per root of time.",
 )
 @click.option("--label-key", metavar="K", help="Column of obs: print how its labels change.")
-@click.option(
-    "--out",
-    type=options.PATH,
-    required=True,
-    metavar="DIR",
-    callback=files.check_new_folder,
-    help="New folder for the maps, tmaps_<start>_<end>.h5ad.",
-)
+@options.new_folder("New folder for the maps, tmaps_<start>_<end>.h5ad.")
 @options.quiet
 def couple(
     *,

@@ -201,6 +201,18 @@ def method(command: Callable) -> Callable:
     return resolved
 
 
+def new_folder(text: str) -> Callable:
+    """Return the option ``--out``, a folder that does not exist yet, explained by `text`."""
+    return click.option(
+        "--out",
+        type=PATH,
+        required=True,
+        metavar="DIR",
+        callback=files.check_new_folder,
+        help=text,
+    )
+
+
 solver = click.option(
     "--solver",
     type=click.Choice(SOLVERS),

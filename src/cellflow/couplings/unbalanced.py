@@ -225,7 +225,7 @@ class Unbalanced:
         growth = _growth(source.weights, attained, matrix, target.weights)
         lack = target.weights - growth[0].exp() @ (matrix * growth[1].exp())
         unmatched = float(lack.clamp(min=0.0).sum())
-        ratio = float(target.mass.double().sum() / source.mass.double().sum())
+        ratio = target.total_mass / source.total_mass
         reason = self._reason(s, epsilon=epsilon, mass=float(mass))
         return DensePlan(
             matrix=matrix,

@@ -138,7 +138,7 @@ def _gathered(course: TimeCourse, rows: Sequence[Tensor]) -> TimeCourse:
         torch.index_select(s.x.detach(), 0, index, out=part)
         mass = s.mass[index]
         if len(index) < len(s):
-            mass = (mass.double() * (s.mass.double().sum() / mass.double().sum())).to(mass)
+            mass = (mass.double() * (s.total_mass / mass.double().sum())).to(mass)
         labels = None if s.labels is None else [s.labels[i] for i in index.tolist()]
         growth = None if s.growth is None else s.growth[index]
         out.append(Snapshot(part, s.time, mass, labels, growth))

@@ -41,7 +41,7 @@ def draw_cells(fit: Any, start: Snapshot, *, n_cells: int, generator: torch.Gene
     again = torch.randint(n, (max(n_cells - n, 0),), generator=generator)
     drawn = start.subset(torch.cat([order, again]).to(start.x.device))
     if n_cells != n:
-        whole = start.mass.double().sum() / drawn.mass.double().sum()
+        whole = start.total_mass / drawn.total_mass
         drawn = replace(drawn, mass=(drawn.mass.double() * whole).to(drawn.mass))
     if len(again) == 0:
         return drawn

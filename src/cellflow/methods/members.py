@@ -227,7 +227,7 @@ def resampled(course: TimeCourse, seed: int) -> TimeCourse:
         kept = times.nonzero()[:, 0].to(s.x.device)
         part: Snapshot = s.subset(kept)
         mass = part.mass.double() * times.to(s.x.device)[kept]
-        mass *= s.mass.double().sum() / mass.sum()
+        mass *= s.total_mass / mass.sum()
         snapshots.append(replace(part, mass=mass.to(part.mass)))
     return TimeCourse(tuple(snapshots), course.unit)
 
