@@ -89,6 +89,8 @@ def test_fresh_steps_cut_a_batch_from_as_many_small_blocks_as_it_needs() -> None
     c = TimeCourse.from_arrays([x, x[:10]])
     sampler = PairSampler(c, Exact(), Batching(SIZE, refresh="every_step", prefetch=False))
     assert sampler.batch(3).x0.shape == (SIZE, 1)
+    # Its own blocks are cut from one shuffle of the forty cells: none is met twice.
+    assert len(sampler.batch(0).x0.unique()) == SIZE
     assert sampler.health.plans == 3 * AHEAD
 
 
@@ -157,3 +159,15 @@ def test_a_pool_of_a_large_snapshot_holds_part_of_it_and_serves_once(monkeypatch
     # Ten draws of 72 cells out of 240 miss 3 % of them, where one pool would miss 70 %.
     assert len(torch.cat(seen).unique(dim=0)) > 0.9 * 240
     assert sampler.unused < 0.1
+
+
+def test_the_growth_of_a_population_is_per_time_of_its_interval() -> None:
+    """From 20 to 100 in two units of time, to 50 in three."""
+    g = torch.Generator().manual_seed(0)
+    cells = [torch.randn(30, 2, generator=g, dtype=torch.float64) for _ in range(3)]
+    masses = [torch.full((30,), total / 30) for total in (20.0, 100.0, 50.0)]
+    c = TimeCourse.from_arrays(cells, [1.0, 3.0, 6.0], masses=masses)
+    sampler = PairSampler(c, Unbalanced(epsilon=0.5), Batching(8, 10, prefetch=False))
+    found = sampler.batch(0).mean_growth[:, 0]
+    wanted = torch.tensor([np.log(5.0) / 2] * 8 + [np.log(0.5) / 3] * 8)
+    assert_close(found, wanted.to(found))
