@@ -185,6 +185,8 @@ def _rank(fabric: Fabric, folder: str) -> None:
     if fabric.global_rank == 0:
         learned = {"method": fit.method, "networks": fit.networks, "history": fit.history}
         torch.save(learned, path / "fit")
+    # A process that ends with its connections open may be aborted by their threads.
+    torch.distributed.destroy_process_group()
 
 
 def _reason(ended: Any, folder: Path, job: _Job, world: int) -> Exception:
