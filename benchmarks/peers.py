@@ -14,9 +14,9 @@ from torchcfm.models import MLP
 from cellflow.batches import Batching, PairSampler
 from cellflow.couplings import Independent
 from cellflow.dynamics import Dynamics
-from cellflow.methods import Fit
+from cellflow.fits import Fit
 from cellflow.timecourse import TimeCourse
-from cellflow.training import History
+from cellflow.training.trainer import History
 
 MATCHERS = {
     "icfm": ConditionalFlowMatcher,

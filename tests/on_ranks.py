@@ -14,24 +14,16 @@ from typing import ClassVar
 import torch
 
 from cellflow import TimeCourse
-from cellflow._ranks import RankLost, Ranks
+from cellflow._process_group import RankLost, Ranks
 from cellflow.batches import Batching
 from cellflow.couplings import Exact
 from cellflow.evaluate import HoldoutTable, holdout
-from cellflow.fitting import Checkpointing
-from cellflow.methods import (
-    OTCFM,
-    UBSB,
-    Devices,
-    Ensemble,
-    Fit,
-    FlowMatching,
-    fit_members,
-    fit_on,
-    join,
-)
-from cellflow.nets import MLPConfig
-from cellflow.training import Trainer, Training
+from cellflow.fits import Ensemble, Fit
+from cellflow.methods import OTCFM, UBSB, FlowMatching
+from cellflow.networks import MLPConfig
+from cellflow.several import Devices, fit_members, fit_on, join
+from cellflow.training.loop import Checkpointing
+from cellflow.training.trainer import Trainer, Training
 
 STEPS = 40
 #: Odd numbers of pairs in a batch, so that ranks have unequal parts.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from cellflow._parallel import side_by_side
+from cellflow._processes import side_by_side
 from cellflow._threads import spare_cores
 from cellflow.batches import Batching, PairSampler
 from cellflow.couplings import Exact

@@ -34,181 +34,181 @@ class Bug:
 #: Three lines a bug: its name, file and tests; the text; and what takes its place.
 TABLE = """\
 # --- the plan
-span missing from epsilon | costs.py | test_bridges
+span missing from epsilon | costs.py | exact/test_bridges
   - return sigma**2 * _checks.number(span, "span", low=0.0, open_low=True)
   + return sigma**2 * (0 * _checks.number(span, "span", low=0.0, open_low=True) + 1)
-epsilon of the full squared distance | costs.py | test_bridges
+epsilon of the full squared distance | costs.py | exact/test_bridges
   - return sigma**2 * _checks
   + return 2 * sigma**2 * _checks
-mass missing from the plan's problem | couplings/entropic.py | test_bridges
+mass missing from the plan's problem | couplings/entropic.py | exact/test_bridges
   - return self.source.weights, self.target.weights
   + return tuple(s.weights.new_full((len(s),), 1 / len(s)) for s in (self.source, self.target))
-mass missing from draws of pairs | couplings/plans.py | test_couplings
+mass missing from draws of pairs | plans/forms.py | laws/test_couplings
   - return self.mass.cumsum(0)
   + return torch.ones_like(self.mass).cumsum(0)
-mass missing from draws of a matrix | couplings/plans.py | test_couplings
+mass missing from draws of a matrix | plans/forms.py | laws/test_couplings
   - return self.matrix.flatten().cumsum(0)
   + return torch.ones_like(self.matrix).flatten().cumsum(0)
-total mass missing from growth | couplings/unbalanced.py | test_bridge_growth
+total mass missing from growth | couplings/unbalanced.py | exact/test_bridge_growth
   - source_growth=growth[0] + math.log(ratio)
   + source_growth=growth[0]
-span missing from prior growth | couplings/unbalanced.py | test_unbalanced
+span missing from prior growth | couplings/unbalanced.py | couplings/test_unbalanced
   - log = source.growth.detach().double() * span
   + log = source.growth.detach().double()
 # --- pairs
-growth missing from pairs | batches/pools.py | test_bridge_growth
+growth missing from pairs | batches/pools.py | exact/test_bridge_growth
   - growing = torch.stack([still if r is None else r for r in rates])
   + growing = None
-growth of the source alone | batches/pools.py | test_bridge_growth
+growth of the source alone | batches/pools.py | exact/test_bridge_growth
   - return plan.source_growth[rows] + plan.target_growth[cols]
   + return plan.source_growth[rows]
-growth not per unit of time | batches/pools.py | test_bridge_growth
+growth not per unit of time | batches/pools.py | exact/test_bridge_growth
   - torch.cat(growth)[keep] / span if growth
   + torch.cat(growth)[keep] if growth
-growth not shuffled with its pairs | batches/pools.py | test_bridge_growth
+growth not shuffled with its pairs | batches/pools.py | exact/test_bridge_growth
   - None if self.growth is None else self.growth[:, order]
   + self.growth
-a block has a mass of its own | batches/pools.py | test_bridge_fields
+a block has a mass of its own | batches/pools.py | exact/test_bridge_fields
   - snapshot.total_mass / blocks.shape[1])
   + 1.0)
-a block forgets the prior growth of its cells | batches/pools.py | test_bridge_fields
+a block forgets the prior growth of its cells | batches/pools.py | exact/test_bridge_fields
   - [None] * len(blocks) if snapshot.growth is None else snapshot.growth[blocks]
   + [None] * len(blocks)
-cells held back take mass with them | methods/cells.py | test_bridge_fields
+cells held back take mass with them | training/cells.py | exact/test_bridge_fields
   - (mass.double() * (s.mass.double().sum() / mass.double().sum())).to(mass)
   + 1 * mass
 # --- the path
-span missing from the bridge's deviation | paths/brownian.py | test_paths
+span missing from the bridge's deviation | paths/bridge.py | laws/test_paths
   - return self.sigma * (pairs.span * s * (1 - s)).sqrt()
   + return self.sigma * (s * (1 - s)).sqrt() + 0 * pairs.span
-span missing from the deviation's rate | paths/brownian.py | test_paths
+span missing from the deviation's rate | paths/bridge.py | laws/test_paths
   - (1 - 2 * s) * (pairs.span / (s * (1 - s))).sqrt()
   + (1 - 2 * s) * (1 / (s * (1 - s))).sqrt()
-no half of the variance's rate | paths/brownian.py | test_objectives
+no half of the variance's rate | paths/bridge.py | objectives/test_objectives
   - return 0.5 * self.sigma**2 * (1 - 2 * s)
   + return self.sigma**2 * (1 - 2 * s)
-weights at the end of the path | paths/base.py | test_objectives
+weights at the end of the path | paths/path.py | objectives/test_objectives
   - (rate * s * pairs.span).exp()
   + (rate * pairs.span).exp()
-one interval's growth drowns another's | paths/base.py | test_stochastic_edges
+one interval's growth drowns another's | paths/path.py | simulate/test_stochastic_edges
   - pairs.growth - pairs.mean_growth
   + pairs.growth
 # --- the losses
-no weight in the losses | objectives/_mean.py | test_objectives
+no weight in the losses | objectives/_mean.py | objectives/test_objectives
   - if weight is None:
   + if True:
-no weight in the growth loss | objectives/growth.py | test_objectives
+no weight in the growth loss | objectives/growth.py | objectives/test_objectives
   - target[:, None], batch.weight)
   + target[:, None], None)
-sign of the noise in the score loss | objectives/score.py | test_objectives
+sign of the noise in the score loss | objectives/score.py | objectives/test_objectives
   - mean_square(found, -batch.noise,
   + mean_square(found, batch.noise,
-the mean's velocity for the flow's | objectives/velocity.py | test_objectives
+the mean's velocity for the flow's | objectives/velocity.py | objectives/test_objectives
   - mean_square(found, batch.velocity,
   + mean_square(found, batch.mean_velocity,
-the flow's velocity for the mean's | objectives/velocity.py | test_objectives
+the flow's velocity for the mean's | objectives/velocity.py | objectives/test_objectives
   - mean_square(found, batch.mean_velocity,
   + mean_square(found, batch.velocity,
 # --- what they make up
-fraction of the interval reversed | methods/networks.py | test_objectives
+fraction of the interval reversed | training/networks.py | objectives/test_objectives
   - s = ((t.reshape(-1, 1) - t0) / (t1 - t0))
   + s = ((t1 - t.reshape(-1, 1)) / (t1 - t0))
-the interval that ends counts | methods/networks.py | test_objectives
+the interval that ends counts | training/networks.py | objectives/test_objectives
   - right=True) - 1)
   + right=False) - 1)
-a bridge that goes on beyond its end | methods/networks.py | test_bridge_fields
+a bridge that goes on beyond its end | training/networks.py | exact/test_bridge_fields
   - / (t1 - t0)).clamp(0.0, 1.0)
   + / (t1 - t0))
-span missing from the data's own sigma | methods/cells.py | test_bridge_fields
+span missing from the data's own sigma | training/cells.py | exact/test_bridge_fields
   - / len(within) / span)
   + / len(within))
-no breaks | methods/networks.py | test_bridge_fields
+no breaks | training/networks.py | exact/test_bridge_fields
   - sigma=method.path.diffusion, breaks=breaks)
   + sigma=method.path.diffusion)
-no half of the score in the drift | dynamics.py | test_simulate_sde
+no half of the score in the drift | dynamics.py | simulate/test_sde
   - self._tilted(t, x, +0.5)
   + self._tilted(t, x, +1.0)
-sign of the reverse drift | dynamics.py | test_simulate_sde
+sign of the reverse drift | dynamics.py | simulate/test_sde
   - self._tilted(t, x, -0.5)
   + self._tilted(t, x, +0.5)
-the score goes back as a velocity | preprocessing.py | test_bridge_fields
+the score goes back as a velocity | preprocessing.py | exact/test_bridge_fields
   - x = g / self.scale.to(g)
   + x = g * self.scale.to(g)
 # --- simulation
-noise as the step, not its root | simulate/stochastic.py | test_simulate_sde
+noise as the step, not its root | simulate/integrate/stochastic.py | simulate/test_sde
   - field.dynamics.sigma * math.sqrt(abs(field.span) * h)
   + field.dynamics.sigma * abs(field.span) * h
-Euler-Maruyama without noise | simulate/euler_maruyama.py | test_simulate_sde
+Euler-Maruyama without noise | simulate/steps/euler_maruyama.py | simulate/test_sde
   - else new + noise.total
   + else new
-noise that ignores the step's mean | simulate/sra1.py | test_simulate_sde
+noise that ignores the step's mean | simulate/steps/sra1.py | simulate/test_sde
   - 1.5 * noise.mean
   + 1.5 * noise.total
-the forward drift both ways | simulate/field.py | test_simulate_sde
+the forward drift both ways | simulate/field.py | simulate/test_sde
   - ("drift" if span > 0 else "reverse_drift")
   + "drift"
-mass grows backward in time | simulate/field.py | test_objectives
+mass grows backward in time | simulate/field.py | objectives/test_objectives
   - torch.cat([velocity, growth[:, None]], dim=1)
   + torch.cat([velocity, (growth if self.span > 0 else -growth)[:, None]], dim=1)
-interpolated cells keep their mass | methods/fit.py | test_bridge_growth
+interpolated cells keep their mass | fits/fit.py | exact/test_bridge_growth
   - start.mass if grown is None else grown_mass(start.mass, grown[-1], time)
   + start.mass
 # --- fast ways to the same result
-a step's pairs taken from those of all steps | batches/pools.py | test_batch_laws
+a step's pairs taken from those of all steps | batches/pools.py | batches/test_pools
   - torch.arange(total).view(self.steps, -1)[
   + torch.arange(total).view(-1, self.steps).t()[
-pairs of fresh steps shuffled as those of a pool | batches/sampler.py | test_batch_laws
+pairs of fresh steps shuffled as those of a pool | batches/sampler.py | batches/test_pools
   - self._shuffles = not fresh
   + self._shuffles = True
-threads put chunks of a pool in the wrong order | batches/pools.py | test_batch_laws
+threads put chunks of a pool in the wrong order | batches/pools.py | batches/test_pools
   - for k, f in enumerate(self.futures)]
   + for k, f in enumerate(self.futures)][::-1]
-rows pay nothing for their columns | couplings/_kernels.py | test_assignment
+rows pay nothing for their columns | transport/assignment/_auction.py | transport/test_assignment
   - u[i] = c[i, col[i]] - v[col[i]]
   + u[i] = c[i, col[i]]
-shortest paths leave prices behind | couplings/_kernels.py | test_assignment
+shortest paths leave prices behind | transport/assignment/_auction.py | transport/test_assignment
   - v[order[q]] += distance[order[q]] - least
   + v[order[q]] += 0.0 * least
-blocks take any reassignment | couplings/_sweeps.py | test_coupling_hierarchical
+blocks take any reassignment | transport/clouds/_block_auction.py | couplings/test_hierarchical
   - if not done or not new < old:
   + if not done:
-a block's prices move the wrong way | couplings/_sweeps.py | test_coupling_hierarchical
+a block's prices move the wrong way | transport/clouds/_block_auction.py | couplings/test_hierarchical
   - += DAMPING * (v[q]
   + -= DAMPING * (v[q]
-a certificate that skips cells | couplings/_sweeps.py | test_coupling_hierarchical
+a certificate that skips cells | transport/clouds/_block_auction.py | couplings/test_hierarchical
   - for start in range(0, len(y), width):
   + for start in range(0, len(y), 2 * width):
-a certificate of rows' prices for columns' | couplings/_certificate.py | test_coupling_hierarchical
+a certificate of rows' prices for columns' | transport/clouds/duality_gap.py | couplings/test_hierarchical
   - u = _least((x, y), v, everything[0], run)
   + u = _least((x, y), mean, everything[0], run)
-a sampled certificate without its errors | couplings/_certificate.py | test_coupling_hierarchical
+a sampled certificate without its errors | transport/clouds/duality_gap.py | couplings/test_hierarchical
   - gaps.mean() + ERRORS * gaps.std() / len(rows) ** 0.5
   + gaps.mean()
-exact distances certified by infeasible duals | metrics/_exact.py | test_metrics_exact
+exact distances certified by infeasible duals | transport/network/solve.py | transport/test_network
   - a @ (u + low) + b @ v
   + a @ u + b @ v
-plans that do not carry all mass | metrics/_exact.py | test_metrics_exact
+plans that do not carry all mass | transport/network/solve.py | transport/test_network
   -         if left == 0:
   +         if True:
-all members have the first one's seed | methods/members.py | test_ensembles
+all members have the first one's seed | several/members.py | several/test_members
   - stream_seed(seed, k, 50)
   + stream_seed(seed, 0 * k, 50)
-a member fitted with another one's seed | methods/members.py | test_ensembles
+a member fitted with another one's seed | several/members.py | several/test_members
   - generator=task.seeds[k]
   + generator=task.seeds[k - 1]
-parts of a store in the wrong order | simulate/store.py | test_simulate_store
+parts of a store in the wrong order | simulate/store.py | simulate/test_zarr_store
   - group["x"][:, rows] =
   + group["x"][:, n - rows.stop : n - rows.start] =
-every part of a store draws the first one's noise | simulate/store.py | test_simulate_store
+every part of a store draws the first one's noise | simulate/store.py | simulate/test_zarr_store
   - x0[rows], first=first,
   + x0[rows], first=0,
-ranks' means without their shares | _ranks.py | test_ranks
+ranks' means without their shares | _process_group.py | several/test_process_group
   - t.detach().reshape(-1) * share
   + t.detach().reshape(-1)
-shares of ranks that ignore mass | paths/base.py | test_ranks
+shares of ranks that ignore mass | paths/path.py | several/test_process_group
   - share = n * weight[k::n].sum() / weight.sum()
   + share = 1.0 * share
-an activation's slope at its result | nets/dense.py | test_nets
+an activation's slope at its result | networks/fast.py | networks/test_networks
   - kept[2 * k - 1], kept[2 * k])
   + kept[2 * k], kept[2 * k - 1])
 """
@@ -259,8 +259,10 @@ def main() -> int:
         parser.error(f"no bug named {unknown}")
     survived = 0
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "src"
-        shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
+        source = Path(folder)
+        shutil.copytree(
+            ROOT / "cellflow", source / "cellflow", ignore=shutil.ignore_patterns("__pycache__")
+        )
         files = " ".join(dict.fromkeys(f for name in names for f in BUGS[name].tests.split()))
         status, text = run(source, files)
         if status != 0:

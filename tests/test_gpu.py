@@ -9,7 +9,7 @@ from torch.testing import assert_close
 import cellflow as cf
 from cellflow.batches import Batching
 from cellflow.couplings import Entropic, Exact, Partial, Unbalanced, entropic
-from cellflow.nets import MLPConfig
+from cellflow.networks import MLPConfig
 from cellflow.timecourse import Snapshot
 
 pytestmark = [

@@ -8,8 +8,8 @@ import torch
 from cellflow import evaluate, reproduce
 from cellflow.couplings import Exact, Independent
 from cellflow.methods import SF2M, FlowMatching
-from cellflow.methods.cells import split
 from cellflow.timecourse import TimeCourse
+from cellflow.training.cells import split
 
 N_CELLS = 50
 

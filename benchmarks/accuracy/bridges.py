@@ -21,9 +21,9 @@ import torch
 from cellflow import TimeCourse, toys
 from cellflow.batches import Batching
 from cellflow.methods import DSBM, SF2M
-from cellflow.nets import MLPConfig
+from cellflow.networks import MLPConfig
 from cellflow.simulate import simulate
-from cellflow.training import Training
+from cellflow.training.trainer import Training
 
 DIMS = (2, 5, 20, 50, 100)
 SHIFT, SIGMA, CELLS, STEPS = 0.1, 1.0, 10_000, 20

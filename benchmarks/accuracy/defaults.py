@@ -19,10 +19,10 @@ import torch
 from cellflow.batches import Batching
 from cellflow.evaluate import holdout
 from cellflow.methods import OTCFM, FlowMatching
-from cellflow.nets import MLPConfig
+from cellflow.networks import MLPConfig
 from cellflow.preprocessing import fit_preprocessing
 from cellflow.timecourse import TimeCourse
-from cellflow.training import Training
+from cellflow.training.trainer import Training
 
 FILES = ("emt_ae10", "semrau_mesc_ra41", "larry_spring2d", "beeline_dyn-BF")
 MOST_CELLS = 3000  # of a time point: exact distances take their time

@@ -24,9 +24,9 @@ import torch
 from cellflow.batches import Batching
 from cellflow.couplings import Exact
 from cellflow.methods import OTCFM, SF2M, UOTCFM, FlowMatching
-from cellflow.methods.cells import natural_sigma
 from cellflow.metrics import split_half_floor, wasserstein1
 from cellflow.timecourse import TimeCourse
+from cellflow.training.cells import natural_sigma
 
 PUBLISHED = 0.298
 BUDGETS = (500, 1000, 2000)

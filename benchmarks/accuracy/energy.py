@@ -29,9 +29,9 @@ import torch
 from cellflow.couplings import Exact
 from cellflow.datasets import embryoid
 from cellflow.methods import SF2M, FlowMatching
-from cellflow.methods.cells import natural_sigma
 from cellflow.metrics import energy_distance
 from cellflow.timecourse import Snapshot, TimeCourse
+from cellflow.training.cells import natural_sigma
 
 PUBLISHED = {
     50: {"LightSB": "2.31 ± 0.27"},

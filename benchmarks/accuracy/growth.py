@@ -31,7 +31,7 @@ from cellflow.batches import Batching
 from cellflow.methods import UBSB, UOTCFM, FlowMatching
 from cellflow.metrics import split_half_floor, wasserstein1
 from cellflow.timecourse import TimeCourse
-from cellflow.training import Training
+from cellflow.training.trainer import Training
 
 #: W1 at times 1 to 4.
 PUBLISHED = {"simgene2d": {"DeepRUOT": (0.0452, 0.0385, 0.0445, 0.0572)}}

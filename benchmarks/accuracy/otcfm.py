@@ -25,7 +25,7 @@ import torch
 from cellflow.datasets import embryoid, load_paper_dataset
 from cellflow.methods import FlowMatching
 from cellflow.metrics import wasserstein1
-from cellflow.nets import MLPConfig
+from cellflow.networks import MLPConfig
 from cellflow.paths import Straight
 from cellflow.pp import course as read_course
 from cellflow.reproduce import PUBLISHED, paper_method, paper_protocol, report, summarise

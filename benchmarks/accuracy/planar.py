@@ -32,8 +32,8 @@ from sklearn.datasets import make_moons, make_s_curve
 from cellflow import TimeCourse, toys
 from cellflow.batches import Batching
 from cellflow.methods import OTCFM, SF2M
-from cellflow.nets import MLPConfig
-from cellflow.training import Training
+from cellflow.networks import MLPConfig
+from cellflow.training.trainer import Training
 
 CELLS, STEPS, SIGMA = 10_000, 100, 0.02
 PUBLISHED = {  # W2 and NPE, best in its column whichever the method

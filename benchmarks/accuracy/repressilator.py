@@ -31,10 +31,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cellflow.couplings import Exact, chain_rates
-from cellflow.methods import MMFM, OTCFM, SF2M, Fit, Shooting
+from cellflow.batches import chain_rates
+from cellflow.couplings import Exact
+from cellflow.fits import Fit
+from cellflow.methods import MMFM, OTCFM, SF2M, Shooting
 from cellflow.metrics import wasserstein1
-from cellflow.nets import MLPConfig
+from cellflow.networks import MLPConfig
 from cellflow.paths import Pairs, Path, Spline, Straight
 from cellflow.timecourse import TimeCourse
 

@@ -23,7 +23,7 @@ import torch
 from cellflow.datasets import embryoid, load_paper_dataset
 from cellflow.methods import SF2M, FlowMatching
 from cellflow.metrics import split_half_floor, wasserstein1
-from cellflow.nets import MLPConfig
+from cellflow.networks import MLPConfig
 from cellflow.pp import course as read_course
 from cellflow.reproduce import PUBLISHED, paper_course, paper_method, paper_protocol, report
 from cellflow.timecourse import TimeCourse

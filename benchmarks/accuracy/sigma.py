@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from cellflow.evaluate import sigma_sweep
-from cellflow.methods.cells import natural_sigma
 from cellflow.preprocessing import fit_preprocessing
 from cellflow.timecourse import TimeCourse
+from cellflow.training.cells import natural_sigma
 
 #: Five whitened components, and all dimensions as they are.
 FILES = (

@@ -24,8 +24,8 @@ import torch
 from timing import Row, in_subprocess, print_rows, skip_aloud
 
 from cellflow.couplings import Exact, Hierarchical
-from cellflow.couplings.assignment import assign_points
 from cellflow.timecourse import Snapshot
+from cellflow.transport.assignment.solve import assign_points
 
 FILE = "cite13176_pca100.npz"
 COMPONENTS = 24

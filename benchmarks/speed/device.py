@@ -24,7 +24,7 @@ from timing import Row, interleaved, print_rows, skip_aloud
 
 from cellflow.batches import Batching
 from cellflow.methods import OTCFM
-from cellflow.nets import MLPConfig
+from cellflow.networks import MLPConfig
 from cellflow.timecourse import TimeCourse
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

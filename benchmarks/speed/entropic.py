@@ -25,11 +25,12 @@ import torch
 from timing import Row, in_subprocess, interleaved, print_rows, skip_aloud
 
 from cellflow.costs import half_squared_distance
-from cellflow.couplings import Entropic, Plan, PotentialPlan, Unbalanced
-from cellflow.methods.cells import natural_sigma
+from cellflow.couplings import Entropic, Unbalanced
 from cellflow.methods.sf2m import RELATIVE_SIGMA
+from cellflow.plans import Plan, PotentialPlan
 from cellflow.preprocessing import fit_preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
+from cellflow.training.cells import natural_sigma
 
 FILE = "cite13176_pca100.npz"
 BLOCK = 256

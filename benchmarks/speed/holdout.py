@@ -21,12 +21,13 @@ from statistics import fmean
 import click
 import torch
 from timing import Row, peak_mb, print_rows
-from training import read
 
-from cellflow import _parallel
+from cellflow import _processes
 from cellflow.evaluate import holdout
-from cellflow.methods import OTCFM, fit_members
+from cellflow.methods import OTCFM
+from cellflow.several import fit_members
 from cellflow.timecourse import TimeCourse
+from training import read
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -106,7 +107,7 @@ def their_seconds(course: TimeCourse, steps: int, share: float) -> float:
 
 def workers_peaks() -> list[float]:
     """Peak memory of each worker, in MB."""
-    return _parallel.side_by_side(_peak, None, range(WORKERS), workers=WORKERS)
+    return _processes.side_by_side(_peak, None, range(WORKERS), workers=WORKERS)
 
 
 def _peak(context: None, job: int) -> float:

@@ -41,11 +41,11 @@ from cellflow.batches import Batching
 from cellflow.dynamics import Dynamics
 from cellflow.methods import OTCFM, FlowMatching
 from cellflow.metrics import wasserstein1
-from cellflow.nets import MLPConfig
+from cellflow.networks import MLPConfig
 from cellflow.preprocessing import fit_preprocessing
 from cellflow.simulate import simulate
 from cellflow.timecourse import TimeCourse
-from cellflow.training import Training
+from cellflow.training.trainer import Training
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 

@@ -22,10 +22,12 @@ import torch
 from timing import Row, print_rows
 
 from cellflow.batches import Batching
-from cellflow.methods import OTCFM, Devices, Fit, fit_on, join
-from cellflow.nets import MLPConfig
+from cellflow.fits import Fit
+from cellflow.methods import OTCFM
+from cellflow.networks import MLPConfig
+from cellflow.several import Devices, fit_on, join
 from cellflow.timecourse import TimeCourse
-from cellflow.training import Training
+from cellflow.training.trainer import Training
 
 #: What, dimensions, pairs an interval, network, refresh, steps.
 CASES = (

@@ -85,7 +85,7 @@ def train(n: int, d: int, batch: int = 256, width: int = 64) -> float:
 
     import cellflow as cf
     from cellflow.batches import Batching
-    from cellflow.nets import MLPConfig
+    from cellflow.networks import MLPConfig
 
     torch.set_num_threads(1)
     course, _ = cf.pp.course(cloud(n, d), time_key="day")

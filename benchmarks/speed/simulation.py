@@ -28,8 +28,9 @@ import torch
 from timing import Row, in_subprocess, interleaved, print_rows, skip_aloud
 
 from cellflow.dynamics import Dynamics
-from cellflow.methods import OTCFM, SF2M, Fit
-from cellflow.nets import MLP
+from cellflow.fits import Fit
+from cellflow.methods import OTCFM, SF2M
+from cellflow.networks import MLP
 from cellflow.preprocessing import fit_preprocessing
 from cellflow.simulate import simulate
 from cellflow.timecourse import TimeCourse
@@ -216,7 +217,7 @@ def to_disk(n: int, store: str | None) -> float:
     """Seconds of 100 times of `n` cells in ten dimensions, by a network that was not trained."""
     from time import perf_counter
 
-    from cellflow.nets import Units
+    from cellflow.networks import Units
 
     torch.set_num_threads(1)
     field = MLP(Units((0.0,) * 10)).float()

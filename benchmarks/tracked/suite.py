@@ -15,7 +15,8 @@ import torch
 
 from cellflow.batches import Batching
 from cellflow.couplings import Entropic, Exact
-from cellflow.methods import OTCFM, Fit
+from cellflow.fits import Fit
+from cellflow.methods import OTCFM
 from cellflow.metrics import wasserstein1
 from cellflow.simulate import simulate
 from cellflow.timecourse import Snapshot, TimeCourse

@@ -47,7 +47,8 @@ def exported(module_name: str, path: str) -> bool:
     """
     package = module_name.rpartition(".")[0]
     name = path.removeprefix(f"{module_name}.").split(".")[0]
-    return package in {"", "cellflow"} or hasattr(importlib.import_module(package), name)
+    value = getattr(importlib.import_module(package), name, None)
+    return package in {"", "cellflow"} or (value is not None and not inspect.ismodule(value))
 
 
 def parameters(value: object) -> list[str]:

@@ -16,7 +16,7 @@ import cellflow
 from cellflow import _guard
 
 ROOT = Path(__file__).parents[2]
-SOURCE = sorted((ROOT / "src" / "cellflow").rglob("*.py"))
+SOURCE = sorted((ROOT / "cellflow").rglob("*.py"))
 HEAVY = {"anndata", "scanpy", "matplotlib", "torchdyn", "numba", "pandas", "sklearn"}
 #: Below the AnnData door: what a researcher with two tensors uses.
 SCIENCE = ("TimeCourse", "OTCFM", "couplings", "paths", "metrics", "toys", "simulate", "evaluate")

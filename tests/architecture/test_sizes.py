@@ -15,7 +15,7 @@ import pytest
 import cellflow
 
 ROOT = Path(__file__).parents[2]
-SOURCE = sorted((ROOT / "src" / "cellflow").rglob("*.py"))
+SOURCE = sorted((ROOT / "cellflow").rglob("*.py"))
 PUBLIC = [p for p in SOURCE if p.name == "__init__.py" or not p.name.startswith("_")]
 EVERYTHING = [
     *SOURCE,
@@ -92,7 +92,7 @@ def test_at_most_three_positional_parameters(path):
 
 @pytest.mark.parametrize("path", SOURCE, ids=name_of)
 def test_no_keyword_pass_through(path):
-    if path.relative_to(ROOT / "src" / "cellflow").parts[0] == "pl":
+    if path.relative_to(ROOT / "cellflow").parts[0] == "pl":
         return  # matplotlib's own options
     passing = [
         f"{f.name} (line {f.lineno})"

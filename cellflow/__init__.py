@@ -1,0 +1,74 @@
+"""Infer how cells move through state space from snapshots of a population.
+
+Every name below is loaded on first use, so that ``import cellflow`` costs next to nothing and
+brings in neither anndata, scanpy, matplotlib nor torchdyn. Sub-packages stay modules: the
+function is ``from cellflow.simulate import simulate``, and ``cellflow.simulate`` is where it lives.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from cellflow import _guard
+from cellflow.__about__ import __version__
+
+_guard.refuse_rivals()
+
+#: Sub-packages and modules: ``cellflow.<name>``.
+_MODULES = (
+    "tl",
+    "pl",
+    "pp",
+    "datasets",
+    "evaluate",
+    "several",
+    "methods",
+    "fits",
+    "objectives",
+    "training",
+    "batches",
+    "simulate",
+    "metrics",
+    "toys",
+    "couplings",
+    "plans",
+    "transport",
+    "paths",
+    "dynamics",
+    "timecourse",
+    "costs",
+    "networks",
+)
+#: Names short-cut from the module where they are defined: ``cellflow.<name>``.
+_NAMES = {
+    "TimeCourse": "cellflow.timecourse",
+    "Snapshot": "cellflow.timecourse",
+    "Dynamics": "cellflow.dynamics",
+    "ICFM": "cellflow.methods",
+    "OTCFM": "cellflow.methods",
+    "SBCFM": "cellflow.methods",
+    "SF2M": "cellflow.methods",
+    "DSBM": "cellflow.methods",
+    "MMFM": "cellflow.methods",
+    "UBSB": "cellflow.methods",
+    "UOTCFM": "cellflow.methods",
+    "Fit": "cellflow.fits",
+    "load": "cellflow.saving",
+}
+
+__all__ = ["__version__", *_NAMES, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"cellflow.{name}")
+    if name in _NAMES:
+        value = getattr(import_module(_NAMES[name]), name)
+        globals()[name] = value  # the next look-up does not come here
+        return value
+    raise AttributeError(f"module 'cellflow' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

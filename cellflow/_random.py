@@ -1,0 +1,44 @@
+"""Seeds derived from seeds, so that everything stochastic is a pure function of one of them."""
+
+from __future__ import annotations
+
+import torch
+
+from cellflow import _checks
+from cellflow._process_group import Ranks
+from cellflow._typing import Rng, Tensor
+
+_MASK = 2**64 - 1
+
+
+def stream_seed(seed: int, index: int, stream: int) -> int:
+    """Return a well mixed seed for draw `index` of stream `stream` (SplitMix64's finaliser)."""
+    z = seed & _MASK
+    for word in (index, stream):
+        z = (z ^ word) + 0x9E3779B97F4A7C15 & _MASK
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+        z = (z ^ z >> 27) * 0x94D049BB133111EB & _MASK
+        z ^= z >> 31
+    return z >> 1
+
+
+def draw_seed(generator: Rng, ranks: Ranks | None = None) -> int:
+    """Return the one number that everything random in a fit follows from, on all `ranks`."""
+    rng = _checks.as_generator(generator)
+    seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
+    return seed if ranks is None else ranks.from_main(lambda: seed)
+
+
+def shuffle(n: int, generator: torch.Generator) -> Tensor:
+    """Draw a permutation on the device of the generator."""
+    return torch.randperm(n, generator=generator, device=generator.device)
+
+
+def stratified(cumulated: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    """Draw `k` indices in proportion to mass, in random order, given the cumulated mass."""
+    uniform = torch.rand(k, generator=generator, device=generator.device, dtype=torch.float64)
+    strata = shuffle(k, generator)
+    level = ((strata + uniform) / k).to(cumulated.device) * cumulated[-1]
+    # Rounding must not reach the total: the last entries may have no mass.
+    below = torch.nextafter(cumulated[-1], torch.zeros_like(cumulated[-1]))
+    return torch.searchsorted(cumulated, torch.minimum(level, below), right=True)

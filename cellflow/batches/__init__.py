@@ -1,0 +1,8 @@
+"""Batches of paired cells for training."""
+
+from cellflow.batches.sampler import PairSampler
+from cellflow.batches.settings import Batching
+from cellflow.batches.spline_rates import chain_rates
+from cellflow.batches.statistics import CouplingHealth
+
+__all__ = ["Batching", "CouplingHealth", "PairSampler", "chain_rates"]

@@ -1,0 +1,183 @@
+"""Pairs of cells for training: coupled in blocks, ahead of time, decided by a seed alone.
+
+**Law.** A *pool* partitions each snapshot at random into blocks of ``block_size`` cells (drawn in
+proportion to mass where masses differ), couples block with block, and takes as many pairs as the
+block has cells. Every pair is therefore a draw from the minibatch coupling of that size. A pool
+serves ``reuse`` epochs, reshuffled each time and met with fresh times and noise; then the next
+pool, made meanwhile in the background, takes over. ``reuse=1`` couples afresh for every pass. Of
+snapshots that take more than 2,048 steps to pass, a pool holds the cells of as many, drawn at
+random, and serves once: training begins soon, and sees as many cells as its steps allow.
+With ``refresh="every_step"`` the pairs of a step are those of one block of ``batch_size`` cells
+of each interval, coupled for this step alone.
+
+Batch ``k`` is a pure function of the seed and ``k``: resuming needs no state.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+
+from cellflow import _checks
+from cellflow._process_group import Ranks
+from cellflow._random import stream_seed
+from cellflow._typing import Tensor
+from cellflow.batches.pools import AHEAD, Making, Pool, PoolMaker
+from cellflow.batches.settings import Batching
+from cellflow.batches.statistics import CouplingHealth
+from cellflow.couplings import Coupling
+from cellflow.paths import Pairs
+from cellflow.plans import Plan
+from cellflow.timecourse import TimeCourse
+
+#: Steps of one pass through a pool: of more cells than that takes, each pool has others.
+MOST_STEPS = 2048
+
+
+@dataclass(eq=False)
+class PairSampler:
+    """Training batches of paired cells.
+
+    Parameters
+    ----------
+    course
+        Cells to pair.
+    coupling
+        Any callable from two snapshots to a plan. One with ``needs_whole`` set is given whole
+        snapshots, whatever the block size. One with a method ``many`` from as many sources as
+        targets to their plans may be asked by several threads at once.
+    batching
+        Sizes and reuse.
+    seed
+        Decides every batch.
+    health
+        Where plans are counted; samplers of one fit share it.
+    rates
+        Velocity of each cell of ``course.x``, shape ``(sum n_k, d)``, for paths that bend.
+    workers
+        Background threads that couple, or 0; the result is the same for any number.
+    ranks
+        Who draws the same batches: each couples its part of the blocks, since that is what takes
+        time, and tells the others its pairs, 16 bytes each.
+    """
+
+    course: TimeCourse
+    coupling: Coupling
+    batching: Batching = field(default_factory=Batching)
+    seed: int = 0
+    health: CouplingHealth = field(default_factory=CouplingHealth)
+    rates: Tensor | None = None
+    workers: int = 1
+    ranks: Ranks = field(default_factory=Ranks)
+
+    def __post_init__(self) -> None:
+        course, b = self.course, self.batching
+        # Plans are solved in float64, which mps lacks; the exact ones, on the CPU anyway.
+        on_cpu = course.x.device.type == "mps" or getattr(self.coupling, "on_cpu", False)
+        coupled = course.to("cpu") if on_cpu else course
+        whole = b.block_size is None and b.refresh == "pool"
+        plans = None
+        if whole or getattr(self.coupling, "needs_whole", False):
+            plans = self._couple_whole(coupled)
+        longest = max(max(len(a), len(b)) for a, b in course.steps)
+        fresh = b.refresh == "every_step" and plans is None
+        needed = AHEAD if fresh else max(1, math.ceil(longest / b.batch_size))
+        self.steps_per_epoch = needed if plans is not None else min(needed, MOST_STEPS)
+        # A pool that holds only some of the cells gives way to others after one pass.
+        self._reuse = 1 if fresh or needed > self.steps_per_epoch else b.reuse
+        self._shuffles = not fresh
+        made = self.seed, self.steps_per_epoch, plans, self.ranks
+        self._maker = PoolMaker(coupled, self.coupling, b, *made)
+        x = course.snapshots[0].x
+        pairs = [(a.time, b.time) for a, b in course.steps]
+        times = torch.tensor(pairs, dtype=torch.float64).repeat_interleave(b.batch_size, 0)
+        self._times = times.to(device=x.device, dtype=_checks.time_dtype(x.device))
+        masses = [math.log(s.total_mass) for s in coupled.snapshots]
+        grown = [(b - a) / (t - s) for (a, b), (s, t) in zip(pairwise(masses), pairs, strict=True)]
+        self._mean_growth = torch.tensor(grown, dtype=torch.float64).to(x)
+        self._x = course.x
+        self._used = torch.zeros(len(self._x), dtype=torch.bool)
+        self._first: int | None = None
+        self._now: tuple[int, Pool] | None = None
+        self._next: tuple[int, Making] | None = None
+        self._order: tuple[int, Pool] | None = None
+        self._executor: ThreadPoolExecutor | None = None
+
+    def batch(self, step: int) -> Pairs:
+        """Return batch number `step`: ``batch_size`` pairs of every interval, in turn."""
+        self._first = step if self._first is None else self._first
+        epoch, part = divmod(step, self.steps_per_epoch)
+        pool = self._epoch(epoch)
+        size = self.batching.batch_size
+        now = slice(part * size, (part + 1) * size)
+        rows = pool.rows[:, :, now].reshape(2, -1)
+        growth = None if pool.growth is None else pool.growth[:, now].reshape(-1, 1)
+        x0, x1 = self._x[rows[0]], self._x[rows[1]]
+        rate0, rate1 = (None if self.rates is None else self.rates[row] for row in rows)
+        mean = None
+        if pool.growth is not None:  # none in an interval whose plans say nothing of growth
+            mean = self._mean_growth * (pool.growth != 0).any(1)
+            mean = mean.repeat_interleave(size)[:, None]
+        t0, t1 = self._times[:, :1], self._times[:, 1:]
+        return Pairs(x0, x1, t0, t1, growth, rate0, rate1, mean)
+
+    @property
+    def unused(self) -> float:
+        """Share of the cells that were never paired so far; 0 where a run was resumed."""
+        if self._first != 0:  # who was paired before is not known
+            return 0.0
+        return 1.0 - float(self._used.double().mean())
+
+    def close(self) -> None:
+        """Stop the background threads."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = self._next = None
+
+    def _epoch(self, epoch: int) -> Pool:
+        """Pairs in the order of this epoch."""
+        if self._order is None or self._order[0] != epoch:
+            pool = self._pool(epoch // self._reuse)
+            if self._shuffles:
+                generator = torch.Generator().manual_seed(stream_seed(self.seed, epoch, 1))
+                order = torch.randperm(pool.rows.shape[2], generator=generator)
+                pool = pool.shuffled(order.to(pool.rows.device))
+            self._order = (epoch, pool)
+        return self._order[1]
+
+    def _pool(self, k: int) -> Pool:
+        if self._now is not None and self._now[0] == k:
+            return self._now[1]
+        start = time.perf_counter()
+        making = None if self._next is None or self._next[0] != k else self._next[1]
+        chunks = (making or self._maker.begin(k, None)).chunks()
+        chunks = self.ranks.weave(chunks, self._maker.course.x.device)
+        for chunk in chunks:
+            self.health.merge(chunk.health)
+        pool = self._maker.finish(k, chunks)
+        self._used[pool.rows.reshape(-1).cpu()] = True
+        growth = None if pool.growth is None else pool.growth.to(self._x)
+        self._now = (k, Pool(pool.rows.to(self._x.device), growth))
+        if self.batching.prefetch and self.workers:
+            if self._executor is None:
+                names = "cellflow-coupling"
+                self._executor = ThreadPoolExecutor(self.workers, thread_name_prefix=names)
+            self._next = (k + 1, self._maker.begin(k + 1, self._executor))
+        self.health.waited += time.perf_counter() - start
+        return self._now[1]
+
+    def _couple_whole(self, course: TimeCourse) -> list[Plan]:
+        start = time.perf_counter()
+        own = [self.coupling(source, target) for source, target in self.ranks.share(course.steps)]
+        plans = self.ranks.weave(own, course.x.device)
+        for plan in plans:
+            self.health.add(plan)
+        self.health.announce()
+        self.health.seconds += time.perf_counter() - start
+        self.health.waited += time.perf_counter() - start
+        return plans

@@ -1,0 +1,129 @@
+"""Velocities of cells from their partners before and after: splines along chains of plans."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from cellflow import _checks
+from cellflow._typing import Rng, Tensor
+from cellflow.couplings.coupling import Coupling
+from cellflow.plans.forms import PairPlan
+from cellflow.plans.plan import Plan
+from cellflow.timecourse import Snapshot, TimeCourse
+
+#: Sweeps over the course: each at least halves the error, so that these reach float64.
+_SWEEPS = 60
+
+
+def chain_rates(
+    course: TimeCourse, coupling: Coupling, *, block_size: int = 1024, generator: Rng = 0
+) -> Tensor:
+    r"""Velocity of each cell on the natural cubic spline along a chain of plans.
+
+    Consecutive plans make a Markov chain of cells through all snapshots. On one chain, the
+    natural cubic spline has velocities :math:`m_k` that solve
+
+    .. math:: 2 (w_k + w_{k+1})\, m_k = w_k (3 d_k - m_{k-1}) + w_{k+1} (3 d_{k+1} - m_{k+1})
+
+    with :math:`d_k` the mean velocity over interval `k` and :math:`w_k` one over its span; at an
+    end the missing side drops out. This is the solution with every neighbour replaced by the mean
+    over a cell's partners. Where plans are one to one it is the spline itself, as in multi-marginal
+    flow matching (Rohbeck et al. 2025); otherwise it has the mean of the neighbours that a chain
+    passes through, in one linear system instead of one for each drawn chain.
+
+    Parameters
+    ----------
+    course
+        Cells; with two snapshots all chains are straight.
+    coupling
+        From two snapshots to a plan. One with ``needs_whole`` set is given whole snapshots.
+    block_size
+        Snapshots larger than this are coupled in random blocks of at most this size.
+    generator
+        Seed or generator of the blocks.
+
+    Returns
+    -------
+    Velocities of the cells of ``course.x``, data units per unit of time, shape ``(sum n_k, d)``;
+    zero for a cell without partners.
+
+    Raises
+    ------
+    ValueError
+        If `block_size` is below 2.
+    """
+    _checks.count(block_size, "block_size", low=2)
+    rng = _checks.as_generator(generator)
+    # Plans are solved in float64, which an mps device lacks.
+    cells = course.to("cpu") if course.x.device.type == "mps" else course
+    cells = cells.to(dtype=torch.float64)
+    size = None if getattr(coupling, "needs_whole", False) else block_size
+    links = [_link(source, target, (coupling, size, rng)) for source, target in cells.steps]
+    spans = [after.time - before.time for before, after in cells.steps]
+    xs = [s.x for s in cells.snapshots]
+    fixed, weight = [torch.zeros_like(x) for x in xs], [x.new_zeros(len(x), 1) for x in xs]
+    for k, (link, span) in enumerate(zip(links, spans, strict=True)):
+        for near, far, forward in ((k, k + 1, True), (k + 1, k, False)):
+            mean, paired = link.mean(xs[far], forward)
+            sign = 1 if forward else -1
+            fixed[near] += 3 * sign * paired * (mean - xs[near]) / span**2
+            weight[near] += 2 * paired / span
+    weight = [torch.where(w > 0, w, 1.0) for w in weight]
+    rates = [b / w for b, w in zip(fixed, weight, strict=True)]
+    for _ in range(_SWEEPS):
+        # Rows sum to at most half the diagonal, so that this contracts by two.
+        rest = [b.clone() for b in fixed]
+        for k, (link, span) in enumerate(zip(links, spans, strict=True)):
+            rest[k] -= link.mean(rates[k + 1], True)[0] / span
+            rest[k + 1] -= link.mean(rates[k], False)[0] / span
+        rates = [b / w for b, w in zip(rest, weight, strict=True)]
+    return torch.cat(rates).to(course.x)
+
+
+@dataclass(frozen=True, eq=False)
+class _Link:
+    """Plans between blocks of two snapshots, as ``(rows, cols, matrix)``, and their sizes."""
+
+    blocks: list[tuple[Tensor, Tensor, Tensor]]
+    size: tuple[int, int]
+
+    def mean(self, values: Tensor, forward: bool) -> tuple[Tensor, Tensor]:
+        """Mean of `values` over the partners of each cell, and whether it has any, ``(n, 1)``."""
+        n = self.size[0] if forward else self.size[1]
+        out, mass = values.new_zeros(n, values.shape[1]), values.new_zeros(n, 1)
+        ones = values.new_ones(len(values), 1)
+        for rows, cols, matrix in self.blocks:
+            near, far, plan = (rows, cols, matrix) if forward else (cols, rows, matrix.T)
+            out[near], mass[near] = plan @ values[far], plan @ ones[far]
+        paired = mass > 0
+        return out / torch.where(paired, mass, 1.0), paired.to(values)
+
+
+def _link(
+    source: Snapshot, target: Snapshot, how: tuple[Coupling, int | None, torch.Generator]
+) -> _Link:
+    coupling, size, rng = how
+    n, m = len(source), len(target)
+    blocks = 1 if size is None else min(math.ceil(max(n, m) / size), n, m)
+    if blocks == 1:
+        parts = [(torch.arange(n), torch.arange(m))]
+    else:
+        left = torch.randperm(n, generator=rng, device=rng.device).tensor_split(blocks)
+        right = torch.randperm(m, generator=rng, device=rng.device).tensor_split(blocks)
+        parts = list(zip(left, right, strict=True))
+    out = []
+    for rows, cols in parts:
+        rows, cols = rows.to(source.x.device), cols.to(source.x.device)
+        plan = coupling(source.subset(rows), target.subset(cols))
+        out.append((rows, cols, _matrix(plan).to(source.x)))
+    return _Link(out, (n, m))
+
+
+def _matrix(plan: Plan) -> Tensor:
+    if isinstance(plan, PairPlan):
+        index = torch.stack([plan.rows, plan.cols])
+        return torch.sparse_coo_tensor(index, plan.mass, plan.shape, check_invariants=False)
+    return plan.dense()

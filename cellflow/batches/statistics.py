@@ -1,0 +1,105 @@
+"""How coupling went, over all plans of a fit."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field, fields
+
+from cellflow.plans import Plan
+
+
+@dataclass
+class CouplingHealth:
+    """What happened while coupling: counts, worst cases, and time spent.
+
+    Parameters
+    ----------
+    plans
+        Plans made.
+    fallbacks
+        Plans that are not what was asked for, since a solver did not converge.
+    unconverged
+        Plans whose solver did not reach its tolerance.
+    marginal_error
+        Largest marginal error of a plan.
+    cost, partners, share, childless, unmatched
+        Sums over plans: cost; effective partners per cell, in number and as a share of the cells
+        there are; share of mass without descendants, and left out.
+    seconds
+        Work of coupling, by whichever thread, in seconds.
+    waited
+        Time that training waited for pairs, in seconds.
+    reason
+        Why the first fallback was taken.
+    announced
+        Whether it was warned of.
+    """
+
+    plans: int = 0
+    fallbacks: int = 0
+    unconverged: int = 0
+    marginal_error: float = 0.0
+    cost: float = 0.0
+    partners: float = 0.0
+    share: float = 0.0
+    childless: float = 0.0
+    unmatched: float = 0.0
+    seconds: float = 0.0
+    waited: float = 0.0
+    reason: str | None = None
+    announced: bool = field(default=False, compare=False)
+
+    def add(self, plan: Plan) -> None:
+        """Count `plan`."""
+        self.plans += 1
+        self.marginal_error = max(self.marginal_error, plan.marginal_error)
+        self.cost += plan.cost
+        self.partners += plan.partners
+        self.share += plan.partners / plan.shape[1]
+        self.childless += plan.childless
+        self.unmatched += plan.unmatched
+        self.unconverged += not plan.converged
+        if plan.fallback is not None:
+            self.fallbacks += 1
+            self.reason = self.reason or plan.fallback
+
+    def merge(self, other: CouplingHealth) -> None:
+        """Count what `other` has counted, and warn at the first fallback."""
+        for name in (f.name for f in fields(self)):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if name == "marginal_error":
+                self.marginal_error = max(mine, theirs)
+            elif name == "reason":
+                self.reason = mine or theirs
+            elif name != "announced":
+                setattr(self, name, mine + theirs)
+        self.announce()
+
+    def announce(self) -> None:
+        """Warn of the first fallback, once."""
+        if self.reason is None or self.announced:
+            return
+        self.announced = True
+        warnings.warn(
+            f"A coupling is not the one asked for: {self.reason}. "
+            "Further ones are counted in the history, not announced.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+    def summary(self) -> dict[str, float]:
+        """Return counts, worst marginal error, and means over plans."""
+        plans = max(self.plans, 1)
+        return {
+            "plans": self.plans,
+            "fallbacks": self.fallbacks,
+            "unconverged": self.unconverged,
+            "marginal_error": self.marginal_error,
+            "mean_cost": self.cost / plans,
+            "mean_partners": self.partners / plans,
+            "mean_partner_share": self.share / plans,
+            "mean_childless": self.childless / plans,
+            "mean_unmatched": self.unmatched / plans,
+            "seconds": self.seconds,
+            "waited": self.waited,
+        }

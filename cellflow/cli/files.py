@@ -1,0 +1,236 @@
+"""Files that commands read and write: checked before the work, written whole or not at all."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from cellflow.fits import Ensemble, Fit
+
+
+def read_cells(path: Path, use_rep: str) -> AnnData:
+    """Read an ``.h5ad`` for one representation; expression stays on disk until it is needed.
+
+    Parameters
+    ----------
+    path
+        The file.
+    use_rep
+        ``"X"``, or anything else for all of ``obsm``.
+
+    Returns
+    -------
+    AnnData
+        All cells; without expression unless `use_rep` is ``"X"``, and then without the rest.
+
+    Raises
+    ------
+    click.BadParameter
+        If the file is not a readable ``.h5ad``.
+    """
+    import anndata
+
+    try:
+        cells = _open_expression(path) if use_rep == "X" else _read_states(path)
+        return anndata.read_h5ad(path) if cells is None else cells
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a reader stumbles over is about the user's file
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise click.BadParameter(
+            f"{str(path)!r} is not a readable .h5ad file ({reason})."
+        ) from error
+
+
+def _open_expression(path: Path) -> AnnData | None:
+    """Cells whose expression is yet to be read; None if it is stored by genes, or as of old."""
+    import anndata
+    import h5py
+    from anndata.io import read_elem, sparse_dataset
+
+    stored = h5py.File(path, "r")  # open for as long as the cells are there
+    x, *frames = (stored.get(key) for key in ("X", "obs", "var"))
+    by_cells = isinstance(x, h5py.Dataset) or (
+        x is not None and x.attrs.get("encoding-type") == "csr_matrix"
+    )
+    if not by_cells or not all(isinstance(frame, h5py.Group) for frame in frames):
+        stored.close()
+        return None
+    obs, var = (read_elem(frame) for frame in frames)
+    return anndata.AnnData(
+        x if isinstance(x, h5py.Dataset) else sparse_dataset(x), obs=obs, var=var
+    )
+
+
+def _read_states(path: Path) -> AnnData | None:
+    """Annotations and representations of the cells; None for a layout of old that has neither."""
+    import anndata
+    import h5py
+
+    try:
+        from anndata.io import read_elem
+    except ImportError:  # anndata < 0.11
+        from anndata.experimental import read_elem
+
+    with h5py.File(path, "r") as stored:
+        parts = [stored.get(key) for key in ("obs", "obsm")]
+        if not all(isinstance(part, h5py.Group) for part in parts):
+            return None
+        obs, obsm = (read_elem(part) for part in parts)
+    return anndata.AnnData(obs=obs, obsm=dict(obsm))
+
+
+def read_fit(folder: Path) -> Fit | Ensemble:
+    """Read a saved fit or ensemble.
+
+    Parameters
+    ----------
+    folder
+        What ``cellflow fit`` wrote.
+
+    Returns
+    -------
+    Fit or Ensemble
+        The fit.
+
+    Raises
+    ------
+    click.BadParameter
+        If the folder holds no readable fit.
+    """
+    from cellflow.cli.front import as_one_line
+    from cellflow.saving import load
+
+    try:
+        return load(folder)
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged JSON, missing tensors, a part that is not known
+        reason = as_one_line(error) or f"not a readable fit: {' '.join(str(error).split())[:160]}"
+        raise click.BadParameter(f"{str(folder)!r}: {reason}") from error
+
+
+def read_time(text: str, unit: str, option: str = "--time") -> float:
+    """Read a number or a label of a time, in the fit's unit.
+
+    Parameters
+    ----------
+    text
+        Such as ``"10.5"`` or ``"day 10"``.
+    unit
+        Of the fit's times.
+    option
+        Where the user said it.
+
+    Returns
+    -------
+    float
+        The time.
+
+    Raises
+    ------
+    click.BadParameter
+        If it is not a time.
+    """
+    from cellflow.pp import parse_times
+
+    try:
+        moment = parse_times([text], unit=unit, name="time").times[0]
+    except (ValueError, TypeError):
+        moment = math.nan
+    if not math.isfinite(moment):
+        expected = f"a finite number, or a label of a time such as '{unit} 10'"
+        raise click.BadParameter(f"{text!r} is not {expected}.", param_hint=f"'{option}'")
+    return moment
+
+
+def check_new_file(context: click.Context, option: click.Parameter, path: Path | None):
+    """Refuse an output file that could not be written, before the work: `path` of an `option`.
+
+    Parameters
+    ----------
+    context, option
+        What click passes to a callback.
+    path
+        The file to be written, or None.
+
+    Returns
+    -------
+    Path or None
+        The path.
+
+    Raises
+    ------
+    click.BadParameter
+        If it is a folder, or its folder does not exist.
+    """
+    if path is None:
+        return None
+    if path.is_dir():
+        raise click.BadParameter(f"{str(path)!r} is a folder, a file is expected.")
+    if not path.absolute().parent.is_dir():
+        raise click.BadParameter(f"There is no folder {str(path.parent)!r} to write to.")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise click.BadParameter(f"The folder {str(path.parent)!r} cannot be written to.")
+    return path
+
+
+def check_new_folder(context: click.Context, option: click.Parameter, path: Path):
+    """Refuse an output folder that is not new or empty, before the work.
+
+    Parameters
+    ----------
+    context, option
+        What click passes to a callback.
+    path
+        The folder to be written.
+
+    Returns
+    -------
+    Path
+        The path.
+
+    Raises
+    ------
+    click.BadParameter
+        If something is there already, or its nearest parent is no folder.
+    """
+    check_folder(context, option, path)
+    if path.is_dir() and any(path.iterdir()):
+        raise click.BadParameter(f"{str(path)!r} is not empty. Name a new folder.")
+    return path
+
+
+def check_folder(context: click.Context, option: click.Parameter, path: Path):
+    """Refuse a folder that cannot be made or written to; what is in it may stay.
+
+    Parameters
+    ----------
+    context, option
+        What click passes to a callback.
+    path
+        The folder to be written.
+
+    Returns
+    -------
+    Path
+        The path.
+
+    Raises
+    ------
+    click.BadParameter
+        If it is a file, or its nearest existing parent is no folder that can be written to.
+    """
+    there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise click.BadParameter(f"{str(there)!r} is a file, a folder is expected.")
+    if not os.access(there, os.W_OK):
+        raise click.BadParameter(f"The folder {str(there)!r} cannot be written to.")
+    return path

@@ -1,0 +1,159 @@
+"""A coupling computed elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+import torch
+
+from cellflow import _checks
+from cellflow.couplings._pair import centred, pair_plan
+from cellflow.plans.forms import PairPlan
+from cellflow.timecourse import Snapshot
+
+#: Rows, cols, mass and shape.
+Pairs: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Pair cells by a plan computed elsewhere (moscot, Waddington-OT, lineage barcodes, …).
+
+    The plan is scaled to total mass one and otherwise kept: rows may carry more mass than others,
+    as in Waddington-OT's maps, where they are weighted with growth. The plan's `marginal_error`
+    is its distance from the masses of the snapshots.
+
+    Parameters
+    ----------
+    plan
+        An ``(n, m)`` array, tensor or scipy sparse matrix; an object that has one as
+        ``.transport_matrix`` (moscot) or ``.X`` (an AnnData of Waddington-OT); or a mapping from
+        pairs of times ``(source time, target time)`` to such plans. Rows are source cells, in the
+        order of the snapshot.
+
+    Raises
+    ------
+    TypeError
+        If `plan` cannot be read as a matrix.
+    ValueError
+        If it is not two-dimensional, holds negative, NaN or infinite values, or no mass.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from cellflow.timecourse import Snapshot
+    >>> x = torch.tensor([[0.0], [2.0]])
+    >>> plan = Given([[3.0, 1.0], [0.0, 4.0]])(Snapshot(x, 0.0), Snapshot(x, 1.0))
+    >>> plan.mass.tolist(), plan.cost
+    ([0.375, 0.125, 0.5], 0.25)
+    """
+
+    #: A precomputed plan matches whole snapshots: samplers must not cut them into blocks.
+    needs_whole: ClassVar[bool] = True
+    #: It knows cells by their rows: their order is not to be touched, nor any left out.
+    knows_rows: ClassVar[bool] = True
+
+    plan: object = field(repr=False)
+    _parts: Pairs | dict = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.plan, Mapping):
+            pairs = {}
+            for key, value in self.plan.items():
+                if not isinstance(key, tuple) or len(key) != 2:
+                    raise ValueError(
+                        _checks.message("plan", f"key {key!r}", "pairs of times as keys")
+                    )
+                pairs[float(key[0]), float(key[1])] = _pairs(value, f"plan[{key!r}]")
+        else:
+            pairs = _pairs(self.plan, "plan")
+        object.__setattr__(self, "_parts", pairs)
+
+    def __call__(self, source: Snapshot, target: Snapshot) -> PairPlan:
+        """Couple two snapshots.
+
+        Parameters
+        ----------
+        source, target
+            Snapshots of n and m cells.
+
+        Returns
+        -------
+        The plan, as pairs, on the device of the cells.
+
+        Raises
+        ------
+        KeyError
+            If plans were given by pairs of times, and none for these.
+        ValueError
+            If the plan does not have the shape of the snapshots.
+        """
+        x, y = centred(source, target)
+        rows, cols, mass, shape = self._find(source.time, target.time)
+        if shape != (len(x), len(y)):
+            raise ValueError(
+                _checks.message(
+                    "plan",
+                    f"shape {shape}",
+                    f"{(len(x), len(y))}: source × target cells",
+                    "Subset it to the cells of the snapshots, or transpose it.",
+                )
+            )
+        pairs = [torch.as_tensor(part, device=x.device) for part in (rows, cols, mass)]
+        return pair_plan(tuple(pairs), (x, y), (source.weights, target.weights))
+
+    @property
+    def digest(self) -> str:
+        """Hash of the plan or plans: what a checkpoint knows them by."""
+        parts = self._parts if isinstance(self._parts, dict) else {(): self._parts}
+        digest = hashlib.sha256()
+        for times, (*arrays, shape) in sorted(parts.items()):
+            digest.update(repr((times, shape, [len(a) for a in arrays])).encode())
+            for array in arrays:
+                digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def _find(self, start: float, end: float) -> Pairs:
+        """Return the pairs for two times."""
+        if not isinstance(self._parts, dict):
+            return self._parts
+        for (s, e), pairs in self._parts.items():
+            if np.isclose(s, start, atol=1e-9) and np.isclose(e, end, atol=1e-9):
+                return pairs
+        raise KeyError(
+            _checks.message("plan", f"times {(start, end)}", f"one of {sorted(self._parts)}")
+        )
+
+
+def _pairs(plan: Any, name: str) -> Pairs:
+    """Return rows, cols, mass of total one, and shape of a plan of any supported kind."""
+    from scipy import sparse
+
+    for attribute in ("transport_matrix", "X"):
+        plan = getattr(plan, attribute, plan)
+    if isinstance(plan, torch.Tensor):
+        plan = plan.detach().cpu().to_dense().numpy()
+    if not sparse.issparse(plan):
+        try:
+            plan = np.asarray(plan, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            got = type(plan).__name__
+            raise TypeError(_checks.message(name, got, "an (n, m) matrix of numbers")) from error
+    if len(plan.shape) != 2 or 0 in plan.shape:
+        raise ValueError(_checks.message(name, f"shape {plan.shape}", "a matrix (n, m)"))
+    coo = sparse.coo_matrix(plan, dtype=np.float64)
+    coo.sum_duplicates()
+    if not np.isfinite(coo.data).all():
+        raise ValueError(_checks.message(name, "NaN or infinite values", "finite numbers"))
+    if (coo.data < 0).any():
+        raise ValueError(_checks.message(name, f"minimum {coo.data.min():g}", "no negative values"))
+    keep = coo.data > 0
+    if not keep.any():
+        raise ValueError(_checks.message(name, "only zeros", "a plan with mass"))
+    mass = coo.data[keep]
+    rows, cols = coo.row[keep].astype(np.int64), coo.col[keep].astype(np.int64)
+    return rows, cols, mass / mass.sum(), (int(plan.shape[0]), int(plan.shape[1]))

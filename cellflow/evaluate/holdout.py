@@ -1,0 +1,187 @@
+"""Leave a time point out, predict it, and say how well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cellflow import _checks
+from cellflow._process_group import Ranks
+from cellflow._processes import side_by_side
+from cellflow.evaluate.arguments import as_methods, as_seeds
+from cellflow.evaluate.scorer import METRICS, Scorer
+from cellflow.evaluate.table import YARDSTICKS, HoldoutTable, Row
+from cellflow.methods import Method
+from cellflow.preprocessing import Preprocessing, fit_preprocessing
+from cellflow.several.members import WORTH
+from cellflow.simulate import SOLVERS
+from cellflow.timecourse import TimeCourse
+
+
+def holdout(
+    course: TimeCourse,
+    methods: Method | Sequence[Method],
+    *,
+    steps: int = 2000,
+    seeds: int | Sequence[int] = 3,
+    time: str = "physical",
+    solver: str = "rk4",
+    n_components: int | None = None,
+    whiten: bool = False,
+    preprocess_on: str = "all",
+    metrics: Sequence[str] = ("w1", "w2", "energy"),
+    workers: int | None = None,
+    progress: bool = True,
+    ranks: Ranks | None = None,
+) -> HoldoutTable:
+    """Leave out each interior time point in turn, and predict it from the one before.
+
+    For every interior time point the methods are trained on all others; then the cells of the
+    previous time point are pushed to it and compared with the cells that were really there.
+    Beside them stand four predictions that need no model — the cells of the time point before
+    and after, both pooled, and their exact optimal-transport interpolation — and the floor:
+    the distance between two random halves of the held-out cells, below which nothing is visible.
+    Cells weigh by their masses, and those carried to a later time keep them or, where the method
+    learned growth, grow.
+
+    Folds, methods and seeds share nothing but the cells, so they run side by side, fitted and
+    scored in one go. Couplings are not shared: those of a fit follow from its seed and all of its
+    snapshots, and each fold has others.
+
+    Parameters
+    ----------
+    course
+        At least three snapshots.
+    methods
+        One or several methods, of distinct names.
+    steps
+        Training steps of each fit.
+    seeds
+        Number of seeds (0, 1, …), or the seeds.
+    time
+        ``"physical"`` for the course's own times, ``"index"`` for 0, 1, 2, ….
+    solver
+        How predictions are made: see :func:`cellflow.simulate.simulate`.
+    n_components
+        Principal components to rotate to first, when the course holds expression.
+    whiten
+        Whether to scale each dimension to unit standard deviation.
+    preprocess_on
+        ``"all"`` fits components and scales on all cells (the papers' protocol), ``"train"``
+        without the held-out ones.
+    metrics
+        Any of ``"w1"``, ``"w2"``, ``"energy"``; the first one decides the verdicts.
+    workers
+        Processes, each with one thread; as many as there are cores when omitted, if the steps
+        are worth starting them; 1 for none. The table is the same to the bit. On a GPU, all is
+        done in this process.
+    progress
+        Whether to show a bar over fits and yardsticks on standard error.
+    ranks
+        Processes that each call this, share the work, and all get the table:
+        see :func:`cellflow.several.join`.
+
+    Returns
+    -------
+    HoldoutTable
+        The rows; print it, or ask for its verdicts.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than three snapshots, an option is unknown, or methods share a name.
+    """
+    _checks.choice(time, ("physical", "index"), "time")
+    _checks.choice(solver, SOLVERS, "solver")
+    _checks.choice(preprocess_on, ("all", "train"), "preprocess_on")
+    metrics = [_checks.choice(m, METRICS, "metrics") for m in metrics]
+    if not metrics:
+        raise ValueError(_checks.message("metrics", "none", f"some of {', '.join(METRICS)}"))
+    methods, seeds = as_methods(methods), as_seeds(seeds)
+    if len(course) < 3:
+        remedy = "Only a time point between two others can be held out."
+        raise ValueError(_checks.message("course", f"{len(course)} time points", "3", remedy))
+    _checks.count(steps, "steps")
+    clock = course if time == "physical" else course.retimed(range(len(course)))
+    folds, own = range(1, len(course) - 1), {}
+    if preprocess_on == "train":
+        own = {k: _preprocess(clock.without(k), n_components, whiten) for k in folds}
+    elif prep := _preprocess(clock, n_components, whiten):
+        clock = clock.map(prep.apply)
+    task = _Task(
+        clock,
+        {m.name: m for m in methods},
+        course.times,
+        preprocessing=own,
+        metrics=metrics,
+        steps=steps,
+        solver=solver,
+    )
+    jobs = [job for k in folds for job in _jobs(k, task, seeds)]
+    fits_first = sorted(jobs, key=lambda job: job.name in YARDSTICKS)  # they take longest
+    done = (ranks or Ranks()).shared(
+        fits_first,
+        lambda mine: side_by_side(
+            _rows,
+            task,
+            mine,
+            workers=workers,
+            heavy=steps * sum(job.name in task.methods for job in mine) >= WORTH,
+            here=course.x.device.type != "cpu",
+            progress=progress,
+            unit="job",
+        ),
+    )
+    rows = dict(zip(fits_first, done, strict=True))
+    return HoldoutTable(tuple(row for job in jobs for row in rows[job]), course.unit)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A prediction of the time point at position `k`: by a yardstick or a method, for a seed."""
+
+    k: int
+    name: str
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """What all jobs have in common."""
+
+    course: TimeCourse
+    methods: dict[str, Method]
+    held_out: Sequence[float]
+    preprocessing: dict[int, Preprocessing | None]
+    metrics: Sequence[str]
+    steps: int
+    solver: str
+
+
+def _jobs(k: int, task: _Task, seeds: Sequence[int]) -> list[_Job]:
+    """Predictions of one time point, in the order of the table."""
+    *fixed, floor = YARDSTICKS  # only the floor has a spread over seeds
+    out = [_Job(k, name, seeds[0]) for name in fixed] + [_Job(k, floor, seed) for seed in seeds]
+    return out + [_Job(k, name, seed) for name in task.methods for seed in seeds]
+
+
+def _rows(task: _Task, job: _Job) -> list[Row]:
+    k, seed = job.k, job.seed
+    prep = task.preprocessing.get(k)
+    fold = task.course if prep is None else task.course.map(prep.apply)
+    score = Scorer(task.held_out[k], fold.snapshots[k], task.metrics)
+    if job.name in YARDSTICKS:
+        return score.yardstick(job.name, fold, k, seed=seed)
+    method = task.methods[job.name]
+    fit = method.fit(fold.without(k), steps=task.steps, generator=seed, progress=False)
+    if fit.history.stopped == "interrupted":  # that fit alone ended: end them all
+        raise KeyboardInterrupt
+    start, end = fold.snapshots[k - 1 : k + 1]
+    cells = fit.carry(start, end.time, solver=task.solver, generator=seed)
+    return score(method.name, seed, cells)
+
+
+def _preprocess(course: TimeCourse, n_components: int | None, whiten: bool) -> Preprocessing | None:
+    if n_components is None and not whiten:
+        return None
+    return fit_preprocessing(course.x, n_components=n_components, whiten=whiten)

@@ -1,0 +1,241 @@
+r"""Which diffusion do the data ask for? Interior time points are left out to find out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from cellflow import _checks
+from cellflow._processes import side_by_side
+from cellflow._random import stream_seed
+from cellflow._typing import Tensor
+from cellflow.evaluate.arguments import as_seeds
+from cellflow.evaluate.scorer import METRICS, Scorer
+from cellflow.evaluate.sigma_table import SigmaRow, SigmaSweep
+from cellflow.methods import SF2M, FlowMatching
+from cellflow.methods.sf2m import RELATIVE_SIGMA
+from cellflow.paths import Pairs
+from cellflow.several.members import WORTH
+from cellflow.timecourse import Snapshot, TimeCourse
+from cellflow.training.cells import natural_sigma
+
+#: Multiples of the data's own diffusion that are tried when none are given.
+GRID = tuple(round(0.05 * 2 ** (k / 2), 4) for k in range(11))
+
+
+def sigma_sweep(
+    course: TimeCourse,
+    method: Callable[[float], FlowMatching] = SF2M,
+    *,
+    sigmas: Sequence[float] | None = None,
+    exclude: Sequence[float] = (),
+    learned: bool = False,
+    steps: int = 1000,
+    seeds: int | Sequence[int] = 5,
+    n_cells: int = 500,
+    metrics: Sequence[str] = ("energy", "w1"),
+    workers: int | None = None,
+    progress: bool = True,
+) -> SigmaSweep:
+    r"""Try diffusions: predict each interior time point without having seen it.
+
+    By itself, the diffusion :math:`\sigma` of a Schrödinger bridge is not learned: it is assumed,
+    and snapshots at two times are matched exactly by any. A third time between them is not, and
+    this is what the sweep looks at. Each interior time point is left out in turn and predicted
+    from the one before and the one after.
+
+    The bridge's law at the time left out is known without a network: it is the mixture of the
+    Brownian bridges between coupled cells (Tong et al. 2023, [SF]2M, proposition 3.1), so by
+    default (`learned` false) cells are drawn from it, in seconds. With `learned`, networks are
+    trained and the cells of the time point before are carried on by the stochastic dynamics.
+
+    Each seed scores against another random half of the cells left out, so the spread over seeds
+    stands for the sampling of these cells too (the delete-half jackknife).
+
+    Parameters
+    ----------
+    course
+        Snapshots to choose by, in the coordinates of the model.
+    method
+        From a diffusion to a method: ``SF2M``, or such as ``lambda s: SF2M(s,
+        coupling="exact")``.
+    sigmas
+        Diffusions to try, data units per square root of time, positive; a logarithmic grid from
+        0.05 to 1.6 times :func:`~cellflow.training.cells.natural_sigma` when omitted.
+    exclude
+        Times that are taken out before anything else is done, such as days that a final figure
+        is to be scored on.
+    learned
+        Whether to train a network for each diffusion, time point and seed.
+    steps
+        Training steps of each fit, where `learned`.
+    seeds
+        Number of seeds (0, 1, …), or the seeds.
+    n_cells
+        At most so many cells of each time point, drawn anew by each seed.
+    metrics
+        Any of ``"w1"``, ``"w2"``, ``"energy"``; the first one decides.
+    workers
+        Processes, each with one thread; 1 for none. When omitted, as many as there are cores if
+        networks are learned. The rows are the same to the bit.
+    progress
+        Whether to show a bar on standard error.
+
+    Returns
+    -------
+    SigmaSweep
+        The rows and the best diffusion. Without an interior time point there are no rows, and
+        the best is the default of :func:`~cellflow.methods.SF2M`; the printed text says so.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range, fewer than two time points are left, or the path of
+        `method` needs more than a network-free draw can give.
+    """
+    metrics = [_checks.choice(m, METRICS, "metrics") for m in metrics]
+    if not metrics:
+        raise ValueError(_checks.message("metrics", "none", f"some of {', '.join(METRICS)}"))
+    seeds = as_seeds(seeds)
+    _checks.count(steps, "steps")
+    _checks.count(n_cells, "n_cells", low=4)
+    course = without_times(course, exclude)
+    natural = natural_sigma(course)
+    tried = _as_sigmas(sigmas, natural)
+    recipes = [method(s) for s in tried]
+    if not learned and any(_needs_network(m) for m in recipes):
+        expected = "one of straight pairs, whose law between two time points needs no network"
+        got = f"{recipes[0].name!r}"
+        raise ValueError(_checks.message("method", got, expected, "Set learned=True."))
+    task = _Task(course, tuple(zip(tried, recipes, strict=True)), metrics, n_cells, learned, steps)
+    jobs = [
+        (k, seed, j) for k in range(1, len(course) - 1) for seed in seeds for j in range(len(tried))
+    ]
+    rows = side_by_side(
+        _rows,
+        task,
+        jobs,
+        workers=workers,
+        heavy=learned and len(jobs) * steps >= WORTH,
+        here=course.x.device.type != "cpu",
+        progress=progress,
+        unit="sigma",
+    )
+    return SigmaSweep(
+        tuple(row for some in rows for row in some),
+        natural=natural,
+        default=RELATIVE_SIGMA * natural,
+        metric=metrics[0],
+        unit=course.unit,
+        learned=learned,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """What all jobs have in common."""
+
+    course: TimeCourse
+    tried: tuple[tuple[float, FlowMatching], ...]
+    metrics: Sequence[str]
+    n_cells: int
+    learned: bool
+    steps: int
+
+
+def _rows(task: _Task, job: tuple[int, int, int]) -> list[SigmaRow]:
+    """Rows of one time point, seed and diffusion."""
+    k, seed, j = job
+    sigma, recipe = task.tried[j]
+    fold, truth = _drawn(task.course, k, seed, task.n_cells)
+    if task.learned:
+        cells = _learned(fold, recipe, k, truth.time, steps=task.steps, seed=seed)
+    else:
+        cells = _unlearned(fold, recipe, k, truth.time, seed=seed)
+    rows = Scorer(truth.time, truth, task.metrics)(recipe.name, seed, cells)
+    return [SigmaRow(sigma, r.held_out, seed, r.metric, r.value) for r in rows]
+
+
+def without_times(course: TimeCourse, exclude: Sequence[float]) -> TimeCourse:
+    """Return `course` without the snapshots at the times in `exclude`.
+
+    Raises
+    ------
+    ValueError
+        If one is not a time of the course, or fewer than two are left.
+    """
+    known = ", ".join(f"{t:g}" for t in course.times)
+    for time in exclude:
+        if _checks.number(time, "exclude") not in course.times:
+            raise ValueError(_checks.message("exclude", f"{time:g}", f"some of {known}"))
+    kept = tuple(s for s in course.snapshots if s.time not in set(exclude))
+    if len(kept) < 2:
+        got = f"{len(set(exclude))} of {len(course)} time points"
+        raise ValueError(_checks.message("exclude", got, "at least two time points to be left"))
+    return TimeCourse(kept, course.unit)
+
+
+def _as_sigmas(sigmas: Sequence[float] | None, natural: float) -> list[float]:
+    if sigmas is None:
+        return [multiple * natural for multiple in GRID]
+    low = {"low": 0.0, "open_low": True}
+    out = sorted({_checks.number(s, "sigmas", **low) for s in np.ravel(sigmas).tolist()})
+    if not out:
+        raise ValueError(_checks.message("sigmas", "none", "at least one positive number"))
+    return out
+
+
+def _needs_network(method: FlowMatching) -> bool:
+    """Whether the law at a time left out is not simply that of paths between coupled cells."""
+    return not isinstance(method, FlowMatching) or method.path.needs_rates
+
+
+def _drawn(course: TimeCourse, k: int, seed: int, n_cells: int) -> tuple[TimeCourse, Snapshot]:
+    """Cells to learn from, and a random half of those left out, for one `seed`."""
+    parts = []
+    for index, s in enumerate(course.snapshots):
+        generator = torch.Generator().manual_seed(stream_seed(seed, index, 30))
+        most = min(n_cells, (len(s) + 1) // 2 if index == k else len(s))
+        parts.append(s.subset(torch.randperm(len(s), generator=generator)[:most].to(s.x.device)))
+    truth = parts.pop(k)
+    return TimeCourse(tuple(parts), course.unit), truth
+
+
+def _learned(
+    fold: TimeCourse, method: FlowMatching, k: int, time: float, *, steps: int, seed: int
+) -> Snapshot:
+    """Cells before the gap at `k`, carried on to `time` by fitted stochastic dynamics."""
+    fit = method.fit(fold, steps=steps, generator=seed, progress=False)
+    if fit.history.stopped == "interrupted":  # that fit alone ended: end them all
+        raise KeyboardInterrupt
+    solver = "rk4" if fit.dynamics.score is None else "euler_maruyama"
+    generator = stream_seed(seed, k, 31)
+    return fit.carry(fold.snapshots[k - 1], time, solver=solver, generator=generator)
+
+
+def _unlearned(
+    fold: TimeCourse, method: FlowMatching, k: int, time: float, *, seed: int
+) -> Snapshot:
+    """Cells at `time` on the paths between cells coupled across the gap at `k`."""
+    before, after = fold.snapshots[k - 1 : k + 1]
+    plan = method.coupling(before, after)
+    # The same seed for all diffusions: they differ by the noise's size, not by its draw.
+    generator = torch.Generator(before.x.device).manual_seed(stream_seed(seed, k, 32))
+    rows, cols = plan.sample(max(len(before), len(after)), stream_seed(seed, k, 33))
+    span = after.time - before.time
+
+    def filled(value: float) -> Tensor:
+        return before.x.new_full((len(rows), 1), value)
+
+    growth = None
+    if plan.source_growth is not None and plan.target_growth is not None:
+        growth = (plan.source_growth[rows] + plan.target_growth[cols])[:, None].to(before.x) / span
+    pairs = Pairs(before.x[rows], after.x[cols], filled(before.time), filled(after.time), growth)
+    noise = torch.randn(
+        pairs.x0.shape, generator=generator, dtype=before.x.dtype, device=before.x.device
+    )
+    point = method.path.at(pairs, filled((time - before.time) / span), noise)
+    return Snapshot(point.x, time, point.weight)

@@ -1,0 +1,235 @@
+"""Several fits of one method to one course: answers with a mean and a spread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+
+from cellflow import _checks
+from cellflow._random import draw_seed
+from cellflow._typing import ArrayLike, Rng
+from cellflow.fits.answers import EnsembleTrajectory, Interpolation, Moments, Spread
+from cellflow.fits.fit import Fit
+from cellflow.fits.report import coupling_problems
+from cellflow.preprocessing import Preprocessing
+from cellflow.timecourse import Snapshot, TimeCourse
+from cellflow.training.trainer import History
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """Fits of one method to one course, which answer as a fit does, with their spread.
+
+    The spread covers what a seed decides: initial weights, which cells are coupled and met
+    where, the noise of a path. Where members were fitted to resampled cells (`bootstrap`), it
+    covers the sampling of the cells as well, as far as the cells that were observed tell. It does
+    not cover what all members share: method, sigma, coordinates. Differences between them are
+    therefore a lower bound of the uncertainty.
+
+    Parameters
+    ----------
+    members
+        The fits, on the same course.
+    seeds
+        Seed of each: ``method.fit(course, generator=seeds[k])`` is member `k`.
+    bootstrap
+        Whether each member was trained on :func:`~cellflow.several.members.resampled` cells.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two members, or not one seed for each.
+    """
+
+    members: tuple[Fit, ...]
+    seeds: tuple[int, ...]
+    bootstrap: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.members) < 2 or len(self.members) != len(self.seeds):
+            got = f"{len(self.members)} fits and {len(self.seeds)} seeds"
+            raise ValueError(_checks.message("members", got, "two or more, and a seed for each"))
+
+    def __len__(self) -> int:
+        """Return the number of members."""
+        return len(self.members)
+
+    def __iter__(self) -> Iterator[Fit]:
+        """Go over the members."""
+        return iter(self.members)
+
+    @property
+    def method(self) -> Any:
+        """The method that was fitted."""
+        return self.members[0].method
+
+    @property
+    def course(self) -> TimeCourse:
+        """The cells, in data coordinates; those observed where members resampled them."""
+        return self.members[0].course
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """From data to model coordinates; None where they are the same."""
+        return self.members[0].preprocessing
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Where the cells came from, for the doors."""
+        return self.members[0].origin
+
+    @property
+    def history(self) -> tuple[History, ...]:
+        """What happened during training, for each member."""
+        return tuple(fit.history for fit in self.members)
+
+    @property
+    def health(self) -> str:
+        """How coupling went, for the first member with problems if there is one."""
+        bad = [k for k, h in enumerate(self.history) if coupling_problems(h.coupling)]
+        k = bad[0] if bad else 0
+        return f"{len(bad)} of {len(self)} members have problems; member {k}:\n" + (
+            self.members[k].health
+        )
+
+    @property
+    def summary(self) -> str:
+        """Steps and time of the first member, as an example, and :attr:`health`."""
+        first = self.members[0].summary.splitlines()[:2]
+        return "\n".join([f"{len(self)} members, the first:", *first, self.health])
+
+    def velocity(self, time: float | ArrayLike, x: ArrayLike) -> Spread:
+        """Velocity of cells, shape ``(members, n, d)``: see :meth:`Fit.velocity`.
+
+        Parameters
+        ----------
+        time, x
+            As there.
+        """
+        return Spread(torch.stack([fit.velocity(time, x) for fit in self.members]))
+
+    def score(self, time: float | ArrayLike, x: ArrayLike) -> Spread:
+        """Score of the population, shape ``(members, n, d)``: see :meth:`Fit.score`.
+
+        Parameters
+        ----------
+        time, x
+            As there.
+        """
+        return Spread(torch.stack([fit.score(time, x) for fit in self.members]))
+
+    def growth(self, time: float | ArrayLike, x: ArrayLike) -> Spread:
+        """Growth rate of cells, shape ``(members, n)``: see :meth:`Fit.growth`.
+
+        Parameters
+        ----------
+        time, x
+            As there.
+        """
+        return Spread(torch.stack([fit.growth(time, x) for fit in self.members]))
+
+    def simulate(
+        self,
+        x0: ArrayLike,
+        times: Sequence[float],
+        *,
+        solver: str = "rk4",
+        generator: Rng = 0,
+        max_step: float | None = None,
+        memory: float = 2**30,
+        progress: bool = False,
+    ) -> EnsembleTrajectory:
+        """Carry cells along the dynamics of every member.
+
+        The members are simulated in turn, in the memory of three trajectories. A stochastic
+        solver draws the same noise for all of them, so that they differ by what they learned.
+
+        Parameters
+        ----------
+        x0, times, solver, generator, max_step, memory, progress
+            As in :meth:`Fit.simulate`.
+
+        Returns
+        -------
+        EnsembleTrajectory
+            Means over members, with their standard deviations.
+
+        Raises
+        ------
+        ValueError
+            If an argument is out of its range.
+        IntegrationError
+            If a solution is not finite.
+        """
+        seed = draw_seed(generator)
+        states, masses = Moments(), Moments()
+        evaluations = 0
+        for fit in self.members:
+            out = fit.simulate(
+                x0,
+                times,
+                solver=solver,
+                generator=seed,
+                max_step=max_step,
+                memory=memory,
+                progress=progress,
+            )
+            states.add(out.x)
+            if out.log_mass is not None:
+                masses.add(out.log_mass)
+            evaluations += out.n_evaluations
+        return EnsembleTrajectory(
+            times=out.times,
+            x=states.mean,
+            log_mass=masses.mean if masses.n else None,
+            n_evaluations=evaluations,
+            solver=out.solver,
+            std=states.std,
+            log_mass_std=masses.std if masses.n else None,
+        )
+
+    def interpolate(
+        self,
+        time: float,
+        *,
+        n_cells: int | None = None,
+        solver: str = "rk4",
+        generator: Rng = 0,
+    ) -> Interpolation:
+        """Cells of the population at any time, by every member.
+
+        Parameters
+        ----------
+        time, n_cells, solver, generator
+            As in :meth:`Fit.interpolate`. All members carry the same cells.
+
+        Returns
+        -------
+        Interpolation
+            The cells of each member; :attr:`Interpolation.pooled` is one population.
+        """
+        rest = {"n_cells": n_cells, "solver": solver, "generator": draw_seed(generator)}
+        return Interpolation(tuple(fit.interpolate(time, **rest) for fit in self.members))
+
+    def carry(
+        self, start: Snapshot, time: float, *, solver: str = "rk4", generator: Rng = 0
+    ) -> Interpolation:
+        """Cells of a snapshot at another time, by every member.
+
+        Parameters
+        ----------
+        start, time, solver, generator
+            As in :meth:`Fit.carry`.
+        """
+        rest = {"solver": solver, "generator": draw_seed(generator)}
+        return Interpolation(tuple(fit.carry(start, time, **rest) for fit in self.members))
+
+    def save(self, folder: str | FilePath) -> FilePath:
+        """Write a folder of members to `folder`, new or empty; see :func:`cellflow.load`."""
+        from cellflow.fits.folder import save_ensemble
+
+        return save_ensemble(self, folder)

@@ -1,0 +1,292 @@
+"""What fitting returns: learned dynamics, in the user's units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+from torch import nn
+
+from cellflow import _checks
+from cellflow._typing import ArrayLike, Rng, Tensor
+from cellflow.dynamics import Dynamics
+from cellflow.fits.carrying import carry_cells, times_of
+from cellflow.fits.draws import draw_cells, grown_mass
+from cellflow.fits.report import coupling_report, fit_report
+from cellflow.preprocessing import Preprocessing
+from cellflow.simulate import StoredTrajectory, Trajectory
+from cellflow.timecourse import Snapshot, TimeCourse
+from cellflow.training.trainer import History
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Fitted dynamics and everything needed to use them without the data's file.
+
+    Parameters
+    ----------
+    dynamics
+        Learned dynamics, in model coordinates.
+    method
+        The method that was fitted.
+    course
+        The cells it was fitted to, in data coordinates.
+    networks
+        The networks that the dynamics are made of, by what they answer.
+    preprocessing
+        From data to model coordinates; None where they are the same.
+    history
+        What happened during training.
+    origin
+        Where the cells came from (keys of the AnnData, labels of time), for the doors.
+    """
+
+    dynamics: Dynamics
+    method: Any
+    course: TimeCourse
+    networks: nn.ModuleDict
+    preprocessing: Preprocessing | None = None
+    history: History = field(default_factory=History)
+    origin: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def health(self) -> str:
+        """How coupling went: one line when it is good, and what to do when it is not."""
+        return coupling_report(self.history.coupling)
+
+    @property
+    def summary(self) -> str:
+        """Steps, where the time went (coupling, network, data, checks), and :attr:`health`."""
+        return fit_report(self.method.name, self.history)
+
+    def velocity(self, time: float | ArrayLike, x: ArrayLike) -> Tensor:
+        """Velocity of cells, in data units per unit of time.
+
+        Parameters
+        ----------
+        time
+            One time, or one for each cell.
+        x
+            Cells in data coordinates, shape ``(n, d)``.
+
+        Returns
+        -------
+        Tensor of shape ``(n, d)``.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit or values are not finite.
+        TypeError
+            If a value is not a number.
+        """
+        t, z = self._at(time, x)
+        with torch.no_grad():
+            v = self.dynamics.velocity(t, z)
+        return v if self.preprocessing is None else self.preprocessing.invert_vectors(v)
+
+    def score(self, time: float | ArrayLike, x: ArrayLike) -> Tensor:
+        """Score of the population: the gradient of the log density, per unit of the data.
+
+        Parameters
+        ----------
+        time, x
+            As in :meth:`velocity`.
+
+        Returns
+        -------
+        Tensor of shape ``(n, d)``; where the method worked on fewer components than the data
+        have, the gradient along these.
+
+        Raises
+        ------
+        ValueError
+            If the method learned no score, or as in :meth:`velocity`.
+        """
+        self._require("score", "SF2M()")
+        t, z = self._at(time, x)
+        with torch.no_grad():
+            s = self.dynamics.score(t, z)  # type: ignore[misc] # required above
+        return s if self.preprocessing is None else self.preprocessing.invert_gradients(s)
+
+    def growth(self, time: float | ArrayLike, x: ArrayLike) -> Tensor:
+        """Growth rate of cells: births less deaths, per cell and unit of time.
+
+        Parameters
+        ----------
+        time, x
+            As in :meth:`velocity`.
+
+        Returns
+        -------
+        Tensor of shape ``(n,)``.
+
+        Raises
+        ------
+        ValueError
+            If the method learned no growth, or as in :meth:`velocity`.
+        """
+        self._require("growth", "UOTCFM()")
+        t, z = self._at(time, x)
+        with torch.no_grad():
+            return self.dynamics.growth(t, z)  # type: ignore[misc] # required above
+
+    def simulate(
+        self,
+        x0: ArrayLike,
+        times: Sequence[float],
+        *,
+        solver: str = "rk4",
+        generator: Rng = 0,
+        max_step: float | None = None,
+        memory: float = 2**30,
+        store: str | FilePath | None = None,
+        store_dtype: torch.dtype | str | None = None,
+        progress: bool = False,
+    ) -> Trajectory | StoredTrajectory:
+        """Carry cells along the learned dynamics.
+
+        Parameters
+        ----------
+        x0
+            Cells in data coordinates at the first time, shape ``(n, d)``.
+        times
+            At least two times, strictly increasing, or decreasing to go back.
+        solver
+            See :func:`cellflow.simulate.simulate`: a stochastic one, such as
+            ``"euler_maruyama"``, draws paths where the method learned a score (backward in time,
+            ancestors); the others follow the mean flow, which has the same marginals.
+        generator
+            Seed or generator of a stochastic solver.
+        max_step
+            Longest step of a fixed-step solver. When omitted, six (``"rk4"``) or ten of them
+            lead from snapshot to snapshot.
+        memory
+            Bytes for the solver's working set.
+        store, store_dtype
+            Folder of a zarr store to write to, for trajectories that exceed memory, and its type:
+            see :func:`cellflow.simulate.simulate`.
+        progress
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        The trajectory, in data coordinates; with `store`, one that is read as it is asked for.
+
+        Raises
+        ------
+        ValueError
+            If an argument is out of its range, or the result would not fit in memory.
+        IntegrationError
+            If the solution is not finite.
+        """
+        return carry_cells(
+            self,
+            self._encode(x0),
+            times,
+            solver=solver,
+            generator=generator,
+            max_step=max_step,
+            memory=memory,
+            store=store,
+            store_dtype=store_dtype,
+            progress=progress,
+        )
+
+    def interpolate(
+        self,
+        time: float,
+        *,
+        n_cells: int | None = None,
+        solver: str = "rk4",
+        generator: Rng = 0,
+    ) -> Snapshot:
+        """Cells of the population at any time.
+
+        The cells of the last snapshot before `time` are carried forward to it (before the first
+        snapshot, its cells are carried back).
+
+        Parameters
+        ----------
+        time
+            Time asked for; beyond the course it is an extrapolation.
+        n_cells
+            How many cells to return. Up to the size of that snapshot they are drawn without
+            replacement; beyond, cells are drawn again and start from the path's noise around
+            them. Where the path has no noise at its ends (SB-CFM's bridges, or ``sigma=0``),
+            these are exact repetitions. All of them, once, when omitted.
+        solver
+            As in :meth:`simulate`.
+        generator
+            Seed or generator of that choice, and of a stochastic solver.
+
+        Returns
+        -------
+        Snapshot
+            The cells, in data coordinates and the data's dtype, with their labels and masses:
+            those that they started with, grown where the method learned growth. However many
+            are drawn, together they start with the mass of the snapshot.
+
+        Raises
+        ------
+        ValueError
+            If `time` is not finite, `n_cells` is not positive, or more cells are asked for than
+            there are and the path was not saved with the fit.
+        """
+        time = _checks.number(time, "time")
+        start = max(
+            (s for s in self.course.snapshots if s.time <= time),
+            key=lambda s: s.time,
+            default=self.course.snapshots[0],
+        )
+        rng = _checks.as_generator(generator)
+        if n_cells is not None:
+            start = draw_cells(
+                self, start, n_cells=_checks.count(n_cells, "n_cells"), generator=rng
+            )
+        if time == start.time:
+            return start
+        return self.carry(start, time, solver=solver, generator=rng)
+
+    def carry(
+        self, start: Snapshot, time: float, *, solver: str = "rk4", generator: Rng = 0
+    ) -> Snapshot:
+        """Cells of a snapshot at another time, with their masses and labels.
+
+        Parameters
+        ----------
+        start
+            Cells in data coordinates.
+        time
+            Another time than theirs, later or earlier.
+        solver, generator
+            As in :meth:`simulate`.
+        """
+        out = self.simulate(start.x, [start.time, time], solver=solver, generator=generator)
+        grown = out.log_mass
+        mass = start.mass if grown is None else grown_mass(start.mass, grown[-1], time)
+        return Snapshot(out.final.to(start.x), time, mass, start.labels)
+
+    def save(self, folder: str | FilePath) -> FilePath:
+        """Write the fit to `folder`, new or empty; see :func:`cellflow.load`."""
+        from cellflow.fits.folder import save
+
+        return save(self, folder)
+
+    def _require(self, part: str, example: str) -> None:
+        if getattr(self.dynamics, part) is None:
+            expected = f"a method that learns it, such as {example}"
+            raise ValueError(_checks.message(part, f"a fit of {self.method.name!r}", expected))
+
+    def _at(self, time: float | ArrayLike, x: ArrayLike) -> tuple[Tensor, Tensor]:
+        """Times and cells in model coordinates, checked against each other."""
+        z = self._encode(x)
+        return times_of(time, z), z
+
+    def _encode(self, x: ArrayLike) -> Tensor:
+        cells = _checks.as_cells(x, "x", dim=self.course.dim)
+        cells = cells.to(next(self.networks.parameters()))
+        return cells if self.preprocessing is None else self.preprocessing.apply(cells)

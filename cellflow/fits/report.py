@@ -1,0 +1,117 @@
+"""What to make of the health of a fit's couplings, and of its history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+#: A marginal error of 1 % of the mass is visible in the answers.
+_MARGINAL = 0.01
+#: Shares of cells above which they are worth a word.
+_UNUSED, _CHILDLESS, _INDEPENDENT = 0.01, 0.05, 0.5
+#: Share of the cost that is noise's, below which it is not noise that pairs cells at random.
+_NOISY = 0.1
+
+
+def coupling_problems(facts: Mapping[str, float]) -> list[str]:
+    """Say what is wrong with the couplings of a fit.
+
+    Parameters
+    ----------
+    facts
+        ``fit.history.coupling``: see :class:`cellflow.batches.CouplingHealth`.
+
+    Returns
+    -------
+    One sentence for each problem, with its remedy; none where all is well.
+    """
+    out = []
+    plans = max(facts.get("plans", 0), 1)
+    bad = max(facts.get("fallbacks", 0), facts.get("unconverged", 0))
+    if bad:
+        out.append(
+            f"{bad:.0f} of {plans:.0f} plans did not converge: raise sigma or epsilon, or the "
+            "coupling's max_iter."
+        )
+    if facts.get("marginal_error", 0.0) > _MARGINAL:
+        out.append(
+            f"A plan misses its marginals by {facts['marginal_error']:.1%} of the mass: lower the "
+            "coupling's tolerance."
+        )
+    random = facts.get("mean_partner_share", 0.0) > _INDEPENDENT and "blurred_by_sigma" in facts
+    # In blocks of few cells, or of cells at one place, partners are many without any noise.
+    if random and facts.get("noise_share", 0.0) > _NOISY:
+        out.append(
+            f"A cell has {facts['mean_partners']:.0f} partners, {facts['mean_partner_share']:.0%} "
+            "of all: sigma is so large that cells are paired nearly at random. Lower it."
+        )
+    if facts.get("noise_share", 0.0) > 1.0:
+        out.append(
+            f"The noise alone would carry cells {facts['noise_share'] ** 0.5:.1f} times as far as "
+            "they go: sigma is too large for these data. Lower it."
+        )
+    if facts.get("unused", 0.0) - facts.get("mean_unmatched", 0.0) > _UNUSED:
+        out.append(f"{facts['unused']:.1%} of the cells were never paired: train for longer.")
+    return out
+
+
+def coupling_report(facts: Mapping[str, float]) -> str:
+    """Describe the couplings of a fit: in one line, or with what is wrong with them.
+
+    Parameters
+    ----------
+    facts
+        ``fit.history.coupling``: see :class:`cellflow.batches.CouplingHealth`.
+
+    Returns
+    -------
+    Text of one or more lines.
+    """
+    if not facts.get("plans"):
+        return "coupling: no plans were made"
+    line = (
+        f"{facts['plans']:.0f} plans, {facts['mean_partners']:.3g} partners per cell, "
+        f"cost {facts['mean_cost']:.3g}"
+    )
+    if facts.get("noise_share"):
+        share = facts["noise_share"]
+        line += f", noise {share:.0%} of it" if share < 10 else f", noise {share:.3g} times that"
+    if facts.get("mean_childless", 0.0) > _CHILDLESS:
+        line += f", {facts['mean_childless']:.0%} of the mass without descendants"
+    if facts.get("mean_unmatched"):
+        line += f", {facts['mean_unmatched']:.0%} unmatched"
+    problems = coupling_problems(facts)
+    if not problems:
+        return f"coupling: good ({line})"
+    return "\n".join([f"coupling: PROBLEMS ({line})", *(f"  - {text}" for text in problems)])
+
+
+def fit_report(name: str, history: Any) -> str:
+    """Describe a training: steps, where the time went, and how coupling went.
+
+    Parameters
+    ----------
+    name
+        Of the method.
+    history
+        See :class:`cellflow.training.trainer.History`.
+
+    Returns
+    -------
+    Text of three or more lines.
+    """
+    steps = history.step[-1] if history.step else 0
+    loss = f", loss {history.validation_loss[-1]:.4g}" if history.step else ""
+    total = max(history.seconds, 1e-12)
+    shares = ", ".join(
+        f"{what} {history.timing[what] / total:.0%}"
+        for what in ("coupling", "network", "data", "checks")
+        if what in history.timing
+    )
+    each = f", {history.seconds / steps * 1e3:.3g} ms a step" if steps else ""
+    lines = [
+        f"{name}: {steps} steps ({history.stopped}){loss}",
+        f"time: {history.seconds:.3g} s{each}" + (f" ({shares})" if shares else ""),
+        coupling_report(history.coupling),
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,67 @@
+"""Cubic splines with constant noise: paths that bend, for a flow smooth across snapshots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from cellflow import _checks
+from cellflow._typing import Tensor
+from cellflow.paths.path import Pairs, Path
+
+
+@dataclass(frozen=True)
+class Spline(Path):
+    r"""Cubic path with given velocities at both ends, and constant noise.
+
+    .. math:: x_s = (1 - s) x_0 + s x_1 + s (1 - s) [(1 - s) a - s b] + \sigma z, \quad
+        a = h \dot x_0 - (x_1 - x_0), \; b = h \dot x_1 - (x_1 - x_0)
+
+    with `h` the span of the pair and its velocities ``rate0`` and ``rate1`` as
+    :math:`\dot x_0, \dot x_1`; see :func:`cellflow.batches.chain_rates` for where they come
+    from. Pairs without velocities go straight, as on :class:`~cellflow.paths.Straight`.
+
+    Parameters
+    ----------
+    sigma
+        Constant standard deviation, in data units.
+
+    Raises
+    ------
+    ValueError
+        If `sigma` is negative.
+    """
+
+    needs_rates: ClassVar[bool] = True
+
+    sigma: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sigma", _checks.number(self.sigma, "sigma", low=0.0))
+
+    def mean(self, pairs: Pairs, s: Tensor) -> Tensor:
+        """Mean at fraction `s`, shape ``(n, d)``."""
+        line = torch.lerp(pairs.x0, pairs.x1, s)
+        if pairs.rate0 is None or pairs.rate1 is None:
+            return line
+        move = pairs.x1 - pairs.x0
+        start, end = pairs.span * pairs.rate0 - move, pairs.span * pairs.rate1 - move
+        return line + s * (1 - s) * ((1 - s) * start - s * end)
+
+    def std(self, pairs: Pairs, s: Tensor) -> Tensor:
+        """Return `sigma`, shape ``(n, 1)``."""
+        return torch.full_like(s, self.sigma)
+
+    def mean_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
+        """Derivative of :meth:`mean` in `s`, shape ``(n, d)``."""
+        move = pairs.x1 - pairs.x0
+        if pairs.rate0 is None or pairs.rate1 is None:
+            return move
+        start, end = pairs.span * pairs.rate0 - move, pairs.span * pairs.rate1 - move
+        return move + (1 - s) * (1 - 3 * s) * start - s * (2 - 3 * s) * end
+
+    def std_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
+        """Zero, shape ``(n, 1)``."""
+        return torch.zeros_like(s)

@@ -1,0 +1,19 @@
+"""Plans: what a coupling returns, and what can be asked of it."""
+
+from cellflow.plans.forms import DensePlan, PairPlan, ProductPlan
+from cellflow.plans.plan import CHILDLESS, DENSE_LIMIT, Plan
+from cellflow.plans.potential import PotentialPlan
+from cellflow.plans.sparsify import as_pairs
+from cellflow.plans.transitions import Transitions
+
+__all__ = [
+    "CHILDLESS",
+    "DENSE_LIMIT",
+    "DensePlan",
+    "PairPlan",
+    "Plan",
+    "PotentialPlan",
+    "ProductPlan",
+    "Transitions",
+    "as_pairs",
+]

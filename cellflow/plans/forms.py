@@ -1,0 +1,175 @@
+r"""Plans: how the cells of two snapshots are matched.
+
+A plan is a joint distribution :math:`P` over pairs of cells, of total mass one. There are three
+forms of it, and all answer the same questions: the marginals that were attained, how it went, and
+a sample of pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from cellflow._random import shuffle, stratified
+from cellflow._typing import Tensor
+from cellflow.plans.plan import Plan
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PairPlan(Plan):
+    """A plan that lists its pairs; each pair at most once.
+
+    Parameters
+    ----------
+    rows, cols
+        Indices of source and target cells, long tensors of shape ``(p,)``.
+    mass
+        Mass of each pair, shape ``(p,)``, float64, positive, total one.
+    size
+        Number of source and of target cells.
+    """
+
+    rows: Tensor
+    cols: Tensor
+    mass: Tensor
+    size: tuple[int, int]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of source and of target cells."""
+        return self.size
+
+    @cached_property
+    def row_mass(self) -> Tensor:
+        """Mass that leaves each source cell, shape ``(n,)``."""
+        return self.mass.new_zeros(self.size[0]).index_add_(0, self.rows, self.mass)
+
+    @cached_property
+    def col_mass(self) -> Tensor:
+        """Mass that reaches each target cell, shape ``(m,)``."""
+        return self.mass.new_zeros(self.size[1]).index_add_(0, self.cols, self.mass)
+
+    @cached_property
+    def is_permutation(self) -> bool:
+        """Whether the plan matches cells one to one, with equal masses."""
+        n, m = self.size
+        if not n == m == len(self.rows) or not bool((self.mass == self.mass[0]).all()):
+            return False
+        return all(len(torch.unique(index)) == n for index in (self.rows, self.cols))
+
+    @cached_property
+    def partners(self) -> float:
+        """Effective number of partners of a source cell."""
+        if self.is_permutation:
+            return 1.0
+        terms = torch.special.entr(self.mass / self.row_mass[self.rows])
+        entropy = self.mass.new_zeros(self.size[0]).index_add_(0, self.rows, terms)
+        return float((self.row_mass * entropy.exp()).sum() / self.row_mass.sum())
+
+    @cached_property
+    def _cumulated(self) -> Tensor:
+        return self.mass.cumsum(0)
+
+    def _draw(self, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        if self.is_permutation:
+            rounds = -(-k // len(self.rows))
+            turns = [shuffle(len(self.rows), generator) for _ in range(rounds)]
+            pick = torch.cat(turns)[:k].to(self.rows.device)
+        else:
+            pick = stratified(self._cumulated, k, generator)
+        return self.rows[pick], self.cols[pick]
+
+    def _dense(self) -> Tensor:
+        out = self.mass.new_zeros(self.size)
+        return out.index_put_((self.rows, self.cols), self.mass, accumulate=True)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DensePlan(Plan):
+    """A plan that holds the whole matrix.
+
+    Parameters
+    ----------
+    matrix
+        Mass of every pair, shape ``(n, m)``, float64, nonnegative, total one.
+    """
+
+    matrix: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of source and of target cells."""
+        return self.matrix.shape[0], self.matrix.shape[1]
+
+    @cached_property
+    def row_mass(self) -> Tensor:
+        """Mass that leaves each source cell, shape ``(n,)``."""
+        return self.matrix.sum(1)
+
+    @cached_property
+    def col_mass(self) -> Tensor:
+        """Mass that reaches each target cell, shape ``(m,)``."""
+        return self.matrix.sum(0)
+
+    @cached_property
+    def partners(self) -> float:
+        """Effective number of partners of a source cell."""
+        rows = self.matrix / self.row_mass.clamp(min=torch.finfo(self.matrix.dtype).tiny)[:, None]
+        entropy = torch.special.entr(rows).sum(1)
+        return float((self.row_mass * entropy.exp()).sum() / self.row_mass.sum())
+
+    @cached_property
+    def _cumulated(self) -> Tensor:
+        return self.matrix.flatten().cumsum(0)
+
+    def _draw(self, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        pick = stratified(self._cumulated, k, generator)
+        m = self.matrix.shape[1]
+        return torch.div(pick, m, rounding_mode="floor"), pick % m
+
+    def _dense(self) -> Tensor:
+        return self.matrix
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ProductPlan(Plan):
+    """The independent plan ``a ⊗ b``, never written out.
+
+    Parameters
+    ----------
+    a, b
+        Masses of source and target cells, shapes ``(n,)`` and ``(m,)``, float64, each of total
+        one.
+    """
+
+    a: Tensor
+    b: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of source and of target cells."""
+        return len(self.a), len(self.b)
+
+    @property
+    def row_mass(self) -> Tensor:
+        """Mass that leaves each source cell, shape ``(n,)``."""
+        return self.a
+
+    @property
+    def col_mass(self) -> Tensor:
+        """Mass that reaches each target cell, shape ``(m,)``."""
+        return self.b
+
+    @cached_property
+    def partners(self) -> float:
+        """Effective number of partners of a source cell."""
+        return float(torch.special.entr(self.b).sum().exp())
+
+    def _draw(self, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        rows = stratified(self.a.cumsum(0), k, generator)
+        return rows, stratified(self.b.cumsum(0), k, generator)
+
+    def _dense(self) -> Tensor:
+        return self.a[:, None] * self.b[None, :]

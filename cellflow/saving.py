@@ -1,0 +1,147 @@
+"""Read a saved fit or ensemble."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cellflow import _checks
+from cellflow._files import read_state
+from cellflow._typing import Tensor
+from cellflow.fits.ensemble import Ensemble
+from cellflow.fits.facts import parts
+from cellflow.fits.fit import Fit
+from cellflow.fits.folder import CELLS, ENSEMBLE, FIT, FORMAT, NUMBERS
+from cellflow.methods.flow_matching import FlowMatching
+from cellflow.methods.iterated import Iterated
+from cellflow.methods.shooting import Shooting
+from cellflow.networks import Units
+from cellflow.preprocessing import Preprocessing
+from cellflow.timecourse import Snapshot, TimeCourse
+from cellflow.training.networks import assemble, build_networks
+from cellflow.training.trainer import History
+
+#: Classes of methods that a file can name.
+KINDS = {kind.__name__: kind for kind in (FlowMatching, Iterated, Shooting)}
+#: What reading stumbles over where a file is missing, cut short, or was edited.
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, StopIteration)
+
+
+def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Fit | Ensemble:
+    """Read a fit or an ensemble that was saved, without the AnnData it came from.
+
+    Parameters
+    ----------
+    folder
+        What :meth:`Fit.save` or :meth:`Ensemble.save` wrote, or a member of the latter.
+    device
+        Where to put it.
+
+    Returns
+    -------
+    Fit or Ensemble
+        What predicts exactly as the saved one did.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds no fit.
+    ValueError
+        If it was written by a newer version, is damaged, or the device is not there.
+    """
+    folder = Path(folder)
+    place = _checks.as_device(device, torch.device("cpu"))
+    if (folder / ENSEMBLE).is_file():
+        facts, shared = _read(folder, ENSEMBLE, CELLS, place)
+        names = [f"member-{k}" for k in range(len(facts["seeds"]))]
+        fits = [_fit(folder / name, place, shared) for name in names]
+        fits = [replace(fit, course=fits[0].course) for fit in fits]
+        return Ensemble(tuple(fits), tuple(facts["seeds"]), facts["bootstrap"])
+    if not (folder / FIT).is_file():
+        raise FileNotFoundError(
+            _checks.message("folder", f"{str(folder)!r}", "a folder written by `fit.save`")
+        )
+    return _fit(folder, place, {})
+
+
+def _fit(folder: Path, place: torch.device, cells: dict[str, Tensor]) -> Fit:
+    """Read a fit; its `cells` too, from itself or from the ensemble around it."""
+    facts, tensors = _read(folder, FIT, NUMBERS, place)
+    try:
+        if not cells and "x/0" not in tensors:
+            cells, _ = read_state(folder.resolve().parent / CELLS)
+            cells = {name: tensor.to(place) for name, tensor in cells.items()}
+        return _build(facts, tensors | cells)
+    except _DAMAGE as error:
+        raise _damaged(folder, error) from error
+
+
+def _read(
+    folder: Path, facts_file: str, tensors_file: str, place: torch.device
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read both files of a folder."""
+    try:
+        facts = json.loads((folder / facts_file).read_text(encoding="utf-8"))
+        layout = facts.get("format")
+        if layout == FORMAT:
+            tensors, _ = read_state(folder / tensors_file)
+            return facts, {name: tensor.to(place) for name, tensor in tensors.items()}
+    except _DAMAGE as error:
+        raise _damaged(folder, error) from error
+    remedy = "It is of another version of cellflow: load it with that one, or fit again."
+    raise ValueError(_checks.message("folder", f"format {layout}", f"format {FORMAT}", remedy))
+
+
+def _damaged(folder: Path, error: Exception) -> ValueError:
+    got = f"{str(folder)!r}, not a readable fit ({type(error).__name__}: {error})"
+    return ValueError(_checks.message("folder", got, "one written by `fit.save`"))
+
+
+def _build(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
+    method = _method(facts["method"])
+    units = Units(**{**facts["units"], "centre": tuple(facts["units"]["centre"])})
+    networks = build_networks(method, units)
+    for name, network in networks.items():
+        weights = _under(name, tensors)
+        network.to(next(iter(weights.values()))).load_state_dict(weights)
+    snapshots = [
+        Snapshot(
+            tensors[f"x/{k}"],
+            time,
+            tensors[f"mass/{k}"],
+            facts["labels"][k],
+            tensors.get(f"prior/{k}"),
+        )
+        for k, time in enumerate(facts["times"])
+    ]
+    affine, genes = (_under(name, tensors) for name in ("preprocessing", "components"))
+    return Fit(
+        assemble(method, networks, facts["times"]),
+        method,
+        TimeCourse(tuple(snapshots), facts["unit"]),
+        networks,
+        preprocessing=Preprocessing(**affine) if affine else None,
+        history=History(**facts["history"]),
+        origin=facts["origin"] | ({"components": Preprocessing(**genes)} if genes else {}),
+    )
+
+
+def _method(facts: dict[str, Any]) -> Any:
+    facts = dict(facts)
+    kind = KINDS.get(facts.get("kind"), FlowMatching)
+    inner = {
+        field: _method(facts.pop(field))
+        for field, part in list(facts.items())
+        if isinstance(part, dict) and part.get("kind") in KINDS
+    }
+    return kind(**parts(facts), **inner)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        k.removeprefix(f"{prefix}/"): v for k, v in tensors.items() if k.startswith(f"{prefix}/")
+    }

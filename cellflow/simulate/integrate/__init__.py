@@ -1,0 +1,1 @@
+"""Ways to integrate a field over a segment."""

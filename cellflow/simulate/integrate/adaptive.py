@@ -1,0 +1,94 @@
+"""Adaptive integration: torchdyn chooses the steps, behind guards."""
+
+from __future__ import annotations
+
+import torch
+
+from cellflow._typing import Tensor
+from cellflow.simulate.field import IntegrationError, RescaledField
+from cellflow.simulate.interpolation import THIRD, Cubic, quartic_term, rows_by_step
+
+
+def integrate_adaptive(
+    field: RescaledField,
+    x: Tensor,
+    *,
+    u: Tensor,
+    solver: str,
+    rtol: float,
+    atol: float,
+    out: Tensor,
+) -> None:
+    """Integrate through [0, 1] in steps chosen by the error, and write the states at `u`.
+
+    torchdyn is asked for its accepted steps only, and states between them are our own: its
+    interpolator does not serve ``tsit5``, and its loop over requested times may drop rows. A
+    step with output inside costs at most two evaluations more.
+
+    Parameters
+    ----------
+    field
+        Right-hand side on the unit interval, with a bound on evaluations and checked values:
+        torchdyn's loop never ends on a NaN or on a stiff field.
+    x
+        State at ``u = 0``, ``(n, d)``.
+    u
+        Output positions from 0 to 1, increasing, ``(T,)`` in float64.
+    solver
+        ``"dopri5"`` or ``"tsit5"``.
+    rtol, atol
+        Tolerances on the root mean square error of a step.
+    out
+        Receives the states, ``(T, n, d)``.
+
+    Raises
+    ------
+    IntegrationError
+        If a value is not finite, or too many evaluations are needed.
+    """
+    nodes, states = _accepted_steps(field, x, solver=solver, rtol=rtol, atol=atol)
+    out[0] = x
+    row = 1
+    slopes: dict[int, Tensor] = {}
+    for i, stop in enumerate(rows_by_step(u, nodes)):
+        here, there = float(nodes[i]), float(nodes[i + 1])
+        on_node = stop > row and float(u[stop - 1]) == there
+        between = stop - on_node
+        if between > row:
+            h = there - here
+            slopes = {
+                j: slopes[j] if j in slopes else field(float(nodes[j]), states[j])
+                for j in (i, i + 1)
+            }
+            cubic = Cubic(states[i], states[i + 1], h * slopes[i], h * slopes[i + 1])
+            state, slope = cubic.at(THIRD)
+            terms = quartic_term(h * field(here + THIRD * h, state), slope)
+            cubic.write((u[row:between] - here) / h, out[row:between], terms=terms)
+        if on_node:
+            out[stop - 1] = states[i + 1]
+        row = stop
+
+
+def _accepted_steps(
+    field: RescaledField, x: Tensor, *, solver: str, rtol: float, atol: float
+) -> tuple[Tensor, Tensor]:
+    """Return the nodes ``(k + 1,)``, in float64 on the CPU, and the states there."""
+    # Lazily, and never torchdyn.core, which imports Lightning.
+    from torchdyn.numerics import odeint
+    from torchdyn.numerics.solvers.ode import str_to_solver
+
+    def rhs(time: Tensor, state: Tensor, args: object = None) -> Tensor:
+        return field(float(time), state)
+
+    # In the dtype of the state, or torchdyn's arithmetic would promote the state.
+    unit = torch.tensor([0.0, 1.0], dtype=x.dtype, device=x.device)
+    method = str_to_solver(solver, x.dtype)
+    # torchdyn keeps these in float32 and so rounds every step and stage time of a float64
+    # solution to float32, which leaves errors of 1e-9 whatever the tolerance.
+    for name in ("safety", "min_factor", "max_factor"):
+        setattr(method, name, getattr(method, name).to(x))
+    where, states = odeint(rhs, x, unit, solver=method, rtol=rtol, atol=atol, return_all_eval=True)
+    nodes = where.to(device="cpu", dtype=torch.float64)
+    if len(nodes) != len(states) or float(nodes[-1]) != 1.0:
+        raise IntegrationError(f"Integration stopped at time {field.time(float(nodes[-1])):g}.")
+    return nodes, states

@@ -1,0 +1,90 @@
+"""Fixed-step integration with dense output."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from cellflow._typing import Tensor
+from cellflow.simulate.field import RescaledField
+from cellflow.simulate.interpolation import Cubic, quintic_terms, rows_by_step
+
+
+class Step(Protocol):
+    """One explicit step of a fixed-step solver."""
+
+    def __call__(
+        self, field: RescaledField, x: Tensor, slope: Tensor, *, u: float, h: float
+    ) -> Tensor:
+        """Advance `x` ``(n, d)`` from ``u`` to ``u + h``, given the field there."""
+        ...
+
+
+def integrate_fixed(
+    field: RescaledField, x: Tensor, *, u: Tensor, step: Step, n_steps: int, out: Tensor
+) -> None:
+    """Take `n_steps` equal steps through [0, 1] and write the states at `u` into `out`.
+
+    The steps do not depend on `u`: states between the nodes are those of the quintic through a
+    step and its neighbour. It takes the slopes that the steps need in any case.
+
+    Parameters
+    ----------
+    field
+        Right-hand side on the unit interval.
+    x
+        State at ``u = 0``, ``(n, d)``.
+    u
+        Output positions from 0 to 1, increasing, ``(T,)`` in float64.
+    step
+        The solver.
+    n_steps
+        Number of steps.
+    out
+        Receives the states, ``(T, n, d)``.
+
+    Raises
+    ------
+    IntegrationError
+        If a state is not finite.
+    """
+    h = 1.0 / n_steps
+    nodes = torch.arange(n_steps + 1, dtype=torch.float64) / n_steps
+    ends = rows_by_step(u, nodes)
+    out[0] = x
+    row = 1
+    slope = field(0.0, x)
+    previous: tuple[Tensor, Tensor] | None = None
+    first: tuple[Cubic, Tensor, Tensor] | None = None  # waits for its neighbour, the second step
+    for i, stop in enumerate(ends):
+        here, there = float(nodes[i]), float(nodes[i + 1])
+        new = step(field, x, slope, u=here, h=h)
+        field.require_finite(new, there)
+        field.advance(there)
+        on_node = stop > row and float(u[stop - 1]) == there
+        between = stop - on_node
+        if on_node:
+            out[stop - 1] = new
+        if i + 1 == n_steps and between == row and first is None:
+            break  # the last slope is not needed
+        new_slope = field(there, new)
+        if i + 1 == n_steps:
+            field.require_finite(new_slope, there)
+        if first is not None:
+            cubic, theta, target = first
+            terms = quintic_terms(cubic, 2.0, x=new, v=h * new_slope)
+            cubic.write(theta, target, terms=terms)
+            first = None
+        if between > row:
+            theta, target = (u[row:between] - here) * n_steps, out[row:between]
+            cubic = Cubic(x, new, h * slope, h * new_slope)
+            if previous is not None:
+                terms = quintic_terms(cubic, -1.0, x=previous[0], v=h * previous[1])
+                cubic.write(theta, target, terms=terms)
+            elif n_steps == 1:
+                cubic.write(theta, target)
+            else:
+                first = (cubic, theta, target)
+        previous = (x, slope)
+        x, slope, row = new, new_slope, stop

@@ -1,0 +1,94 @@
+"""Fixed-step integration of stochastic equations with additive noise."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+
+from cellflow._typing import Tensor
+from cellflow.simulate.field import RescaledField
+from cellflow.simulate.interpolation import rows_by_step
+from cellflow.simulate.noise import Increments, Noise
+
+
+class NoisyStep(Protocol):
+    """One explicit step of a stochastic solver; without noise, of a fixed-step one."""
+
+    def __call__(
+        self,
+        field: RescaledField,
+        x: Tensor,
+        slope: Tensor,
+        *,
+        u: float,
+        h: float,
+        noise: Increments | None = None,
+    ) -> Tensor:
+        """Advance `x` ``(n, d)`` from ``u`` to ``u + h``, given the field there."""
+        ...
+
+
+def integrate_stochastic(
+    field: RescaledField,
+    x: Tensor,
+    *,
+    u: Tensor,
+    step: NoisyStep,
+    n_steps: int,
+    noise: Noise,
+    mean: bool = True,
+    out: Tensor,
+) -> None:
+    r"""Take `n_steps` equal steps through [0, 1] and write states at `u` into `out`.
+
+    Neither the steps nor their noise depend on `u`. A state between two nodes is drawn from the
+    Brownian bridge through them. The drift varies by :math:`O(\sqrt h)` within a step, so that
+    this is a draw from the law up to a local error of :math:`O(h^{3/2})` in the path and of
+    :math:`O(h^2)` in law, which do not accumulate: no step is worse.
+
+    Parameters
+    ----------
+    field
+        Drift on the unit interval, with the dynamics' sigma.
+    x
+        State at ``u = 0``, ``(n, d)``.
+    u
+        Output positions from 0 to 1, increasing, ``(T,)`` in float64.
+    step
+        The solver.
+    n_steps
+        Number of steps.
+    noise
+        Source of the noise.
+    mean
+        Whether `step` makes use of the mean of the motion over a step.
+    out
+        Receives the states, ``(T, n, d)``.
+
+    Raises
+    ------
+    IntegrationError
+        If a state is not finite.
+    """
+    h = 1.0 / n_steps
+    scale = field.dynamics.sigma * math.sqrt(abs(field.span) * h)
+    nodes = torch.arange(n_steps + 1, dtype=torch.float64) / n_steps
+    out[0] = x
+    row = 1
+    for i, stop in enumerate(rows_by_step(u, nodes)):
+        here, there = float(nodes[i]), float(nodes[i + 1])
+        drawn = noise.increments(scale, mean=mean)
+        new = step(field, x, field(here, x), u=here, h=h, noise=drawn)
+        field.require_finite(new, there)
+        field.advance(there)
+        on_node = stop > row and float(u[stop - 1]) == there
+        between = stop - on_node
+        if between > row:
+            theta = (u[row:between] - here) * n_steps
+            line = torch.addcmul(x, theta.to(x)[:, None, None], new - x)
+            torch.add(line, noise.bridge(theta, scale), out=out[row:between])
+        if on_node:
+            out[stop - 1] = new
+        x, row = new, stop

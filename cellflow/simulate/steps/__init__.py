@@ -1,0 +1,1 @@
+"""One file, one step of a fixed-step solver."""

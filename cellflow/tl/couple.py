@@ -1,0 +1,143 @@
+"""Couple the time points of an AnnData, without a network."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from cellflow import _checks
+from cellflow._random import draw_seed, stream_seed
+from cellflow._typing import Rng
+from cellflow.couplings import Coupling, Entropic, Exact, Hierarchical, Unbalanced
+from cellflow.plans import Plan, Transitions, as_pairs
+from cellflow.preprocessing import fit_preprocessing
+from cellflow.timecourse import Snapshot, TimeCourse
+from cellflow.tl.coupled import Coupled
+from cellflow.tl.fit import read_course
+from cellflow.training.cells import natural_sigma
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+#: Names of couplings.
+COUPLINGS = ("auto", "exact", "global", "entropic", "unbalanced")
+#: Cells of a time point up to which ``"auto"`` is exact.
+EXACT_CELLS = 4000
+#: Diffusion of the entropic plan, in the data's own: as that of the bridges.
+SIGMA = 0.2
+
+
+def couple(
+    adata: AnnData,
+    *,
+    time_key: str,
+    use_rep: str = "X_pca",
+    n_dims: int | None = None,
+    coupling: str | Coupling = "auto",
+    sigma: float | None = None,
+    whiten: bool = False,
+    mass_key: str | None = None,
+    growth_key: str | None = None,
+    time_map: Mapping[Hashable, float] | None = None,
+    missing: str = "error",
+    rng: Rng = 0,
+    progress: bool = True,
+) -> Coupled:
+    """Match the cells of each time point with those of the next.
+
+    Nothing is learned: the answer is a list of pairs with masses for each interval, along which
+    descendants and ancestors, labels and distributions can be followed. Plans that are not lists
+    of pairs by themselves are made so: see :func:`cellflow.plans.as_pairs`. Time and memory
+    are those of the coupling; of ``"global"`` nearly linear in the number of cells.
+
+    Parameters
+    ----------
+    adata
+        Cells of all time points; it is not changed.
+    time_key, use_rep, n_dims, mass_key, growth_key, time_map, missing
+        As in :func:`cellflow.tl.fit`; growth rates are used by ``"unbalanced"`` alone.
+    coupling
+        ``"exact"`` (optimal transport), ``"global"`` (near optimal, up to millions of cells),
+        ``"entropic"`` (the static Schrödinger bridge), ``"unbalanced"`` (cells divide and die),
+        or any coupling of :mod:`cellflow.couplings`. ``"auto"`` is exact for intervals between
+        up to 4,000 cells, and global for others.
+    sigma
+        Diffusion of ``"entropic"``, in data units per square root of time; 0.2 times the data's
+        own when omitted.
+    whiten
+        Scale each dimension to unit standard deviation before distances are measured.
+    rng
+        Seed or generator of what is random: the draws from plans too large to be written out.
+    progress
+        Whether to print the table of times and a progress bar to standard error.
+
+    Returns
+    -------
+    Coupled
+        The pairs; ask it for descendants, ancestors and tables of transitions.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a key or name is unknown, times cannot be read, or values are not finite.
+    """
+    if sigma is not None and coupling != "entropic":
+        remedy = "Give sigma to the coupling itself, as in Entropic(sigma=0.1)."
+        raise ValueError(_checks.message("sigma", f"{sigma}", "coupling='entropic'", remedy))
+    if isinstance(coupling, str):
+        _checks.choice(coupling, COUPLINGS, "coupling")
+    elif isinstance(coupling, type) or not callable(coupling):
+        expected = f"one of {', '.join(map(repr, COUPLINGS))}, or a coupling such as Exact()"
+        raise TypeError(_checks.message("coupling", type(coupling).__name__, expected))
+    cells, index, n_components = read_course(
+        adata,
+        time_key=time_key,
+        use_rep=use_rep,
+        n_dims=n_dims,
+        mass_key=mass_key,
+        growth_key=growth_key,
+        time_map=time_map,
+        missing=missing,
+    )
+    if progress:
+        tqdm.write(str(index.table), file=sys.stderr)
+    if n_components is not None or whiten:
+        prep = fit_preprocessing(cells.x, n_components=n_components, whiten=whiten)
+        cells = cells.map(prep.apply)
+    solver = named(coupling, cells, sigma) if isinstance(coupling, str) else coupling
+    seed = draw_seed(_checks.as_generator(rng, "rng"))
+    plans = [
+        as_pairs(solver(*step), generator=stream_seed(seed, k, 0))
+        for k, step in enumerate(tqdm(cells.steps, disable=not progress, unit="interval"))
+    ]
+    column = adata.obs[time_key]
+    labels = tuple(_labels(column.iloc[rows].unique()) for rows in index.rows)
+    transitions = Transitions(tuple(cells.times), tuple(plans))
+    return Coupled(transitions, index, labels, adata.n_obs)
+
+
+def named(name: str, course: TimeCourse, sigma: float | None) -> Coupling:
+    """Return the coupling called `name`, for `course`."""
+    if name == "entropic":
+        return Entropic(sigma=SIGMA * natural_sigma(course) if sigma is None else sigma)
+    known: dict[str, Coupling] = {
+        "exact": Exact(),
+        "global": Hierarchical(),
+        "unbalanced": Unbalanced(),
+    }
+    return known.get(name, by_size)
+
+
+def by_size(source: Snapshot, target: Snapshot) -> Plan:
+    """Couple exactly where that is quick, and near optimally elsewhere."""
+    few = max(len(source), len(target)) <= EXACT_CELLS
+    return Exact()(source, target) if few else Hierarchical()(source, target)
+
+
+def _labels(values: object) -> tuple[Hashable, ...]:
+    """Values of a column as Python's own or numpy's scalars, whatever pandas keeps them in."""
+    return tuple(np.asarray(values, dtype=object))

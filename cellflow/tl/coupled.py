@@ -1,0 +1,300 @@
+"""What coupling the time points of an AnnData returns, and what can be asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from cellflow import _checks
+from cellflow.plans import PairPlan, Transitions
+from cellflow.pp import CourseIndex
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+Time: TypeAlias = float | str
+PerCell: TypeAlias = Any  # a column of ``obs``, a frame, or an array
+
+
+@dataclass(frozen=True, eq=False)
+class Coupled:
+    """Cells of consecutive time points, matched; see :func:`cellflow.tl.couple`.
+
+    Whatever is asked about cells may be a column of ``obs`` (matched by the names of the cells, or
+    by position where it has others), or an array for all cells of the AnnData, or for those
+    of its time point. Answers about cells are named by their ``obs_names``, so that
+    ``adata.obs["descendants"] = coupled.push(...)`` puts them where they belong.
+
+    Parameters
+    ----------
+    transitions
+        The pairs, in order of time.
+    index
+        Where the cells are in the AnnData.
+    labels
+        For each time point, what the column of times calls it.
+    n_obs
+        Number of cells of the AnnData.
+    """
+
+    transitions: Transitions
+    index: CourseIndex
+    labels: tuple[tuple[Hashable, ...], ...]
+    n_obs: int
+
+    def push(self, values: PerCell, start: Time, end: Time) -> pd.Series | pd.DataFrame:
+        """Where the descendants are.
+
+        Parameters
+        ----------
+        values
+            Masses of the cells at `start`, in one or several columns; or true for some of them,
+            which then have the masses that they were coupled with (all together one).
+        start, end
+            Two time points, in order: numbers in the unit of the course, or labels.
+
+        Returns
+        -------
+        Masses of the cells at `end`; the total stays but for growth, and cells without a partner.
+
+        Raises
+        ------
+        ValueError
+            If a time point is unknown or the values do not fit.
+
+        Notes
+        -----
+        moscot's ``push`` multiplies the plan itself, which is the same for masses in proportion
+        to those of the cells, and needs ``scale_by_marginals=True`` to be it for others.
+        """
+        first, last = self._interval(start, end)
+        mass, names = self._masses(values, first)
+        return self._named(self.transitions.push(mass, first, last), last, names)
+
+    def pull(self, values: PerCell, start: Time, end: Time) -> pd.Series | pd.DataFrame:
+        """Where the ancestors are.
+
+        Parameters
+        ----------
+        values
+            Masses of the cells at `end`, or true for some of them, as in :meth:`push`.
+        start, end
+            Two time points, in order.
+
+        Returns
+        -------
+        Masses of the cells at `start`; the total stays but for cells without a partner.
+
+        Raises
+        ------
+        ValueError
+            If a time point is unknown or the values do not fit.
+        """
+        first, last = self._interval(start, end)
+        mass, names = self._masses(values, last)
+        return self._named(self.transitions.pull(mass, first, last), first, names)
+
+    def descendants(self, labels: PerCell, start: Time, end: Time) -> pd.DataFrame:
+        """Labels of each cell's descendants.
+
+        Parameters
+        ----------
+        labels
+            Label of each cell at `end`, such as ``adata.obs["cell_type"]``.
+        start, end
+            Two time points, in order.
+
+        Returns
+        -------
+        Share of each label, one row for each cell at `start`. Rows sum to one, or to zero for
+        cells without descendants.
+
+        Raises
+        ------
+        ValueError
+            If a time point is unknown or the labels do not fit.
+        """
+        first, last = self._interval(start, end)
+        marks = self._indicators(labels, last)
+        return self._named(self.transitions.expect(marks.to_numpy(), first, last), first, marks)
+
+    def ancestors(self, labels: PerCell, start: Time, end: Time) -> pd.DataFrame:
+        """Labels of each cell's ancestors.
+
+        Parameters
+        ----------
+        labels
+            Label of each cell at `start`.
+        start, end
+            Two time points, in order.
+
+        Returns
+        -------
+        Share of each label, one row for each cell at `end`.
+
+        Raises
+        ------
+        ValueError
+            If a time point is unknown or the labels do not fit.
+        """
+        first, last = self._interval(start, end)
+        marks = self._indicators(labels, first)
+        return self._named(self.transitions.recall(marks.to_numpy(), first, last), last, marks)
+
+    def table(
+        self, labels: PerCell, start: Time, end: Time, *, normalize: str | None = "start"
+    ) -> pd.DataFrame:
+        """Mass that goes from each label to each other.
+
+        Parameters
+        ----------
+        labels
+            Label of each cell of both time points, such as ``adata.obs["cell_type"]``.
+        start, end
+            Two time points, in order.
+        normalize
+            ``"start"``: rows sum to one (fates of each label); ``"end"``: columns do (origins);
+            None: masses, of total one but for growth.
+
+        Returns
+        -------
+        Labels at `start` by labels at `end`.
+
+        Raises
+        ------
+        ValueError
+            If a time point or option is unknown, or the labels do not fit.
+        """
+        import pandas as pd
+
+        if normalize is not None:
+            _checks.choice(normalize, ("start", "end"), "normalize")
+        first, last = self._interval(start, end)
+        before, after = self._indicators(labels, first), self._indicators(labels, last)
+        weights = self.transitions.weights(first).cpu().numpy()
+        pushed = self.transitions.push(before.to_numpy() * weights[:, None], first, last)
+        flow = pushed.cpu().numpy().T @ after.to_numpy()
+        if normalize is not None:
+            total = flow.sum(1 if normalize == "start" else 0, keepdims=True)
+            flow = flow / np.where(total > 0, total, 1.0)
+        return pd.DataFrame(flow, index=before.columns, columns=after.columns)
+
+    def tmaps(self) -> dict[tuple[Hashable, Hashable], AnnData]:
+        """Return the plans as CellRank's ``RealTimeKernel(couplings=…)`` reads them.
+
+        Returns
+        -------
+        For each interval, under the labels of its time points, an AnnData of source by target
+        cells with the mass that each pair ends with, sparse: rows are weighted with growth.
+
+        Raises
+        ------
+        ValueError
+            If two labels were read as one time.
+        """
+        from cellflow.tl.tmaps import tmaps
+
+        return tmaps(self)
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write :meth:`tmaps` to `folder`, as ``RealTimeKernel.from_wot`` reads them.
+
+        Parameters
+        ----------
+        folder
+            Made if it is not there; files of the same names are replaced.
+
+        Returns
+        -------
+        The files, ``tmaps_<start>_<end>.h5ad``.
+
+        Raises
+        ------
+        ValueError
+            If two labels were read as one time, or a label cannot be part of such a name.
+        """
+        from cellflow.tl.tmaps import save
+
+        return save(self, Path(folder))
+
+    def __str__(self) -> str:
+        times = self.transitions.times
+        lines = [
+            _line(f"{a:g} → {b:g}", plan)
+            for (a, b), plan in zip(pairwise(times), self.transitions.plans, strict=True)
+        ]
+        return "\n".join([f"times in {self.index.table.unit}s", *lines])
+
+    def _interval(self, start: Time, end: Time) -> tuple[float, float]:
+        return self._time(start, "start"), self._time(end, "end")
+
+    def _time(self, time: Time, name: str) -> float:
+        for moment, labels in zip(self.transitions.times, self.labels, strict=True):
+            if time in labels or str(time) in map(str, labels) or time == moment:
+                return moment
+        known = "one of " + ", ".join(f"{t:g}" for t in self.transitions.times)
+        raise ValueError(_checks.message(name, repr(time), f"{known}, or a label of these"))
+
+    def _of(self, values: PerCell, time: float, name: str) -> np.ndarray:
+        """Values of the cells at `time`, an array of one or two dimensions."""
+        import pandas as pd
+
+        k = self.transitions.times.index(time)
+        rows, names = self.index.rows[k], self.index.obs_names[k]
+        if isinstance(values, pd.Series | pd.DataFrame):
+            missing = ~pd.Index(names).isin(values.index)
+            if not missing.any() and values.index.is_unique:
+                return values.loc[names].to_numpy()
+            if len(values) != self.n_obs:
+                got = f"{missing.sum()} of {len(names)} cells missing, or names that repeat"
+                raise ValueError(_checks.message(name, got, f"every cell at time {time:g}"))
+        out = np.asarray(values)
+        if out.ndim in (1, 2) and len(out) == self.n_obs:
+            return out[rows]
+        if out.ndim not in (1, 2) or len(out) != len(rows):
+            expected = f"one for each of {self.n_obs} cells, or of {len(rows)} at time {time:g}"
+            raise ValueError(_checks.message(name, f"shape {out.shape}", expected))
+        return out
+
+    def _masses(self, values: PerCell, time: float) -> tuple[np.ndarray, Any]:
+        found = self._of(values, time, "values")
+        if found.dtype == bool or (found.dtype == object and set(found.ravel()) <= {True, False}):
+            weights = self.transitions.weights(time).cpu().numpy()
+            found = found.astype(float) * (weights if found.ndim == 1 else weights[:, None])
+        return found.astype(float), getattr(values, "columns", None)
+
+    def _indicators(self, labels: PerCell, time: float) -> pd.DataFrame:
+        """One column for each label that occurs, in order."""
+        import pandas as pd
+
+        found = pd.Series(self._of(labels, time, "labels"))
+        if found.isna().any():
+            remedy = "Name it, for example 'unknown'."
+            got = f"{int(found.isna().sum())} cells without a label at time {time:g}"
+            raise ValueError(_checks.message("labels", got, "a label for each cell", remedy))
+        return pd.get_dummies(found, dtype=float)
+
+    def _named(self, values: Any, time: float, columns: Any) -> Any:
+        import pandas as pd
+
+        names = self.index.obs_names[self.transitions.times.index(time)]
+        if values.ndim == 1:
+            return pd.Series(values.cpu().numpy(), index=names)
+        columns = columns.columns if isinstance(columns, pd.DataFrame) else columns
+        return pd.DataFrame(values.cpu().numpy(), index=names, columns=columns)
+
+
+def _line(interval: str, plan: PairPlan) -> str:
+    """How one plan went, in one line."""
+    n, m = plan.shape
+    out = f"{interval}: {n} × {m} cells, {len(plan.mass)} pairs, cost {plan.cost:.4g}"
+    if plan.unmatched > 0:
+        out += f", {plan.unmatched:.1%} unmatched"
+    problem = plan.fallback or (None if plan.converged else "NOT CONVERGED")
+    return out if problem is None else f"{out}; {problem}"

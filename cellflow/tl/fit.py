@@ -1,0 +1,271 @@
+"""Fit dynamics to an AnnData."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tqdm import tqdm
+
+from cellflow import _checks
+from cellflow._typing import Rng
+from cellflow.couplings import Entropic, Exact, Geodesic, Independent
+from cellflow.fits import Ensemble, Fit
+from cellflow.methods import METHODS, Method
+from cellflow.pp import CourseIndex, course
+from cellflow.pp.reading import expression_on_disk
+from cellflow.preprocessing import Preprocessing, fit_preprocessing
+from cellflow.several import Devices, fit_members, fit_on, join
+from cellflow.timecourse import TimeCourse
+from cellflow.training.loop import Checkpointing
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def fit(
+    adata: AnnData,
+    *,
+    time_key: str,
+    use_rep: str = "X_pca",
+    n_dims: int | None = None,
+    method: str | Method = "otcfm",
+    steps: int = 3000,
+    whiten: bool = False,
+    mass_key: str | None = None,
+    growth_key: str | None = None,
+    label_key: str | None = None,
+    time_map: Mapping[Hashable, float] | None = None,
+    missing: str = "error",
+    rng: Rng = 0,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    checkpoint: str | Path | None = None,
+    members: int = 1,
+    bootstrap: bool = False,
+    workers: int | None = None,
+    devices: int | None = None,
+    num_nodes: int = 1,
+    strategy: str = "auto",
+    progress: bool = True,
+) -> Fit | Ensemble:
+    """Learn how the cells of an AnnData move from each time point to the next.
+
+    Parameters
+    ----------
+    adata
+        Cells of all time points; it is not changed.
+    time_key
+        Column of ``obs`` with times: numbers, or labels such as ``"day 10"`` or ``"12h"``. The
+        table of what was read as what is printed to standard error.
+    use_rep
+        Cells' states: a key of ``obsm``, or ``"X"`` for expression.
+    n_dims
+        Use the first `n_dims` dimensions of a representation; of expression, that many principal
+        components, fitted here and undone in every answer. Of expression on disk (a backed or
+        lazily read AnnData), which is never read whole, states are these components: the course,
+        velocities and trajectories have `n_dims` dimensions, :func:`cellflow.tl.expression` turns
+        them into genes, and :func:`cellflow.tl.interpolate` does so by itself.
+    method
+        A name in :data:`cellflow.methods.METHODS`, such as ``"otcfm"`` (deterministic),
+        ``"sf2m"`` (a Schrödinger bridge), ``"dsbm"`` (the same, refitted in rounds), ``"uotcfm"``
+        or ``"ubsb"`` (the first two with growth), or a method such as ``OTCFM(sigma=0.2)``.
+    steps
+        Budget of training steps.
+    whiten
+        Scale each dimension to unit standard deviation for training.
+    mass_key
+        Column of ``obs`` with a positive mass for each cell. Only their ratios matter but for
+        the methods with growth, for which the sum over a time point is the population's size: a
+        column of ones where the number of cells is, and without it each time point has the same.
+    growth_key
+        Column of ``obs`` with what is known beforehand of each cell's growth rate per unit of
+        time, for the methods with growth; see :func:`cellflow.pp.growth_rates`.
+    label_key
+        Column of ``obs`` with a label that predicted cells inherit from their origin; not that
+        of times, and not ``"mass"``, which predicted cells have as well.
+    time_map
+        Time of each label, where labels do not say it themselves.
+    missing
+        ``"error"`` or ``"drop"``, for cells without a time.
+    rng
+        Seed or generator; it decides everything that is random.
+    device, dtype
+        Where, and in which floating type, to train; the CPU and that of the data when omitted.
+    checkpoint
+        File to write while training, and to resume from if it exists; of several members, each
+        has one beside it.
+    members
+        How many times to fit, each with a seed of its own: with 8, the other functions of
+        :mod:`cellflow.tl` say how sure their answers are.
+    bootstrap
+        Whether each member is trained on cells drawn with replacement, so that its answers vary
+        with the sampling of cells too, not with the training alone.
+    workers
+        Processes for the members, each with one thread; as many as there are cores when omitted.
+    devices, num_nodes, strategy
+        Processes that train one fit together, on each node, one for each GPU or part of the
+        cores; and who starts them: see :class:`cellflow.several.Devices`. Under ``torchrun`` leave
+        them out: all processes take part, or share the members, and get the same.
+    progress
+        Whether to print the table of times, the device and a progress bar to standard error.
+
+    Returns
+    -------
+    Fit or Ensemble
+        Learned dynamics in the coordinates of `use_rep`, an ensemble of them for several
+        `members`; give it to the other functions of :mod:`cellflow.tl`, or save it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a key is unknown, times cannot be read, or values are not finite.
+    FloatingPointError
+        If training diverges.
+    """
+    recipe = resolve_method(method)
+    several = {"members": members, "bootstrap": bootstrap, "workers": workers}
+    learn, main = _learner(recipe, several, Devices(devices, num_nodes, strategy), device=device)
+    if growth_key is not None:
+        warn_of_unused_growth([recipe])
+    cells, index, n_components = read_course(
+        adata,
+        time_key=time_key,
+        use_rep=use_rep,
+        n_dims=n_dims,
+        mass_key=mass_key,
+        growth_key=growth_key,
+        label_key=label_key,
+        time_map=time_map,
+        missing=missing,
+    )
+    if progress and main:
+        tqdm.write(str(index.table), file=sys.stderr)
+    keys = {"time_key": time_key, "label_key": label_key, "mass_key": mass_key}
+    facts = _facts(adata, index) | keys | {"n_dims": cells.dim}
+    del index  # of millions of cells, a sixth of what they take
+    out = learn(
+        cells,
+        steps=steps,
+        generator=_checks.as_generator(rng, "rng"),
+        preprocessing=_preprocessing(cells, n_components, whiten),
+        device=device,
+        dtype=dtype,
+        checkpointing=Checkpointing(checkpoint),
+        progress=progress and main,
+    )
+    for one in out if isinstance(out, Ensemble) else (out,):
+        one.origin.update(facts)
+    return out
+
+
+def _preprocessing(
+    cells: TimeCourse, n_components: int | None, whiten: bool
+) -> Preprocessing | None:
+    if n_components is None and not whiten:
+        return None
+    states = [s.x for s in cells.snapshots]
+    return fit_preprocessing(states, n_components=n_components, whiten=whiten)
+
+
+def _check_label_key(label_key: str | None, time_key: str) -> None:
+    if label_key in ("mass", time_key):
+        expected = f"another column than {time_key!r} and 'mass', which predictions have as well"
+        remedy = "Copy it under another name."
+        raise ValueError(_checks.message("label_key", repr(label_key), expected, remedy))
+
+
+def _learner(
+    recipe: Method,
+    several: dict[str, Any],
+    on: Devices,
+    *,
+    device: torch.device | str | None,
+) -> tuple[Callable[..., Fit | Ensemble], bool]:
+    """What returns one fit, or an ensemble for several members; and whether to speak of it."""
+    ranks = join(on, kind="cpu" if device is None else torch.device(device).type)
+    if _checks.count(several["members"], "members") > 1:
+        if ranks.world < on.total:
+            expected = "1 from here for several members, which share processes by `workers`"
+            remedy = "Or start the script with torchrun."
+            raise ValueError(_checks.message("devices", on.devices, expected, remedy))
+        return partial(fit_members, recipe, **several, ranks=ranks), ranks.is_main
+    if several["bootstrap"]:
+        raise ValueError(_checks.message("bootstrap", "True for one fit", "several `members`"))
+    return partial(fit_on, on, recipe), ranks.is_main
+
+
+def _facts(adata: AnnData, index: CourseIndex) -> dict[str, Any]:
+    """What predictions need to know of the AnnData."""
+    labels = dict(zip(index.table.labels, index.table.times, strict=True))
+    facts: dict[str, Any] = {"use_rep": index.use_rep, "labels": labels}
+    if index.use_rep == "X":
+        facts["var_names"] = list(map(str, adata.var_names))
+    if index.components is not None:
+        facts["components"] = index.components
+    return facts
+
+
+def resolve_method(method: str | Method, sigma: float | None = None) -> Method:
+    """Return the method that a string names, with its defaults but for `sigma`."""
+    if isinstance(method, str):
+        recipe = METHODS[_checks.choice(method, METHODS, "method")]
+        return recipe() if sigma is None else recipe(sigma)
+    if isinstance(method, type) or not isinstance(method, Method):
+        expected = f"one of {', '.join(map(repr, METHODS))}, or a method such as OTCFM()"
+        raise TypeError(_checks.message("method", type(method).__name__, expected))
+    return method
+
+
+def warn_of_unused_growth(methods: Sequence[Method]) -> None:
+    """Say so if no method has a use for prior growth rates."""
+    # Of a coupling of the user's own nobody knows.
+    blind = (Exact, Entropic, Geodesic, Independent)
+    bases = [getattr(method, "base", method) for method in methods]
+    if all(isinstance(getattr(base, "coupling", None), blind) for base in bases):
+        names = ", ".join(repr(method.name) for method in methods)
+        warnings.warn(
+            f"growth_key: {names} has no use for growth rates, which are ignored. Fit with "
+            "method='uotcfm' or 'ubsb'.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def read_course(
+    adata: AnnData,
+    *,
+    time_key: str,
+    use_rep: str,
+    n_dims: int | None,
+    mass_key: str | None = None,
+    growth_key: str | None = None,
+    label_key: str | None = None,
+    time_map: Mapping[Hashable, float] | None = None,
+    missing: str = "error",
+) -> tuple[TimeCourse, CourseIndex, int | None]:
+    """Return the course, its index, and how many components to fit (None for none).
+
+    Of expression on disk, the course is in components already.
+    """
+    _check_label_key(label_key, time_key)
+    expression = use_rep == "X"
+    streamed = expression and n_dims is not None and expression_on_disk(adata)
+    cells, index = course(
+        adata,
+        time_key=time_key,
+        use_rep=use_rep,
+        n_dims=None if expression else n_dims,
+        n_components=n_dims if streamed else None,
+        mass_key=mass_key,
+        growth_key=growth_key,
+        label_key=label_key,
+        time_map=time_map,
+        missing=missing,
+    )
+    return cells, index, n_dims if expression and not streamed else None

@@ -1,0 +1,106 @@
+"""Hold-out evaluation of the cells of an AnnData."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from cellflow import _checks, evaluate
+from cellflow.evaluate import HoldoutTable
+from cellflow.methods import Method
+from cellflow.several import join
+from cellflow.tl.fit import read_course, resolve_method, warn_of_unused_growth
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def holdout(
+    adata: AnnData,
+    *,
+    time_key: str,
+    use_rep: str = "X_pca",
+    n_dims: int | None = None,
+    whiten: bool = False,
+    method: str | Method | Sequence[str | Method] = "otcfm",
+    steps: int = 2000,
+    seeds: int | Sequence[int] = 3,
+    time: str = "physical",
+    mass_key: str | None = None,
+    growth_key: str | None = None,
+    solver: str = "rk4",
+    preprocess_on: str = "all",
+    time_map: Mapping[Hashable, float] | None = None,
+    missing: str = "error",
+    workers: int | None = None,
+    progress: bool = True,
+) -> HoldoutTable:
+    """Predict each interior time point from the others, beside predictions without a model.
+
+    Parameters
+    ----------
+    adata
+        Cells of at least three time points; it is not changed.
+    time_key, use_rep, n_dims, whiten, mass_key, growth_key, time_map, missing
+        As in :func:`cellflow.tl.fit`.
+    method
+        One or several methods of distinct names, by name or as objects.
+    steps
+        Training steps of each fit.
+    seeds
+        Number of seeds (0, 1, …), or the seeds; a verdict needs at least two.
+    time
+        ``"physical"`` for the times of the data, ``"index"`` for 0, 1, 2, ….
+    solver
+        How predictions are made: see :func:`cellflow.simulate.simulate`.
+    preprocess_on
+        ``"all"`` fits components and scales on all cells, ``"train"`` without the held-out ones.
+    workers
+        Processes to share the fits, each with one thread; as many as there are cores when
+        omitted. The table is the same. Under ``torchrun`` its processes share the fits, too.
+    progress
+        Whether to show a progress bar on standard error.
+
+    Returns
+    -------
+    HoldoutTable
+        See :func:`cellflow.evaluate.holdout`; print it, or draw it with
+        :func:`cellflow.pl.holdout`.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than three time points, or an argument is out of its range.
+    """
+    ranks = join()
+    asked = [method] if isinstance(method, str | Method) else list(method)
+    recipes = [resolve_method(m) for m in asked]
+    if growth_key is not None:
+        warn_of_unused_growth(recipes)
+    cells, index, n_components = read_course(
+        adata,
+        time_key=time_key,
+        use_rep=use_rep,
+        n_dims=n_dims,
+        mass_key=mass_key,
+        growth_key=growth_key,
+        time_map=time_map,
+        missing=missing,
+    )
+    if index.components is not None and preprocess_on == "train":
+        got, remedy = "'train' for expression on disk", "Read it all first: adata.to_memory()."
+        raise ValueError(_checks.message("preprocess_on", got, "'all'", remedy))
+    return evaluate.holdout(
+        cells,
+        recipes,
+        steps=steps,
+        seeds=seeds,
+        time=time,
+        solver=solver,
+        n_components=n_components,
+        whiten=whiten,
+        preprocess_on=preprocess_on,
+        workers=workers,
+        progress=progress and ranks.is_main,
+        ranks=ranks,
+    )

@@ -1,0 +1,110 @@
+"""The population at a day nobody sampled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellflow._typing import Rng
+from cellflow.fits import Ensemble, Fit, Interpolation
+from cellflow.tl.expression import expression
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def interpolate(
+    fit: Fit | Ensemble,
+    *,
+    time: float,
+    n_cells: int | None = None,
+    solver: str = "rk4",
+    rng: Rng = 0,
+) -> AnnData:
+    """Cells of the population at any time, as an AnnData to carry on with in scanpy.
+
+    The cells of the last snapshot before `time` are carried forward to it; by an ensemble, each
+    of them by every member.
+
+    Parameters
+    ----------
+    fit
+        What :func:`cellflow.tl.fit` or :func:`cellflow.load` returned; no AnnData is needed.
+    time
+        Time asked for, in the fit's unit.
+    n_cells
+        How many cells; those of the earlier snapshot, each once, when omitted. More than these
+        are drawn again: see :meth:`cellflow.fits.Fit.interpolate`. Of an ensemble, so many by
+        each member.
+    solver
+        As in :func:`cellflow.tl.simulate`.
+    rng
+        Seed or generator of the choice of cells, and of a stochastic solver.
+
+    Returns
+    -------
+    AnnData of shape ``(n, 0)`` with the states in ``obsm[use_rep]`` (for a fit to expression,
+    shape ``(n, genes)`` with them in ``X``, genes named as in the data; where that was on disk,
+    their components in ``obsm["X_pca"]`` and ``varm["PCs"]`` as well), ``obs[time_key]``,
+    ``obs["mass"]`` (grown where the method learned growth), labels if the fit has them, and
+    ``uns["interpolation"]``. Of an ensemble, the cells of all members as one population, with
+    ``obs["member"]``, ``obs["cell"]``, the number of the cell that was carried, and
+    ``obs["spread"]``, how far from each other the members took that cell: the root of its squared
+    distance to their mean, averaged over them, in data units.
+
+    Raises
+    ------
+    ValueError
+        If `time` is not finite, `n_cells` not positive, or the expression of so many cells would
+        not fit: see :func:`cellflow.tl.expression`.
+    """
+    import pandas as pd
+    from anndata import AnnData
+
+    snapshot = fit.interpolate(time, n_cells=n_cells, solver=solver, generator=rng)
+    several: dict[str, Any] = {}
+    if isinstance(snapshot, Interpolation):
+        several, snapshot = _members(snapshot), snapshot.pooled
+    x = snapshot.x.cpu().numpy()
+    rep = fit.origin.get("use_rep", "X_state")
+    obs = pd.DataFrame(
+        {
+            fit.origin.get("time_key", "time"): np.full(len(x), float(time)),
+            "mass": snapshot.mass.cpu().numpy(),
+            **several,
+        },
+        index=[f"predicted-{i}" for i in range(len(x))],
+    )
+    if snapshot.labels is not None:
+        obs[fit.origin.get("label_key") or "label"] = pd.Categorical(snapshot.labels)
+    if rep == "X":
+        found = fit.origin.get("components")
+        out = AnnData(X=expression(fit, x), obs=obs)
+        out.var_names = fit.origin.get("var_names", out.var_names)
+        if found is not None:
+            out.obsm["X_pca"], out.varm["PCs"] = x, found.loadings.numpy()
+    else:
+        out = AnnData(obs=obs, obsm={rep: x})
+    out.uns["interpolation"] = {
+        "method": fit.method.name,
+        "time": float(time),
+        "unit": fit.course.unit,
+        "observed_times": np.array(fit.course.times),
+    }
+    if several:
+        out.uns["interpolation"]["members"] = len(fit)  # type: ignore[arg-type] # an Ensemble
+    return out
+
+
+def _members(cells: Interpolation) -> dict[str, Any]:
+    """Columns that say whose cells the pooled ones are, and how far members agree on them."""
+    import pandas as pd
+
+    m, n = len(cells.members), len(cells.members[0])
+    spread = cells.states.std.square().sum(1).sqrt().cpu().numpy()
+    return {
+        "member": pd.Categorical(np.repeat(np.arange(m), n)),
+        "cell": np.tile(np.arange(n), m),
+        "spread": np.tile(spread, m),
+    }

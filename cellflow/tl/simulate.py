@@ -1,0 +1,148 @@
+"""Where do these cells go, and where did they come from?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from cellflow import _checks
+from cellflow._typing import ArrayLike, Rng
+from cellflow.fits import Ensemble, Fit
+from cellflow.simulate import StoredTrajectory, Trajectory
+from cellflow.simulate.arguments import as_times
+from cellflow.tl.velocity import states_and_times
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def simulate(
+    adata: AnnData,
+    fit: Fit | Ensemble,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    times: Sequence[float] | None = None,
+    cells: ArrayLike | None = None,
+    n_cells: int | None = None,
+    solver: str = "rk4",
+    rng: Rng = 0,
+    store: str | Path | None = None,
+    store_dtype: str | None = None,
+    progress: bool = False,
+) -> Trajectory | StoredTrajectory:
+    """Carry observed cells of one time point along the learned flow.
+
+    Parameters
+    ----------
+    adata
+        Cells with the representation and the time column that the fit was made from.
+    fit
+        What :func:`cellflow.tl.fit` returned.
+    start
+        Time point whose cells to carry; the first one when omitted.
+    end
+        Time to carry them to; the last one when omitted, and before `start` to go back. A grid of
+        50 times is returned.
+    times
+        Or the times themselves, the first being `start`.
+    cells
+        Names of the cells, or a boolean mask over all cells; those not of `start` are an error.
+        All cells of `start` when omitted. Cells without a time are of none.
+    n_cells
+        Draw this many of them at random.
+    solver
+        See :func:`cellflow.simulate.simulate`: ``"rk4"`` follows the mean flow;
+        ``"euler_maruyama"`` or ``"sra1"`` draw paths of a method that learned a score, such as
+        ``"sf2m"``: possible futures, or backward in time possible ancestors.
+    rng
+        Seed or generator of that draw, and of a stochastic solver.
+    store
+        Folder of a zarr store to write to, for trajectories that exceed memory. One that was
+        interrupted is gone on with, if everything else is the same.
+    store_dtype
+        Type of its numbers: ``"float16"``, ``"float32"`` or ``"float64"``; that of the fit when
+        omitted.
+    progress
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    Trajectory
+        States ``(T, n, d)`` in the coordinates of the representation, and masses where the
+        method learned growth. The AnnData is not changed. Of an ensemble, means over its
+        members and their standard deviations
+        (:class:`~cellflow.fits.EnsembleTrajectory`). With `store`, one that is read as it is
+        asked for (:class:`~cellflow.simulate.StoredTrajectory`).
+
+    Raises
+    ------
+    ValueError
+        If no cell was observed at `start`, cells of another time are asked for, or `store` holds
+        something else or is asked of an ensemble.
+    """
+    _, cell_times, x = states_and_times(adata, fit)
+    if times is None:
+        start = fit.course.times[0] if start is None else _checks.number(start, "start")
+        end = fit.course.times[-1] if end is None else _checks.number(end, "end")
+        grid = np.linspace(start, end, 50)
+    elif start is not None or end is not None:
+        raise ValueError(_checks.message("times", "times besides start or end", "one of the two"))
+    else:
+        grid = as_times(times).numpy()
+    rows = _rows(adata, cell_times, float(grid[0]), cells)
+    generator = _checks.as_generator(rng, "rng")
+    if n_cells is not None:
+        keep = torch.randperm(len(rows), generator=generator)
+        rows = rows[keep[: _checks.count(n_cells, "n_cells")].numpy()]
+    x0 = torch.from_numpy(x[rows, : fit.course.dim])
+    if isinstance(fit, Ensemble):
+        if store is not None or store_dtype is not None:
+            name = "store" if store is not None else "store_dtype"
+            remedy = "Write those of `fit.members` one by one."
+            raise ValueError(_checks.message(name, "an ensemble", "a fit", remedy))
+        return fit.simulate(x0, grid, solver=solver, generator=generator, progress=progress)
+    return fit.simulate(
+        x0,
+        grid,
+        solver=solver,
+        generator=generator,
+        store=store,
+        store_dtype=store_dtype,
+        progress=progress,
+    )
+
+
+def _rows(
+    adata: AnnData, cell_times: np.ndarray, start: float, cells: ArrayLike | None
+) -> np.ndarray:
+    """Rows of the chosen cells, all observed at `start`."""
+    if cells is None:
+        rows = np.flatnonzero(cell_times == start)
+        if len(rows) == 0:
+            known = ", ".join(f"{t:g}" for t in np.unique(cell_times) if np.isfinite(t))
+            raise ValueError(_checks.message("start", f"{start:g}", f"an observed time: {known}"))
+        return rows
+    chosen = np.asarray(cells)
+    if chosen.dtype == bool:
+        if chosen.shape != (adata.n_obs,):
+            raise ValueError(_checks.message("cells", f"shape {chosen.shape}", f"({adata.n_obs},)"))
+        rows = np.flatnonzero(chosen)
+    else:
+        if not adata.obs_names.is_unique:
+            remedy = "Call adata.obs_names_make_unique(), or pass a boolean mask."
+            got = "names, but adata.obs_names repeats some"
+            raise ValueError(_checks.message("cells", got, "unique names", remedy))
+        rows = adata.obs_names.get_indexer(chosen.astype(str))
+        if (rows < 0).any():
+            name = chosen[rows < 0][0]
+            raise ValueError(_checks.message("cells", repr(str(name)), "names in adata.obs_names"))
+    other = cell_times[rows] != start
+    if other.any() or len(rows) == 0:
+        got = f"{int(other.sum())} of {len(rows)} cells observed at another time than {start:g}"
+        raise ValueError(_checks.message("cells", got, "cells of the first time", "Set `start`."))
+    return rows

@@ -1,0 +1,141 @@
+"""A diffusion for the cells of an AnnData."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from cellflow import _checks
+from cellflow.evaluate import SigmaSweep, sigma_sweep
+from cellflow.evaluate.sigma import without_times
+from cellflow.methods import SF2M, FlowMatching
+from cellflow.pp.reading import course
+from cellflow.pp.times import TimeTable, parse_times
+from cellflow.preprocessing import fit_preprocessing
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def suggest_sigma(
+    adata: AnnData,
+    *,
+    time_key: str,
+    use_rep: str = "X_pca",
+    n_dims: int | None = None,
+    whiten: bool = False,
+    exclude: Sequence[float | str] = (),
+    sigmas: Sequence[float] | None = None,
+    method: Callable[[float], FlowMatching] = SF2M,
+    learned: bool = False,
+    steps: int = 1000,
+    seeds: int | Sequence[int] = 5,
+    n_cells: int = 500,
+    metrics: Sequence[str] = ("energy", "w1"),
+    mass_key: str | None = None,
+    growth_key: str | None = None,
+    time_map: Mapping[Hashable, float] | None = None,
+    missing: str = "error",
+    workers: int | None = None,
+    progress: bool = True,
+) -> SigmaSweep:
+    """Suggest the diffusion of a Schrödinger bridge, by predicting time points left out.
+
+    Parameters
+    ----------
+    adata
+        Cells of the time points to train on; it is not changed.
+    time_key, use_rep, n_dims, whiten, mass_key, growth_key, time_map, missing
+        As in :func:`cellflow.tl.fit`, so that the answer is in the coordinates of that fit.
+    exclude
+        Time points that are not looked at, as numbers in the unit of the data or as their
+        labels: those that a final figure is to be scored on.
+    sigmas
+        Diffusions to try; a logarithmic grid around the data's own when omitted.
+    method
+        From a diffusion to a method.
+    learned
+        Whether to train networks, which takes minutes to hours, instead of drawing from the
+        bridges, which takes seconds.
+    steps
+        Training steps of each fit, where `learned`.
+    seeds
+        Number of seeds (0, 1, …), or the seeds.
+    n_cells
+        At most so many cells of each time point, drawn anew by each seed.
+    metrics
+        Any of ``"energy"``, ``"w1"``, ``"w2"``; the first one decides.
+    workers
+        Processes to share the work; as many as there are cores when omitted and worth it.
+    progress
+        Whether to print the table of times and a progress bar to standard error.
+
+    Returns
+    -------
+    SigmaSweep
+        Print it, draw it with :func:`cellflow.pl.sigma`, and give its `best` to a method:
+        ``SF2M(sweep.best)``. See :func:`cellflow.evaluate.sigma_sweep`.
+
+    Raises
+    ------
+    ValueError
+        If a key or an excluded time is unknown, or an argument is out of its range.
+
+    Examples
+    --------
+    >>> from cellflow import datasets, pp
+    >>> sweep = pp.suggest_sigma(
+    ...     datasets.embryoid(), time_key="stage", n_dims=5, exclude=["day 6-9"],
+    ...     sigmas=[1.0, 10.0], seeds=1, n_cells=50, progress=False,
+    ... )
+    >>> sweep.held_out, sweep.unit
+    ([13.5, 19.5], 'day')
+    """
+    expression = use_rep == "X"
+    cells, index = course(
+        adata,
+        time_key=time_key,
+        use_rep=use_rep,
+        n_dims=None if expression else n_dims,
+        mass_key=mass_key,
+        growth_key=growth_key,
+        time_map=time_map,
+        missing=missing,
+    )
+    if progress:
+        tqdm.write(str(index.table), file=sys.stderr)
+    kept = without_times(cells, _read(exclude, index.table))
+    components = n_dims if expression else None
+    if components is not None or whiten:
+        # On the kept cells alone: what is excluded decides nothing here.
+        kept = kept.map(fit_preprocessing(kept.x, n_components=components, whiten=whiten).apply)
+    return sigma_sweep(
+        kept,
+        method,
+        sigmas=sigmas,
+        learned=learned,
+        steps=steps,
+        seeds=seeds,
+        n_cells=n_cells,
+        metrics=metrics,
+        workers=workers,
+        progress=progress,
+    )
+
+
+def _read(exclude: Sequence[float | str], table: TimeTable) -> list[float]:
+    """Return times in the unit of `table`, of its labels, of other labels and of numbers."""
+    if isinstance(exclude, str):
+        expected, remedy = "a list of times", f"Pass [{exclude!r}]."
+        raise TypeError(_checks.message("exclude", repr(exclude), expected, remedy))
+    known: dict[str, float] = dict(zip(table.labels, table.times, strict=True))
+    times = []
+    for value in exclude:
+        if str(value) in known:
+            times.append(known[str(value)])
+        else:
+            times.append(parse_times([value], unit=table.unit, name="exclude").times[0])
+    return times

@@ -1,0 +1,168 @@
+"""Velocities of observed cells, where scanpy's neighbours look for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from cellflow import _checks
+from cellflow._typing import Tensor
+from cellflow.fits import Ensemble, Fit, Spread
+from cellflow.pp import parse_times
+from cellflow.pp.components import project
+from cellflow.pp.reading import column_of, find_representation, read_states
+from cellflow.pp.times import is_missing
+from cellflow.tl.projection import project_velocity
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+#: Cells whose velocities are computed at once, so that memory beside them does not grow.
+_BLOCK = 2**16
+
+
+def velocity(
+    adata: AnnData,
+    fit: Fit | Ensemble,
+    *,
+    basis: str | None = None,
+    key_added: str = "velocity",
+) -> None:
+    """Write each cell's velocity, at its own time, into the AnnData.
+
+    Parameters
+    ----------
+    adata
+        Cells with the representation and the time column that the fit was made from.
+    fit
+        What :func:`cellflow.tl.fit` returned.
+    basis
+        An embedding, such as ``"umap"``, to project velocities into as well; scVelo and
+        :func:`cellflow.pl.velocity` draw streams from it.
+    key_added
+        First part of the keys that are written.
+
+    Returns
+    -------
+    None
+        Writes ``obsm["velocity_pca"]`` (named after the representation), in data units per unit
+        of time and of the representation's shape, with zeros in dimensions that were not
+        modelled and for cells without a time; with `basis`, also ``obsm["velocity_umap"]``; and
+        ``uns["velocity_fit"]``, which says which fit they are from and how many cells had no time.
+
+        Of an ensemble the velocities are means over its members. ``obs["velocity_uncertainty"]``
+        then says how far these disagree: their standard deviation relative to the root mean
+        square speed, from 0, where all say the same, to 1, where no direction is left; NaN for
+        cells without a time. ``obsm["velocity_pca_std"]`` has the deviation of each dimension.
+
+    Raises
+    ------
+    ValueError
+        If the representation, the time column or the embedding is not there or does not fit.
+    """
+    rep, times, x = states_and_times(adata, fit)
+    timed = np.isfinite(times)
+    several, d = isinstance(fit, Ensemble), fit.course.dim
+    full, uncertain = np.zeros_like(x), np.full(len(x), np.nan)
+    std = np.zeros_like(x) if several else full
+    rows = np.flatnonzero(timed)
+    for part in np.array_split(rows, max(1, len(rows) // _BLOCK)):
+        answer = fit.velocity(times[part], x[part, :d])
+        full[part, :d] = (answer.mean if several else answer).cpu().numpy()
+        if several:
+            std[part, :d] = answer.std.cpu().numpy()
+            uncertain[part] = _disagreement(answer).cpu().numpy()
+    short = rep.removeprefix("X_")
+    written = {f"{key_added}_{short}": full}
+    if basis is not None and basis.removeprefix("X_") != short:
+        _check_projectable(fit, basis)
+        name, v = basis.removeprefix("X_"), full[:, :d]
+        written[f"{key_added}_{name}"] = project_velocity(adata, v, use_rep=rep, basis=name)
+    if several:
+        written[f"{key_added}_{short}_std"] = std
+    adata.obsm.update(written)
+    adata.uns[f"{key_added}_fit"] = {
+        "method": fit.method.name,
+        "use_rep": rep,
+        "n_dims": fit.course.dim,
+        "unit": f"data units per {fit.course.unit}",
+        "n_without_time": int((~timed).sum()),
+    }
+    if several:
+        adata.obs[f"{key_added}_uncertainty"] = uncertain
+        adata.uns[f"{key_added}_fit"]["members"] = len(fit)  # type: ignore[arg-type] # an Ensemble
+
+
+def _check_projectable(fit: Fit | Ensemble, basis: str) -> None:
+    """Refuse an embedding beside states that are not in the AnnData."""
+    if "components" in fit.origin:
+        got = f"{basis!r} for a fit to expression on disk, whose components are not written down"
+        remedy = "Run cellflow.pp.pca(adata) once, and fit with use_rep='X_pca'."
+        raise ValueError(_checks.message("basis", got, "None", remedy))
+
+
+def _disagreement(velocities: Spread) -> Tensor:
+    """Deviation of each cell's velocities over members, relative to their speed, in [0, 1]."""
+    off = velocities.std.square().sum(1)
+    speed = off + velocities.mean.square().sum(1)
+    return torch.where(speed > 0, (off / speed).sqrt(), 0.0)
+
+
+def states_and_times(adata: AnnData, fit: Fit | Ensemble) -> tuple[str, np.ndarray, np.ndarray]:
+    """Return the fit's representation key, and every cell's time ``(n,)`` and state ``(n, d)``.
+
+    The time of a cell without one is NaN.
+    """
+    for key in ("use_rep", "time_key"):
+        if key not in fit.origin:
+            remedy = "Call fit.velocity(time, x) with tensors instead."
+            raise ValueError(
+                _checks.message("fit", "a fit to tensors", "one to an AnnData", remedy)
+            )
+    rep, time_key = fit.origin["use_rep"], fit.origin["time_key"]
+    if rep != "X":
+        _checks.choice(rep, list(adata.obsm.keys()), "adata.obsm")
+    x = _states(adata, fit, rep)
+    if x.shape[1] < fit.course.dim:
+        got = f"shape {x.shape}"
+        raise ValueError(_checks.message(rep, got, f"at least {fit.course.dim} columns"))
+    column = column_of(adata, time_key, "adata.obs")
+    table = parse_times(
+        column,
+        time_map=_time_map(fit, column),
+        missing="drop",
+        unit=fit.course.unit,
+        name=f"obs[{time_key!r}]",
+    )
+    known = fit.origin["labels"]
+    read = zip(table.labels, table.times, strict=True)
+    if any(known.get(label, time) != time for label, time in read):
+        new = ", ".join(repr(label) for label in table.labels if label not in known)
+        remedy = "Leave those cells out, or fit with a `time_map` that has them."
+        raise ValueError(
+            _checks.message(f"obs[{time_key!r}]", f"label(s) {new}", "those of the fit", remedy)
+        )
+    times = np.full(len(x), np.nan)
+    times[table.kept] = table.cell_times
+    return rep, times, x
+
+
+def _states(adata: AnnData, fit: Fit | Ensemble, rep: str) -> np.ndarray:
+    """Every cell in the representation of the fit, or in the components that it found."""
+    _, stored = find_representation(adata, rep)
+    found = fit.origin.get("components")
+    if found is None:
+        return read_states(stored, slice(None), n_dims=None, dtype=None, name=rep).numpy()
+    if stored.shape[1] != len(found.mean):
+        got, expected = f"{stored.shape[1]} genes", f"{len(found.mean)}, those of the fit"
+        raise ValueError(_checks.message("X", got, expected))
+    return project(stored, found)
+
+
+def _time_map(fit: Fit | Ensemble, column) -> dict | None:
+    """Times as the fit read them, for a column whose labels it knows."""
+    known = fit.origin["labels"]
+    new = (label for label in column.dropna().unique() if str(label) not in known)
+    return known if all(map(is_missing, new)) else None

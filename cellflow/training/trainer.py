@@ -1,0 +1,278 @@
+"""One training run: settings, weights, optimiser, average and history."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path as FilePath
+
+import torch
+from torch import nn
+
+from cellflow import _checks
+from cellflow._files import read_state, write_state
+from cellflow._process_group import Ranks
+from cellflow._typing import Tensor
+from cellflow.paths import PathPoint
+from cellflow.training.flat import Flat
+from cellflow.training.optimizer import AdamW
+
+Loss = Callable[[PathPoint], dict[str, Tensor]]
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
+    "linear": lambda done: 1 - done,
+    "constant": lambda done: 1.0,
+}
+
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a network is trained.
+
+    Parameters
+    ----------
+    learning_rate, weight_decay
+        Of AdamW.
+    schedule
+        Decay of the learning rate over the budget of steps: ``"cosine"``, ``"linear"`` (both to
+        zero) or ``"constant"``.
+    clip
+        Largest norm of the gradient of the loss in network units.
+    ema
+        Decay of the exponential moving average of the weights, which is what is kept; 0 keeps
+        the weights themselves.
+    validation
+        Fraction of each snapshot's cells held back to measure the loss. They are coupled among
+        themselves: fewer cells are farther from their partners, so that the validation loss lies
+        above the training loss from the start. Its course tells, not its level.
+    check_every
+        Steps between two validations.
+    patience
+        Validations without improvement before training stops early; None uses the whole budget.
+    compile
+        Mode of :func:`torch.compile` for the loss, such as ``"reduce-overhead"``, which on CUDA
+        replays its kernels as one graph; None does not compile. Compiling takes a minute or two
+        and gains little on a CPU.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-5
+    schedule: str = "cosine"
+    clip: float = 1.0
+    ema: float = 0.999
+    validation: float = 0.1
+    check_every: int = 100
+    patience: int | None = None
+    compile: str | None = None
+
+    def __post_init__(self) -> None:
+        _checks.number(self.learning_rate, "learning_rate", low=0.0, open_low=True)
+        _checks.number(self.weight_decay, "weight_decay", low=0.0)
+        _checks.choice(self.schedule, SCHEDULES, "schedule")
+        _checks.number(self.clip, "clip", low=0.0, open_low=True)
+        _checks.number(self.ema, "ema", low=0.0, high=0.999999)
+        _checks.number(self.validation, "validation", low=0.0, high=0.5)
+        _checks.count(self.check_every, "check_every")
+        if self.compile is not None:
+            _checks.choice(self.compile, COMPILE_MODES, "compile")
+        if self.patience is not None:
+            _checks.count(self.patience, "patience")
+
+
+@dataclass
+class History:
+    """What happened during training, one entry a check.
+
+    Parameters
+    ----------
+    step, train_loss, validation_loss, learning_rate
+        Lists of equal length.
+    best_step
+        Step of the weights that were kept.
+    seconds
+        Wall time of training.
+    timing
+        Where the seconds went: waiting for pairs (``"coupling"``), gathering them and drawing
+        noise (``"data"``), gradients (``"network"``), validation and checkpoints (``"checks"``);
+        those of the process, which runs ahead of a GPU.
+    stopped
+        ``"budget"``, ``"patience"`` or ``"interrupted"``.
+    coupling
+        Health of the couplings: see :class:`cellflow.batches.CouplingHealth`.
+    rounds
+        Round of each entry, for methods that are fitted in rounds; otherwise empty. Each round
+        has losses of its own, which do not compare.
+    """
+
+    step: list[int] = field(default_factory=list)
+    train_loss: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    learning_rate: list[float] = field(default_factory=list)
+    best_step: int = 0
+    seconds: float = 0.0
+    timing: dict[str, float] = field(default_factory=dict)
+    stopped: str = "budget"
+    coupling: dict[str, float] = field(default_factory=dict)
+    rounds: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Trainer:
+    """One training run: its weights, optimiser, average, history and random state.
+
+    Parameters
+    ----------
+    module
+        Network to train, in place.
+    loss
+        From a batch to named terms, in data units.
+    unit
+        The loss is divided by this before clipping, so that it is of order one.
+    training
+        Optimiser, schedule, averaging and stopping.
+    steps
+        Budget of steps.
+    ranks
+        Who trains together: each on its share of every batch.
+    """
+
+    module: nn.Module
+    loss: Loss
+    unit: float
+    training: Training
+    steps: int
+    ranks: Ranks = field(default_factory=Ranks)
+
+    def __post_init__(self) -> None:
+        self.flat = Flat(self.module)
+        t = self.training
+        self.optimizer = AdamW(self.flat.value, rate=t.learning_rate, weight_decay=t.weight_decay)
+        self.average = self.flat.value.detach().clone()
+        self.best = self.average.clone()
+        self.best_loss = math.inf
+        self.step = 0
+        self.since_best = 0
+        self.history = History()
+        self._train_loss = torch.zeros((), device=self.average.device)
+        self._terms = self.loss if t.compile is None else torch.compile(self.loss, mode=t.compile)
+
+    def advance(self, batch: PathPoint) -> None:
+        """Take one step on `batch`."""
+        t = self.training
+        self.optimizer.rate = t.learning_rate * SCHEDULES[t.schedule](self.step / self.steps)
+        grad = self.flat.value.grad
+        grad.zero_()
+        loss = sum(self._terms(batch).values()) / self.unit
+        loss.backward()
+        self.ranks.mean_(grad, loss, share=getattr(batch, "share", 1.0))
+        norm = torch.linalg.vector_norm(grad)
+        grad.mul_((t.clip / (norm + 1e-12)).clamp_(max=1.0))
+        self.optimizer.step()
+        self.step += 1
+        decay = min(t.ema, self.step / (10 + self.step))  # a short memory while all is new
+        self.average.lerp_(self.flat.value.detach(), 1 - decay)
+        self._train_loss += loss.detach()
+
+    @torch.no_grad()
+    def check(self, batch: PathPoint | None) -> bool:
+        """Validate the averaged weights on `batch`; return whether patience has run out.
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss is not finite.
+        """
+        t, h = self.training, self.history
+        done = self.step - (h.step[-1] if h.step else 0)
+        train = float(self._train_loss) / max(done, 1)
+        valid = train if batch is None else self._evaluate(batch)
+        self._train_loss.zero_()
+        if not (math.isfinite(train) and math.isfinite(valid)):
+            raise FloatingPointError(
+                f"The training loss became {train:g} at step {self.step}. Lower `learning_rate` "
+                f"(now {t.learning_rate:g}) or look for extreme values among the cells."
+            )
+        h.step.append(self.step)
+        h.train_loss.append(train * self.unit)
+        h.validation_loss.append(valid * self.unit)
+        h.learning_rate.append(self.optimizer.rate)
+        self.since_best += 1
+        if valid < self.best_loss:
+            self.best_loss, self.since_best, h.best_step = valid, 0, self.step
+            self.best.copy_(self.average)
+        return self.out_of_patience
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the last validations brought no improvement for too long."""
+        patience = self.training.patience
+        return patience is not None and self.since_best >= patience
+
+    def _evaluate(self, batch: PathPoint) -> float:
+        live = self.flat.value.detach().clone()
+        self.flat.value.data.copy_(self.average)
+        try:
+            loss = sum(self.loss(batch).values()) / self.unit
+            self.ranks.mean_(loss, share=getattr(batch, "share", 1.0))
+            return float(loss)
+        finally:
+            self.flat.value.data.copy_(live)
+
+    @torch.no_grad()
+    def keep_best(self) -> None:
+        """Leave the best averaged weights in the module, as parameters of their own."""
+        self.flat.value.data.copy_(self.best if self.history.step else self.average)
+        for p in self.module.parameters():
+            p.data = p.data.clone()
+            p.grad = None
+
+    def save(self, path: str | FilePath, fingerprint: dict) -> None:
+        """Write everything that the next step depends on to `path`, with a `fingerprint`."""
+        tensors = {"value": self.flat.value, "average": self.average, "best": self.best}
+        tensors |= {"exp_avg": self.optimizer.mean, "exp_avg_sq": self.optimizer.square}
+        tensors |= {"train_loss": self._train_loss}
+        facts = {"step": self.step, "since_best": self.since_best, "fingerprint": fingerprint}
+        write_state(path, tensors, facts | {"history": asdict(self.history)})
+
+    @torch.no_grad()
+    def restore(self, path: str | FilePath, fingerprint: dict) -> None:
+        """Continue from what :meth:`save` wrote to `path` with the same `fingerprint`.
+
+        Raises
+        ------
+        ValueError
+            If the file belongs to another configuration.
+        """
+        tensors, facts = self.ranks.from_main(lambda: read_state(path))
+        if facts["fingerprint"] != json.loads(json.dumps(fingerprint)):
+            differ = [k for k, v in fingerprint.items() if facts["fingerprint"].get(k) != v]
+            raise ValueError(
+                _checks.message(
+                    "checkpoint",
+                    f"{str(path)!r} of a fit that differs in {', '.join(differ) or 'its settings'}",
+                    "a checkpoint of this very fit",
+                    "Name another file, or delete this one.",
+                )
+            )
+        self.flat.value.data.copy_(tensors["value"])
+        self.average.copy_(tensors["average"])
+        self.best.copy_(tensors["best"])
+        self._train_loss.copy_(tensors["train_loss"])
+        self.optimizer.mean.copy_(tensors["exp_avg"])
+        self.optimizer.square.copy_(tensors["exp_avg_sq"])
+        self.optimizer.count.fill_(facts["step"])
+        self.step, self.since_best = facts["step"], facts["since_best"]
+        self.history = History(**facts["history"])
+        self.best_loss = min(
+            (v / self.unit for v in self.history.validation_loss), default=math.inf
+        )

@@ -1,0 +1,1 @@
+"""Solvers of optimal transport between arrays, which know no snapshots."""

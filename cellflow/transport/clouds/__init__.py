@@ -1,0 +1,1 @@
+"""Near-optimal, certified transport between clouds of millions of points."""

@@ -1,0 +1,279 @@
+"""Near-optimal one-to-one matching of two large clouds: a start by trees, then sweeps.
+
+A swap between two pairs pays if and only if their displacements differ by more than their
+midpoints do (both halved): the square of the one minus that of the other is what it gains. So the
+blocks of a sweep are neighbourhoods of *midpoints*: leaves of a tree that halves the pairs along
+random directions, other ones in every sweep. What is left between blocks of one sweep lies inside
+a block of another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+
+from cellflow._typing import Tensor
+
+#: Bid increments of a block's auction, relative to the spread of its costs.
+INCREMENTS = np.array([0.1, 0.02, 0.004], np.float32)
+#: Gain of a sweep, relative to the cost, below which the last of them pays.
+FINE = 2e-3
+#: Levels of a tree whose keys are held at once.
+LEVELS = 8
+#: Pairs whose differences are taken at once.
+CHUNK = 2**14
+#: Part of the total variance below which a direction is constant.
+FLAT = 1e-6
+#: Shares of work per thread: blocks do not all take as long.
+SHARES = 8
+
+#: Does the work numbered from one number to another.
+Work: TypeAlias = Callable[[int, int], object]
+#: Does all work numbered below a count, on as many threads as are allowed.
+Run: TypeAlias = Callable[[Work, int], None]
+
+
+class Alignment(NamedTuple):
+    """Optimal maps between the Gaussians of two clouds, and what that costs.
+
+    Parameters
+    ----------
+    means
+        Of the two clouds, shapes ``(d,)``.
+    forward, back
+        Linear parts of the maps from the first cloud to the second, and back, shape ``(d, d)``.
+    roots
+        Square roots of the covariances of the second cloud and of midpoints (times two).
+    bound
+        Half the squared Gelbrich distance: no coupling costs less (Gelbrich, 1990, "On a formula
+        for the L2 Wasserstein metric between measures on Euclidean and Hilbert spaces").
+    """
+
+    means: tuple[Tensor, Tensor]
+    forward: Tensor
+    back: Tensor
+    roots: tuple[Tensor, Tensor]
+    bound: float
+
+
+class Matching(NamedTuple):
+    """A one-to-one matching.
+
+    Parameters
+    ----------
+    cols
+        Partner of each row, shape ``(n,)``.
+    price
+        Dual variable of each column for the cost ``-x . y``, up to a constant, shape ``(n,)``.
+    gains
+        What each sweep took off the cost, as a share of what was left.
+    """
+
+    cols: np.ndarray
+    price: np.ndarray
+    gains: list[float]
+
+
+@contextmanager
+def running(threads: int) -> Iterator[Run]:
+    """Give a way to run kernels on so many threads."""
+    if threads == 1:
+
+        def alone(work: Work, count: int) -> None:
+            work(0, count)
+
+        yield alone
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="cellflow-sweep") as pool:
+
+        def run(work: Work, count: int) -> None:
+            ends = np.linspace(0, count, min(count, SHARES * threads) + 1).astype(int)
+            list(pool.map(work, ends[:-1].tolist(), ends[1:].tolist()))
+
+        yield run
+
+
+def match(
+    x: np.ndarray,
+    y: np.ndarray,
+    alignment: Alignment,
+    *,
+    block_size: int,
+    sweeps: int,
+    tolerance: float,
+    generator: torch.Generator,
+    run: Run,
+) -> Matching:
+    """Match each row of `x` with one of `y`, float32 of shape ``(n, d)``.
+
+    It takes O(n (log n + block_size)) time a sweep and O(n) memory beside the points. It ends
+    after two sweeps in a row that gained less than `tolerance`.
+    """
+    from cellflow.transport.clouds import _block_auction
+
+    n = len(x)
+    cols = _start(x, y, alignment, generator, run)
+    price = _first_prices(y, alignment)
+    rows = np.arange(n)
+    gains: list[float] = []
+    cost = _total(x, y, cols)
+    leaves = math.ceil(n / block_size)
+    for _ in range(sweeps if leaves > 1 else 1):
+        order, starts = tree(
+            *((x, y), (rows, cols)),
+            leaves=leaves,
+            root=alignment.roots[1],
+            generator=generator,
+            run=run,
+        )
+        gain = np.zeros(leaves)
+        steps = INCREMENTS[: 2 if not gains or gains[-1] > FINE else 3]
+
+        def work(low: int, high: int) -> None:
+            _block_auction.reassign(
+                *(x, y, rows, cols, price, order, starts, steps, low, high, gain)  # noqa: B023
+            )
+
+        run(work, leaves)
+        gains.append(float(gain.sum()) / cost if cost > 0 else 0.0)
+        cost -= float(gain.sum())
+        if max(gains[-2:]) < tolerance and len(gains) > 1:
+            break
+    return Matching(cols, price, gains)
+
+
+def tree(
+    points: tuple[np.ndarray, np.ndarray],
+    pairs: tuple[np.ndarray, np.ndarray],
+    *,
+    leaves: int,
+    root: Tensor,
+    generator: torch.Generator,
+    run: Run,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Halve pairs by the sum of their ends along random directions, down to `leaves` blocks.
+
+    Return the order and the starts of the blocks, all of a size but for rounding; `root` is that
+    of the covariance that the directions are drawn from.
+    """
+    ways = directions(root, math.ceil(math.log2(leaves)), generator)
+    return along(points, pairs, ways, leaves=leaves, run=run)
+
+
+def along(
+    points: tuple[np.ndarray, np.ndarray],
+    pairs: tuple[np.ndarray, np.ndarray],
+    ways: np.ndarray,
+    *,
+    leaves: int,
+    run: Run,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Do what `tree` does, along the directions ``ways (levels, d)``."""
+    from cellflow.transport.clouds import _block_auction
+
+    (x, y), (rows, cols) = points, pairs
+    order, starts, parts = np.arange(len(rows)), np.array([0, len(rows)]), np.array([leaves])
+    keys = np.empty((min(LEVELS, len(ways)), len(rows)), np.float32)
+    for first in range(0, len(ways), LEVELS):
+        some = np.ascontiguousarray(ways[first : first + LEVELS].T)
+
+        def work(low: int, high: int) -> None:
+            _block_auction.project(x, y, rows, cols, some, keys, low, high)  # noqa: B023
+
+        run(work, len(rows))
+        for key in keys[: some.shape[1]]:
+            starts, parts = _block_auction.cut(key, order, starts, parts)
+    return order, starts
+
+
+def directions(root: Tensor, levels: int, generator: torch.Generator) -> np.ndarray:
+    """Draw directions, shape ``(levels, d)``: long axes of the data more often than short ones."""
+    d = len(root)
+    out: list[Tensor] = []
+    while levels > sum(part.shape[1] for part in out):
+        some = min(d, levels - sum(part.shape[1] for part in out))
+        random = torch.randn(d, some, generator=generator, dtype=torch.float64)
+        out.append(torch.linalg.qr(root @ random)[0])
+    if not out:
+        return np.empty((0, d), np.float32)
+    return np.ascontiguousarray(torch.cat(out, 1).T.float().numpy())
+
+
+def align(x: np.ndarray, y: np.ndarray) -> Alignment:
+    """Return the optimal maps between the Gaussians of two clouds, also where they are flat."""
+    (mean_x, cov_x), (mean_y, cov_y) = moments(x), moments(y)
+    cross = _bures(cov_x, cov_y)
+    bound = 0.5 * float((mean_x - mean_y).square().sum() + (cov_x + cov_y - 2 * cross).trace())
+    floor = FLAT * float((cov_x + cov_y).trace()) or 1.0
+    eye = floor * torch.eye(len(cov_x), dtype=torch.float64)
+    forward, back = _map(cov_x + eye, cov_y + eye), _map(cov_y + eye, cov_x + eye)
+    both = cov_y + cov_x + forward @ cov_x + cov_x @ forward.T
+    roots = _root(cov_y), _root((both + both.T) / 2)
+    return Alignment((mean_x, mean_y), forward, back, roots, max(bound, 0.0))
+
+
+def moments(x: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Return the mean and covariance of a float32 cloud, in float64."""
+    parts = [torch.from_numpy(x[k : k + CHUNK]) for k in range(0, len(x), CHUNK)]
+    mean = torch.stack([part.double().sum(0) for part in parts]).sum(0) / len(x)
+    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+    for part in parts:
+        centred = part.double() - mean
+        covariance += centred.T @ centred / len(x)
+    return mean, covariance
+
+
+def _root(matrix: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(matrix)
+    return (vectors * values.clamp(min=0.0).sqrt()) @ vectors.T
+
+
+def _bures(a: Tensor, b: Tensor) -> Tensor:
+    """Return the square root of ``√a b √a``."""
+    root = _root(a)
+    inside = root @ b @ root
+    return _root((inside + inside.T) / 2)
+
+
+def _map(a: Tensor, b: Tensor) -> Tensor:
+    """Linear part of the optimal map from a Gaussian of covariance `a` to one of `b`."""
+    inverse = torch.linalg.inv(_root(a))
+    out = inverse @ _bures(a, b) @ inverse
+    return (out + out.T) / 2
+
+
+def _start(
+    x: np.ndarray, y: np.ndarray, alignment: Alignment, generator: torch.Generator, run: Run
+) -> np.ndarray:
+    """Match by two trees with the same directions, down to single points, in aligned space."""
+    n = len(x)
+    ways = directions(alignment.roots[0], math.ceil(math.log2(n)), generator)
+    back = np.ascontiguousarray((torch.from_numpy(ways).double() @ alignment.forward).float())
+    nothing, none = np.zeros((1, x.shape[1]), np.float32), np.zeros(n, np.int64)
+    left, _ = along((x, nothing), (np.arange(n), none), back, leaves=n, run=run)
+    right, _ = along((nothing, y), (none, np.arange(n)), ways, leaves=n, run=run)
+    cols = np.empty(n, np.int64)
+    cols[left] = right
+    return cols
+
+
+def _first_prices(y: np.ndarray, alignment: Alignment) -> np.ndarray:
+    """Dual variables of the Gaussians: minus the potential whose gradient maps `y` back."""
+    mean_x, mean_y = alignment.means
+    out = []
+    for k in range(0, len(y), CHUNK):
+        part = torch.from_numpy(y[k : k + CHUNK]).double() - mean_y
+        out.append(-(0.5 * ((part @ alignment.back) * part).sum(1) + part @ mean_x))
+    return torch.cat(out).float().numpy()
+
+
+def _total(x: np.ndarray, y: np.ndarray, cols: np.ndarray) -> float:
+    """Sum of the half squared distances."""
+    parts = (np.square(x[k : k + CHUNK] - y[cols[k : k + CHUNK]]) for k in range(0, len(x), CHUNK))
+    return 0.5 * float(sum(part.sum(dtype=np.float64) for part in parts))

@@ -1,0 +1,287 @@
+"""Compiled kernels of entropic transport on the CPU. Import this module lazily: it loads numba.
+
+Notation, in units of the regularisation: potentials ``f`` and ``g``, costs ``c·inv``, the plan
+``P_ij = exp(f_i + g_j − c_ij·inv)`` and its column sums ``col``. A side is its masses, their
+logarithms, how much of these the reference measure holds (``ref``: nothing, or all), the strength
+``rho`` of its penalty (infinite: exact) and whether the penalty clips (total variation) or shrinks
+(KL). The formulas are those of :mod:`cellflow.transport.entropic.unbalanced`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cellflow._numba import compiled
+from cellflow.transport.entropic._newton import conjugate, factor
+
+#: Entries smaller than this power of e, relative to the largest of their row, are zero.
+CUT = -36.0
+#: Largest change of a potential that sweeps make before the plan is computed afresh.
+LARGEST = 300.0
+#: Sweeps before Newton steps, and again where these fail; failures after which another solver is
+#: asked.
+SWEEPS, FAILURES = 10, 15
+#: First ridge after a step that led nowhere, relative to the diagonal, and its growth from then on.
+DAMP, GROWTH = 1e-4, 10.0
+#: Steps of conjugate gradients before the Hessian is factored, for few and per many columns; and
+#: before a factor is too old.
+STEPS, PER_STEP, STALE = 8, 16, 10
+#: Halvings of a Newton step that are tried.
+HALVINGS = 8
+
+
+@compiled
+def _exp(x):
+    """Exponential for ``CUT ≤ x ≤ 0`` to 1e-13: a polynomial squared, in vector registers."""
+    t = x * (1.0 / 128.0)
+    p = t * (1.0 / 39916800.0) + 1.0 / 3628800.0
+    p = p * t + 1.0 / 362880.0
+    p = p * t + 1.0 / 40320.0
+    p = p * t + 1.0 / 5040.0
+    p = p * t + 1.0 / 720.0
+    p = p * t + 1.0 / 120.0
+    p = p * t + 1.0 / 24.0
+    p = p * t + 1.0 / 6.0
+    p = p * t + 0.5
+    p = p * t + 1.0
+    p = p * t + 1.0
+    p *= p
+    p *= p
+    p *= p
+    p *= p
+    p *= p
+    p *= p
+    return p * p
+
+
+@compiled
+def _potential(s, rho, clipped):
+    """Return the best potential given the one that makes the marginal exact."""
+    if rho == np.inf:
+        return s
+    if clipped:
+        return min(max(s, -rho), rho)
+    return s * (rho / (1.0 + rho))
+
+
+@compiled
+def _asked(mass, f, rho, clipped):
+    """Return the marginal that a potential asks for."""
+    if rho == np.inf or clipped:
+        return mass
+    return mass * np.exp(-f / rho)
+
+
+@compiled
+def _plan(c, inv, left, right, g, f, weight, col, plan):
+    """Fill the plan of `g`, the best `f`, column sums, and the rows' weights in the Hessian."""
+    mass, log, ref, rho, clipped = left
+    n, m = c.shape
+    shifted = g + right[2]
+    scores = np.empty(m)
+    col[:] = 0.0
+    for i in range(n):
+        row, cost = plan[i], c[i]
+        top = -np.inf
+        for j in range(m):
+            scores[j] = shifted[j] - inv * cost[j]
+        for j in range(m):
+            top = max(top, scores[j])
+        total = 0.0
+        for j in range(m):
+            x = scores[j] - top
+            value = _exp(max(x, CUT))
+            row[j] = value if x > CUT else 0.0
+            total += row[j]
+        exact = log[i] - ref[i] - top - np.log(total)
+        f[i] = _potential(exact, rho, clipped)
+        # What an exact row would be is the mass: its sum is that, shrunk by what f lacks of it.
+        sum_ = mass[i] * np.exp(f[i] - exact)
+        slope = 1.0
+        if rho != np.inf:
+            slope = (1.0 if abs(f[i]) < rho else 0.0) if clipped else rho / (1.0 + rho)
+        weight[i] = slope / max(sum_, 1e-300)
+        scale = sum_ / total
+        for j in range(m):
+            row[j] *= scale
+            col[j] += row[j]
+
+
+@compiled
+def _columns(c, inv, left, right, f):
+    """Return the best potential of the columns given that of the rows, in the log domain."""
+    _, log, ref, rho, clipped = right
+    n, m = c.shape
+    top, total = np.full(m, -np.inf), np.zeros(m)
+    shifted = f + left[2]
+    for i in range(n):
+        cost = c[i]
+        for j in range(m):
+            top[j] = max(top[j], shifted[i] - inv * cost[j])
+    for i in range(n):
+        cost = c[i]
+        for j in range(m):
+            x = shifted[i] - inv * cost[j] - top[j]
+            total[j] += _exp(max(x, CUT)) if x > CUT else 0.0
+    g = np.empty(m)
+    for j in range(m):
+        g[j] = _potential(log[j] - ref[j] - top[j] - np.log(total[j]), rho, clipped)
+    return g
+
+
+@compiled
+def _lack(right, g, col, lack, diagonal):
+    """Fill what the columns lack and the Hessian's diagonal; return the relative L1 error."""
+    mass, _, _, rho, clipped = right
+    error, total = 0.0, 0.0
+    for j in range(len(g)):
+        asked = _asked(mass[j], g[j], rho, clipped)
+        lack[j] = asked - col[j]
+        diagonal[j] = max(col[j], 1e-300)
+        if rho != np.inf:
+            if not clipped:
+                diagonal[j] += asked / rho
+            elif (g[j] >= rho and lack[j] > 0.0) or (g[j] <= -rho and lack[j] < 0.0):
+                lack[j] = 0.0  # a bound on the potential excuses it, and holds it
+                diagonal[j] = np.inf
+        error += abs(lack[j])
+        total += col[j]
+    return error / max(total, 1e-300)
+
+
+@compiled
+def _shift(left, right, f, g):
+    """Return the best translation of f against g: zero where it has no closed form."""
+    rho, other = left[3], right[3]
+    if left[4] or (rho == np.inf and other == np.inf):
+        return 0.0
+    logs = np.empty(2)
+    for k in range(2):
+        side, values = (left, f) if k == 0 else (right, g)
+        top = (side[1] - values / side[3]).max()
+        logs[k] = top + np.log(np.exp(side[1] - values / side[3] - top).sum())
+    return (logs[0] - logs[1]) / (1.0 / rho + 1.0 / other)
+
+
+@compiled
+def _sweeps(left, right, f, g, plan, count):
+    """Run sweeps as scalings of the plan; move `f` and `g`, and return how many were run."""
+    n, m = plan.shape
+    f0, g0 = f.copy(), g.copy()
+    left_sum, reached = np.empty(n), np.zeros(m)
+    u, v, rows, cols = np.ones(n), np.empty(m), np.empty(n), np.empty(m)
+    for done in range(count):
+        reached[:] = 0.0
+        for i in range(n):
+            row, x = plan[i], u[i]
+            for j in range(m):
+                reached[j] += x * row[j]
+        if not reached.min() > 0.0:
+            return done
+        for j in range(m):
+            cols[j] = _potential(g0[j] + right[1][j] - np.log(reached[j]), right[3], right[4])
+            v[j] = np.exp(min(cols[j] - g0[j], LARGEST))
+        for i in range(n):
+            row, total = plan[i], 0.0
+            for j in range(m):
+                total += row[j] * v[j]
+            left_sum[i] = total
+        if not left_sum.min() > 0.0:
+            return done
+        move = np.abs(cols - g0).max()
+        for i in range(n):
+            rows[i] = _potential(f0[i] + left[1][i] - np.log(left_sum[i]), left[3], left[4])
+            move = max(move, abs(rows[i] - f0[i]))
+        if not move < LARGEST:
+            return done
+        shift = _shift(left, right, rows, cols)
+        f[:] = rows + shift
+        g[:] = cols - shift
+        for i in range(n):
+            u[i] = np.exp(min(max(f[i] - f0[i], -LARGEST), LARGEST))
+    return count
+
+
+@compiled
+def _gain(side, old, new):
+    """Return how much the penalty's part of the dual rises, and the size of its terms."""
+    mass, _, _, rho, clipped = side
+    gain, size = 0.0, 0.0
+    for k in range(len(mass)):
+        if rho == np.inf or clipped:
+            term = mass[k] * (new[k] - old[k])
+        else:
+            term = -rho * mass[k] * np.exp(-old[k] / rho) * np.expm1((old[k] - new[k]) / rho)
+        gain += term
+        size += abs(term)
+    return gain, size
+
+
+@compiled
+def _swept(c, inv, left, right, f, g, plan, count):
+    """Run sweeps, at least one of them in the log domain; return how many."""
+    done = _sweeps(left, right, f, g, plan, count)
+    if done == 0:
+        g[:] = _columns(c, inv, left, right, f)
+        done = 1
+    return done
+
+
+@compiled
+def stage(c, inv, left, right, g, aim, budget, hessian):
+    """Solve at one regularisation from `g`, which is moved; return error, iterations, f, plan.
+
+    A factor of the Hessian, of this stage or the one before, preconditions until it is too old: it
+    is taken and returned, without rows where there is none.
+    """
+    n, m = c.shape
+    plan, other = np.empty((n, m)), np.empty((n, m))
+    f, weight, col, lack = np.empty(n), np.empty(n), np.empty(m), np.empty(m)
+    diagonal, move = np.empty(m), np.empty(m)
+    f2, g2, col2, weight2 = np.empty(n), np.empty(m), np.empty(m), np.empty(n)
+    singular = left[3] == np.inf and right[3] == np.inf
+    _plan(c, inv, left, right, g, f, weight, col, plan)
+    g[:] = _columns(c, inv, left, right, f)
+    _plan(c, inv, left, right, g, f, weight, col, plan)
+    used, rounds, damp = 1, 0, 0.0
+    while True:
+        error = _lack(right, g, col, lack, diagonal)
+        if error <= aim or used >= budget or rounds > FAILURES:
+            return error, used, f, plan, hessian
+        moved = False
+        if rounds > 0:
+            diagonal *= 1.0 + damp
+            # Loose far from the end, where the step is no better than its linearisation.
+            loose = min(0.3, max(error, 0.3 * aim / error))
+            limit = STEPS + m // PER_STEP
+            steps = STALE if len(hessian) else limit
+            if not conjugate(plan, weight, diagonal, lack, hessian, move, loose, steps):
+                hessian = factor(plan, weight, diagonal, right[0], singular)
+                conjugate(plan, weight, diagonal, lack, hessian, move, loose, limit)
+            slope = (lack * move).sum()
+            size = 1.0
+            for _ in range(HALVINGS):
+                for j in range(m):
+                    g2[j] = g[j] + size * move[j]
+                    if right[4] and right[3] != np.inf:
+                        g2[j] = min(max(g2[j], -right[3]), right[3])
+                _plan(c, inv, left, right, g2, f2, weight2, col2, other)
+                a, size_a = _gain(left, f, f2)
+                b, size_b = _gain(right, g, g2)
+                rest = col.sum() - col2.sum()
+                slack = 1e-14 * (size_a + size_b + abs(rest) + col.sum())
+                if a + b + rest >= 1e-4 * size * slope - slack:
+                    moved = True
+                    break
+                size *= 0.5
+            used += 1
+        if moved:
+            g[:], f[:], col[:], weight[:] = g2, f2, col2, weight2
+            plan, other = other, plan
+            damp = damp / GROWTH if damp > DAMP else 0.0
+        else:
+            damp = 0.0 if rounds == 0 else max(DAMP, GROWTH * damp)
+            hessian = np.empty((0, 0))
+            rounds += 1
+            used += _swept(c, inv, left, right, f, g, plan, min(SWEEPS, budget - used))
+            _plan(c, inv, left, right, g, f, weight, col, plan)

@@ -1,0 +1,1 @@
+"""Exact transport of any masses, by column generation."""

@@ -1,0 +1,270 @@
+"""The command line: exit codes, what goes where, files written whole, one line for bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from importlib import resources
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pytest
+
+import cellflow
+from cellflow import demo, methods
+from cellflow._files import whole_file
+from cellflow.cli import front, options
+from cellflow.evaluate import YARDSTICKS
+from cli_files import cellflow_, write_cells
+
+ROW = {"held_out", "method", "seed", "metric", "value", "n_pred", "n_true"}
+KEYS = ["--time-key", "day", "--dims", "3", "--quiet"]
+
+
+def process(*words: object, **keywords) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cellflow.cli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **keywords)
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory) -> Path:
+    return write_cells(tmp_path_factory.mktemp("cells") / "cells.h5ad")
+
+
+@pytest.fixture(scope="module")
+def folder(cells, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("fits") / "fit"
+    result = cellflow_("fit", cells, *KEYS, "--whiten", "--steps", 20, "--seed", 3, "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert "otcfm: 306 cells, 3 dimensions" in result.stdout
+    assert f"saved to {out}" in result.stdout
+    assert result.stderr == ""
+    return out
+
+
+# --- what commands do ------------------------------------------------------------------------
+
+
+def test_fit_is_the_one_from_python(cells, folder):
+    adata = anndata.read_h5ad(cells)
+    same = cellflow.tl.fit(
+        adata, time_key="day", n_dims=3, whiten=True, steps=20, rng=3, progress=False
+    )
+    x = adata.obsm["X_pca"][:5, :3]
+    assert (cellflow.load(folder).velocity(3.0, x) == same.velocity(3.0, x)).all()
+
+
+@pytest.mark.parametrize("text", ["10.5", "day 10.5", "252h"])
+def test_interpolate_from_a_saved_fit(text, folder, tmp_path):
+    """Numbers are in the fit's unit, labels may be in another one."""
+    out = tmp_path / "day.h5ad"
+    result = cellflow_("interpolate", folder, "--time", text, "--n-cells", 70, "--out", out)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == f"70 cells at day 10.5, saved to {out}\n"
+    got = anndata.read_h5ad(out)
+    want = cellflow.tl.interpolate(cellflow.load(folder), time=10.5, n_cells=70)
+    assert np.array_equal(got.obsm["X_pca"], want.obsm["X_pca"])
+    assert set(got.obs["day"]) == {10.5}
+
+
+def test_extrapolation_is_said(folder, tmp_path):
+    result = cellflow_("interpolate", folder, "--time", 27, "--out", tmp_path / "a.h5ad")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("Warning: 27 is outside the fit's times, 1.5 to 25.5")
+
+
+def test_holdout_table_and_rows(cells, tmp_path):
+    out = tmp_path / "rows.json"
+    words = [*KEYS, "--time", "index", "--method", "icfm", "--seeds", 2, "--steps", 5]
+    result = cellflow_("holdout", cells, *words, "--json", out)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "icfm against previous (w1):" in result.stdout
+    rows = json.loads(out.read_text())
+    assert all(set(row) == ROW for row in rows)
+    assert {row["method"] for row in rows} == {"icfm", *YARDSTICKS}
+    assert {row["held_out"] for row in rows} == {7.5, 13.5, 19.5}
+    assert {row["seed"] for row in rows if row["method"] == "icfm"} == {0, 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["rows.json"]
+
+
+def test_demo_twice(tmp_path):
+    """Everything is written, and a second run replaces it with the same."""
+    (tmp_path / "mine.txt").write_text("stays")
+    results = []
+    for _ in range(2):
+        echoed: list[str] = []
+        options = {"echo": echoed.append, "steps": 5, "holdout_steps": 5, "seeds": 1}
+        written = demo.demo(tmp_path, **options, progress=False)
+        day = anndata.read_h5ad(tmp_path / "interpolated.h5ad")
+        results.append((echoed, day.obsm["X_pca"], (tmp_path / "holdout.json").read_text()))
+    (first, x, rows), (second, again, same_rows) = results
+    assert first == second
+    assert rows == same_rows
+    assert np.array_equal(x, again)
+    assert set(day.obs["day"]) == {demo.UNSAMPLED_DAY}
+    assert {p.name for p in tmp_path.iterdir()} == {p.name for p in written} | {"mine.txt"}
+    assert sum(p.suffix == ".png" for p in written) == 5
+    assert "velocity_pca" in anndata.read_h5ad(tmp_path / "velocity.h5ad").obsm
+
+
+def test_reproduce_prints_seeds_and_days_apart(tmp_path):
+    bundled, out = resources.files("cellflow.datasets") / "embryoid.npz", tmp_path / "rows.json"
+    words = ["--dataset", "eb", "--path", bundled, "--seeds", 2, "--steps", 3, "--quiet"]
+    result = cellflow_("reproduce", "otcfm", *words, "--json", out)
+    assert (result.exit_code, result.stderr) == (0, "")
+    head, midpoint, icfm, otcfm, _, note = result.stdout.splitlines()
+    assert head.split()[-7:] == ["std", "over", "seeds", "spread", "over", "days", "published"]
+    assert icfm.endswith("0.872 ± 0.087")
+    assert otcfm.endswith("0.790 ± 0.068")
+    assert note.startswith("The file: 2,750 of the paper's 16,819 cells: too few")
+    rows = json.loads(out.read_text())
+    assert all(set(row) == ROW and row["n_pred"] == row["n_true"] == 550 for row in rows)
+    assert len(rows) == 3 * (1 + 2 * 2)
+    # Independent: both assignments by scipy.optimize.linear_sum_assignment, in float64.
+    measured = [row["value"] for row in rows if row["method"] == "ot_midpoint"]
+    assert measured == pytest.approx([0.84832, 0.88378, 0.92972], abs=1e-4)
+    assert midpoint.startswith("ot_midpoint")
+
+
+# --- where it goes ---------------------------------------------------------------------------
+
+
+def test_progress_is_on_standard_error(cells, tmp_path):
+    """A real process: results alone on standard output."""
+    words = ["fit", cells, "--time-key", "stage", "--dims", 2, "--steps", 20]
+    loud = process(*words, "--out", tmp_path / "a")
+    quiet = cellflow_(*words, "--out", tmp_path / "b", "--quiet")
+    assert (loud.returncode, quiet.exit_code) == (0, 0)
+    assert "day 6-9" in loud.stderr
+    assert "100%" in loud.stderr
+    assert quiet.stderr == ""
+    assert loud.stdout.splitlines()[:2] == quiet.stdout.splitlines()[:2]
+
+
+def test_bad_input_of_a_process(tmp_path):
+    result = process("holdout", tmp_path / "none.h5ad", "--time-key", "day")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("Error: ")
+
+
+def test_ctrl_c_keeps_the_fit(cells, tmp_path):
+    words = ["fit", cells, "--time-key", "day", "--dims", 3, "--steps", 10**7]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "cellflow.cli", *map(str, words), "--out", str(tmp_path / "fit")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        seen = ""
+        while "loss" not in seen:  # the bar says it after the first validation
+            character = child.stderr.read(1)
+            assert character, f"ended early: {seen}"
+            seen += character
+        child.send_signal(signal.SIGINT)
+        _, rest = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    assert child.returncode == 130
+    assert rest.splitlines()[-1] == "Interrupted."
+    assert "Traceback" not in rest
+    assert cellflow.load(tmp_path / "fit").history.stopped == "interrupted"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "holdout {cells} --time-key day --dims 3 --json {out}/a.json --quiet",
+        "reproduce otcfm --dataset eb --path {bundled} --dims 2 --json {out}/a.json --quiet",
+        "demo --out {out} --quiet",
+    ],
+)
+def test_ctrl_c_ends_more_than_one_fit(line, cells, tmp_path, monkeypatch):
+    """A fit that was interrupted returns its best weights; what needs many must not go on."""
+    fit = methods.FlowMatching.fit
+
+    def interrupted(self, course, **keywords):
+        out = fit(self, course, **(keywords | {"steps": 1}))
+        out.history.stopped = "interrupted"
+        return out
+
+    monkeypatch.setattr(methods.FlowMatching, "fit", interrupted)
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # workers would not see it
+    bundled = resources.files("cellflow.datasets") / "embryoid.npz"
+    result = cellflow_(*line.format(cells=cells, bundled=bundled, out=tmp_path).split())
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr.strip() == "Interrupted."  # below the ^C of a terminal
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_is_light():
+    code = (
+        "import sys; from cellflow.cli import main\n"
+        "try: main(['fit', '--help'])\n"
+        "except SystemExit: print(sorted({m.split('.')[0] for m in sys.modules}))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "--time-key" in result.stdout
+    assert not {"torch", "anndata", "scanpy", "numpy"} & set(eval(result.stdout.splitlines()[-1]))
+
+
+def test_version():
+    assert cellflow_("--version").stdout == f"cellflow, version {cellflow.__version__}\n"
+
+
+def test_help_names_all_methods():
+    assert set(options.METHODS) == set(methods.METHODS)
+
+
+# --- when things go wrong --------------------------------------------------------------------
+
+
+def test_a_bug_keeps_its_traceback(folder, tmp_path, monkeypatch):
+    def broken(*args, **keywords):
+        raise ValueError("shapes (3,) and (4,)")
+
+    monkeypatch.setattr("cellflow.tl.interpolate", broken)
+    result = cellflow_("interpolate", folder, "--time", "3", "--out", tmp_path / "a.h5ad")
+    assert (result.exit_code, type(result.exception)) == (1, ValueError)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_old_file(folder, tmp_path, monkeypatch):
+    def half(self, path):
+        Path(path).write_text("half")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(anndata.AnnData, "write_h5ad", half)
+    out = tmp_path / "a.h5ad"
+    out.write_text("old")
+    result = cellflow_("interpolate", folder, "--time", "3", "--out", out)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: No space left on device")
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a.h5ad": "old"}
+
+
+def test_links_and_pipes_stay_what_they_are(tmp_path):
+    """Writing a temporary file and renaming it must not replace a device such as /dev/null."""
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    with whole_file(tmp_path / "link") as file:
+        file.write_text("new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    with whole_file(tmp_path / "pipe") as file:
+        assert file == tmp_path / "pipe"
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_warnings_of_others_are_not_shown(capsys):
+    with front.quiet_neighbours():
+        warnings.warn_explicit("theirs", UserWarning, "/elsewhere/a.py", 1)
+        warnings.warn_explicit("ours,\nand long", RuntimeWarning, cellflow.__file__, 1)
+    assert capsys.readouterr() == ("", "Warning: ours, and long\n")

@@ -1,0 +1,144 @@
+"""Jobs in other processes: the same answers, nothing left behind. Most tests share two workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import parallel_work
+from cellflow import OTCFM, SF2M, TimeCourse
+from cellflow._processes import side_by_side
+from cellflow.batches import Batching
+from cellflow.couplings import Exact
+from cellflow.evaluate import YARDSTICKS, holdout, sigma_sweep
+from cellflow.methods import FlowMatching
+from cellflow.networks import MLPConfig
+from cellflow.paths import Straight
+
+SMALL = {"net": MLPConfig(16, 2), "batching": Batching(32, 32)}
+
+
+def course(n: int = 40) -> TimeCourse:
+    g = torch.Generator().manual_seed(0)
+    xs = [torch.randn(n + k, 2, generator=g, dtype=torch.float64) + k for k in range(4)]
+    return TimeCourse.from_arrays(xs, (0.0, 1.0, 2.5, 3.0))
+
+
+def test_a_holdout_table_is_the_same_to_the_bit() -> None:
+    """Also with a coupling that only this file has, and scales without the held-out day."""
+    own = FlowMatching(lambda a, b: Exact()(a, b), Straight(0.1), name="own", **SMALL)
+    methods = [OTCFM(**SMALL), own]
+    options = {"steps": 15, "seeds": 2, "whiten": True, "progress": False}
+    options |= {"preprocess_on": "train"}
+    one, two = (holdout(course(), methods, workers=w, **options) for w in (1, 2))
+    assert one == two
+    assert [r.method for r in one.rows[::3]] == 2 * (
+        [*YARDSTICKS, "floor", "otcfm", "otcfm", "own", "own"]
+    )
+
+
+def test_a_learned_sweep_is_the_same_to_the_bit() -> None:
+    def method(sigma: float) -> FlowMatching:
+        return SF2M(sigma, **SMALL)
+
+    options = {"sigmas": [0.3, 1.0], "steps": 10, "seeds": 2, "learned": True, "progress": False}
+    one, two = (sigma_sweep(course(), method, workers=w, **options) for w in (1, 2))
+    assert one == two
+    assert [r.sigma for r in one.rows[::2]] == [0.3, 1.0] * 4
+
+
+def test_answers_come_in_the_order_of_the_jobs_whoever_did_them() -> None:
+    here = side_by_side(parallel_work.report, 2.0, range(7), workers=1)
+    there = side_by_side(parallel_work.report, 2.0, range(7), workers=2)
+    assert [a for a, *_ in there] == [a for a, *_ in here] == [2.0 * k for k in range(7)]
+    assert {pid for _, pid, _ in here} == {os.getpid()}
+    pids = {pid for _, pid, _ in there}
+    assert os.getpid() not in pids
+    assert len(pids) <= 2
+    assert {threads for *_, threads in (*here, *there)} == {1}
+    again = side_by_side(parallel_work.report, 2.0, range(7), workers=2)
+    assert {pid for _, pid, _ in again} & pids  # workers stay for the next call
+
+
+def test_a_worker_starts_no_workers() -> None:
+    for pids in side_by_side(parallel_work.nested, 1.0, range(2), workers=2):
+        assert len(set(pids)) == 1
+        assert pids[0] != os.getpid()
+
+
+def test_workers_leave_the_cores_to_each_other() -> None:
+    assert parallel_work.background(None, 0) == (1, True)
+    assert side_by_side(parallel_work.background, None, range(2), workers=2) == [(0, True)] * 2
+
+
+def test_light_or_single_work_stays_here() -> None:
+    for options in ({"heavy": False}, {"here": True}):
+        for _, pid, _ in side_by_side(parallel_work.report, 1.0, range(3), **options):
+            assert pid == os.getpid()
+    ((_, pid, _),) = side_by_side(parallel_work.report, 1.0, [1], workers=2)
+    assert pid == os.getpid()
+    with pytest.raises(ValueError, match="`workers`: got 2, expected 1 or None. Jobs on a GPU"):
+        side_by_side(parallel_work.report, 1.0, range(3), workers=2, here=True)
+
+
+def test_warnings_of_workers_are_given_here_once() -> None:
+    with pytest.warns(UserWarning, match="few cells") as caught:
+        side_by_side(parallel_work.warn, "few cells", range(4), workers=2)
+    assert len(caught) == 1
+    assert caught[0].filename == parallel_work.__file__
+
+
+def test_what_cannot_be_sent_stays_here_or_is_refused() -> None:
+    context = (threading.Lock(), 3.0)
+    assert side_by_side(len_of, context, [0, 1]) == [2, 2]
+    with pytest.raises(ValueError, match="`workers`: got several, for what cannot be sent"):
+        side_by_side(len_of, context, [0, 1], workers=2)
+
+
+def len_of(context, job):
+    return len(context)
+
+
+def test_the_first_error_ends_all_and_is_raised_as_it_is() -> None:
+    start = time.perf_counter()
+    with pytest.raises(FloatingPointError, match="^lower the rate$"):
+        side_by_side(parallel_work.fail, "lower the rate", range(4), workers=2)
+    assert time.perf_counter() - start < 50  # the others would have slept for a minute
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_ctrl_c_leaves_no_process_behind(tmp_path) -> None:
+    command = [sys.executable, parallel_work.__file__, str(tmp_path)]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.iterdir())) < 2:
+        assert run.poll() is None, run.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    workers = [int(path.name) for path in tmp_path.iterdir()]
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=50)
+    assert "KeyboardInterrupt" in said
+    assert not any(alive(pid) for pid in workers)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not yet collected does not."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def test_a_worker_that_dies_is_an_error_with_a_remedy() -> None:
+    with pytest.raises(RuntimeError, match="ended early.*Use fewer `workers`"):
+        side_by_side(parallel_work.die, None, range(3), workers=2)

@@ -1,0 +1,218 @@
+"""The training loop against torch's own optimiser; resuming; interrupting; stopping."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import signal
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from cellflow import OTCFM, TimeCourse
+from cellflow.batches import Batching
+from cellflow.training.flat import Flat
+from cellflow.training.loop import Checkpointing
+from cellflow.training.trainer import SCHEDULES, Trainer, Training
+
+
+def network() -> nn.Module:
+    net = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+    g = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(torch.randn(p.shape, generator=g, dtype=torch.float64))
+    return net
+
+
+def loss_of(net: nn.Module):
+    x = torch.linspace(-1, 1, 20, dtype=torch.float64).view(10, 2)
+    return lambda batch: {"fit": (net(x) - batch).square().mean()}
+
+
+def test_flat_training_equals_torch_adamw_with_clipping_and_averaging() -> None:
+    settings = Training(learning_rate=0.05, weight_decay=0.1, clip=0.5, ema=0.9)
+    ours, theirs = network(), network()
+    trainer = Trainer(ours, loss_of(ours), 1.0, settings, steps=30)
+    peer = torch.optim.AdamW(theirs.parameters(), lr=0.05, weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(peer, 30)
+    average = [p.detach().clone() for p in theirs.parameters()]
+    for k in range(30):
+        trainer.advance(torch.tensor(0.3))
+        peer.zero_grad()
+        loss_of(theirs)(torch.tensor(0.3))["fit"].backward()
+        nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
+        peer.step()
+        schedule.step()
+        decay = min(0.9, (k + 1) / (k + 11))
+        for a, p in zip(average, theirs.parameters(), strict=True):
+            a.mul_(decay).add_(p.detach(), alpha=1 - decay)
+    assert_close(
+        trainer.flat.value.data, torch.cat([p.data.flatten() for p in theirs.parameters()])
+    )
+    assert_close(trainer.average, torch.cat([a.flatten() for a in average]))
+
+
+def test_flat_gradients_are_the_modules_own() -> None:
+    net, peer = network(), network()
+    flat = Flat(net)
+    loss_of(net)(torch.tensor(1.0))["fit"].backward()
+    loss_of(peer)(torch.tensor(1.0))["fit"].backward()
+    assert_close(flat.value.grad, torch.cat([p.grad.flatten() for p in peer.parameters()]))
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear"])
+def test_schedules_decay_from_one_to_zero(name: str) -> None:
+    rate = SCHEDULES[name]
+    values = [rate(k / 10) for k in range(11)]
+    assert values[0] == 1
+    assert values[5] == pytest.approx(0.5)
+    assert values[-1] == pytest.approx(0, abs=1e-12)
+    assert values == sorted(values, reverse=True)
+
+
+def course() -> TimeCourse:
+    g = torch.Generator().manual_seed(1)
+    return TimeCourse.from_arrays([k + torch.randn(150, 2, generator=g) for k in range(3)])
+
+
+def method(**training):
+    return OTCFM(batching=Batching(32, 32, reuse=2), training=Training(check_every=20, **training))
+
+
+def weights(fit) -> torch.Tensor:
+    return torch.cat([p.data.flatten() for p in fit.dynamics.velocity.parameters()])
+
+
+def test_resuming_after_an_interrupt_equals_an_uninterrupted_run(tmp_path, monkeypatch) -> None:
+    whole = method().fit(course(), steps=100, progress=False)
+    path = tmp_path / "run.safetensors"
+    advance, seen = Trainer.advance, []
+
+    def interrupting(self, batch) -> None:
+        advance(self, batch)
+        seen.append(self.step)
+        if self.step == 47 and len(seen) == 47:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "advance", interrupting)
+    handler = signal.getsignal(signal.SIGINT)
+    first = method().fit(
+        course(), steps=100, progress=False, checkpointing=Checkpointing(path, every=30)
+    )
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert first.history.stopped == "interrupted"
+    assert seen[-1] == 47
+    second = method().fit(
+        course(), steps=100, progress=False, checkpointing=Checkpointing(path, every=30)
+    )
+    assert seen[47] == 48  # it went on where it was
+    assert torch.equal(weights(second), weights(whole))
+    assert second.history.validation_loss == whole.history.validation_loss
+    assert second.history.train_loss == whole.history.train_loss
+    assert second.history.stopped == "budget"
+
+
+def test_an_interrupted_fit_keeps_its_best_weights(monkeypatch) -> None:
+    advance = Trainer.advance
+
+    def interrupting(self, batch) -> None:
+        advance(self, batch)
+        if self.step == 50:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "advance", interrupting)
+    fit = method().fit(course(), steps=100, progress=False)
+    assert fit.history.step == [20, 40]
+    assert fit.history.best_step in (20, 40)
+    assert torch.isfinite(fit.velocity(0.5, course().x)).all()
+
+
+def test_a_checkpoint_of_another_fit_is_refused(tmp_path) -> None:
+    path = tmp_path / "run.safetensors"
+    method().fit(course(), steps=20, progress=False, checkpointing=Checkpointing(path))
+    differs = "`checkpoint`: got .* differs in seed, training cells, expected"
+    with pytest.raises(ValueError, match=differs):
+        method().fit(
+            course(), steps=20, generator=1, progress=False, checkpointing=Checkpointing(path)
+        )
+
+
+def test_a_file_that_is_no_checkpoint_is_refused_and_kept(tmp_path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("mine")
+    with pytest.raises(ValueError, match="was not written by cellflow"):
+        method().fit(course(), steps=20, progress=False, checkpointing=Checkpointing(path))
+    assert path.read_text() == "mine"
+
+
+def test_patience_stops_and_the_best_average_is_kept() -> None:
+    net = network()
+    trainer = Trainer(net, loss_of(net), 1.0, Training(patience=2, ema=0.0), steps=100)
+    target = torch.tensor(0.0)
+    stopped = []
+    for valid in (3.0, 1.0, 2.0, 1.5):
+        trainer.advance(target)
+        trainer._evaluate = lambda batch, valid=valid: valid
+        stopped.append(trainer.check(target))
+        if valid == 1.0:
+            best = trainer.flat.value.detach().clone()
+    assert stopped == [False, False, False, True]
+    trainer.keep_best()
+    assert torch.equal(torch.cat([p.data.flatten() for p in net.parameters()]), best)
+
+
+def test_a_diverging_loss_is_a_clear_error() -> None:
+    net = network()
+    trainer = Trainer(
+        net, lambda b: {"fit": net(torch.ones(1, 2).double()).sum() * b}, 1.0, Training(), 10
+    )
+    trainer.advance(torch.tensor(float("nan")))
+    with pytest.raises(FloatingPointError, match="training loss became nan at step 1. Lower"):
+        trainer.check(None)
+
+
+def test_the_fits_input_is_left_as_it_was() -> None:
+    c = course()
+    before = copy.deepcopy([s.x for s in c.snapshots])
+    method().fit(c, steps=5, progress=False)
+    for a, s in zip(before, c.snapshots, strict=True):
+        assert torch.equal(a, s.x)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"schedule": "cosin"}, "`schedule`: got 'cosin'.* Did you mean 'cosine'"),
+        ({"learning_rate": 0}, "`learning_rate`: got 0"),
+        ({"learning_rate": "fast"}, "`learning_rate`: got 'fast'"),
+        ({"validation": 0.9}, "`validation`: got 0.9"),
+        ({"patience": 0}, "`patience`: got 0"),
+        ({"ema": 1.0}, "`ema`: got 1.0"),
+    ],
+)
+def test_bad_settings_are_named(settings, message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        Training(**settings)
+
+
+def test_the_history_says_where_the_time_went() -> None:
+    fit = method().fit(course(), steps=60, progress=False)
+    timing = fit.history.timing
+    assert set(timing) == {"coupling", "data", "network", "checks"}
+    assert all(seconds >= 0 for seconds in timing.values())
+    assert sum(timing.values()) == pytest.approx(fit.history.seconds, rel=0.05)
+    assert "60 steps (budget)" in fit.summary and "network" in fit.summary
+    assert fit.health in fit.summary
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_training_is_the_same_training() -> None:
+    plain = method().fit(course(), steps=25, progress=False)
+    compiled = method(compile="default").fit(course(), steps=25, progress=False)
+    x = course().snapshots[0].x
+    assert_close(compiled.velocity(0.5, x), plain.velocity(0.5, x), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,157 @@
+"""Neighbour graphs and the distances along them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import expm
+from scipy.sparse.csgraph import minimum_spanning_tree
+from scipy.spatial.distance import cdist
+from scipy.special import ive
+
+from cellflow.transport import neighbours
+from cellflow.transport.neighbours import heat_scale, neighbour_graph
+
+
+def arc(angle):
+    return np.stack([np.cos(angle), np.sin(angle)], 1)
+
+
+def normal(n, d=3):
+    g = torch.Generator().manual_seed(0)
+    return torch.randn(n, d, generator=g, dtype=torch.float64).numpy()
+
+
+def test_paths_on_an_arc_have_its_length():
+    angle = np.sort(np.random.default_rng(0).uniform(0, 5.8, 400))
+    graph = neighbour_graph(arc(angle), 10)
+    everything = np.arange(400)
+    got = graph.paths(everything, everything)
+    # Chords of ten neighbours: an angle a of about 0.07 is short by a³/24 of it.
+    np.testing.assert_allclose(got, cdist(angle[:, None], angle[:, None]), rtol=0.01, atol=1e-12)
+
+
+def test_paths_on_a_swiss_roll_are_straight_once_it_is_unrolled():
+    rng = np.random.default_rng(0)
+    s, h = rng.uniform(1.5 * np.pi, 4.5 * np.pi, 3000), rng.uniform(0, 20, 3000)
+    x = np.stack([s * np.cos(s), h, s * np.sin(s)], 1)
+    length = (s * np.sqrt(1 + s * s) + np.arcsinh(s)) / 2  # of the spiral of Archimedes
+    flat = np.stack([length, h], 1)
+    some = np.arange(40)
+    got = neighbour_graph(x, 15).paths(some, np.arange(3000))
+    true = cdist(flat[some], flat)
+    far = true > 10
+    ratio = got[far] / true[far]
+    assert abs(np.median(ratio) - 1) < 0.04
+    assert ratio.min() > 0.97 and ratio.max() < 1.2
+    assert np.median(cdist(x[some], x)[far] / true[far]) < 0.7  # straight distances cut through
+
+
+def test_the_complete_graph_has_straight_distances():
+    x = normal(50)
+    everything = np.arange(50)
+    for k in (49, 500):
+        np.testing.assert_allclose(
+            neighbour_graph(x, k).paths(everything, everything), cdist(x, x), rtol=1e-12
+        )
+
+
+def test_components_are_joined_like_a_minimum_spanning_tree():
+    g = np.random.default_rng(3)
+    centres = g.uniform(0, 100, (9, 2))
+    label = np.repeat(np.arange(9), 12)
+    x = centres[label] + g.normal(size=(108, 2)) * 0.1
+    graph = neighbour_graph(x, 4)
+    assert graph.component.max() >= 8
+    bridged = graph.component[graph.edges[:, 0]] != graph.component[graph.edges[:, 1]]
+    between = cdist(x, x)
+    groups = [np.flatnonzero(graph.component == c) for c in range(graph.component.max() + 1)]
+    gaps = [[between[np.ix_(a, b)].min() for b in groups] for a in groups]
+    assert bridged.sum() == len(groups) - 1
+    assert graph.lengths[bridged].sum() == pytest.approx(minimum_spanning_tree(gaps).sum())
+    everything = np.arange(108)
+    paths = graph.paths(everything, everything)
+    assert np.isfinite(paths).all()
+    assert (paths >= between - 1e-9).all()
+
+
+def test_repeated_cells_are_at_no_distance_of_each_other():
+    x = np.repeat(normal(5), 12, axis=0)
+    everything = np.arange(60)
+    graph = neighbour_graph(x, 10)
+    assert graph.component.max() == 4
+    paths = graph.paths(everything, everything)
+    assert np.isfinite(paths).all()
+    same = everything[:, None] // 12 == everything // 12
+    assert (paths[same] == 0).all() and (paths[~same] > 0).all()
+    assert np.isfinite(graph.log_heat(everything, everything, 10.0)).all()
+
+
+def test_large_sets_are_searched_in_parts(monkeypatch):
+    x = np.concatenate([normal(40), normal(30) + 50])
+    some, everything = np.arange(7), np.arange(70)
+
+    def answers():
+        graph = neighbour_graph(x, 5)
+        return graph.paths(some, everything), graph.log_heat(some, everything, 3.0)
+
+    whole = answers()
+    monkeypatch.setattr(neighbours, "CHUNK", 100)
+    monkeypatch.setattr(neighbours, "COLUMNS", 3)
+    for one, other in zip(whole, answers(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_approximate_neighbours_are_nearly_the_exact_ones(monkeypatch):
+    pytest.importorskip("pynndescent")
+    x = normal(600, 16)
+    exact = neighbours._neighbours(x, 10)
+    monkeypatch.setattr(neighbours, "LARGE", 500)
+    found = neighbours._neighbours(x, 10)
+    assert found.shape == exact.shape
+    assert not (found == np.arange(600)[:, None]).any()
+    shared = [len(np.intersect1d(a, b)) for a, b in zip(exact, found, strict=True)]
+    assert np.mean(shared) > 9.5
+
+
+def test_heat_kernel_of_a_ring_is_a_bessel_function():
+    """Also where it is far smaller than rounding: e^{-t} I_h(t) at h steps, plus the way round."""
+    n, t = 80, 6.0
+    x = arc(2 * np.pi * np.arange(n) / n)
+    got = neighbour_graph(x, 2).log_heat(np.array([0]), np.arange(n), t)[0]
+    steps = np.arange(n)
+    expected = np.log(ive(steps, t) + ive(n - steps, t))
+    assert expected.min() < -70  # 1e-31
+    np.testing.assert_allclose(got, expected, rtol=1e-9)
+
+
+def test_heat_kernel_is_the_exponential_of_the_laplacian():
+    x = normal(40)
+    graph = neighbour_graph(x, 6)
+    weight = np.zeros((40, 40))
+    near = np.argsort(cdist(x, x), 1)[:, 1:7]
+    np.put_along_axis(weight, near, 1.0, 1)
+    joined = np.maximum(weight, weight.T) > 0
+    d = cdist(x, x)
+    far = (d * joined).max(1)
+    weight = np.where(joined, np.exp(-(d**2) / np.outer(far, far)), 0.0)
+    root = weight.sum(1) ** -0.5
+    walk = weight * np.outer(root, root)
+    everything = np.arange(40)
+    got = np.exp(graph.log_heat(everything, everything, 10.0))
+    np.testing.assert_allclose(got, expm(-10.0 * (np.eye(40) - walk)), rtol=1e-7)
+
+
+def test_heat_distances_follow_the_ring():
+    angle = 2 * np.pi * np.arange(200) / 200
+    graph = neighbour_graph(arc(angle), 10)
+    nodes, t = np.arange(200), 40.0
+    log = graph.log_heat(nodes, nodes, t)
+    own = log.diagonal()
+    squared = -4 * t * (log - (own[:, None] + own) / 2) * heat_scale(graph, nodes, t)
+    gap = cdist(angle[:, None], angle[:, None])
+    true = np.minimum(gap, 2 * np.pi - gap)
+    one_way = (true > 0.3) & (true < 2.5)  # heat takes both ways to the far side
+    np.testing.assert_allclose(np.sqrt(squared[one_way]), true[one_way], rtol=0.05)
