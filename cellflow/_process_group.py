@@ -30,7 +30,7 @@ class RankLost(RuntimeError):  # noqa: N818 - it says what happened
 
 
 @dataclass(eq=False)
-class Ranks:
+class ProcessGroup:
     """Who of how many this process is, and how it talks with the others.
 
     Every method but :meth:`share` is to be called by all ranks in the same order, and by one
@@ -116,7 +116,7 @@ class Ranks:
             for k, told in enumerate(theirs)
         ]
 
-    def weave(self, results: list[T], device: torch.device | str = "cpu") -> list[T]:
+    def interleave(self, results: list[T], device: torch.device | str = "cpu") -> list[T]:
         """Return the results of all jobs from those of each rank's share, in their order."""
         parts = self.gather(results, device)
         return [parts[k % self.world][k // self.world] for k in range(sum(map(len, parts)))]
@@ -138,9 +138,9 @@ class Ranks:
         for raised in self.gather(mine):
             if raised is not None:
                 raise raised
-        return self.weave(own)
+        return self.interleave(own)
 
-    def refuse_other(self, facts: dict[str, Any], name: str) -> None:
+    def require_same(self, facts: dict[str, Any], name: str) -> None:
         """Check that all ranks have the same `facts`.
 
         Raises
@@ -154,7 +154,7 @@ class Ranks:
             got = f"ranks that differ in {', '.join(differ)}"
             raise ValueError(_checks.message(name, got, "the same on all ranks"))
 
-    def from_main(self, make: Callable[[], T]) -> T:
+    def broadcast(self, make: Callable[[], T]) -> T:
         """Call `make` on the main rank alone, and return its result, or raise its error, on all."""
         if self.world == 1:
             return make()
@@ -182,17 +182,17 @@ class Ranks:
             ) from error
 
 
-_here: Ranks | None = None
+_here: ProcessGroup | None = None
 
 
-def here() -> Ranks:
+def here() -> ProcessGroup:
     """Return this process's place in the process group of torch, or alone if there is none."""
     global _here
     distributed = torch.distributed
     if not distributed.is_available() or not distributed.is_initialized():
-        return Ranks()
+        return ProcessGroup()
     if _here is None or _here.world != distributed.get_world_size():
         on_cpu = distributed.get_backend() == "gloo"
         words = None if on_cpu else distributed.new_group(backend="gloo")
-        _here = Ranks(distributed.get_rank(), distributed.get_world_size(), words)
+        _here = ProcessGroup(distributed.get_rank(), distributed.get_world_size(), words)
     return _here

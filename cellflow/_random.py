@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from cellflow import _checks
-from cellflow._process_group import Ranks
+from cellflow._process_group import ProcessGroup
 from cellflow._typing import Rng, Tensor
 
 _MASK = 2**64 - 1
@@ -22,11 +22,11 @@ def stream_seed(seed: int, index: int, stream: int) -> int:
     return z >> 1
 
 
-def draw_seed(generator: Rng, ranks: Ranks | None = None) -> int:
+def draw_seed(generator: Rng, ranks: ProcessGroup | None = None) -> int:
     """Return the one number that everything random in a fit follows from, on all `ranks`."""
     rng = _checks.as_generator(generator)
     seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
-    return seed if ranks is None else ranks.from_main(lambda: seed)
+    return seed if ranks is None else ranks.broadcast(lambda: seed)
 
 
 def shuffle(n: int, generator: torch.Generator) -> Tensor:

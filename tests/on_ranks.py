@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 
 from cellflow import TimeCourse
-from cellflow._process_group import RankLost, Ranks
+from cellflow._process_group import ProcessGroup, RankLost
 from cellflow.batches import Batching
 from cellflow.couplings import Exact
 from cellflow.evaluate import HoldoutTable, holdout
@@ -72,7 +72,7 @@ def fit(name: str, path: Path | None = None, dtype: torch.dtype = torch.float64)
     return fit_on(Devices(), METHODS[name], cells, steps=STEPS, checkpointing=saved, progress=False)
 
 
-def several(ranks: Ranks) -> tuple[Ensemble, HoldoutTable]:
+def several(ranks: ProcessGroup) -> tuple[Ensemble, HoldoutTable]:
     """Members of an ensemble, and a hold-out table; three and four fits."""
     method, options = METHODS["otcfm"], {"steps": 12, "workers": 1, "progress": False}
     ensemble = fit_members(method, course(), members=3, ranks=ranks, **options)

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cellflow.batches import chain_rates
+from cellflow.batches import spline_rates
 from cellflow.couplings import Exact
 from cellflow.fits import Fit
 from cellflow.methods import MMFM, OTCFM, SF2M, Shooting
@@ -82,7 +82,7 @@ def relative(pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
 
 def unlearned(course: TimeCourse, path: Path) -> list[Tensor]:
     """Middles of a path between cells paired by whole-snapshot exact plans."""
-    rates = chain_rates(course, Exact()).split([len(s) for s in course.snapshots])
+    rates = spline_rates(course, Exact()).split([len(s) for s in course.snapshots])
     out = []
     for k, (a, b) in enumerate(course.steps):
         plan = Exact()(a, b)

@@ -2,7 +2,7 @@
 
 from cellflow.batches.sampler import PairSampler
 from cellflow.batches.settings import Batching
-from cellflow.batches.spline_rates import chain_rates
+from cellflow.batches.spline_rates import spline_rates
 from cellflow.batches.statistics import CouplingHealth
 
-__all__ = ["Batching", "CouplingHealth", "PairSampler", "chain_rates"]
+__all__ = ["Batching", "CouplingHealth", "PairSampler", "spline_rates"]

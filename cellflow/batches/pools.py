@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from cellflow._process_group import Ranks
+from cellflow._process_group import ProcessGroup
 from cellflow._random import stream_seed
 from cellflow._typing import Tensor
 from cellflow.batches.settings import Batching
@@ -123,7 +123,7 @@ class PoolMaker:
     seed: int
     steps: int
     plans: Sequence[Plan] | None
-    ranks: Ranks = field(default_factory=Ranks)
+    ranks: ProcessGroup = field(default_factory=ProcessGroup)
 
     @property
     def pairs(self) -> int:

@@ -24,7 +24,7 @@ from itertools import pairwise
 import torch
 
 from cellflow import _checks
-from cellflow._process_group import Ranks
+from cellflow._process_group import ProcessGroup
 from cellflow._random import stream_seed
 from cellflow._typing import Tensor
 from cellflow.batches.pools import AHEAD, Making, Pool, PoolMaker
@@ -73,7 +73,7 @@ class PairSampler:
     health: CouplingHealth = field(default_factory=CouplingHealth)
     rates: Tensor | None = None
     workers: int = 1
-    ranks: Ranks = field(default_factory=Ranks)
+    ranks: ProcessGroup = field(default_factory=ProcessGroup)
 
     def __post_init__(self) -> None:
         course, b = self.course, self.batching
@@ -156,7 +156,7 @@ class PairSampler:
         start = time.perf_counter()
         making = None if self._next is None or self._next[0] != k else self._next[1]
         chunks = (making or self._maker.begin(k, None)).chunks()
-        chunks = self.ranks.weave(chunks, self._maker.course.x.device)
+        chunks = self.ranks.interleave(chunks, self._maker.course.x.device)
         for chunk in chunks:
             self.health.merge(chunk.health)
         pool = self._maker.finish(k, chunks)
@@ -174,7 +174,7 @@ class PairSampler:
     def _couple_whole(self, course: TimeCourse) -> list[Plan]:
         start = time.perf_counter()
         own = [self.coupling(source, target) for source, target in self.ranks.share(course.steps)]
-        plans = self.ranks.weave(own, course.x.device)
+        plans = self.ranks.interleave(own, course.x.device)
         for plan in plans:
             self.health.add(plan)
         self.health.announce()

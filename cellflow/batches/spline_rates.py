@@ -18,7 +18,7 @@ from cellflow.timecourse import Snapshot, TimeCourse
 _SWEEPS = 60
 
 
-def chain_rates(
+def spline_rates(
     course: TimeCourse, coupling: Coupling, *, block_size: int = 1024, generator: Rng = 0
 ) -> Tensor:
     r"""Velocity of each cell on the natural cubic spline along a chain of plans.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cellflow import _checks
-from cellflow._process_group import Ranks
+from cellflow._process_group import ProcessGroup
 from cellflow._processes import side_by_side
 from cellflow.evaluate.arguments import as_methods, as_seeds
 from cellflow.evaluate.scorer import METRICS, Scorer
@@ -32,7 +32,7 @@ def holdout(
     metrics: Sequence[str] = ("w1", "w2", "energy"),
     workers: int | None = None,
     progress: bool = True,
-    ranks: Ranks | None = None,
+    ranks: ProcessGroup | None = None,
 ) -> HoldoutTable:
     """Leave out each interior time point in turn, and predict it from the one before.
 
@@ -119,7 +119,7 @@ def holdout(
     )
     jobs = [job for k in folds for job in _jobs(k, task, seeds)]
     fits_first = sorted(jobs, key=lambda job: job.name in YARDSTICKS)  # they take longest
-    done = (ranks or Ranks()).shared(
+    done = (ranks or ProcessGroup()).shared(
         fits_first,
         lambda mine: side_by_side(
             _rows,

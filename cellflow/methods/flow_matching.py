@@ -11,10 +11,10 @@ import torch
 from tqdm import tqdm
 
 from cellflow import _checks
-from cellflow._process_group import Ranks
+from cellflow._process_group import ProcessGroup
 from cellflow._random import draw_seed, stream_seed
 from cellflow._typing import Rng, Tensor
-from cellflow.batches import Batching, CouplingHealth, PairSampler, chain_rates
+from cellflow.batches import Batching, CouplingHealth, PairSampler, spline_rates
 from cellflow.couplings import Coupling
 from cellflow.fits.facts import describe
 from cellflow.fits.fit import Fit
@@ -90,7 +90,7 @@ class FlowMatching:
         dtype: torch.dtype | None = None,
         checkpointing: Checkpointing | None = None,
         progress: bool = True,
-        ranks: Ranks | None = None,
+        ranks: ProcessGroup | None = None,
     ) -> Fit:
         """Learn the dynamics that carry each snapshot into the next.
 
@@ -128,7 +128,7 @@ class FlowMatching:
             If training diverges.
         """
         _checks.count(steps, "steps")
-        ranks = ranks or Ranks()
+        ranks = ranks or ProcessGroup()
         seed = draw_seed(generator, ranks)
         place = {"device": device, "dtype": dtype}
         start = begin(self, course, preprocessing, seed=seed, steps=steps, ranks=ranks, **place)
@@ -158,11 +158,11 @@ class FlowMatching:
         start.account(history, sampler, upfront)
         if progress:
             tqdm.write(coupling_report(history.coupling), file=sys.stderr)
-        history = ranks.from_main(lambda: history)  # the clocks of ranks differ
+        history = ranks.broadcast(lambda: history)  # the clocks of ranks differ
         return Fit(start.dynamics, method, course, networks, preprocessing, history)
 
     def samplers(
-        self, parts: Sequence[TimeCourse], seed: int, ranks: Ranks
+        self, parts: Sequence[TimeCourse], seed: int, ranks: ProcessGroup
     ) -> tuple[PairSampler, Pairs | None]:
         """Return what pairs the cells to train on, and pairs of cells held back to validate on.
 
@@ -239,11 +239,11 @@ class FlowMatching:
 
         Returns
         -------
-        As :func:`~cellflow.batches.chain_rates`; None for two snapshots and for straight paths.
+        As :func:`~cellflow.batches.spline_rates`; None for two snapshots and for straight paths.
         """
         if not self.path.needs_rates or len(course) < 3:
             return None
-        return chain_rates(course, self.coupling)
+        return spline_rates(course, self.coupling)
 
     def fingerprint(self, parts: Sequence[TimeCourse], steps: int, seed: int) -> dict[str, Any]:
         """Return the facts that a checkpoint of a fit of a course must agree on.

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from cellflow import _checks
-from cellflow._process_group import Ranks
+from cellflow._process_group import ProcessGroup
 from cellflow._random import draw_seed, stream_seed
 from cellflow._typing import Rng
 from cellflow.batches import Batching
@@ -146,7 +146,7 @@ class Iterated:
         dtype: torch.dtype | None = None,
         checkpointing: Checkpointing | None = None,
         progress: bool = True,
-        ranks: Ranks | None = None,
+        ranks: ProcessGroup | None = None,
     ) -> Fit:
         """Learn the dynamics that carry each snapshot into the next, round by round.
 
@@ -185,7 +185,7 @@ class Iterated:
             If the dynamics of a round do not carry the cells to finite places.
         """
         first, *rest = self.budgets(steps)
-        ranks = ranks or Ranks()
+        ranks = ranks or ProcessGroup()
         seed = draw_seed(generator, ranks)
         asked = checkpointing or Checkpointing()
         fit = self.base.fit(
@@ -217,7 +217,7 @@ class Iterated:
                     break
                 beside = replace(asked, path=_beside(asked.path, k))
                 _join(history, run.round(k, steps=budget, checkpointing=beside), k)
-        return replace(fit, method=method, history=ranks.from_main(lambda: history))
+        return replace(fit, method=method, history=ranks.broadcast(lambda: history))
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +231,7 @@ class _Run:
     seed: int
     facts: dict[str, Any]
     progress: bool
-    ranks: Ranks
+    ranks: ProcessGroup
 
     def round(self, k: int, *, steps: int, checkpointing: Checkpointing) -> History:
         """Train the networks of the fit on the pairs that they make as they are now."""

@@ -20,7 +20,7 @@ def MMFM(  # noqa: N802 - a method is named as its paper names it
     """Multi-marginal flow matching (Rohbeck et al. 2025, ICLR) with exact plans.
 
     Cells are paired as by OT-CFM, and meet on natural cubic splines through the cells' partners
-    in the snapshots before and after (:func:`cellflow.batches.chain_rates`), so that the flow
+    in the snapshots before and after (:func:`cellflow.batches.spline_rates`), so that the flow
     does not turn a corner at a snapshot. It pays where snapshots are dense enough for a spline:
     more than some three in every turn of the motion. With two snapshots it is OT-CFM.
 

@@ -12,7 +12,7 @@ from torch import nn
 from tqdm import tqdm
 
 from cellflow import _checks
-from cellflow._process_group import Ranks
+from cellflow._process_group import ProcessGroup
 from cellflow._random import draw_seed, stream_seed
 from cellflow._typing import Field, Rng, Tensor
 from cellflow.batches import Batching, CouplingHealth, PairSampler
@@ -107,7 +107,7 @@ class Shooting(FlowMatching):
         dtype: torch.dtype | None = None,
         checkpointing: Checkpointing | None = None,
         progress: bool = True,
-        ranks: Ranks | None = None,
+        ranks: ProcessGroup | None = None,
     ) -> Fit:
         """Learn the dynamics that carry each snapshot into the next.
 

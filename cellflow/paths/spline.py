@@ -20,7 +20,7 @@ class Spline(Path):
         a = h \dot x_0 - (x_1 - x_0), \; b = h \dot x_1 - (x_1 - x_0)
 
     with `h` the span of the pair and its velocities ``rate0`` and ``rate1`` as
-    :math:`\dot x_0, \dot x_1`; see :func:`cellflow.batches.chain_rates` for where they come
+    :math:`\dot x_0, \dot x_1`; see :func:`cellflow.batches.spline_rates` for where they come
     from. Pairs without velocities go straight, as on :class:`~cellflow.paths.Straight`.
 
     Parameters

@@ -3,7 +3,7 @@
 from cellflow.plans.forms import DensePlan, PairPlan, ProductPlan
 from cellflow.plans.plan import CHILDLESS, DENSE_LIMIT, Plan
 from cellflow.plans.potential import PotentialPlan
-from cellflow.plans.sparsify import as_pairs
+from cellflow.plans.sparsify import sparsify
 from cellflow.plans.transitions import Transitions
 
 __all__ = [
@@ -15,5 +15,5 @@ __all__ = [
     "PotentialPlan",
     "ProductPlan",
     "Transitions",
-    "as_pairs",
+    "sparsify",
 ]

@@ -19,7 +19,7 @@ _SWEEPS = 200
 _ROUNDING = 1e-12
 
 
-def as_pairs(
+def sparsify(
     plan: Plan, *, keep: float = 0.999, limit: int = DENSE_LIMIT, generator: Rng = 0
 ) -> PairPlan:
     """Return `plan` as pairs; the marginals stay what they were.

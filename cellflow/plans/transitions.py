@@ -38,7 +38,7 @@ class Transitions:
     times
         Times of the snapshots, strictly increasing.
     plans
-        One for each interval, as pairs; see :func:`as_pairs`.
+        One for each interval, as pairs; see :func:`sparsify`.
 
     Raises
     ------

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cellflow import _checks
-from cellflow._process_group import Ranks, here
+from cellflow._process_group import ProcessGroup, here
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -56,7 +56,7 @@ class Devices:
         return (self.devices or 1) * self.num_nodes
 
 
-def join(devices: Devices | None = None, *, kind: str = "cpu") -> Ranks:
+def join(devices: Devices | None = None, *, kind: str = "cpu") -> ProcessGroup:
     """Return this process's place among those that `torchrun` or `srun` has started, or alone.
 
     Parameters
@@ -73,7 +73,7 @@ def join(devices: Devices | None = None, *, kind: str = "cpu") -> Ranks:
     """
     devices = devices or Devices()
     if devices.devices is not None and devices.total == 1:
-        return Ranks()
+        return ProcessGroup()
     ranks = here()
     if ranks.world > 1:
         refuse_other(devices, ranks.world)

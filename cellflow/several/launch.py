@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cellflow import _checks
-from cellflow._process_group import RankLost, Ranks, here
+from cellflow._process_group import ProcessGroup, RankLost, here
 from cellflow._random import draw_seed
 from cellflow._typing import Rng, Tensor
 from cellflow.fits.fit import Fit
@@ -47,7 +47,7 @@ class _Job:
     checkpointing: Checkpointing | None
     progress: bool
 
-    def __call__(self, ranks: Ranks) -> Fit:
+    def __call__(self, ranks: ProcessGroup) -> Fit:
         place = self.place
         if place.type == "cuda" and ranks.world > 1:
             place = torch.device("cuda", torch.cuda.current_device())
@@ -58,7 +58,7 @@ class _Job:
             self.course,
             steps=self.steps,
             generator=generator,
-            preprocessing=ranks.from_main(lambda: self.preprocessing),
+            preprocessing=ranks.broadcast(lambda: self.preprocessing),
             device=place,
             dtype=self.dtype,
             checkpointing=self.checkpointing,

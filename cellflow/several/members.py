@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from cellflow import _checks
-from cellflow._process_group import Ranks
+from cellflow._process_group import ProcessGroup
 from cellflow._processes import side_by_side
 from cellflow._random import draw_seed, stream_seed
 from cellflow._typing import Rng
@@ -45,7 +45,7 @@ def fit_members(
     checkpointing: Checkpointing | None = None,
     workers: int | None = None,
     progress: bool = True,
-    ranks: Ranks | None = None,
+    ranks: ProcessGroup | None = None,
 ) -> Ensemble:
     """Fit a method several times, with seeds of their own, to know what a fit leaves open.
 
@@ -102,7 +102,7 @@ def fit_members(
         expected = "False for a coupling that knows cells by their rows"
         raise ValueError(_checks.message("bootstrap", "True", expected))
     place = _checks.as_device(device, course.x.device)
-    ranks = ranks or Ranks()
+    ranks = ranks or ProcessGroup()
     seed = draw_seed(generator, ranks)
     seeds = tuple(stream_seed(seed, k, 50) for k in range(members))
     if progress:

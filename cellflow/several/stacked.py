@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from cellflow._process_group import Ranks
+from cellflow._process_group import ProcessGroup
 from cellflow._random import draw_seed
 from cellflow.fits.fit import Fit
 from cellflow.methods.flow_matching import FlowMatching
@@ -68,7 +68,7 @@ def fit_stacked(
         for course, seed, file in zip(courses, seeds, checkpoints, strict=True):
             own = draw_seed(seed)
             start = begin(method, course, preprocessing, seed=own, steps=steps, **place)
-            sampler, held = start.method.samplers(start.parts, own, Ranks())
+            sampler, held = start.method.samplers(start.parts, own, ProcessGroup())
             members.append(Member(start, sampler, held, file))
         upfront = [m.sampler.health.waited for m in members]
         histories = learn_stacked(

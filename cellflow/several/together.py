@@ -10,7 +10,7 @@ from pathlib import Path as FilePath
 import torch
 from torch import nn
 
-from cellflow._process_group import Ranks
+from cellflow._process_group import ProcessGroup
 from cellflow._random import stream_seed
 from cellflow._typing import Tensor
 from cellflow.batches import PairSampler
@@ -88,7 +88,11 @@ class Together:
     def __init__(self, members: Sequence[Member], steps: int) -> None:
         self.trainers = [m.trainer(steps) for m in members]
         self.files = [(m.checkpoint, m.start.facts) for m in members]
-        self.training, self.steps, self.ranks = members[0].start.method.training, steps, Ranks()
+        self.training, self.steps, self.ranks = (
+            members[0].start.method.training,
+            steps,
+            ProcessGroup(),
+        )
         self.history = History()
         self.value = nn.Parameter(torch.stack([t.flat.value.detach() for t in self.trainers]))
         self.average = self.value.detach().clone()

@@ -13,7 +13,7 @@ from cellflow import _checks
 from cellflow._random import draw_seed, stream_seed
 from cellflow._typing import Rng
 from cellflow.couplings import Coupling, Entropic, Exact, Hierarchical, Unbalanced
-from cellflow.plans import Plan, Transitions, as_pairs
+from cellflow.plans import Plan, Transitions, sparsify
 from cellflow.preprocessing import fit_preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.tl.coupled import Coupled
@@ -51,7 +51,7 @@ def couple(
 
     Nothing is learned: the answer is a list of pairs with masses for each interval, along which
     descendants and ancestors, labels and distributions can be followed. Plans that are not lists
-    of pairs by themselves are made so: see :func:`cellflow.plans.as_pairs`. Time and memory
+    of pairs by themselves are made so: see :func:`cellflow.plans.sparsify`. Time and memory
     are those of the coupling; of ``"global"`` nearly linear in the number of cells.
 
     Parameters
@@ -111,7 +111,7 @@ def couple(
     solver = named(coupling, cells, sigma) if isinstance(coupling, str) else coupling
     seed = draw_seed(_checks.as_generator(rng, "rng"))
     plans = [
-        as_pairs(solver(*step), generator=stream_seed(seed, k, 0))
+        sparsify(solver(*step), generator=stream_seed(seed, k, 0))
         for k, step in enumerate(tqdm(cells.steps, disable=not progress, unit="interval"))
     ]
     column = adata.obs[time_key]

@@ -88,7 +88,7 @@ def train(
     path = None if checkpointing.path is None else FilePath(checkpointing.path)
     ranks, every = trainer.ranks, trainer.training.check_every
     ranks.start()
-    if path is not None and ranks.from_main(path.exists):
+    if path is not None and ranks.broadcast(path.exists):
         trainer.restore(path, fingerprint)
     history = trainer.history
     watch = _Stopwatch(history)

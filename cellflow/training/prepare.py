@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cellflow._process_group import Ranks
+from cellflow._process_group import ProcessGroup
 from cellflow.batches import PairSampler
 from cellflow.dynamics import Dynamics
 from cellflow.networks import Units
@@ -89,7 +89,7 @@ def begin(
     steps: int,
     device: torch.device | str | None,
     dtype: torch.dtype | None,
-    ranks: Ranks | None = None,
+    ranks: ProcessGroup | None = None,
 ) -> Start:
     """Prepare a fit of `method`, a :class:`~cellflow.methods.FlowMatching`.
 
@@ -110,7 +110,7 @@ def begin(
     own, units = method.scaled_to(*parts), Units.of(*parts)
     facts = own.fingerprint(parts, steps, seed)
     if ranks is not None:
-        ranks.refuse_other(facts, "ranks")
+        ranks.require_same(facts, "ranks")
     networks = build_networks(own, units, seed=seed).to(parts[0].snapshots[0].x)
     dynamics = assemble(own, networks, parts[0].times)
     return Start(own, parts, units, networks, dynamics, seed, facts)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cellflow._process_group import Ranks
+from cellflow._process_group import ProcessGroup
 from cellflow._random import stream_seed
 from cellflow._threads import one_thread, spare_cores
 from cellflow._typing import Tensor
@@ -43,7 +43,7 @@ def learn(
     fingerprint: dict[str, Any],
     checkpointing: Checkpointing,
     progress: bool,
-    ranks: Ranks | None = None,
+    ranks: ProcessGroup | None = None,
 ) -> History:
     """Train, in place, the networks that `dynamics` are made of.
 
@@ -78,7 +78,7 @@ def learn(
     -------
     What happened.
     """
-    ranks = ranks or Ranks()
+    ranks = ranks or ProcessGroup()
     device = next(networks.parameters()).device
     noise = torch.Generator(device=device)
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from cellflow import _checks
 from cellflow._files import read_state, write_state
-from cellflow._process_group import Ranks
+from cellflow._process_group import ProcessGroup
 from cellflow._typing import Tensor
 from cellflow.paths import PathPoint
 from cellflow.training.flat import Flat
@@ -151,7 +151,7 @@ class Trainer:
     unit: float
     training: Training
     steps: int
-    ranks: Ranks = field(default_factory=Ranks)
+    ranks: ProcessGroup = field(default_factory=ProcessGroup)
 
     def __post_init__(self) -> None:
         self.flat = Flat(self.module)
@@ -253,7 +253,7 @@ class Trainer:
         ValueError
             If the file belongs to another configuration.
         """
-        tensors, facts = self.ranks.from_main(lambda: read_state(path))
+        tensors, facts = self.ranks.broadcast(lambda: read_state(path))
         if facts["fingerprint"] != json.loads(json.dumps(fingerprint)):
             differ = [k for k, v in fingerprint.items() if facts["fingerprint"].get(k) != v]
             raise ValueError(

@@ -10,7 +10,7 @@ import torch
 from scipy.interpolate import CubicSpline
 from torch.testing import assert_close
 
-from cellflow.batches import Batching, chain_rates
+from cellflow.batches import Batching, spline_rates
 from cellflow.couplings import Entropic, Exact, Given, Independent, Partial
 from cellflow.methods import MMFM, OTCFM, FlowMatching
 from cellflow.metrics import wasserstein1
@@ -80,7 +80,7 @@ def test_chains_of_one_to_one_plans_are_natural_splines(block_size: int) -> None
     """scipy's natural cubic spline through each chain, at uneven times."""
     course, x, orders = chained()
     spline = CubicSpline(TIMES, x.numpy(), bc_type="natural")
-    rates = chain_rates(course, Exact(), block_size=block_size).split(7)
+    rates = spline_rates(course, Exact(), block_size=block_size).split(7)
     for got, time, order in zip(rates, TIMES, orders, strict=True):
         assert_close(got, torch.as_tensor(spline(time, 1))[order])
 
@@ -89,7 +89,7 @@ def test_chains_of_independent_plans_are_the_spline_of_the_means() -> None:
     """Each neighbour is a mean: the cell itself stays, and all around it are the clouds' means."""
     course, _, _ = chained()
     means = torch.stack([s.x.mean(0) for s in course.snapshots])
-    rates = chain_rates(course, Independent()).split(7)
+    rates = spline_rates(course, Independent()).split(7)
     # The system is linear: the mean over cells of a snapshot is the spline through the means.
     spline = CubicSpline(TIMES, means.numpy(), bc_type="natural")
     for got, time in zip(rates, TIMES, strict=True):
@@ -100,9 +100,9 @@ def test_dense_and_sparse_plans_give_the_same_rates() -> None:
     course, _, _ = chained()
     plan = Exact()(*course.steps[0]).dense()
     short = TimeCourse(course.snapshots[:2])
-    assert_close(chain_rates(short, Given(plan)), chain_rates(short, Exact()))
+    assert_close(spline_rates(short, Given(plan)), spline_rates(short, Exact()))
     assert_close(  # entropic plans of clouds this far apart are permutations
-        chain_rates(course, Entropic(epsilon=1e-2)), chain_rates(course, Exact())
+        spline_rates(course, Entropic(epsilon=1e-2)), spline_rates(course, Exact())
     )
 
 
@@ -110,7 +110,7 @@ def test_cells_without_partners_stand_still() -> None:
     x = torch.tensor([[0.0], [1.0], [500.0]], dtype=torch.float64)
     y = torch.tensor([[2.0], [3.0], [-500.0]], dtype=torch.float64)
     course = TimeCourse.from_arrays([x, y], [0.0, 2.0])
-    rates = chain_rates(course, Partial(2 / 3))
+    rates = spline_rates(course, Partial(2 / 3))
     assert_close(rates, torch.tensor([[1.0], [1.0], [0.0]] * 2, dtype=torch.float64))
 
 
@@ -118,14 +118,14 @@ def test_blocks_are_seeded_and_leave_no_cell_out() -> None:
     drift = torch.tensor([3.0, -1.0], dtype=torch.float64)
     xs = [1e-3 * randn(n, 2, seed=n) + k * drift for k, n in enumerate((90, 64, 77))]
     course = TimeCourse.from_arrays(xs)
-    a, b = (chain_rates(course, Exact(), block_size=20, generator=1) for _ in range(2))
+    a, b = (spline_rates(course, Exact(), block_size=20, generator=1) for _ in range(2))
     assert torch.equal(a, b)
     assert_close(a, drift.expand(len(a), 2), rtol=0, atol=0.02)  # clouds far narrower than moves
 
 
 def test_bad_block_size_is_named() -> None:
     with pytest.raises(ValueError, match="`block_size`: got 1"):
-        chain_rates(chained()[0], Exact(), block_size=1)
+        spline_rates(chained()[0], Exact(), block_size=1)
 
 
 def rotating(step: float, n: int = 40) -> TimeCourse:
@@ -145,7 +145,7 @@ def test_a_rotating_cloud_is_met_between_snapshots() -> None:
     even = rotating(30.0)
     course = TimeCourse(even.snapshots[::2])
     n = len(course.snapshots[0])
-    rates = chain_rates(course, Given(torch.eye(n)))
+    rates = spline_rates(course, Given(torch.eye(n)))
     half = torch.full((n, 1), 0.5, dtype=torch.float64)
     errors = {"spline": 0.0, "straight": 0.0}
     for k in (1, 2, 3):

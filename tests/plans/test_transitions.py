@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from cases import COUPLINGS
 from cellflow.couplings import Exact, Independent
-from cellflow.plans import DensePlan, PairPlan, Transitions, as_pairs
+from cellflow.plans import DensePlan, PairPlan, Transitions, sparsify
 from cellflow.timecourse import Snapshot
 
 SIZES = (30, 41, 25, 25)
@@ -35,7 +35,7 @@ def snapshots() -> list[Snapshot]:
 @cache
 def chain(name: str) -> Transitions:
     steps = list(zip(snapshots(), snapshots()[1:], strict=False))
-    plans = [as_pairs(COUPLINGS[name](a, b)(a, b), keep=1.0) for a, b in steps]
+    plans = [sparsify(COUPLINGS[name](a, b)(a, b), keep=1.0) for a, b in steps]
     return Transitions(TIMES, tuple(plans))
 
 
@@ -120,7 +120,7 @@ def test_a_permutation_moves_labels_exactly() -> None:
 def test_plans_as_pairs_keep_their_marginals(name: str, limit: int) -> None:
     a, b = snapshots()[:2]
     plan = COUPLINGS[name](a, b)(a, b)
-    pairs = as_pairs(plan, keep=0.9, limit=limit)
+    pairs = sparsify(plan, keep=0.9, limit=limit)
     assert_close(pairs.row_mass, plan.row_mass)
     if plan.source_growth is None:
         assert_close(pairs.col_mass, plan.col_mass)
@@ -141,7 +141,7 @@ def test_a_rare_cell_keeps_its_ancestors() -> None:
     matrix[:, 7] *= 1e-6  # never among the largest of a row
     plan = DensePlan(matrix=matrix / matrix.sum(), cost=1.0)
     before, after = (
-        p.dense()[:, 7] / p.dense()[:, 7].sum() for p in (plan, as_pairs(plan, keep=0.9))
+        p.dense()[:, 7] / p.dense()[:, 7].sum() for p in (plan, sparsify(plan, keep=0.9))
     )
     assert float((before - after).abs().sum()) < 0.3
 
@@ -149,7 +149,7 @@ def test_a_rare_cell_keeps_its_ancestors() -> None:
 def test_drawn_pairs_are_unbiased() -> None:
     a, b = snapshots()[:2]
     plan = Independent()(a, b)
-    mean = torch.stack([as_pairs(plan, limit=10, generator=k).dense() for k in range(200)]).mean(0)
+    mean = torch.stack([sparsify(plan, limit=10, generator=k).dense() for k in range(200)]).mean(0)
     # 1,312 draws over 1,230 pairs: an entry of about one draw has that variance, in 200 means.
     error = (plan.dense() / 1312 / 200).sqrt()
     assert float(((mean - plan.dense()) / error).abs().max()) < 5
@@ -159,7 +159,7 @@ def test_marginals_that_the_kept_pairs_cannot_carry_are_completed() -> None:
     # The largest entry of each row and column alone: two rows share a column.
     matrix = torch.tensor([[0.3, 0.04, 0.0], [0.28, 0.05, 0.0], [0.0, 0.03, 0.3]]).double()
     plan = DensePlan(matrix=matrix / matrix.sum(), cost=1.0)
-    pairs = as_pairs(plan, keep=0.01)
+    pairs = sparsify(plan, keep=0.01)
     assert_close(pairs.row_mass, plan.row_mass)
     assert_close(pairs.col_mass, plan.col_mass)
     assert float(pairs.mass.min()) > 0
@@ -167,7 +167,7 @@ def test_marginals_that_the_kept_pairs_cannot_carry_are_completed() -> None:
 
 def test_pairs_are_returned_as_they_are() -> None:
     plan = Exact()(*snapshots()[2:])
-    assert as_pairs(plan) is plan
+    assert sparsify(plan) is plan
 
 
 def test_wrong_questions_say_what_is_right() -> None:
@@ -187,4 +187,4 @@ def test_wrong_questions_say_what_is_right() -> None:
     with pytest.raises(ValueError, match="Push or pull masses"):
         moves.matrix(0.0, 4.5, limit=3)
     with pytest.raises(ValueError, match="keep"):
-        as_pairs(Independent()(*snapshots()[:2]), keep=0.0)
+        sparsify(Independent()(*snapshots()[:2]), keep=0.0)

@@ -1,4 +1,4 @@
-"""Ranks: several processes that train one model do what one process does."""
+"""ProcessGroup: several processes that train one model do what one process does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import on_ranks
-from cellflow._process_group import RankLost, Ranks
+from cellflow._process_group import ProcessGroup, RankLost
 from cellflow.cli import options
 from cellflow.methods import OTCFM, Shooting
 from cellflow.paths import Pairs, PathPoint, Straight
@@ -98,7 +98,7 @@ def test_in_single_precision_they_differ_by_rounding(folder, alone) -> None:
 
 
 def test_ranks_share_the_members_of_an_ensemble_and_the_fits_of_a_table(folder) -> None:
-    ensemble, table = on_ranks.several(Ranks())
+    ensemble, table = on_ranks.several(ProcessGroup())
     for k in range(2):
         members, rows = torch.load(folder / f"several-{k}", weights_only=False)
         assert all(map(torch.equal, members, map(on_ranks.weights, ensemble)))
@@ -132,7 +132,7 @@ def test_a_killed_rank_ends_the_others_and_leaves_the_last_step(folder, alone) -
     torch.testing.assert_close(weights, alone["otcfm"][0], rtol=0, atol=1e-9)
 
 
-class Lossy(Ranks):
+class Lossy(ProcessGroup):
     """One rank, which loses another at a message."""
 
     def __init__(self, number: int) -> None:
@@ -219,13 +219,13 @@ def test_means_of_parts_by_their_shares_are_the_mean_of_all(n, growing) -> None:
 
 
 def test_a_process_by_itself_tells_itself_nothing() -> None:
-    ranks, grad = Ranks(), torch.ones(3)
+    ranks, grad = ProcessGroup(), torch.ones(3)
     ranks.mean_(grad)
     assert torch.equal(grad, torch.ones(3))
-    assert ranks.share([1, 2, 3]) == ranks.weave([1, 2, 3]) == [1, 2, 3]
+    assert ranks.share([1, 2, 3]) == ranks.interleave([1, 2, 3]) == [1, 2, 3]
     assert ranks.agree_to_stop(True)
     with pytest.raises(KeyError):
-        ranks.from_main({}.popitem)
+        ranks.broadcast({}.popitem)
 
 
 def test_devices_that_are_not_there_are_refused(monkeypatch) -> None:
@@ -256,7 +256,7 @@ def test_several_members_are_not_started_from_here() -> None:
 
 def test_methods_that_cannot_be_dealt_out_say_so() -> None:
     with pytest.raises(ValueError, match="`ranks`: got 2, expected 1"):
-        Shooting().fit(on_ranks.course(), steps=1, ranks=Ranks(0, 2))
+        Shooting().fit(on_ranks.course(), steps=1, ranks=ProcessGroup(0, 2))
     method = OTCFM()
     object.__setattr__(method, "coupling", lambda a, b: None)
     with pytest.raises(ValueError, match="`method`: got one that cannot be sent"):
