@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import cellflow
+
+sys.path.insert(0, str(Path(__file__).parent))
+import members  # noqa: E402 - beside this file
 
 DOCS = Path(__file__).parent
 GENERATED = DOCS / "_generated"
@@ -22,7 +26,10 @@ extensions = [
     "numpydoc",
     "myst_nb",
     "sphinx_design",
+    "sphinxcontrib.bibtex",
 ]
+bibtex_bibfiles = ["references.bib"]
+bibtex_reference_style = "author_year"
 exclude_patterns = ["_build", "changes", "**/jupyter_execute", "**.ipynb_checkpoints"]
 html_theme = "furo"
 html_title = f"cellflow {release}"
@@ -80,5 +87,6 @@ def news_page() -> None:
 
 
 api_pages()
+write("members.md", members.tables())
 tutorial_pages()
 news_page()

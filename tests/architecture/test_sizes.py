@@ -63,6 +63,11 @@ def code_lines(function: Function) -> int:
     return lines
 
 
+def every_argument(function: Function) -> list[str]:
+    given = function.args
+    return [a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+
+
 def positional(function: Function) -> list[str]:
     names = [a.arg for a in (*function.args.posonlyargs, *function.args.args)]
     return names[1:] if names and names[0] in {"self", "cls"} else names
@@ -70,11 +75,11 @@ def positional(function: Function) -> list[str]:
 
 @pytest.mark.parametrize("path", EVERYTHING, ids=name_of)
 def test_file_is_short(path):
-    assert length(path) <= 300, "split it: a file holds one idea"
+    assert length(path) <= 400, "split it: a file holds one idea"
 
 
 def test_median_file_is_very_short():
-    assert statistics.median(map(length, SOURCE)) <= 120
+    assert statistics.median(map(length, SOURCE)) <= 130
 
 
 @pytest.mark.parametrize("path", EVERYTHING, ids=name_of)
@@ -88,6 +93,19 @@ def test_at_most_three_positional_parameters(path):
     tree = ast.parse(path.read_text(encoding="utf8"))
     many = {f"{f.name} (line {f.lineno})": positional(f) for f in public_functions(tree)}
     assert {k: v for k, v in many.items() if len(v) > 3} == {}, "make the rest keyword-only"
+
+
+def test_only_doors_take_ten_parameters():
+    """What travels together below the doors is one value."""
+    long = [
+        f"{path.relative_to(ROOT / 'cellflow')}: {function.name}"
+        for path in SOURCE
+        for function in functions(path)
+        if len([a for a in every_argument(function) if a not in {"self", "cls"}]) >= 10
+    ]
+    doors = ("tl/", "pl/", "pp/", "cli/", "evaluate/", "simulate/simulate.py")
+    assert [name for name in long if not name.startswith(doors)] == []
+    assert len(long) <= 16
 
 
 @pytest.mark.parametrize("path", SOURCE, ids=name_of)
