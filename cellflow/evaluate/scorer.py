@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from cellflow import metrics
 from cellflow._random import stream_seed
 from cellflow._typing import Tensor
 from cellflow.couplings import Exact
 from cellflow.evaluate.table import Row
-from cellflow.metrics import energy_distance, split_half_floor, wasserstein1, wasserstein2
+from cellflow.metrics import Metric, split_half_floor
 from cellflow.timecourse import Snapshot, TimeCourse
 
-METRICS: dict[str, Callable[..., float]] = {
-    "w1": wasserstein1,
-    "w2": wasserstein2,
-    "energy": energy_distance,
-}
+#: Metrics by name that predictions are scored with.
+METRICS: dict[str, Metric] = {name: m for name, m in metrics.METRICS.items() if m.of_holdouts}
 
 
 @dataclass(frozen=True, eq=False)

@@ -87,7 +87,7 @@ def test_methods_of_one_name_are_refused_at_the_anndata_door_too() -> None:
         ({"seeds": []}, "`seeds`: got none, expected at least one"),
         ({"seeds": [-1]}, "`seeds`: got -1"),
         ({"seeds": [2**63]}, f"`seeds`: got {2**63}"),
-        ({"metrics": []}, "`metrics`: got none, expected some of w1, w2, energy"),
+        ({"metrics": []}, "`metrics`: got none, expected some of energy, w1, w2"),
     ],
 )
 def test_nothing_to_evaluate_is_named(options, message: str) -> None:
