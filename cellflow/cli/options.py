@@ -192,7 +192,7 @@ def method(command: Callable) -> Callable:
 
     @functools.wraps(command)
     def resolved(*, method: str, sigma: float | None, **options: Any) -> Any:
-        from cellflow.tl.fit import resolve_method
+        from cellflow.tl._reading import resolve_method
 
         return command(method=resolve_method(method, sigma), **options)
 

@@ -11,7 +11,7 @@ import torch
 
 from cellflow import _checks
 from cellflow._typing import Rng
-from cellflow.pp._labels import SECONDS
+from cellflow.pp.times import SECONDS
 
 if TYPE_CHECKING:
     from anndata import AnnData

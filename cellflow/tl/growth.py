@@ -13,7 +13,7 @@ from cellflow._typing import Rng, Tensor
 from cellflow.fits import Ensemble, Fit
 from cellflow.plans.plan import CHILDLESS
 from cellflow.simulate import Trajectory
-from cellflow.tl.velocity import states_and_times
+from cellflow.tl._reading import states_and_times
 
 if TYPE_CHECKING:
     from anndata import AnnData

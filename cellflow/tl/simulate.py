@@ -14,7 +14,7 @@ from cellflow._typing import ArrayLike, Rng
 from cellflow.fits import Ensemble, Fit
 from cellflow.simulate import StoredTrajectory, Trajectory
 from cellflow.simulate.arguments import as_times
-from cellflow.tl.velocity import states_and_times
+from cellflow.tl._reading import states_and_times
 
 if TYPE_CHECKING:
     from anndata import AnnData
