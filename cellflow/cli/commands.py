@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,9 @@ from cellflow.cli.simulate import simulate
 
 if TYPE_CHECKING:
     from cellflow.methods import Method
+
+#: The file of protocols in a checkout.
+PROTOCOLS = "benchmarks/accuracy/protocols.py"
 
 
 @click.group(cls=Front, no_args_is_help=False)
@@ -218,70 +223,24 @@ def holdout(
             table.to_json(temporary)
 
 
-@main.command()
-@click.argument("paper", type=click.Choice(["otcfm"]))
-@click.option("--dataset", type=click.Choice(["cite", "eb", "multi"]), required=True)
-@click.option(
-    "--path", type=options.PATH, required=True, metavar="FILE", help="The data, on this disk."
-)
-@click.option(
-    "--dims",
-    type=options.POSITIVE,
-    default=5,
-    show_default=True,
-    metavar="N",
-    help="Principal components: 5 are whitened, more are not.",
-)
-@click.option("--seeds", type=options.POSITIVE, default=5, show_default=True, metavar="N")
-@click.option(
-    "--constant-rate",
-    is_flag=True,
-    help="Train at a constant rate as the paper did, not with our decay and averaging.",
-)
-@click.option(
-    "--steps", type=options.POSITIVE, hidden=True, help="At most, instead of the protocol's."
-)
-@options.json
-@options.quiet
-def reproduce(
-    *,
-    paper: str,
-    dataset: str,
-    path: Path,
-    dims: int,
-    seeds: int,
-    constant_rate: bool,
-    steps: int | None,
-    json: Path | None,
-    quiet: bool,
-) -> None:
-    """Run a paper's protocol beside its published numbers.
+@main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def reproduce(context: click.Context, *, words: tuple[str, ...]) -> None:
+    """Run a paper's protocol beside its published numbers, from a checkout.
 
-    otcfm: Tong et al. 2024 (TMLR), each interior day left out, I-CFM and OT-CFM, exact W1. Data,
-    network, batches, optimiser and early stopping are the paper's; the learning rate decays.
+    The protocols are benchmarks, which are not installed with the package.
     """
-    from cellflow import pp
-    from cellflow import reproduce as protocols
-    from cellflow._files import whole_file
-    from cellflow.datasets import load_paper_dataset
-    from cellflow.evaluate import HoldoutTable
-
-    cells, note = load_paper_dataset(dataset, path)
-    course, _ = pp.course(cells, time_key="day")
-    rows = protocols.paper_protocol(
-        course,
-        n_dims=dims,
-        seeds=seeds,
-        steps=steps,
-        constant_rate=constant_rate,
-        progress=not quiet,
-    )
-    published = protocols.PUBLISHED[dataset] if dims == 5 else None
-    click.echo(protocols.report(rows, published))
-    click.echo(f"\nThe file: {note}")
-    if json is not None:
-        with whole_file(json) as temporary:
-            HoldoutTable(tuple(rows)).to_json(temporary)
+    places = (Path.cwd(), Path(__file__).parents[2])
+    found = [p / "benchmarks" for p in places if (p / PROTOCOLS).is_file()]
+    if not found:
+        raise click.UsageError(
+            f"There is no {PROTOCOLS} here: protocols are not installed with the package. "
+            "Run this command in the root of a checkout of its repository."
+        )
+    sys.path.insert(0, str(found[0]))
+    protocols = import_module("accuracy.protocols")
+    protocols.reproduce.main(words, prog_name=context.command_path, standalone_mode=False)
 
 
 main.add_command(couple)

@@ -18,7 +18,7 @@ import pytest
 import cellflow
 from cellflow import demo, methods
 from cellflow._files import whole_file
-from cellflow.cli import front, options
+from cellflow.cli import commands, front, options
 from cellflow.evaluate import YARDSTICKS
 from cli_files import cellflow_, write_cells
 
@@ -129,6 +129,13 @@ def test_reproduce_prints_seeds_and_days_apart(tmp_path):
     measured = [row["value"] for row in rows if row["method"] == "ot_midpoint"]
     assert measured == pytest.approx([0.84832, 0.88378, 0.92972], abs=1e-4)
     assert midpoint.startswith("ot_midpoint")
+
+
+def test_reproduce_outside_a_checkout_says_where_to_run_it(monkeypatch):
+    monkeypatch.setattr(commands, "PROTOCOLS", "benchmarks/none.py")
+    result = cellflow_("reproduce", "otcfm")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "protocols are not installed with the package. Run this command in" in result.stderr
 
 
 # --- where it goes ---------------------------------------------------------------------------
