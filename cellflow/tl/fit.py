@@ -108,10 +108,15 @@ def fit(
         with the sampling of cells too, not with the training alone.
     workers
         Processes for the members, each with one thread; as many as there are cores when omitted.
-    devices, num_nodes, strategy
-        Processes that train one fit together, on each node, one for each GPU or part of the
-        cores; and who starts them: see :class:`cellflow.several.Devices`. Under ``torchrun`` leave
-        them out: all processes take part, or share the members, and get the same.
+    devices
+        Processes that train one fit together on each node, one for each GPU or part of the cores.
+        Under ``torchrun`` leave this out: all processes take part, or share the members, and get
+        the same.
+    num_nodes
+        Nodes with so many processes each.
+    strategy
+        How the processes are started, by Lightning's names: see
+        :class:`cellflow.several.Devices`.
     progress
         Whether to print the table of times, the device and a progress bar to standard error.
 

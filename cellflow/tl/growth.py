@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -88,7 +88,9 @@ def growth(
             continue
         clock = [time, later[0]]
         paths = [
-            _grown(one.simulate(x[rows], clock, solver=solver, generator=generator))
+            _grown(
+                cast(Trajectory, one.simulate(x[rows], clock, solver=solver, generator=generator))
+            )
             for one in members
             for _ in range(n_paths)
         ]

@@ -56,7 +56,7 @@ def simulate(
     n_cells
         Draw this many of them at random.
     solver
-        See :func:`cellflow.simulate.simulate`: ``"rk4"`` follows the mean flow;
+        Of :func:`cellflow.simulate.simulate`: ``"rk4"`` follows the mean flow;
         ``"euler_maruyama"`` or ``"sra1"`` draw paths of a method that learned a score, such as
         ``"sf2m"``: possible futures, or backward in time possible ancestors.
     rng
