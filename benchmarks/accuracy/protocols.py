@@ -23,7 +23,7 @@ from cellflow.batches import Batching
 from cellflow.cli import options
 from cellflow.couplings import Exact
 from cellflow.evaluate import HoldoutTable, Row
-from cellflow.evaluate.arguments import as_methods, as_seeds
+from cellflow.evaluate.scorer import as_methods, as_seeds
 from cellflow.evaluate.table import deviation
 from cellflow.methods import ICFM, OTCFM, FlowMatching
 from cellflow.metrics import wasserstein1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -180,10 +180,12 @@ def read(adata: AnnData, keys: Reading) -> tuple[TimeCourse, CourseIndex]:
             raise ValueError(_checks.message(f"obs[{keys.time_key!r}]", got, "at least 2", remedy))
         x = read_states(stored, index, n_dims=keys.n_dims, dtype=keys.dtype, name=_spelled(use_rep))
         _check_finite(x, adata.obs_names[index], name=_spelled(use_rep))
-        weights = None if mass is None else torch.as_tensor(mass[index], dtype=x.dtype)
         prior = None if growth is None else torch.as_tensor(growth[index], dtype=x.dtype)
         named = None if labels is None else list(labels[index])
-        snapshots.append(Snapshot(x, point, weights, named, prior))
+        cells = Snapshot(x, point, labels=named, growth=prior)
+        if mass is not None:
+            cells = replace(cells, mass=torch.as_tensor(mass[index], dtype=x.dtype))
+        snapshots.append(cells)
     names = tuple(np.asarray(adata.obs_names[index], dtype=object) for index in rows)
     index = CourseIndex(rows, names, times, use_rep, found)
     return TimeCourse(tuple(snapshots), times.unit), index

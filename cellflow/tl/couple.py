@@ -78,11 +78,6 @@ def couple(
     -------
     Coupled
         The pairs; ask it for descendants, ancestors and tables of transitions.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If a key or name is unknown, times cannot be read, or values are not finite.
     """
     keys = Reading(
         time_key=time_key,

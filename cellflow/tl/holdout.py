@@ -67,11 +67,6 @@ def holdout(
     HoldoutTable
         See :func:`cellflow.evaluate.holdout`; print it, or draw it with
         :func:`cellflow.pl.holdout`.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than three time points, or an argument is out of its range.
     """
     keys = Reading(
         time_key=time_key,

@@ -76,11 +76,6 @@ def suggest_sigma(
         Print it, draw it with :func:`cellflow.pl.sigma`, and give its `best` to a method:
         ``SF2M(sweep.best)``. See :func:`cellflow.evaluate.sigma_sweep`.
 
-    Raises
-    ------
-    ValueError
-        If a key or an excluded time is unknown, or an argument is out of its range.
-
     Examples
     --------
     >>> from cellflow import datasets, pp

@@ -53,11 +53,6 @@ def velocity(
         then says how far these disagree: their standard deviation relative to the root mean
         square speed, from 0, where all say the same, to 1, where no direction is left; NaN for
         cells without a time. ``obsm["velocity_pca_std"]`` has the deviation of each dimension.
-
-    Raises
-    ------
-    ValueError
-        If the representation, the time column or the embedding is not there or does not fit.
     """
     rep, times, x = states_and_times(adata, fit)
     timed = np.isfinite(times)
