@@ -6,15 +6,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from matplotlib import pyplot as plt
 from tqdm import tqdm
 
-from cellflow import tl
+from cellflow import pl, tl
 from cellflow._files import whole_file
 from cellflow.datasets import embryoid
 from cellflow.evaluate import HoldoutTable
 from cellflow.fits import Fit
+from cellflow.pl._frame import save
+from cellflow.simulate import Trajectory
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -55,14 +58,7 @@ def demo(
     Returns
     -------
     list of pathlib.Path
-        What was written.
-
-    Raises
-    ------
-    FileExistsError
-        If the folder's fit is something else.
-    KeyboardInterrupt
-        At Ctrl-C, leaving what was written so far.
+        What was written. Ctrl-C leaves what was written so far.
     """
 
     def say(text: str) -> None:
@@ -71,19 +67,25 @@ def demo(
 
     folder.mkdir(parents=True, exist_ok=True)
     cells = embryoid()
-    options = {"time_key": "day", "n_dims": N_DIMS, "whiten": True, "progress": progress}
     say("1/4  Leaving out each interior day: is the model better than doing nothing clever?")
-    table = tl.holdout(cells, steps=holdout_steps, seeds=seeds, **options)
+    table = tl.holdout(
+        cells,
+        time_key="day",
+        n_dims=N_DIMS,
+        whiten=True,
+        steps=holdout_steps,
+        seeds=seeds,
+        progress=progress,
+    )
     echo(f"Distance of predicted from real cells, {N_DIMS} whitened PCs (lower is better)\n")
     echo(str(table))
 
     say("2/4  Fitting all days")
-    fit = _uninterrupted(tl.fit(cells, steps=steps, rng=SEED, **options))
+    fit = _fitted(cells, steps, progress=progress)
     tl.velocity(cells, fit)
     say(f"3/4  Fitting without day {HELD_OUT_DAY:g}, for the figure")
     others = cells[cells.obs["day"] != HELD_OUT_DAY].copy()
-    options["progress"] = False
-    without = _uninterrupted(tl.fit(others, steps=holdout_steps, rng=SEED, **options))
+    without = _fitted(others, holdout_steps, progress=False)
 
     say("4/4  Predicting, drawing, writing")
     unsampled = tl.interpolate(fit, time=UNSAMPLED_DAY, rng=SEED)
@@ -97,19 +99,23 @@ def demo(
     for name, axes in _figures(cells, fit, without, table).items():
         written.append(folder / f"{name}.png")
         with whole_file(written[-1]) as file:
-            axes.figure.savefig(file, dpi=200, bbox_inches="tight")
-        _close(axes)
+            save(axes, file)
     echo(_closing_words(written, unsampled, folder))
     return written
 
 
+def _fitted(cells: AnnData, steps: int, *, progress: bool) -> Fit:
+    fit = tl.fit(
+        cells, time_key="day", n_dims=N_DIMS, whiten=True, steps=steps, rng=SEED, progress=progress
+    )
+    if not isinstance(fit, Fit) or fit.history.stopped == "interrupted":
+        raise KeyboardInterrupt  # a fit keeps its best weights; the demo ends
+    return fit
+
+
 def _figures(cells: AnnData, fit: Fit, without: Fit, table: HoldoutTable) -> dict[str, Axes]:
     """One axes of each figure, by file name."""
-    import matplotlib
-
-    matplotlib.use("Agg")  # figures go to files: no display is needed
-    from cellflow import pl
-
+    plt.switch_backend("Agg")  # figures go to files: no display is needed
     paths = tl.simulate(cells, fit, n_cells=100, rng=SEED)
     predicted = tl.interpolate(without, time=HELD_OUT_DAY, rng=SEED)
     scores = {
@@ -118,7 +124,7 @@ def _figures(cells: AnnData, fit: Fit, without: Fit, table: HoldoutTable) -> dic
     }
     interpolation = pl.interpolation(cells, predicted, time_key="day", dims=DRAWN, scores=scores)
     return {
-        "trajectories": pl.trajectories(cells, paths, time_key="day", dims=DRAWN),
+        "trajectories": pl.trajectories(cells, cast(Trajectory, paths), time_key="day", dims=DRAWN),
         "velocity": pl.velocity(cells, basis="pca", time_key="day", dims=DRAWN),
         "held_out_day": interpolation[0],
         "holdout": pl.holdout(table),
@@ -141,15 +147,3 @@ def _closing_words(written: list[Path], unsampled: AnnData, folder: Path) -> str
             f"    import cellflow as cf; fit = cf.load({str(folder / 'fit')!r})",
         ]
     )
-
-
-def _uninterrupted(fit: Fit) -> Fit:
-    if fit.history.stopped == "interrupted":  # a fit keeps its best weights; the demo ends
-        raise KeyboardInterrupt
-    return fit
-
-
-def _close(axes: Axes) -> None:
-    import matplotlib.pyplot as plt
-
-    plt.close(axes.figure)

@@ -9,7 +9,7 @@ from pathlib import Path
 import cellflow
 
 sys.path.insert(0, str(Path(__file__).parent))
-import members  # noqa: E402 - beside this file
+import members
 
 DOCS = Path(__file__).parent
 GENERATED = DOCS / "_generated"

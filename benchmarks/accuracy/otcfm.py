@@ -22,16 +22,17 @@ from pathlib import Path
 import click
 import torch
 
-from cellflow.datasets import embryoid, load_paper_dataset
+from cellflow.datasets import embryoid
 from cellflow.methods import FlowMatching
 from cellflow.metrics import wasserstein1
 from cellflow.networks import MLPConfig
 from cellflow.paths import Straight
 from cellflow.pp import course as read_course
-from cellflow.reproduce import PUBLISHED, paper_method, paper_protocol, report, summarise
 from cellflow.timecourse import TimeCourse
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from accuracy.protocols import PUBLISHED, paper_method, paper_protocol, report, summarise
+from accuracy.published import load_paper_dataset
 from peers import TorchCFM
 
 

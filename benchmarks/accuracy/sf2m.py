@@ -13,6 +13,7 @@ components: 0.1 is that of the authors' published module, `default` is ours.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,13 +21,16 @@ from pathlib import Path
 import click
 import torch
 
-from cellflow.datasets import embryoid, load_paper_dataset
+from cellflow.datasets import embryoid
 from cellflow.methods import SF2M, FlowMatching
 from cellflow.metrics import split_half_floor, wasserstein1
 from cellflow.networks import MLPConfig
 from cellflow.pp import course as read_course
-from cellflow.reproduce import PUBLISHED, paper_course, paper_method, paper_protocol, report
 from cellflow.timecourse import TimeCourse
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from accuracy.protocols import PUBLISHED, paper_course, paper_method, paper_protocol, report
+from accuracy.published import load_paper_dataset
 
 #: Tong et al. 2023, [SF]2M: mean and deviation of the exact variant in five components; means of
 #: the exact and the geodesic variant in more.

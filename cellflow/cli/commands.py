@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from cellflow.__about__ import __version__
 from cellflow.cli import files, options
-from cellflow.cli.couple import couple
 from cellflow.cli.front import Front
-from cellflow.cli.sigma import suggest_sigma
-from cellflow.cli.simulate import simulate
 
-if TYPE_CHECKING:
-    from cellflow.methods import Method
+#: The file of protocols in a checkout.
+PROTOCOLS = "benchmarks/accuracy/protocols.py"
 
 
 @click.group(cls=Front, no_args_is_help=False)
@@ -61,28 +61,10 @@ def demo(*, out: Path, steps: int | None, quiet: bool) -> None:
 
 @main.command()
 @options.cells
-@options.method
-@click.option("--steps", type=options.POSITIVE, default=3000, show_default=True, metavar="N")
-@click.option("--seed", type=options.SEED, default=0, show_default=True, metavar="S")
-@options.members
-@options.bootstrap
-@options.workers
-@options.together
-@options.new_folder("New folder for the fit.")
-@options.quiet
-def fit(
-    *,
-    cells: options.Cells,
-    method: Method,
-    steps: int,
-    seed: int,
-    members: int,
-    bootstrap: bool,
-    workers: int | None,
-    together: dict[str, Any],
-    out: Path,
-    quiet: bool,
-) -> None:
+@options.of("fit")
+@options.sigma
+@options.output("DIR", files.check_new_folder, "New folder for the fit.")
+def fit(*, file: Path, keywords: dict[str, Any], sigma: float | None, out: Path) -> None:
     """Learn how cells move, and save the fit to a folder.
 
     Ctrl-C ends the training early and saves the best weights so far; of several members, nothing.
@@ -90,18 +72,8 @@ def fit(
     from cellflow import tl
     from cellflow._process_group import here
 
-    done = tl.fit(
-        cells.read(),
-        **cells.arguments(),
-        method=method,
-        steps=steps,
-        rng=seed,
-        members=members,
-        bootstrap=bootstrap,
-        workers=workers,
-        **together,
-        progress=not quiet,
-    )
+    method = files.named_method(keywords.pop("method"), sigma)
+    done = tl.fit(files.read_cells(file, keywords["use_rep"]), method=method, **keywords)
     if not here().is_main:  # of the processes that trained together
         return
     done.save(out)
@@ -112,7 +84,7 @@ def fit(
     click.echo(f"times ({course.unit}): {times}")
     best = ", ".join(f"{h.best_step}" for h in histories)
     seconds = sum(h.seconds for h in histories)
-    click.echo(f"weights of step {best} of {steps}, {seconds:.1f} s")
+    click.echo(f"weights of step {best} of {keywords['steps']}, {seconds:.1f} s")
     click.echo(done.health)
     click.echo(f"saved to {out}")
     if histories[0].stopped == "interrupted":
@@ -120,35 +92,19 @@ def fit(
 
 
 @main.command()
-@click.argument("folder", type=options.FOLDER, metavar="DIR")
-@click.option(
-    "--time", required=True, metavar="T", help="A time in the fit's unit, or a label as 'day 10'."
-)
-@click.option(
-    "--n-cells",
-    type=options.POSITIVE,
-    metavar="N",
-    help="How many; all of the day before by default.",
-)
-@options.solver
-@click.option("--seed", type=options.SEED, default=0, show_default=True, metavar="S")
-@click.option(
-    "--out",
-    type=options.PATH,
-    required=True,
-    metavar="FILE.h5ad",
-    callback=files.check_new_file,
-    help="File to write.",
-)
-def interpolate(
-    *, folder: Path, time: str, n_cells: int | None, solver: str, seed: int, out: Path
-) -> None:
-    """Predict the cells of any time from a saved fit, as an .h5ad."""
+@options.fitted
+@options.of("interpolate", as_text=("time",))
+@options.output("FILE.h5ad", files.check_new_file, "File to write.")
+def interpolate(*, folder: Path, keywords: dict[str, Any], out: Path) -> None:
+    """Predict the cells of any time from a saved fit, as an .h5ad.
+
+    The time is in the fit's unit, or a label as 'day 10'.
+    """
     from cellflow import tl
     from cellflow._files import whole_file
 
     saved = files.read_fit(folder)
-    moment = files.read_time(time, saved.course.unit)
+    moment = files.read_time(keywords.pop("time"), saved.course.unit)
     first, last = saved.course.times[0], saved.course.times[-1]
     if not first <= moment <= last:
         click.echo(
@@ -156,39 +112,79 @@ def interpolate(
             "an extrapolation.",
             err=True,
         )
-    cells = tl.interpolate(saved, time=moment, n_cells=n_cells, solver=solver, rng=seed)
-    with whole_file(out) as file:
-        cells.write_h5ad(file)
+    cells = tl.interpolate(saved, time=moment, **keywords)
+    with whole_file(out) as path:
+        cells.write_h5ad(path)
     click.echo(f"{cells.n_obs} cells at {saved.course.unit} {moment:g}, saved to {out}")
 
 
 @main.command()
-@options.cells
-@options.method
+@options.fitted
+@options.of("simulate", without=("store", "store_dtype"), as_text=("start", "end"))
 @click.option(
-    "--time",
-    type=click.Choice(["index", "physical"]),
-    default="physical",
+    "--n-times",
+    type=click.IntRange(min=2),
+    default=50,
     show_default=True,
-    help="Times as they are, or 0, 1, 2, ….",
+    metavar="N",
+    help="Evenly spaced times to write.",
 )
-@options.solver
-@click.option("--seeds", type=options.POSITIVE, default=3, show_default=True, metavar="N")
-@click.option("--steps", type=options.POSITIVE, default=2000, hidden=True)
-@options.workers
+@click.option("--half", is_flag=True, help="Write float16: half the size, three digits.")
+@options.output(
+    "DIR.zarr", files.check_folder, "Folder to write; an interrupted one is gone on with."
+)
+def simulate(
+    *, folder: Path, keywords: dict[str, Any], n_times: int, half: bool, out: Path
+) -> None:
+    """Carry the cells of a saved fit through time, into a zarr store.
+
+    States are written part by part, so that millions of cells need no more memory than
+    thousands. After Ctrl-C the same command goes on where it stopped.
+    """
+    import numpy as np
+    import torch
+
+    from cellflow.fits import Fit
+
+    saved = files.read_fit(folder)
+    if not isinstance(saved, Fit):
+        raise click.BadParameter(
+            f"{str(folder)!r} is an ensemble, a fit is expected.", param_hint="DIR"
+        )
+    course, start, end = saved.course, keywords.pop("start"), keywords.pop("end")
+    first = course.times[0] if start is None else files.read_time(start, course.unit, "--start")
+    last = course.times[-1] if end is None else files.read_time(end, course.unit, "--end")
+    known = {snapshot.time: snapshot for snapshot in course.snapshots}
+    if first not in known:
+        raise click.BadParameter(
+            f"{first:g} is none of the fit's times: {', '.join(f'{t:g}' for t in known)}.",
+            param_hint="'--start'",
+        )
+    if first == last:
+        raise click.BadParameter(f"{last:g} is where the cells start.", param_hint="'--end'")
+    x, rng = known[first].x, torch.Generator().manual_seed(keywords.pop("rng"))
+    n_cells = keywords.pop("n_cells")
+    if n_cells is not None:
+        x = x[torch.randperm(len(x), generator=rng)[:n_cells].to(x.device)]
+    path = saved.simulate(
+        x,
+        np.linspace(first, last, n_times).tolist(),
+        generator=rng,
+        store=out,
+        store_dtype="float16" if half else None,
+        **keywords,
+    )
+    click.echo(f"{path.x.shape[1]} cells at {n_times} times, {course.unit} {first:g} to {last:g}")
+    click.echo(f"saved to {out}: cellflow.simulate.open_trajectory reads it")
+
+
+@main.command()
+@options.cells
+@options.of("holdout")
+@options.sigma
 @options.json
-@options.quiet
 def holdout(
-    *,
-    cells: options.Cells,
-    method: Method,
-    solver: str,
-    time: str,
-    seeds: int,
-    steps: int,
-    workers: int | None,
-    json: Path | None,
-    quiet: bool,
+    *, file: Path, keywords: dict[str, Any], sigma: float | None, json: Path | None
 ) -> None:
     """Leave out each interior time point, predict it, and compare.
 
@@ -196,94 +192,98 @@ def holdout(
     both, their optimal-transport midpoint) and the noise floor.
     """
     from cellflow import tl
-    from cellflow._files import whole_file
     from cellflow._process_group import here
 
-    table = tl.holdout(
-        cells.read(),
-        **cells.arguments(),
-        method=method,
-        steps=steps,
-        seeds=seeds,
-        time=time,
-        solver=solver,
-        workers=workers,
-        progress=not quiet,
-    )
+    method = files.named_method(keywords.pop("method"), sigma)
+    table = tl.holdout(files.read_cells(file, keywords["use_rep"]), method=method, **keywords)
     if not here().is_main:  # of the processes that shared the fits
         return
     click.echo(str(table))
-    if json is not None:
-        with whole_file(json) as temporary:
-            table.to_json(temporary)
+    files.write_json(table, json)
 
 
 @main.command()
-@click.argument("paper", type=click.Choice(["otcfm"]))
-@click.option("--dataset", type=click.Choice(["cite", "eb", "multi"]), required=True)
+@options.cells
+@options.of("couple")
+@click.option("--label-key", metavar="K", help="Column of obs: print how its labels change.")
+@options.output("DIR", files.check_new_folder, "New folder for tmaps_<start>_<end>.h5ad.")
+def couple(*, file: Path, keywords: dict[str, Any], label_key: str | None, out: Path) -> None:
+    """Match the cells of each time point with those of the next.
+
+    Nothing is learned. Writes sparse maps that CellRank's RealTimeKernel.from_wot reads.
+    """
+    from cellflow import _checks, tl
+
+    adata = files.read_cells(file, keywords["use_rep"])
+    if label_key is not None:
+        _checks.choice(label_key, [str(c) for c in adata.obs.columns], "label_key")
+    done = tl.couple(adata, **keywords)
+    done.save(out)
+    click.echo(str(done))
+    for start, end in pairwise(done.transitions.times):
+        if label_key is not None:
+            click.echo(f"\n{label_key}, from {start:g} (rows) to {end:g}")
+            click.echo(done.table(adata.obs[label_key], start, end).round(3).to_string())
+    click.echo(f"saved to {out}")
+
+
+@main.command("suggest-sigma")
+@options.cells
+@options.of("suggest_sigma")
 @click.option(
-    "--path", type=options.PATH, required=True, metavar="FILE", help="The data, on this disk."
+    "--exclude",
+    multiple=True,
+    metavar="T",
+    help="A time, or its label, that is not looked at; may be repeated.",
 )
 @click.option(
-    "--dims",
-    type=options.POSITIVE,
-    default=5,
-    show_default=True,
-    metavar="N",
-    help="Principal components: 5 are whitened, more are not.",
-)
-@click.option("--seeds", type=options.POSITIVE, default=5, show_default=True, metavar="N")
-@click.option(
-    "--constant-rate",
-    is_flag=True,
-    help="Train at a constant rate as the paper did, not with our decay and averaging.",
-)
-@click.option(
-    "--steps", type=options.POSITIVE, hidden=True, help="At most, instead of the protocol's."
+    "--figure",
+    type=options.PATH,
+    metavar="FILE",
+    callback=files.check_new_file,
+    help="Draw the curve into this file: .png, .pdf, .svg.",
 )
 @options.json
-@options.quiet
-def reproduce(
+def suggest_sigma(
     *,
-    paper: str,
-    dataset: str,
-    path: Path,
-    dims: int,
-    seeds: int,
-    constant_rate: bool,
-    steps: int | None,
+    file: Path,
+    keywords: dict[str, Any],
+    exclude: tuple[str, ...],
+    figure: Path | None,
     json: Path | None,
-    quiet: bool,
 ) -> None:
-    """Run a paper's protocol beside its published numbers.
+    """Suggest how much cells diffuse, by predicting time points left out.
 
-    otcfm: Tong et al. 2024 (TMLR), each interior day left out, I-CFM and OT-CFM, exact W1. Data,
-    network, batches, optimiser and early stopping are the paper's; the learning rate decays.
+    The answer is the sigma of [SF]2M, in data units per square root of time.
     """
     from cellflow import pp
-    from cellflow import reproduce as protocols
-    from cellflow._files import whole_file
-    from cellflow.datasets import load_paper_dataset
-    from cellflow.evaluate import HoldoutTable
 
-    cells, note = load_paper_dataset(dataset, path)
-    course, _ = pp.course(cells, time_key="day")
-    rows = protocols.paper_protocol(
-        course,
-        n_dims=dims,
-        seeds=seeds,
-        steps=steps,
-        constant_rate=constant_rate,
-        progress=not quiet,
-    )
-    published = protocols.PUBLISHED[dataset] if dims == 5 else None
-    click.echo(protocols.report(rows, published))
-    click.echo(f"\nThe file: {note}")
-    if json is not None:
-        with whole_file(json) as temporary:
-            HoldoutTable(tuple(rows)).to_json(temporary)
+    cells = files.read_cells(file, keywords["use_rep"])
+    sweep = pp.suggest_sigma(cells, exclude=exclude, **keywords)
+    click.echo(str(sweep))
+    files.write_json(sweep, json)
+    if figure is not None and sweep.rows:
+        from cellflow import pl
+        from cellflow.pl._frame import save
+
+        save(pl.sigma(sweep), figure)
 
 
-main.add_command(couple)
-main.add_command(suggest_sigma)
-main.add_command(simulate)
+@main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def reproduce(context: click.Context, *, words: tuple[str, ...]) -> None:
+    """Run a paper's protocol beside its published numbers, from a checkout.
+
+    The protocols are benchmarks, which are not installed with the package.
+    """
+    places = (Path.cwd(), Path(__file__).parents[2])
+    found = [p / "benchmarks" for p in places if (p / PROTOCOLS).is_file()]
+    if not found:
+        raise click.UsageError(
+            f"There is no {PROTOCOLS} here: protocols are not installed with the package. "
+            "Run this command in the root of a checkout of its repository."
+        )
+    sys.path.insert(0, str(found[0]))
+    protocols = import_module("accuracy.protocols")
+    protocols.reproduce.main(words, prog_name=context.command_path, standalone_mode=False)

@@ -9,32 +9,18 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cellflow.cli.front import as_one_line
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from cellflow.evaluate import HoldoutTable, SigmaSweep
     from cellflow.fits import Ensemble, Fit
+    from cellflow.methods import Method
 
 
 def read_cells(path: Path, use_rep: str) -> AnnData:
-    """Read an ``.h5ad`` for one representation; expression stays on disk until it is needed.
-
-    Parameters
-    ----------
-    path
-        The file.
-    use_rep
-        ``"X"``, or anything else for all of ``obsm``.
-
-    Returns
-    -------
-    AnnData
-        All cells; without expression unless `use_rep` is ``"X"``, and then without the rest.
-
-    Raises
-    ------
-    click.BadParameter
-        If the file is not a readable ``.h5ad``.
-    """
+    """Read an ``.h5ad`` for one representation; expression stays on disk until it is needed."""
     import anndata
 
     try:
@@ -88,24 +74,7 @@ def _read_states(path: Path) -> AnnData | None:
 
 
 def read_fit(folder: Path) -> Fit | Ensemble:
-    """Read a saved fit or ensemble.
-
-    Parameters
-    ----------
-    folder
-        What ``cellflow fit`` wrote.
-
-    Returns
-    -------
-    Fit or Ensemble
-        The fit.
-
-    Raises
-    ------
-    click.BadParameter
-        If the folder holds no readable fit.
-    """
-    from cellflow.cli.front import as_one_line
+    """Read a saved fit or ensemble."""
     from cellflow.saving import load
 
     try:
@@ -118,27 +87,7 @@ def read_fit(folder: Path) -> Fit | Ensemble:
 
 
 def read_time(text: str, unit: str, option: str = "--time") -> float:
-    """Read a number or a label of a time, in the fit's unit.
-
-    Parameters
-    ----------
-    text
-        Such as ``"10.5"`` or ``"day 10"``.
-    unit
-        Of the fit's times.
-    option
-        Where the user said it.
-
-    Returns
-    -------
-    float
-        The time.
-
-    Raises
-    ------
-    click.BadParameter
-        If it is not a time.
-    """
+    """Read a number or a label of a time, in the fit's unit."""
     from cellflow.pp import parse_times
 
     try:
@@ -151,26 +100,24 @@ def read_time(text: str, unit: str, option: str = "--time") -> float:
     return moment
 
 
+def named_method(name: str, sigma: float | None) -> Method:
+    """Return the method called `name`, with its own noise or `sigma`."""
+    from cellflow.tl._reading import resolve_method
+
+    return resolve_method(name, sigma)
+
+
+def write_json(table: HoldoutTable | SigmaSweep, file: Path | None) -> None:
+    """Write the rows of `table` to `file`, if one is named."""
+    from cellflow._files import whole_file
+
+    if file is not None:
+        with whole_file(file) as temporary:
+            table.to_json(temporary)
+
+
 def check_new_file(context: click.Context, option: click.Parameter, path: Path | None):
-    """Refuse an output file that could not be written, before the work: `path` of an `option`.
-
-    Parameters
-    ----------
-    context, option
-        What click passes to a callback.
-    path
-        The file to be written, or None.
-
-    Returns
-    -------
-    Path or None
-        The path.
-
-    Raises
-    ------
-    click.BadParameter
-        If it is a folder, or its folder does not exist.
-    """
+    """Refuse an output file that could not be written, before the work: `path` of an `option`."""
     if path is None:
         return None
     if path.is_dir():
@@ -183,25 +130,7 @@ def check_new_file(context: click.Context, option: click.Parameter, path: Path |
 
 
 def check_new_folder(context: click.Context, option: click.Parameter, path: Path):
-    """Refuse an output folder that is not new or empty, before the work.
-
-    Parameters
-    ----------
-    context, option
-        What click passes to a callback.
-    path
-        The folder to be written.
-
-    Returns
-    -------
-    Path
-        The path.
-
-    Raises
-    ------
-    click.BadParameter
-        If something is there already, or its nearest parent is no folder.
-    """
+    """Refuse an output folder that is not new or empty, before the work."""
     check_folder(context, option, path)
     if path.is_dir() and any(path.iterdir()):
         raise click.BadParameter(f"{str(path)!r} is not empty. Name a new folder.")
@@ -209,25 +138,7 @@ def check_new_folder(context: click.Context, option: click.Parameter, path: Path
 
 
 def check_folder(context: click.Context, option: click.Parameter, path: Path):
-    """Refuse a folder that cannot be made or written to; what is in it may stay.
-
-    Parameters
-    ----------
-    context, option
-        What click passes to a callback.
-    path
-        The folder to be written.
-
-    Returns
-    -------
-    Path
-        The path.
-
-    Raises
-    ------
-    click.BadParameter
-        If it is a file, or its nearest existing parent is no folder that can be written to.
-    """
+    """Refuse a folder that cannot be made or written to; what is in it may stay."""
     there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     if not there.is_dir():
         raise click.BadParameter(f"{str(there)!r} is a file, a folder is expected.")

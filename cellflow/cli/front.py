@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,32 +14,11 @@ import click
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
-#: Arguments of Python functions, as the options that set them.
+#: Arguments of Python functions whose option has another name.
 _OPTIONS = {
-    "time_key": "--time-key",
-    "use_rep": "--use-rep",
-    "n_dims": "--dims",
     "n_components": "--dims",
-    "whiten": "--whiten",
-    "mass_key": "--mass-key",
-    "growth_key": "--growth-key",
-    "method": "--method",
     "methods": "--method",
-    "sigma": "--sigma",
-    "coupling": "--coupling",
-    "label_key": "--label-key",
-    "solver": "--solver",
-    "steps": "--steps",
-    "seeds": "--seeds",
-    "time": "--time",
     "store": "--out",
-    "n_cells": "--n-cells",
-    "exclude": "--exclude",
-    "members": "--members",
-    "workers": "--workers",
-    "devices": "--devices",
-    "num_nodes": "--num-nodes",
-    "checkpoint": "--checkpoint",
     "path": "--path",
     "folder": "DIR",
 }
@@ -47,7 +26,7 @@ _OPTIONS = {
 _REMEDIES = {
     "Pass their times: time_map=": "From Python, pass time_map=",
     "Pass time_map=": "From Python, pass time_map=",
-    "Set missing=": "From Python, set missing=",
+    "Set missing='drop'": "Set --missing drop",
     "Give `checkpoint`": "Give --checkpoint",
 }
 # The phrasing that all checks of the package share; see `cellflow._checks.message`.
@@ -67,21 +46,7 @@ class Front(click.Group):
         standalone_mode: bool = True,
         windows_expand_args: bool = True,
     ) -> Any:
-        """Run and exit; the parameters are those of :meth:`click.Command.main`.
-
-        Parameters
-        ----------
-        args
-            Words of the command line; those of the process when omitted.
-        prog_name
-            Name of the program in messages.
-        complete_var
-            Environment variable of shell completion.
-        standalone_mode
-            Whether to exit, with bad input as one line. Otherwise exceptions are raised.
-        windows_expand_args
-            Whether to expand patterns on Windows.
-        """
+        """Run and exit, as :meth:`click.Command.main` does; bad input is one line."""
 
         def run() -> Any:
             return super(Front, self).main(
@@ -102,15 +67,20 @@ class Front(click.Group):
                 raise stop.__context__ from None
             code = _stop("Interrupted.", INTERRUPTED)
         except Exception as error:
-            line = as_one_line(error)
+            line = as_one_line(error, self._spelled())
             if line is None:
                 raise
             code = _stop(f"Error: {line}", BAD_INPUT)
         sys.exit(code if isinstance(code, int) else 0)
 
+    def _spelled(self) -> dict[str, str]:
+        """Options of all commands, by the arguments of Python functions that they set."""
+        all_ = [p for command in self.commands.values() for p in command.params if p.name]
+        return {str(p.name): p.opts[-1] for p in all_ if isinstance(p, click.Option)} | _OPTIONS
 
-def as_one_line(error: Exception) -> str | None:
-    """Phrase `error` for a user in one line; None if it is not about the input."""
+
+def as_one_line(error: Exception, options: Mapping[str, str] = _OPTIONS) -> str | None:
+    """Phrase `error` for a user in one line, arguments as `options`; None for a bug."""
     if isinstance(error, click.ClickException):
         text, context = error.format_message(), getattr(error, "ctx", None)
         if context is not None:
@@ -125,7 +95,7 @@ def as_one_line(error: Exception) -> str | None:
         elif not _PHRASED.match(text):
             return None
         name = text[1:].partition("`")[0]
-        text = text.replace(f"`{name}`", _OPTIONS.get(name, f"`{name}`"), 1)
+        text = text.replace(f"`{name}`", options.get(name, f"`{name}`"), 1)
         for remedy, elsewhere in _REMEDIES.items():
             text = text.replace(remedy, elsewhere)
     return " ".join(text.split())

@@ -1,222 +1,193 @@
-"""Options that several commands share."""
+"""Options of commands, made from the signatures and docstrings of :mod:`cellflow.tl`.
+
+Sources are parsed, not imported: ``--help`` does not wait for torch.
+"""
 
 from __future__ import annotations
 
+import ast
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from cellflow.cli import files
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-
-#: As in `cellflow.methods.METHODS`, which is slow to load.
-METHODS = (
-    "otcfm",
-    "icfm",
-    "mmfm",
-    "sbcfm",
-    "sf2m",
-    "sf2m_exact",
-    "sf2m_geodesic",
-    "sf2m_independent",
-    "dsbm",
-    "uotcfm",
-    "ubsb",
-)
-#: As in `cellflow.several.devices.STRATEGIES`.
-STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_notebook")
-#: As in `cellflow.simulate.SOLVERS`.
-SOLVERS = ("rk4", "euler", "midpoint", "dopri5", "tsit5", "euler_maruyama", "sra1")
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 PATH = click.Path(path_type=Path)
 POSITIVE = click.IntRange(min=1)
 SEED = click.IntRange(min=0, max=2**63 - 1)
 
+#: Type and placeholder of an option, by the first word of the argument's annotation. Arguments of
+#: other types are set from Python alone.
+TYPES = {
+    "str": (click.STRING, "TEXT"),
+    "int": (POSITIVE, "N"),
+    "float": (click.FLOAT, "X"),
+    "bool": (click.BOOL, None),
+    "Rng": (SEED, "S"),
+}
+#: Options that are not called as their argument.
+SPELLED = {"n_dims": "--dims", "rng": "--seed"}
+_PACKAGE = Path(__file__).parents[1]
+
+
+def registered(folder: str, family: str) -> list[str]:
+    """Return the names under which files of `folder` enter members into the registry `family`."""
+    names: list[Any] = []
+    for file in sorted((_PACKAGE / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Name(id=name), attr="register"),
+                    args=[ast.Constant(value=key), *_],
+                ) if name == family:
+                    names.append(key)
+                case ast.AnnAssign(target=ast.Name(id=name), value=ast.Dict(keys=keys)) if (
+                    name == family
+                ):
+                    names += [key.value for key in keys if isinstance(key, ast.Constant)]
+    return names
+
+
+#: Names that an argument may have.
+NAMES = {
+    "method": registered("methods", "METHODS"),
+    "solver": registered("simulate", "SOLVERS"),
+}
+
+
+@dataclass(frozen=True)
+class Argument:
+    """Keyword of a function of :mod:`cellflow.tl`: its annotation, default and first sentence."""
+
+    name: str
+    annotation: str
+    required: bool
+    default: Any
+    text: str
+
+    def option(self, *, as_text: bool) -> Callable | None:
+        """Return the option that sets it, `as_text` if wanted; None if no option can."""
+        first, *rest = self.annotation.split(" | ")
+        spelled = SPELLED.get(self.name, "--" + self.name.replace("_", "-"))
+        if self.name == "progress":
+            return quiet
+        if "Path" in rest:
+            kind: tuple[click.ParamType, str | None] = PATH, "FILE"
+        elif first in TYPES:
+            kind = TYPES["str" if as_text else first]
+        else:
+            return None
+        if first == "bool":
+            return click.option(spelled, self.name, is_flag=True, help=self.text)
+        names = NAMES.get(self.name)
+        # click takes a None that is given for a default, even of what is required
+        given = {"required": True} if self.required else {"default": self.default}
+        return click.option(
+            spelled,
+            self.name,
+            type=kind[0],
+            metavar=kind[1],
+            show_default=self.default is not None,
+            help=f"One of {', '.join(names)}." if names else self.text,
+            **given,
+        )
+
+
+@functools.cache
+def arguments(function: str) -> dict[str, Argument]:
+    """Return the keywords of the `function` of :mod:`cellflow.tl`, in order."""
+    source = (_PACKAGE / "tl" / f"{function}.py").read_text(encoding="utf-8")
+    (node,) = (
+        n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef) and n.name == function
+    )
+    texts = _parameters(ast.get_docstring(node) or "")
+    out = {}
+    for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+        text = texts.get(argument.arg, "")
+        elsewhere = re.match(r"As in :func:`cellflow\.tl\.(\w+)`", text)
+        if elsewhere:
+            text = arguments(elsewhere[1])[argument.arg].text
+        out[argument.arg] = Argument(
+            argument.arg,
+            ast.unparse(argument.annotation) if argument.annotation else "",
+            default is None,
+            default.value if isinstance(default, ast.Constant) else None,
+            _plain(text),
+        )
+    return out
+
+
+def _parameters(docstring: str) -> dict[str, str]:
+    """Return the text of each entry under "Parameters" of a docstring in numpy's style."""
+    section = re.search(r"Parameters\n-+\n(.*?)(?:\n\n\S|\Z)", docstring, re.DOTALL)
+    texts: dict[str, str] = {}
+    names: list[str] = []
+    for line in section[1].splitlines() if section else ():
+        if line and not line.startswith(" "):
+            names = line.split(", ")
+            continue
+        texts |= {name: f"{texts.get(name, '')} {line.strip()}".strip() for name in names}
+    return texts
+
+
+def _plain(text: str) -> str:
+    """Return the first sentence of a docstring's `text`, without markup."""
+    text = re.sub(r":\w+:`~?([^`]*)`", r"\1", text).replace("`", "")
+    return re.split(r"(?<=[a-z\")\d])\. ", text)[0].rstrip(".") + "." if text else ""
+
+
+def of(
+    function: str, *, without: Collection[str] = (), as_text: Collection[str] = ()
+) -> Callable[[Callable], Callable]:
+    """Return a decorator that adds the options of a `function` of :mod:`cellflow.tl`.
+
+    The command gets them as one argument `keywords`, to be handed on. Those in `without` are left
+    out, those in `as_text` are handed on as they were written.
+    """
+    made = {
+        name: argument.option(as_text=name in as_text)
+        for name, argument in arguments(function).items()
+        if name not in without
+    }
+    chosen = {name: option for name, option in made.items() if option is not None}
+
+    def decorate(command: Callable) -> Callable:
+        @functools.wraps(command)
+        def bundled(**given: Any) -> Any:
+            if "progress" in chosen:
+                given["progress"] = not given.pop("quiet")
+            return command(keywords={name: given.pop(name) for name in chosen}, **given)
+
+        for option in reversed(chosen.values()):
+            bundled = option(bundled)
+        return bundled
+
+    return decorate
+
+
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress on standard error.")
 json = click.option(
     "--json", type=PATH, metavar="FILE", callback=files.check_new_file, help="Write the rows here."
 )
-
-members = click.option(
-    "--members",
-    type=POSITIVE,
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Fit N times, to know how sure the answers are.",
-)
-bootstrap = click.option(
-    "--bootstrap", is_flag=True, help="Each member on cells drawn with replacement."
-)
-_DEVICES = [
-    click.option(
-        "--devices",
-        type=POSITIVE,
-        metavar="N",
-        help="Processes that train together on each node; those of torchrun by default.",
-    ),
-    click.option("--num-nodes", type=POSITIVE, default=1, metavar="N", help="Nodes of them."),
-    click.option(
-        "--strategy",
-        type=click.Choice(STRATEGIES),
-        default="auto",
-        show_default=True,
-        help="Who starts the processes, by Lightning's names.",
-    ),
-    click.option(
-        "--checkpoint",
-        type=PATH,
-        metavar="FILE",
-        help="Write the training down here, and go on from it if it exists.",
-    ),
-]
-workers = click.option(
-    "--workers",
-    type=POSITIVE,
-    metavar="N",
-    help="Processes that share the fits; as many as there are cores by default.",
+cells = click.argument("file", type=FILE, metavar="FILE.h5ad")
+fitted = click.argument("folder", type=FOLDER, metavar="DIR")
+sigma = click.option(
+    "--sigma",
+    type=click.FloatRange(min=0.0),
+    metavar="S",
+    help="Noise of the method, in data units (bridges: per root of time).",
 )
 
 
-@dataclass(frozen=True)
-class Cells:
-    """Which cells, and how to read them.
-
-    Parameters
-    ----------
-    file
-        The ``.h5ad``.
-    time_key, use_rep, n_dims, whiten, mass_key, growth_key
-        As in :func:`cellflow.tl.fit`.
-    """
-
-    file: Path
-    time_key: str
-    use_rep: str
-    n_dims: int | None
-    whiten: bool
-    mass_key: str | None
-    growth_key: str | None
-
-    def read(self) -> AnnData:
-        """Read the file."""
-        return files.read_cells(self.file, self.use_rep)
-
-    def arguments(self) -> dict[str, Any]:
-        """Return what the functions of :mod:`cellflow.tl` need to know of the cells."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "file"}
-
-
-_CELLS = [
-    click.argument("file", type=FILE, metavar="FILE.h5ad"),
-    click.option(
-        "--time-key",
-        required=True,
-        metavar="K",
-        help="Column of obs with times: numbers, or labels such as 'day 10' or '12h'.",
-    ),
-    click.option(
-        "--use-rep",
-        default="X_pca",
-        show_default=True,
-        metavar="R",
-        help="Key of obsm with the cells' states, or X for expression.",
-    ),
-    click.option(
-        "--dims",
-        "n_dims",
-        type=POSITIVE,
-        metavar="N",
-        help="Use the first N dimensions; of X, N components fitted here.",
-    ),
-    click.option("--whiten", is_flag=True, help="Scale each dimension to unit deviation."),
-    click.option("--mass-key", metavar="K", help="Column of obs with the mass of each cell."),
-    click.option(
-        "--growth-key",
-        metavar="K",
-        help="Column of obs with known growth rates, for uotcfm and ubsb.",
-    ),
-]
-_METHOD = [
-    click.option(
-        "--method",
-        default="otcfm",
-        show_default=True,
-        metavar="M",
-        help=f"One of {', '.join(METHODS)}.",
-    ),
-    click.option(
-        "--sigma",
-        type=click.FloatRange(min=0.0),
-        metavar="S",
-        help="Noise of the method, in data units (bridges: per root of time).",
-    ),
-]
-
-
-def cells(command: Callable) -> Callable:
-    """Add to `command` the options that say which cells, as one argument `cells`."""
-
-    @functools.wraps(command)
-    def bundled(**options: Any) -> Any:
-        chosen = Cells(**{f.name: options.pop(f.name) for f in fields(Cells)})
-        return command(cells=chosen, **options)
-
-    for option in reversed(_CELLS):
-        bundled = option(bundled)
-    return bundled
-
-
-def together(command: Callable) -> Callable:
-    """Add to `command` what says which processes train together, as one argument `together`."""
-
-    @functools.wraps(command)
-    def bundled(**options: Any) -> Any:
-        names = ("devices", "num_nodes", "strategy", "checkpoint")
-        return command(together={name: options.pop(name) for name in names}, **options)
-
-    for option in reversed(_DEVICES):
-        bundled = option(bundled)
-    return bundled
-
-
-def method(command: Callable) -> Callable:
-    """Add to `command` the options that say which method, as one argument `method`."""
-
-    @functools.wraps(command)
-    def resolved(*, method: str, sigma: float | None, **options: Any) -> Any:
-        from cellflow.tl.fit import resolve_method
-
-        return command(method=resolve_method(method, sigma), **options)
-
-    for option in reversed(_METHOD):
-        resolved = option(resolved)
-    return resolved
-
-
-def new_folder(text: str) -> Callable:
-    """Return the option ``--out``, a folder that does not exist yet, explained by `text`."""
+def output(metavar: str, check: Callable, text: str) -> Callable[[Callable], Callable]:
+    """Return the option ``--out``, which `check` accepts and `text` explains."""
     return click.option(
-        "--out",
-        type=PATH,
-        required=True,
-        metavar="DIR",
-        callback=files.check_new_folder,
-        help=text,
+        "--out", type=PATH, required=True, metavar=metavar, callback=check, help=text
     )
-
-
-solver = click.option(
-    "--solver",
-    type=click.Choice(SOLVERS),
-    default="rk4",
-    show_default=True,
-    help="Mean flow, or with euler_maruyama and sra1 random paths of a bridge.",
-)

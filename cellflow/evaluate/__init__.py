@@ -3,8 +3,14 @@
 from cellflow.evaluate.holdout import holdout
 from cellflow.evaluate.scorer import METRICS, Scorer
 from cellflow.evaluate.sigma import sigma_sweep
-from cellflow.evaluate.sigma_table import SigmaRow, SigmaSweep
-from cellflow.evaluate.table import YARDSTICKS, HoldoutTable, Row, Verdict
+from cellflow.evaluate.table import (
+    YARDSTICKS,
+    HoldoutTable,
+    Row,
+    SigmaRow,
+    SigmaSweep,
+    Verdict,
+)
 
 __all__ = [
     "METRICS",

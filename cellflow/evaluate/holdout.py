@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cellflow import _checks
 from cellflow._process_group import ProcessGroup
 from cellflow._processes import side_by_side
-from cellflow.evaluate.arguments import as_methods, as_seeds
-from cellflow.evaluate.scorer import METRICS, Scorer
+from cellflow.evaluate.scorer import Scorer, as_methods, as_metrics, as_seeds
 from cellflow.evaluate.table import YARDSTICKS, HoldoutTable, Row
 from cellflow.methods import Method
 from cellflow.preprocessing import Preprocessing, fit_preprocessing
@@ -85,18 +85,11 @@ def holdout(
     -------
     HoldoutTable
         The rows; print it, or ask for its verdicts.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than three snapshots, an option is unknown, or methods share a name.
     """
     _checks.choice(time, ("physical", "index"), "time")
     _checks.choice(solver, SOLVERS, "solver")
     _checks.choice(preprocess_on, ("all", "train"), "preprocess_on")
-    metrics = [_checks.choice(m, METRICS, "metrics") for m in metrics]
-    if not metrics:
-        raise ValueError(_checks.message("metrics", "none", f"some of {', '.join(METRICS)}"))
+    metrics = as_metrics(metrics)
     methods, seeds = as_methods(methods), as_seeds(seeds)
     if len(course) < 3:
         remedy = "Only a time point between two others can be held out."
@@ -136,9 +129,8 @@ def holdout(
     return HoldoutTable(tuple(row for job in jobs for row in rows[job]), course.unit)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """A prediction of the time point at position `k`: by a yardstick or a method, for a seed."""
+class _Job(NamedTuple):
+    """Prediction of the time point at position `k`, by a yardstick or a method, for a seed."""
 
     k: int
     name: str
@@ -147,7 +139,7 @@ class _Job:
 
 @dataclass(frozen=True, eq=False)
 class _Task:
-    """What all jobs have in common."""
+    """Cells, methods and settings of all predictions."""
 
     course: TimeCourse
     methods: dict[str, Method]

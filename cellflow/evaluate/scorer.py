@@ -1,17 +1,19 @@
-"""Scores of predictions for one held-out time point, and of those that need no model."""
+"""Scores of predictions for one held-out time point, and what an evaluation is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
-from cellflow import metrics
+from cellflow import _checks, metrics
 from cellflow._random import stream_seed
 from cellflow._typing import Tensor
 from cellflow.couplings import Exact
-from cellflow.evaluate.table import Row
+from cellflow.evaluate.table import YARDSTICKS, Row
+from cellflow.methods import Method
 from cellflow.metrics import Metric, split_half_floor
 from cellflow.timecourse import Snapshot, TimeCourse
 
@@ -86,7 +88,38 @@ def _mass(cells: Snapshot) -> Tensor | None:
 
 def _pooled(before: Snapshot, after: Snapshot) -> Snapshot:
     """Cells of both, each snapshot weighing as many cells as it has."""
-    mass = None
-    if not (before.is_uniform and after.is_uniform):
-        mass = torch.cat([len(s) * s.weights for s in (before, after)])
-    return Snapshot(torch.cat([before.x, after.x]), before.time, mass)
+    both = Snapshot(torch.cat([before.x, after.x]), before.time)
+    if before.is_uniform and after.is_uniform:
+        return both
+    return replace(both, mass=torch.cat([len(s) * s.weights for s in (before, after)]))
+
+
+def as_methods(methods: Method | Iterable[Method]) -> list[Method]:
+    """Return one or several `methods` as a list, each with a name of its own."""
+    methods = [methods] if isinstance(methods, Method) else list(methods)
+    names = [*YARDSTICKS, *(m.name for m in methods)]
+    taken = sorted({name for name in names if names.count(name) > 1})
+    if taken or not methods:
+        got = f"names {', '.join(map(repr, taken))} more than once" if taken else "none"
+        if taken and taken[0] in YARDSTICKS:
+            got = f"a method named {taken[0]!r}, as a yardstick is"
+        remedy = "Give each a name: dataclasses.replace(m, name=…)." if taken else ""
+        raise ValueError(_checks.message("methods", got, "methods of distinct names", remedy))
+    return methods
+
+
+def as_seeds(seeds: int | Sequence[int]) -> list[int]:
+    """Return a number of `seeds` (0, 1, …), or the seeds themselves, as a list."""
+    if isinstance(seeds, (int, np.integer)):
+        return list(range(_checks.count(seeds, "seeds")))
+    out = [_checks.count(s, "seeds", low=0, high=_checks.MAX_SEED) for s in seeds]
+    if not out:
+        raise ValueError(_checks.message("seeds", "none", "at least one"))
+    return out
+
+
+def as_metrics(metrics: Sequence[str]) -> list[str]:
+    """Return the names of `metrics` as a list, one at least."""
+    if not metrics:
+        raise ValueError(_checks.message("metrics", "none", f"some of {', '.join(METRICS)}"))
+    return [_checks.choice(m, METRICS, "metrics") for m in metrics]

@@ -3,7 +3,7 @@ r"""Which diffusion do the data ask for? Interior time points are left out to fi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,9 +12,8 @@ from cellflow import _checks
 from cellflow._processes import side_by_side
 from cellflow._random import stream_seed
 from cellflow._typing import Tensor
-from cellflow.evaluate.arguments import as_seeds
-from cellflow.evaluate.scorer import METRICS, Scorer
-from cellflow.evaluate.sigma_table import SigmaRow, SigmaSweep
+from cellflow.evaluate.scorer import Scorer, as_metrics, as_seeds
+from cellflow.evaluate.table import SigmaRow, SigmaSweep
 from cellflow.methods import SF2M, FlowMatching
 from cellflow.methods.sf2m import RELATIVE_SIGMA
 from cellflow.paths import Pairs
@@ -89,16 +88,8 @@ def sigma_sweep(
     SigmaSweep
         The rows and the best diffusion. Without an interior time point there are no rows, and
         the best is the default of :func:`~cellflow.methods.SF2M`; the printed text says so.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of its range, fewer than two time points are left, or the path of
-        `method` needs more than a network-free draw can give.
     """
-    metrics = [_checks.choice(m, METRICS, "metrics") for m in metrics]
-    if not metrics:
-        raise ValueError(_checks.message("metrics", "none", f"some of {', '.join(METRICS)}"))
+    metrics = as_metrics(metrics)
     seeds = as_seeds(seeds)
     _checks.count(steps, "steps")
     _checks.count(n_cells, "n_cells", low=4)
@@ -136,7 +127,7 @@ def sigma_sweep(
 
 @dataclass(frozen=True, eq=False)
 class _Task:
-    """What all jobs have in common."""
+    """Cells, diffusions with their methods, and settings of all predictions."""
 
     course: TimeCourse
     tried: tuple[tuple[float, FlowMatching], ...]
@@ -160,13 +151,7 @@ def _rows(task: _Task, job: tuple[int, int, int]) -> list[SigmaRow]:
 
 
 def without_times(course: TimeCourse, exclude: Sequence[float]) -> TimeCourse:
-    """Return `course` without the snapshots at the times in `exclude`.
-
-    Raises
-    ------
-    ValueError
-        If one is not a time of the course, or fewer than two are left.
-    """
+    """Return `course` without the snapshots at the times in `exclude`."""
     known = ", ".join(f"{t:g}" for t in course.times)
     for time in exclude:
         if _checks.number(time, "exclude") not in course.times:
@@ -181,8 +166,8 @@ def without_times(course: TimeCourse, exclude: Sequence[float]) -> TimeCourse:
 def _as_sigmas(sigmas: Sequence[float] | None, natural: float) -> list[float]:
     if sigmas is None:
         return [multiple * natural for multiple in GRID]
-    low = {"low": 0.0, "open_low": True}
-    out = sorted({_checks.number(s, "sigmas", **low) for s in np.ravel(sigmas).tolist()})
+    given = np.ravel(sigmas).tolist()
+    out = sorted({_checks.number(s, "sigmas", low=0.0, open_low=True) for s in given})
     if not out:
         raise ValueError(_checks.message("sigmas", "none", "at least one positive number"))
     return out
@@ -238,4 +223,5 @@ def _unlearned(
         pairs.x0.shape, generator=generator, dtype=before.x.dtype, device=before.x.device
     )
     point = method.path.at(pairs, filled((time - before.time) / span), noise)
-    return Snapshot(point.x, time, point.weight)
+    cells = Snapshot(point.x, time)
+    return cells if point.weight is None else replace(cells, mass=point.weight)

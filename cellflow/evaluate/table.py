@@ -1,18 +1,22 @@
-"""The table that a hold-out evaluation fills, and what may be concluded from it."""
+"""Tables of predictions of held-out time points: of methods, and of diffusions."""
 
 from __future__ import annotations
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Generic, TypeVar
 
 from cellflow import _checks
 
 #: Rows of the table that no model made, in the order they are printed.
 YARDSTICKS = ("previous", "next", "pooled", "ot_midpoint", "floor")
+#: Distances of which the finite sample rewards predictions that are too narrow.
+_LOW = dict.fromkeys(("w1", "w2"), " (of few cells, it favours too little)")
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,59 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class HoldoutTable:
+class SigmaRow:
+    """One number of a sweep.
+
+    Parameters
+    ----------
+    sigma
+        Diffusion, data units per square root of time.
+    held_out
+        Time point that was left out.
+    seed
+        Of the cells drawn, of the noise, and of training.
+    metric
+        Name of the metric.
+    value
+        Distance between predicted and true cells.
+    """
+
+    sigma: float
+    held_out: float
+    seed: int
+    metric: str
+    value: float
+
+
+R = TypeVar("R", Row, SigmaRow)
+
+
+class Table(ABC, Generic[R]):
+    """Rows with their time points and metrics."""
+
+    rows: tuple[R, ...]
+
+    @property
+    def held_out(self) -> list[float]:
+        """Time points that were left out, in order."""
+        return sorted({r.held_out for r in self.rows})
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics."""
+        return list(dict.fromkeys(r.metric for r in self.rows))
+
+    def to_json(self, path: str | Path) -> None:
+        """Write the table to the JSON file `path`."""
+        Path(path).write_text(json.dumps(self._facts(), indent=1) + "\n", encoding="utf-8")
+
+    @abstractmethod
+    def _facts(self) -> object:
+        """What is written."""
+
+
+@dataclass(frozen=True)
+class HoldoutTable(Table[Row]):
     """Rows of a hold-out evaluation.
 
     Parameters
@@ -90,19 +146,9 @@ class HoldoutTable:
         return [r.value for r in self.rows if (r.held_out, r.method, r.metric) == key]
 
     @property
-    def held_out(self) -> list[float]:
-        """Time points that were left out, in order."""
-        return sorted({r.held_out for r in self.rows})
-
-    @property
     def models(self) -> list[str]:
         """Names of the methods that are not yardsticks."""
         return [m for m in dict.fromkeys(r.method for r in self.rows) if m not in YARDSTICKS]
-
-    @property
-    def metrics(self) -> list[str]:
-        """Names of the metrics."""
-        return list(dict.fromkeys(r.metric for r in self.rows))
 
     def verdicts(self, metric: str = "w1") -> list[Verdict]:
         """Compare each model with each yardstick at each time point, by `metric`."""
@@ -151,10 +197,141 @@ class HoldoutTable:
                 out.append(f"{model} against {yardstick} ({metric}): {text} of {len(found)}")
         return out
 
-    def to_json(self, path: str | Path) -> None:
-        """Write the rows as a JSON list to the file `path`."""
-        text = json.dumps([asdict(r) for r in self.rows], indent=1)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+    def _facts(self) -> object:
+        return [asdict(r) for r in self.rows]
+
+
+@dataclass(frozen=True)
+class SigmaSweep(Table[SigmaRow]):
+    """How well each diffusion predicts time points that were left out.
+
+    Parameters
+    ----------
+    rows
+        One for each diffusion, time point, seed and metric; none where no time point is interior.
+    natural
+        The data's own diffusion: :func:`~cellflow.training.cells.natural_sigma`.
+    default
+        What a fit takes when it is given none.
+    metric
+        The metric that decides.
+    unit
+        Unit of the time points, singular.
+    learned
+        Whether networks were trained.
+    """
+
+    rows: tuple[SigmaRow, ...]
+    natural: float
+    default: float
+    metric: str = "energy"
+    unit: str = "day"
+    learned: bool = False
+
+    @property
+    def sigmas(self) -> list[float]:
+        """Diffusions that were tried, increasing."""
+        return sorted({r.sigma for r in self.rows})
+
+    def curve(self, metric: str | None = None, *, held_out: float | None = None) -> list[float]:
+        """Mean distance over seeds and time points, or of one `held_out`, for each of `sigmas`.
+
+        By `metric`, or by the one that decides.
+        """
+        return [fmean(v) for v in self._by_seed(metric, held_out)]
+
+    @property
+    def best(self) -> float:
+        """The diffusion of least mean distance; the default where nothing was left out."""
+        return self.best_by(self.metric) if self.rows else self.default
+
+    def best_by(self, metric: str) -> float:
+        """Return the diffusion of least mean distance by `metric`."""
+        return min(zip(self.curve(metric), self.sigmas, strict=True))[1]
+
+    def errors(self, metric: str | None = None) -> list[float]:
+        """Standard error of each diffusion's difference to the least of :meth:`curve`.
+
+        Seeds are compared one by one. Each of them drew other cells, so their spread is the
+        error itself, and is not divided by their number; 0 for a single seed. By `metric`, or by
+        the one that decides.
+        """
+        values = self._by_seed(metric, None)
+        least = min(values, key=fmean, default=[])
+        return [deviation([a - b for a, b in zip(v, least, strict=True)]) for v in values]
+
+    def span(self, metric: str | None = None) -> tuple[float, float]:
+        """Least and largest diffusion that are not worse than the best by two standard errors.
+
+        By `metric`, or by the one that decides; twice the default where nothing was left out.
+        """
+        if not self.rows:
+            return self.default, self.default
+        curve = self.curve(metric)
+        tried = zip(self.sigmas, curve, self.errors(metric), strict=True)
+        good = [s for s, value, error in tried if value - min(curve) <= 2 * error]
+        return min(good), max(good)
+
+    def __str__(self) -> str:
+        if not self.rows:
+            return "\n".join(self._sentences())
+        errors = dict(zip(self.sigmas, self.errors(), strict=True))
+        head = [f"{self.unit} {t:g}" for t in self.held_out]
+        lines = [
+            f"{'sigma':>10}{'/natural':>10}"
+            + "".join(f"{name:>12}" for name in [*head, f"mean {self.metric}", "± to best"])
+            + "".join(f"{m:>12}" for m in self.metrics if m != self.metric)
+        ]
+        each = [self.curve(held_out=t) for t in self.held_out]
+        others = [self.curve(m) for m in self.metrics if m != self.metric]
+        for k, sigma in enumerate(self.sigmas):
+            numbers = [*(c[k] for c in each), self.curve()[k], errors[sigma]]
+            numbers += [c[k] for c in others]
+            mark = " <" if sigma == self.best else ""
+            text = "".join(f"{v:>12.4g}" for v in numbers)
+            lines.append(f"{sigma:>10.4g}{sigma / self.natural:>10.3g}{text}{mark}")
+        return "\n".join([*lines, "", *self._sentences()])
+
+    def _facts(self) -> object:
+        return asdict(self)
+
+    def _sentences(self) -> list[str]:
+        """What may be concluded, a line each."""
+        per = f"data units per √{self.unit}"
+        default = f"default {self.default:.4g} ({self.default / self.natural:.2g} × natural)"
+        if not self.rows:
+            return [
+                f"sigma {self.best:.4g} {per}, the {default}: no time point lies between two "
+                "others, so there is none to choose by."
+            ]
+        low, high = self.span()
+        out = [
+            f"best sigma {self.best:.4g} {per} ({self.best / self.natural:.2g} × natural); "
+            f"{default}",
+            f"not told apart from it: {low:.4g} to {high:.4g}",
+        ]
+        if low <= self.default <= high:
+            out.append("The default is as good.")
+        for other in self.metrics:
+            if other != self.metric and self.best_by(other) != self.best:
+                ends = self.span(other)
+                text = f"by {other}: {self.best_by(other):.4g}, from {ends[0]:.4g} to {ends[1]:.4g}"
+                out.append(text + _LOW.get(other, ""))
+        edge = {self.sigmas[0]: "smallest", self.sigmas[-1]: "largest"}.get(self.best)
+        if edge and len(self.sigmas) > 1:
+            out.append(f"The best is the {edge} that was tried: the data may ask for more so.")
+        return out
+
+    def _by_seed(self, metric: str | None, held_out: float | None) -> list[list[float]]:
+        """Means over time points, for each diffusion a list with one for each seed."""
+        if not self.rows:
+            return []
+        name = self.metric if metric is None else _checks.choice(metric, self.metrics, "metric")
+        groups: dict[float, dict[int, list[float]]] = {}
+        for r in self.rows:
+            if r.metric == name and held_out in (None, r.held_out):
+                groups.setdefault(r.sigma, {}).setdefault(r.seed, []).append(r.value)
+        return [[fmean(v) for v in groups[s].values()] for s in sorted(groups)]
 
 
 def deviation(values: Sequence[float]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
@@ -10,6 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, ListedColormap, Normalize
+from matplotlib.figure import Figure
 
 from cellflow import _checks
 
@@ -89,6 +91,15 @@ def colorbar(ax: Axes, norm: Normalize, label: str, *, cmap: Colormap = TIME_COL
     bar.set_label(label, fontsize=FONT)
     bar.ax.tick_params(labelsize=SMALL)
     bar.outline.set_visible(False)
+
+
+def save(ax: Axes, file: Path) -> None:
+    """Write the figure of `ax` to `file`, and close it."""
+    figure = ax.figure
+    while not isinstance(figure, Figure):  # a part of one
+        figure = figure.figure
+    figure.savefig(file, dpi=200, bbox_inches="tight")
+    plt.close(figure)
 
 
 def plural(unit: str) -> str:

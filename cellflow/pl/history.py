@@ -30,13 +30,6 @@ def history(fit: Fit | History, *, ax: Axes | None = None) -> Axes:
     -------
     matplotlib.axes.Axes
         The axes of the losses; that of the learning rate lies over it.
-
-    Raises
-    ------
-    TypeError
-        If `fit` is neither a fit nor a history.
-    ValueError
-        If nothing was recorded.
     """
     record = getattr(fit, "history", fit)
     if not isinstance(record, History):

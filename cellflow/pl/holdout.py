@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 
@@ -42,13 +43,6 @@ def holdout(table: HoldoutTable, *, metric: str = "w1", ax: Axes | None = None) 
     -------
     matplotlib.axes.Axes
         The axes that were drawn on.
-
-    Raises
-    ------
-    TypeError
-        If `table` is not a hold-out table.
-    ValueError
-        If the table is empty or has no such metric.
     """
     if not isinstance(table, HoldoutTable):
         raise TypeError(_checks.message("table", type(table).__name__, "a HoldoutTable"))
@@ -60,7 +54,7 @@ def holdout(table: HoldoutTable, *, metric: str = "w1", ax: Axes | None = None) 
     names = [n for n in (*table.models, *YARDSTICKS[:-1]) if n in present]
     colors = dict(zip(table.models, _cells.category_colors(len(table.models)), strict=True))
     offsets = _SPREAD * (np.arange(len(names)) - (len(names) - 1) / 2) / max(len(names), 1)
-    handles = []
+    handles: list[Artist | BarContainer] = []
     for name, offset in zip(names, offsets, strict=True):
         where, mean, std = _summary(table, name, metric)
         model = name in colors

@@ -76,11 +76,6 @@ def interpolation(
     -------
     numpy.ndarray of matplotlib.axes.Axes
         The panels: measured and predicted, or predicted alone.
-
-    Raises
-    ------
-    ValueError
-        If a key is unknown, the time is missing, or shapes do not fit.
     """
     time = _time(predicted, time)
     times = _cells.read_times(adata, time_key, time_map)
@@ -129,9 +124,11 @@ def _time(predicted: Snapshot | AnnData | ArrayLike, time: float | None) -> floa
 
 
 def _states(predicted: Snapshot | AnnData | ArrayLike, use_rep: str) -> ArrayLike:
+    from anndata import AnnData
+
     if isinstance(predicted, Snapshot):
         return predicted.x
-    if hasattr(predicted, "obsm"):
+    if isinstance(predicted, AnnData):
         key = use_rep if use_rep in predicted.obsm or use_rep == "X" else f"X_{use_rep}"
         if key == "X":
             return predicted.X

@@ -33,13 +33,6 @@ def sigma(sweep: SigmaSweep, *, metric: str | None = None, ax: Axes | None = Non
     -------
     matplotlib.axes.Axes
         The axes that were drawn on.
-
-    Raises
-    ------
-    TypeError
-        If `sweep` is not a sweep.
-    ValueError
-        If no time point was left out, or there is no such metric.
     """
     if not isinstance(sweep, SigmaSweep):
         raise TypeError(_checks.message("sweep", type(sweep).__name__, "a SigmaSweep"))

@@ -76,13 +76,6 @@ def trajectories(
     -------
     matplotlib.axes.Axes
         The axes that were drawn on.
-
-    Raises
-    ------
-    TypeError
-        If `trajectory` is not a trajectory.
-    ValueError
-        If a key is unknown or shapes do not fit.
     """
     if not isinstance(trajectory, Trajectory):
         got, remedy = type(trajectory).__name__, "Call `simulate` on a fit."

@@ -11,11 +11,16 @@ from matplotlib.colors import Normalize
 
 from cellflow import _checks
 from cellflow.pl import _cells, _frame
-from cellflow.pl._grid import average
 from cellflow.tl.projection import embedding
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+
+#: Standard deviation of the kernel, in cells of the grid.
+_KERNEL = 1.0
+#: A node is drawn if this many cells lie under its kernel, counted by weight.
+_LEAST = 3.0
 
 
 def velocity(
@@ -58,11 +63,6 @@ def velocity(
     -------
     matplotlib.axes.Axes
         The axes that were drawn on.
-
-    Raises
-    ------
-    ValueError
-        If a key or option is unknown, or velocities do not fit the embedding.
     """
     _checks.choice(kind, ("stream", "grid"), "kind")
     n_grid = _checks.count(n_grid, "n_grid", low=4)
@@ -100,6 +100,32 @@ def _velocities(adata: AnnData, basis: str, dims: tuple[int, int]) -> np.ndarray
         got, expected = f"{values.shape[1]} dimensions", f"at least {max(dims) + 1}"
         raise ValueError(_checks.message(f"obsm[{key!r}]", got, expected))
     return values[:, list(dims)]
+
+
+def average(
+    xy: np.ndarray, vectors: np.ndarray, n_grid: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Average vectors on a square grid with a Gaussian kernel.
+
+    Returns coordinates of the nodes ``(nx,)`` and ``(ny,)``, with one spacing and `n_grid` along
+    the longer side; averages ``(ny, nx, 2)``, zero without cells; and whether there are enough
+    cells around a node to say anything ``(ny, nx)``. Places `xy` and `vectors` are ``(n, 2)``.
+    """
+    low, high = xy.min(0), xy.max(0)
+    step = max(float((high - low).max()), 1e-12) / (n_grid - 1)
+    x, y = (np.arange(low[k], high[k] + 1.5 * step, step) for k in (0, 1))
+    # The kernel is a product, so its sums over cells are matrix products.
+    kx, ky = (
+        np.exp(-(((nodes[:, None] - xy[:, k]) / (_KERNEL * step)) ** 2) / 2)
+        for k, nodes in enumerate((x, y))
+    )
+    weight = ky @ kx.T
+    total = np.stack([ky @ (kx * vectors[:, k]).T for k in (0, 1)], axis=-1)
+    near = weight >= _LEAST
+    mean = np.divide(
+        total, weight[..., None], out=np.zeros_like(total), where=weight[..., None] > 0
+    )
+    return x, y, mean, near
 
 
 def _draw_streams(

@@ -10,7 +10,7 @@ from scipy.linalg import blas, eigh
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from cellflow import _checks
-from cellflow.pp.rows import row_chunks
+from cellflow.pp.access import check_anndata, find_representation, row_chunks
 from cellflow.preprocessing import Preprocessing, oriented
 
 if TYPE_CHECKING:
@@ -62,8 +62,6 @@ def pca(
         If there are more than 10,000 genes, fewer genes or cells than components, no such
         column, or values are not finite.
     """
-    from cellflow.pp.reading import check_anndata, find_representation
-
     check_anndata(adata)
     chosen = np.ones(adata.n_vars, dtype=bool)
     if genes is not None:
@@ -98,25 +96,8 @@ def components(
     """Return the leading components of the cells in `stored`, their variances and the total one.
 
     O(n z²) operations for z expressed genes a cell where `stored` is sparse, O(n g²) where it is
-    dense, and one pass over the file.
-
-    Parameters
-    ----------
-    stored
-        Expression, as in :func:`~cellflow.pp.rows.row_chunks`.
-    n_components
-        How many.
-    rows
-        Whether each cell counts, shape ``(n,)``; all when omitted.
-    columns
-        Numbers of the genes that count; all when omitted.
-    memory
-        Bytes of expression in memory at a time.
-
-    Raises
-    ------
-    ValueError
-        If there are too many genes, too few genes or cells, or values are not finite.
+    dense, and one pass over the file. Cells that count are those of the mask `rows` ``(n,)``, genes
+    the numbers `columns`; all when omitted.
     """
     n, g = stored.shape[0] if rows is None else int(rows.sum()), stored.shape[1]
     g = g if columns is None else len(columns)

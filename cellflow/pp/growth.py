@@ -11,7 +11,7 @@ import torch
 
 from cellflow import _checks
 from cellflow._typing import Rng
-from cellflow.pp._labels import SECONDS
+from cellflow.pp.times import SECONDS
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -37,11 +37,6 @@ class RateCurve:
         Range of scores over which the tangent there would climb from `low` to `high`; positive.
     low, high
         Rates far below and far above, per day; not negative.
-
-    Raises
-    ------
-    ValueError
-        If `width` is not positive, or `low` is negative or above `high`.
     """
 
     centre: float
@@ -121,13 +116,6 @@ def growth_rates(
         and ``obs[f"{key_added}_apoptosis"]``, their scores; and ``uns[key_added]``, the curves,
         the unit and the genes. All of it, or nothing if there is an error.
 
-    Raises
-    ------
-    ValueError
-        If genes, a column or a layer are missing, scores are not finite, or an option is unknown.
-    TypeError
-        If a column does not hold numbers, or a curve is no `RateCurve`.
-
     Examples
     --------
     >>> from cellflow import datasets, pp
@@ -144,7 +132,6 @@ def growth_rates(
             remedy = "For example RateCurve(centre=0.25, width=0.5)."
             raise TypeError(_checks.message(name, type(curve).__name__, "a RateCurve", remedy))
     generator = _checks.as_generator(rng, "rng")
-    options = {"missing": missing, "layer": layer, "generator": generator}
     written: dict[str, np.ndarray] = {}
     facts: dict[str, Any] = {"unit": f"per {unit}"}
     rate = -np.full(adata.n_obs, death.low)
@@ -156,7 +143,9 @@ def growth_rates(
         if isinstance(given, str):
             score, facts[name] = _column(adata, given, name), given
         else:
-            score, facts[name] = _score(adata, given, name=name, **options)
+            score, facts[name] = _score(
+                adata, given, name=name, missing=missing, layer=layer, generator=generator
+            )
             written[f"{key_added}_{name}"] = score
         rate += sign * curve(score)
         facts[f"{name}_curve"] = [curve.centre, curve.width, curve.low, curve.high]

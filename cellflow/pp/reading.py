@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from cellflow import _checks
+from cellflow.pp.access import check_anndata, column_of, find_representation, read_states
 from cellflow.pp.components import components, project
-from cellflow.pp.rows import on_disk, take
 from cellflow.pp.times import TimeTable, parse_times
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -44,6 +44,27 @@ class CourseIndex:
     table: TimeTable
     use_rep: str
     components: Preprocessing | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a course is read out of an AnnData; :func:`course` and the functions of ``tl`` say more.
+
+    `whiten` is for what is made of the course; the others are arguments of :func:`course`.
+    """
+
+    time_key: str
+    use_rep: str = "X_pca"
+    n_dims: int | None = None
+    n_components: int | None = None
+    whiten: bool = False
+    mass_key: str | None = None
+    growth_key: str | None = None
+    label_key: str | None = None
+    time_map: Mapping[Hashable, float] | None = None
+    missing: str = "error"
+    unit: str | None = None
+    dtype: torch.dtype | None = None
 
 
 def course(
@@ -112,148 +133,78 @@ def course(
     >>> cells.times, cells.dim, len(index.rows[0])
     ((1.5, 7.5, 13.5, 19.5, 25.5), 5, 550)
     """
-    check_anndata(adata)
-    times = parse_times(
-        column_of(adata, time_key, "time_key"),
+    reading = Reading(
+        time_key=time_key,
+        use_rep=use_rep,
+        n_dims=n_dims,
+        n_components=n_components,
+        mass_key=mass_key,
+        growth_key=growth_key,
+        label_key=label_key,
         time_map=time_map,
         missing=missing,
         unit=unit,
-        name=f"obs[{time_key!r}]",
+        dtype=dtype,
+    )
+    return read(adata, reading)
+
+
+def read(adata: AnnData, keys: Reading) -> tuple[TimeCourse, CourseIndex]:
+    """Return the course and its index, read out of `adata` by `keys`."""
+    check_anndata(adata)
+    times = parse_times(
+        column_of(adata, keys.time_key, "time_key"),
+        time_map=keys.time_map,
+        missing=keys.missing,
+        unit=keys.unit,
+        name=f"obs[{keys.time_key!r}]",
     )
     points = times.time_points
     if len(points) < 2:
         got = f"one time point, {points[0]:g} {times.unit}"
         remedy = "A course needs a start and an end."
-        raise ValueError(_checks.message(f"obs[{time_key!r}]", got, "at least two", remedy))
-    use_rep, stored = find_representation(adata, use_rep)
+        raise ValueError(_checks.message(f"obs[{keys.time_key!r}]", got, "at least two", remedy))
+    use_rep, stored = find_representation(adata, keys.use_rep)
     rows = tuple(times.kept[times.cell_times == point] for point in points)
     found = None
-    if n_components is not None:
-        stored, found = _components(stored, n_components, n_dims=n_dims, kept=times.kept)
-    mass = None if mass_key is None else _masses(adata, mass_key, times.kept)
-    growth = None if growth_key is None else _numbers(adata, growth_key, "growth_key")
-    labels = None if label_key is None else _labels(adata, label_key, times.kept)
+    if keys.n_components is not None:
+        stored, found = _components(stored, keys, times.kept)
+    mass = None if keys.mass_key is None else _masses(adata, keys.mass_key, times.kept)
+    growth = None if keys.growth_key is None else _numbers(adata, keys.growth_key, "growth_key")
+    labels = None if keys.label_key is None else _labels(adata, keys.label_key, times.kept)
     snapshots = []
     for point, index in zip(points, rows, strict=True):
         if len(index) < 2:
             got = f"{len(index)} cell at time {point:g}"
             remedy = "Drop this time point, or merge it with another through `time_map`."
-            raise ValueError(_checks.message(f"obs[{time_key!r}]", got, "at least 2", remedy))
-        x = read_states(stored, index, n_dims=n_dims, dtype=dtype, name=_spelled(use_rep))
+            raise ValueError(_checks.message(f"obs[{keys.time_key!r}]", got, "at least 2", remedy))
+        x = read_states(stored, index, n_dims=keys.n_dims, dtype=keys.dtype, name=_spelled(use_rep))
         _check_finite(x, adata.obs_names[index], name=_spelled(use_rep))
-        weights = None if mass is None else torch.as_tensor(mass[index], dtype=x.dtype)
         prior = None if growth is None else torch.as_tensor(growth[index], dtype=x.dtype)
         named = None if labels is None else list(labels[index])
-        snapshots.append(Snapshot(x, point, weights, named, prior))
+        cells = Snapshot(x, point, labels=named, growth=prior)
+        if mass is not None:
+            cells = replace(cells, mass=torch.as_tensor(mass[index], dtype=x.dtype))
+        snapshots.append(cells)
     names = tuple(np.asarray(adata.obs_names[index], dtype=object) for index in rows)
     index = CourseIndex(rows, names, times, use_rep, found)
     return TimeCourse(tuple(snapshots), times.unit), index
 
 
-def expression_on_disk(adata: AnnData) -> bool:
-    """Whether the expression of `adata` is yet to be read."""
-    check_anndata(adata)
-    return adata.isbacked or (adata.X is not None and on_disk(adata.X))
-
-
-def _components(
-    stored: Any, n_components: int, *, n_dims: int | None, kept: np.ndarray
-) -> tuple[np.ndarray, Preprocessing]:
+def _components(stored: Any, keys: Reading, kept: np.ndarray) -> tuple[np.ndarray, Preprocessing]:
     """Return all cells in components of those that are kept, and these components."""
-    if n_dims is not None:
+    if keys.n_dims is not None or keys.n_components is None:
         raise ValueError(_checks.message("n_components", "n_dims besides", "one of the two"))
     if hasattr(stored, "iloc"):
         stored = stored.to_numpy()
     counts = np.zeros(stored.shape[0], dtype=bool)
     counts[kept] = True
-    found, _, _ = components(stored, n_components, rows=None if counts.all() else counts)
+    found, _, _ = components(stored, keys.n_components, rows=None if counts.all() else counts)
     return project(stored, found), found
-
-
-def check_anndata(adata: object) -> None:
-    """Refuse what is no AnnData."""
-    from anndata import AnnData
-
-    if not isinstance(adata, AnnData):
-        remedy = "For arrays, use TimeCourse.from_arrays; of a MuData, pass one modality."
-        raise TypeError(_checks.message("adata", type(adata).__name__, "an AnnData", remedy))
-
-
-def column_of(adata: AnnData, key: str, name: str) -> pd.Series:
-    """Return a column of ``obs`` by its key."""
-    column = adata.obs[_checks.choice(key, [str(column) for column in adata.obs.columns], name)]
-    return column if hasattr(column, "iloc") else column.to_series()  # of a lazy AnnData
 
 
 def _spelled(use_rep: str) -> str:
     return "X" if use_rep == "X" else f"obsm[{use_rep!r}]"
-
-
-def find_representation(adata: AnnData, use_rep: str) -> tuple[str, Any]:
-    """Return the key of `use_rep` in `adata` and its stored values, not yet read if on disk.
-
-    Raises
-    ------
-    ValueError
-        If there is no such representation.
-    """
-    keys = list(adata.obsm.keys())
-    if use_rep not in keys and f"X_{use_rep}" in keys:
-        use_rep = f"X_{use_rep}"
-    if use_rep == "X_pca" and "X_pca" not in keys:
-        got = f"'X_pca', but obsm has {', '.join(map(repr, keys)) or 'nothing'}"
-        remedy = "Run scanpy.pp.pca(adata) first, or name another representation."
-        raise ValueError(_checks.message("use_rep", got, "a key of obsm, or 'X'", remedy))
-    _checks.choice(use_rep, [*keys, "X"], "use_rep")
-    if use_rep != "X":
-        return use_rep, adata.obsm[use_rep]
-    if adata.X is None or adata.n_vars == 0:
-        got = "'X', but this AnnData has no expression"
-        raise ValueError(_checks.message("use_rep", got, f"one of {', '.join(map(repr, keys))}"))
-    return use_rep, adata.X
-
-
-def read_states(
-    stored: Any,
-    rows: np.ndarray | slice,
-    *,
-    n_dims: int | None,
-    dtype: torch.dtype | None,
-    name: str,
-) -> torch.Tensor:
-    """Read the first `n_dims` columns of `rows` (increasing) into a dense tensor ``(n, d)``.
-
-    It is a new one, but for a slice of an array in memory. `stored` is an array, sparse matrix,
-    frame or dataset on disk, called `name` in messages. None for `dtype` keeps float32 and
-    float64, and makes float32 of everything else.
-
-    Raises
-    ------
-    ValueError
-        If `stored` is no matrix or has fewer than `n_dims` columns.
-    TypeError
-        If it holds no numbers.
-    """
-    if hasattr(stored, "iloc"):  # a DataFrame in obsm
-        stored = stored.to_numpy()
-    if len(stored.shape) != 2:
-        raise ValueError(_checks.message(name, f"shape {stored.shape}", "shape (n, d)"))
-    if n_dims is not None and _checks.count(n_dims, "n_dims") > stored.shape[1]:
-        got, most = f"{n_dims}", f"at most {stored.shape[1]}, the columns of {name}"
-        raise ValueError(_checks.message("n_dims", got, most))
-    if n_dims is not None and isinstance(stored, np.ndarray):
-        stored = stored[:, :n_dims]  # a view: the others are not copied
-    block = take(stored, rows)
-    if n_dims is not None:
-        block = block[:, :n_dims]
-    block = block.toarray() if hasattr(block, "toarray") else block
-    block = np.require(block, requirements=["C", "W"])  # a copy only where that is needed
-    if block.dtype.kind not in "fiub":
-        raise TypeError(_checks.message(name, f"dtype {block.dtype}", "numbers"))
-    if block.dtype not in (np.float32, np.float64):
-        block = block.astype(np.float32)
-    x = torch.from_numpy(block)
-    return x if dtype is None else x.to(dtype)
 
 
 def _check_finite(x: torch.Tensor, names: pd.Index, *, name: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import math
 import numbers
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,11 +13,41 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellflow import _checks
-from cellflow.pp._labels import SECONDS, Moment, read_label
 
 if TYPE_CHECKING:
     import pandas as pd
 
+#: Length of each unit in seconds; a month is a twelfth of a year of 365.25 days.
+SECONDS = {
+    "second": 1.0,
+    "minute": 60.0,
+    "hour": 3600.0,
+    "day": 86400.0,
+    "week": 604800.0,
+    "month": 2629800.0,
+    "year": 31557600.0,
+}
+
+# "m" is left out on purpose: minutes or months?
+_WORDS = {
+    "second": "s sec secs second seconds",
+    "minute": "min mins minute minutes",
+    "hour": "h hr hrs hour hours hpf hpi",
+    "day": "d day days dpf dpi dpc",
+    "week": "w wk wks week weeks gw pcw",
+    "month": "mo month months",
+    "year": "y yr yrs year years",
+}
+_UNIT_OF = {word: unit for unit, words in _WORDS.items() for word in words.split()}
+# Words that only stand before a number; "e" and "p" count from fertilisation and from birth.
+_PREFIXES = {"e": "day", "p": "day", "t": None, "time": None, "timepoint": None}
+
+_NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
+_LABEL = re.compile(
+    rf"(?P<before>[a-z]+)?(?P<gap>[\s_:=]*)(?P<first>[+-]?{_NUMBER})"
+    rf"(?:\s*(?P<between>[a-z]+?)?\s*(?:-|–|—|to)\s*(?P<again>[a-z]+)?[\s_]*(?P<last>{_NUMBER}))?"
+    r"\s*_?(?P<after>[a-z]+)?"
+)
 _MISSING_WORDS = frozenset({"", "nan", "na", "n/a", "none", "null", "<na>", "nat"})
 _READABLE = "numbers or labels such as 'day 10', 'D10', 'E8.5', '12h', '10 min' or 'day 12-15'"
 _SHOWN_ROWS = 40
@@ -193,26 +225,74 @@ def _mapped(labels: list[Hashable], time_map: Mapping[Hashable, float], name: st
     return [_checks.number(by_text[str(label)], f"time_map[{label!r}]") for label in labels]
 
 
-def _moment(value: object, name: str) -> Moment | None:
+@dataclass(frozen=True)
+class _Moment:
+    """A time as written: its number, its unit (None: not said) and what it counts from."""
+
+    value: float
+    unit: str | None
+    origin: str = ""
+
+
+def _read_label(label: str) -> _Moment | None:
+    """Read one label; None if it does not say a time in one unambiguous way.
+
+    An interval is read as its middle, if it says its unit. A hyphen between a word and a number
+    ("day-2") may be a dash or a minus sign: such a label is ambiguous, whereas "day -2" and "-2"
+    are negative.
+    """
+    match = _LABEL.fullmatch(label.strip().lower())
+    if match is None:
+        return None
+    before, first, last = match["before"], match["first"], match["last"]
+    if before and not match["gap"] and first[0] in "+-":
+        return None
+    value = float(first)
+    if last is not None:
+        if float(last) <= value:
+            return None
+        value = (value + float(last)) / 2
+    units, origin = set(), ""
+    for place in ("before", "between", "again", "after"):
+        word = match[place]
+        if word is None:
+            continue
+        if place in ("before", "again") and word in _PREFIXES:
+            units |= {_PREFIXES[word]} - {None}
+            origin = word if word in ("e", "p") else origin
+        elif word in _UNIT_OF:
+            units.add(_UNIT_OF[word])
+        else:
+            return None
+    if len(units) > 1 or (match["again"] and match["again"] != before):
+        return None
+    if not math.isfinite(value):
+        return None
+    if last is not None and not units:  # "1-2" may as well be replicate 2 of day 1
+        return None
+    return _Moment(value, units.pop() if units else None, origin)
+
+
+def _moment(value: object, name: str) -> _Moment | None:
     """Read one distinct value; None if it is text or an object that says no time."""
     import pandas as pd
 
     if isinstance(value, str):
-        return read_label(value)
+        return _read_label(value)
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(_checks.message(name, "booleans", _READABLE, "Pass time_map={...}."))
     if isinstance(value, numbers.Real):
-        return Moment(_checks.number(float(value), name), None)
+        return _Moment(_checks.number(float(value), name), None)
     if isinstance(value, (datetime.date, np.datetime64)):  # includes datetime and Timestamp
         remedy = "Subtract the start of the experiment to get timedeltas."
         raise TypeError(_checks.message(name, f"dates such as {value}", _READABLE, remedy))
     if isinstance(value, (datetime.timedelta, np.timedelta64)):  # includes pandas' Timedelta
-        return Moment(pd.Timedelta(value) / pd.Timedelta(days=1), "day")
+        return _Moment(pd.Timedelta(value) / pd.Timedelta(days=1), "day")
     return _moment(value.mid, name) if isinstance(value, pd.Interval) else None
 
 
 def _in_one_unit(
-    labels: list[Hashable], moments: list[Moment | None], *, unit: str | None, name: str
+    labels: list[Hashable], moments: list[_Moment | None], *, unit: str | None, name: str
 ) -> tuple[list[float], str]:
     """Convert all moments to `unit`, or to the one they share, or to days."""
     unread = [label for label, moment in zip(labels, moments, strict=True) if moment is None]

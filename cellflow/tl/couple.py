@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING
 
@@ -14,10 +13,10 @@ from cellflow._random import draw_seed, stream_seed
 from cellflow._typing import Rng
 from cellflow.couplings import Coupling, Entropic, Exact, Hierarchical, Unbalanced
 from cellflow.plans import Plan, Transitions, sparsify
-from cellflow.preprocessing import fit_preprocessing
+from cellflow.pp.reading import Reading
 from cellflow.timecourse import Snapshot, TimeCourse
+from cellflow.tl._reading import preprocessing_of, read_course
 from cellflow.tl.coupled import Coupled
-from cellflow.tl.fit import read_course
 from cellflow.training.cells import natural_sigma
 
 if TYPE_CHECKING:
@@ -79,12 +78,17 @@ def couple(
     -------
     Coupled
         The pairs; ask it for descendants, ancestors and tables of transitions.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If a key or name is unknown, times cannot be read, or values are not finite.
     """
+    keys = Reading(
+        time_key=time_key,
+        use_rep=use_rep,
+        n_dims=n_dims,
+        whiten=whiten,
+        mass_key=mass_key,
+        growth_key=growth_key,
+        time_map=time_map,
+        missing=missing,
+    )
     if sigma is not None and coupling != "entropic":
         remedy = "Give sigma to the coupling itself, as in Entropic(sigma=0.1)."
         raise ValueError(_checks.message("sigma", f"{sigma}", "coupling='entropic'", remedy))
@@ -93,20 +97,9 @@ def couple(
     elif isinstance(coupling, type) or not callable(coupling):
         expected = f"one of {', '.join(map(repr, COUPLINGS))}, or a coupling such as Exact()"
         raise TypeError(_checks.message("coupling", type(coupling).__name__, expected))
-    cells, index, n_components = read_course(
-        adata,
-        time_key=time_key,
-        use_rep=use_rep,
-        n_dims=n_dims,
-        mass_key=mass_key,
-        growth_key=growth_key,
-        time_map=time_map,
-        missing=missing,
-    )
-    if progress:
-        tqdm.write(str(index.table), file=sys.stderr)
-    if n_components is not None or whiten:
-        prep = fit_preprocessing(cells.x, n_components=n_components, whiten=whiten)
+    cells, index, n_components = read_course(adata, keys, show=progress)
+    prep = preprocessing_of(cells.x, n_components, whiten)
+    if prep is not None:
         cells = cells.map(prep.apply)
     solver = named(coupling, cells, sigma) if isinstance(coupling, str) else coupling
     seed = draw_seed(_checks.as_generator(rng, "rng"))

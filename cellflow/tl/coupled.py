@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from cellflow import _checks
+from cellflow._files import whole_file
 from cellflow.plans import PairPlan, Transitions
 from cellflow.pp import CourseIndex
 
@@ -63,11 +64,6 @@ class Coupled:
         -------
         Masses of the cells at `end`; the total stays but for growth, and cells without a partner.
 
-        Raises
-        ------
-        ValueError
-            If a time point is unknown or the values do not fit.
-
         Notes
         -----
         moscot's ``push`` multiplies the plan itself, which is the same for masses in proportion
@@ -90,11 +86,6 @@ class Coupled:
         Returns
         -------
         Masses of the cells at `start`; the total stays but for cells without a partner.
-
-        Raises
-        ------
-        ValueError
-            If a time point is unknown or the values do not fit.
         """
         first, last = self._interval(start, end)
         mass, names = self._masses(values, last)
@@ -114,11 +105,6 @@ class Coupled:
         -------
         Share of each label, one row for each cell at `start`. Rows sum to one, or to zero for
         cells without descendants.
-
-        Raises
-        ------
-        ValueError
-            If a time point is unknown or the labels do not fit.
         """
         first, last = self._interval(start, end)
         marks = self._indicators(labels, last)
@@ -137,11 +123,6 @@ class Coupled:
         Returns
         -------
         Share of each label, one row for each cell at `end`.
-
-        Raises
-        ------
-        ValueError
-            If a time point is unknown or the labels do not fit.
         """
         first, last = self._interval(start, end)
         marks = self._indicators(labels, first)
@@ -165,11 +146,6 @@ class Coupled:
         Returns
         -------
         Labels at `start` by labels at `end`.
-
-        Raises
-        ------
-        ValueError
-            If a time point or option is unknown, or the labels do not fit.
         """
         import pandas as pd
 
@@ -198,9 +174,18 @@ class Coupled:
         ValueError
             If two labels were read as one time.
         """
-        from cellflow.tl.tmaps import tmaps
+        import pandas as pd
+        from anndata import AnnData
 
-        return tmaps(self)
+        keys, out = [self._label(k) for k in range(len(self.labels))], {}
+        for k, plan in enumerate(self.transitions.plans):
+            start, end = self.transitions.times[k : k + 2]
+            forward = self.transitions.matrix(start, end)
+            ends = forward.multiply(plan.row_mass.cpu().numpy()[:, None]).tocsr()
+            names = (self.index.obs_names[j].astype(str) for j in (k, k + 1))
+            obs, var = (pd.DataFrame(index=name) for name in names)
+            out[keys[k], keys[k + 1]] = AnnData(ends, obs=obs, var=var)
+        return out
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write :meth:`tmaps` to `folder`, as ``RealTimeKernel.from_wot`` reads them.
@@ -219,9 +204,18 @@ class Coupled:
         ValueError
             If two labels were read as one time, or a label cannot be part of such a name.
         """
-        from cellflow.tl.tmaps import save
-
-        return save(self, Path(folder))
+        found, folder = self.tmaps(), Path(folder)
+        for label in {label for key in found for label in key}:
+            if set("_/\\") & set(str(label)):
+                expected, remedy = "labels without '_' and '/'", "Rename them, or use tmaps()."
+                raise ValueError(_checks.message("labels", repr(label), expected, remedy))
+        folder.mkdir(parents=True, exist_ok=True)
+        files = []
+        for (start, end), tmap in found.items():
+            files.append(folder / f"tmaps_{start}_{end}.h5ad")
+            with whole_file(files[-1]) as file:
+                tmap.write_h5ad(file)
+        return files
 
     def __str__(self) -> str:
         times = self.transitions.times
@@ -240,6 +234,14 @@ class Coupled:
                 return moment
         known = "one of " + ", ".join(f"{t:g}" for t in self.transitions.times)
         raise ValueError(_checks.message(name, repr(time), f"{known}, or a label of these"))
+
+    def _label(self, k: int) -> Hashable:
+        """What the column of times calls time point `k`."""
+        if len(self.labels[k]) > 1:
+            got = f"{', '.join(map(repr, self.labels[k]))} for time {self.transitions.times[k]:g}"
+            remedy = "Merge them in the column of times."
+            raise ValueError(_checks.message("labels", got, "one label for each time", remedy))
+        return self.labels[k][0]
 
     def _of(self, values: PerCell, time: float, name: str) -> np.ndarray:
         """Values of the cells at `time`, an array of one or two dimensions."""

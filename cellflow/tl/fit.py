@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._typing import Rng
-from cellflow.couplings import Entropic, Exact, Geodesic, Independent
 from cellflow.fits import Ensemble, Fit
-from cellflow.methods import METHODS, Method
-from cellflow.pp import CourseIndex, course
-from cellflow.pp.reading import expression_on_disk
-from cellflow.preprocessing import Preprocessing, fit_preprocessing
+from cellflow.methods import Method
+from cellflow.pp import CourseIndex
+from cellflow.pp.reading import Reading
 from cellflow.several import Devices, fit_members, fit_on, join
-from cellflow.timecourse import TimeCourse
+from cellflow.tl._reading import (
+    preprocessing_of,
+    read_course,
+    resolve_method,
+    warn_of_unused_growth,
+)
 from cellflow.training.loop import Checkpointing
 
 if TYPE_CHECKING:
@@ -108,10 +108,15 @@ def fit(
         with the sampling of cells too, not with the training alone.
     workers
         Processes for the members, each with one thread; as many as there are cores when omitted.
-    devices, num_nodes, strategy
-        Processes that train one fit together, on each node, one for each GPU or part of the
-        cores; and who starts them: see :class:`cellflow.several.Devices`. Under ``torchrun`` leave
-        them out: all processes take part, or share the members, and get the same.
+    devices
+        Processes that train one fit together on each node, one for each GPU or part of the cores.
+        Under ``torchrun`` leave this out: all processes take part, or share the members, and get
+        the same.
+    num_nodes
+        Nodes with so many processes each.
+    strategy
+        How the processes are started, by Lightning's names: see
+        :class:`cellflow.several.Devices`.
     progress
         Whether to print the table of times, the device and a progress bar to standard error.
 
@@ -128,32 +133,30 @@ def fit(
     FloatingPointError
         If training diverges.
     """
-    recipe = resolve_method(method)
-    several = {"members": members, "bootstrap": bootstrap, "workers": workers}
-    learn, main = _learner(recipe, several, Devices(devices, num_nodes, strategy), device=device)
-    if growth_key is not None:
-        warn_of_unused_growth([recipe])
-    cells, index, n_components = read_course(
-        adata,
+    keys = Reading(
         time_key=time_key,
         use_rep=use_rep,
         n_dims=n_dims,
+        whiten=whiten,
         mass_key=mass_key,
         growth_key=growth_key,
         label_key=label_key,
         time_map=time_map,
         missing=missing,
     )
-    if progress and main:
-        tqdm.write(str(index.table), file=sys.stderr)
-    keys = {"time_key": time_key, "label_key": label_key, "mass_key": mass_key}
-    facts = _facts(adata, index) | keys | {"n_dims": cells.dim}
+    recipe = resolve_method(method)
+    several = {"members": members, "bootstrap": bootstrap, "workers": workers}
+    learn, main = _learner(recipe, several, Devices(devices, num_nodes, strategy), device=device)
+    if growth_key is not None:
+        warn_of_unused_growth([recipe])
+    cells, index, n_components = read_course(adata, keys, show=progress and main)
+    facts = _facts(adata, index, keys) | {"n_dims": cells.dim}
     del index  # of millions of cells, a sixth of what they take
     out = learn(
         cells,
         steps=steps,
         generator=_checks.as_generator(rng, "rng"),
-        preprocessing=_preprocessing(cells, n_components, whiten),
+        preprocessing=preprocessing_of([s.x for s in cells.snapshots], n_components, whiten),
         device=device,
         dtype=dtype,
         checkpointing=Checkpointing(checkpoint),
@@ -162,22 +165,6 @@ def fit(
     for one in out if isinstance(out, Ensemble) else (out,):
         one.origin.update(facts)
     return out
-
-
-def _preprocessing(
-    cells: TimeCourse, n_components: int | None, whiten: bool
-) -> Preprocessing | None:
-    if n_components is None and not whiten:
-        return None
-    states = [s.x for s in cells.snapshots]
-    return fit_preprocessing(states, n_components=n_components, whiten=whiten)
-
-
-def _check_label_key(label_key: str | None, time_key: str) -> None:
-    if label_key in ("mass", time_key):
-        expected = f"another column than {time_key!r} and 'mass', which predictions have as well"
-        remedy = "Copy it under another name."
-        raise ValueError(_checks.message("label_key", repr(label_key), expected, remedy))
 
 
 def _learner(
@@ -200,72 +187,13 @@ def _learner(
     return partial(fit_on, on, recipe), ranks.is_main
 
 
-def _facts(adata: AnnData, index: CourseIndex) -> dict[str, Any]:
+def _facts(adata: AnnData, index: CourseIndex, keys: Reading) -> dict[str, Any]:
     """What predictions need to know of the AnnData."""
     labels = dict(zip(index.table.labels, index.table.times, strict=True))
     facts: dict[str, Any] = {"use_rep": index.use_rep, "labels": labels}
+    facts |= {name: getattr(keys, name) for name in ("time_key", "label_key", "mass_key")}
     if index.use_rep == "X":
         facts["var_names"] = list(map(str, adata.var_names))
     if index.components is not None:
         facts["components"] = index.components
     return facts
-
-
-def resolve_method(method: str | Method, sigma: float | None = None) -> Method:
-    """Return the method that a string names, with its defaults but for `sigma`."""
-    if isinstance(method, str):
-        recipe = METHODS[_checks.choice(method, METHODS, "method")]
-        return recipe() if sigma is None else recipe(sigma)
-    if isinstance(method, type) or not isinstance(method, Method):
-        expected = f"one of {', '.join(map(repr, METHODS))}, or a method such as OTCFM()"
-        raise TypeError(_checks.message("method", type(method).__name__, expected))
-    return method
-
-
-def warn_of_unused_growth(methods: Sequence[Method]) -> None:
-    """Say so if no method has a use for prior growth rates."""
-    # Of a coupling of the user's own nobody knows.
-    blind = (Exact, Entropic, Geodesic, Independent)
-    bases = [getattr(method, "base", method) for method in methods]
-    if all(isinstance(getattr(base, "coupling", None), blind) for base in bases):
-        names = ", ".join(repr(method.name) for method in methods)
-        warnings.warn(
-            f"growth_key: {names} has no use for growth rates, which are ignored. Fit with "
-            "method='uotcfm' or 'ubsb'.",
-            UserWarning,
-            stacklevel=3,
-        )
-
-
-def read_course(
-    adata: AnnData,
-    *,
-    time_key: str,
-    use_rep: str,
-    n_dims: int | None,
-    mass_key: str | None = None,
-    growth_key: str | None = None,
-    label_key: str | None = None,
-    time_map: Mapping[Hashable, float] | None = None,
-    missing: str = "error",
-) -> tuple[TimeCourse, CourseIndex, int | None]:
-    """Return the course, its index, and how many components to fit (None for none).
-
-    Of expression on disk, the course is in components already.
-    """
-    _check_label_key(label_key, time_key)
-    expression = use_rep == "X"
-    streamed = expression and n_dims is not None and expression_on_disk(adata)
-    cells, index = course(
-        adata,
-        time_key=time_key,
-        use_rep=use_rep,
-        n_dims=None if expression else n_dims,
-        n_components=n_dims if streamed else None,
-        mass_key=mass_key,
-        growth_key=growth_key,
-        label_key=label_key,
-        time_map=time_map,
-        missing=missing,
-    )
-    return cells, index, n_dims if expression and not streamed else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -12,8 +12,8 @@ from cellflow import _checks
 from cellflow._typing import Rng, Tensor
 from cellflow.fits import Ensemble, Fit
 from cellflow.plans.plan import CHILDLESS
-from cellflow.simulate import Trajectory
-from cellflow.tl.velocity import states_and_times
+from cellflow.simulate import StoredTrajectory, Trajectory
+from cellflow.tl._reading import states_and_times
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -63,11 +63,6 @@ def growth(
         Rates are NaN for cells without a time; masses also for those of the last time point,
         which nothing follows, and neither counts as childless. Of an ensemble, rates and masses
         are means over its members, and ``obs["growth_std"]`` is the rates' standard deviation.
-
-    Raises
-    ------
-    ValueError
-        If the method learned no growth, or the AnnData does not fit.
     """
     members = list(fit) if isinstance(fit, Ensemble) else [fit]
     if members[0].dynamics.growth is None:
@@ -88,7 +83,9 @@ def growth(
             continue
         clock = [time, later[0]]
         paths = [
-            _grown(one.simulate(x[rows], clock, solver=solver, generator=generator))
+            _grown(
+                cast(Trajectory, one.simulate(x[rows], clock, solver=solver, generator=generator))
+            )
             for one in members
             for _ in range(n_paths)
         ]
@@ -113,9 +110,10 @@ def growth(
     }
 
 
-def _grown(path: Trajectory) -> Tensor:
+def _grown(path: Trajectory | StoredTrajectory) -> Tensor:
     """Return the change of each cell's log mass over its path, shape (n,)."""
-    return path.log_mass[-1].double()  # type: ignore[index] # there is growth: checked above
+    log_mass = cast(Trajectory, path).log_mass  # nothing was stored
+    return cast(Tensor, log_mass)[-1].double()  # there is growth: checked above
 
 
 def _weights(adata: AnnData, fit: Fit | Ensemble) -> np.ndarray:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from cellflow import _checks, evaluate
 from cellflow.evaluate import HoldoutTable
 from cellflow.methods import Method
+from cellflow.pp.reading import Reading
 from cellflow.several import join
-from cellflow.tl.fit import read_course, resolve_method, warn_of_unused_growth
+from cellflow.tl._reading import read_course, resolve_method, warn_of_unused_growth
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -66,27 +67,23 @@ def holdout(
     HoldoutTable
         See :func:`cellflow.evaluate.holdout`; print it, or draw it with
         :func:`cellflow.pl.holdout`.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than three time points, or an argument is out of its range.
     """
-    ranks = join()
-    asked = [method] if isinstance(method, str | Method) else list(method)
-    recipes = [resolve_method(m) for m in asked]
-    if growth_key is not None:
-        warn_of_unused_growth(recipes)
-    cells, index, n_components = read_course(
-        adata,
+    keys = Reading(
         time_key=time_key,
         use_rep=use_rep,
         n_dims=n_dims,
+        whiten=whiten,
         mass_key=mass_key,
         growth_key=growth_key,
         time_map=time_map,
         missing=missing,
     )
+    ranks = join()
+    asked = [method] if isinstance(method, str | Method) else list(method)
+    recipes = [resolve_method(m) for m in asked]
+    if growth_key is not None:
+        warn_of_unused_growth(recipes)
+    cells, index, n_components = read_course(adata, keys)
     if index.components is not None and preprocess_on == "train":
         got, remedy = "'train' for expression on disk", "Read it all first: adata.to_memory()."
         raise ValueError(_checks.message("preprocess_on", got, "'all'", remedy))

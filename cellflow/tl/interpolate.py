@@ -52,12 +52,6 @@ def interpolate(
     ``obs["member"]``, ``obs["cell"]``, the number of the cell that was carried, and
     ``obs["spread"]``, how far from each other the members took that cell: the root of its squared
     distance to their mean, averaged over them, in data units.
-
-    Raises
-    ------
-    ValueError
-        If `time` is not finite, `n_cells` not positive, or the expression of so many cells would
-        not fit: see :func:`cellflow.tl.expression`.
     """
     import pandas as pd
     from anndata import AnnData

@@ -31,11 +31,6 @@ def embedding(adata: AnnData, basis: str, *, dims: tuple[int, int] = (0, 1)) -> 
     Returns
     -------
     Coordinates of the cells.
-
-    Raises
-    ------
-    ValueError
-        If there is no such key or dimension, or the embedding is not finite.
     """
     key, stored = _stored(adata, basis, "basis")
     values = _dense(stored, key)
@@ -91,11 +86,6 @@ def project_points(
     Returns
     -------
     Coordinates in the embedding, shape ``(m, 2)``, float64.
-
-    Raises
-    ------
-    ValueError
-        If a key is unknown, shapes do not fit, or a value is out of its range.
     """
     n_neighbors = _checks.count(n_neighbors, "n_neighbors")
     if bandwidth is not None:
@@ -159,11 +149,6 @@ def project_velocity(
     -------
     Velocities in embedding units per unit of time, shape ``(n, 2)``, float64; zero for a cell
     without velocity or with all its neighbours in one direction.
-
-    Raises
-    ------
-    ValueError
-        If a key is unknown, shapes do not fit, or a value is out of its range.
     """
     n_neighbors = _checks.count(n_neighbors, "n_neighbors", low=2)
     sharpness = _checks.number(sharpness, "sharpness", low=0.0, open_low=True)

@@ -14,7 +14,7 @@ from cellflow._typing import ArrayLike, Rng
 from cellflow.fits import Ensemble, Fit
 from cellflow.simulate import StoredTrajectory, Trajectory
 from cellflow.simulate.arguments import as_times
-from cellflow.tl.velocity import states_and_times
+from cellflow.tl._reading import states_and_times
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -56,7 +56,7 @@ def simulate(
     n_cells
         Draw this many of them at random.
     solver
-        See :func:`cellflow.simulate.simulate`: ``"rk4"`` follows the mean flow;
+        Of :func:`cellflow.simulate.simulate`: ``"rk4"`` follows the mean flow;
         ``"euler_maruyama"`` or ``"sra1"`` draw paths of a method that learned a score, such as
         ``"sf2m"``: possible futures, or backward in time possible ancestors.
     rng
@@ -78,23 +78,17 @@ def simulate(
         members and their standard deviations
         (:class:`~cellflow.fits.EnsembleTrajectory`). With `store`, one that is read as it is
         asked for (:class:`~cellflow.simulate.StoredTrajectory`).
-
-    Raises
-    ------
-    ValueError
-        If no cell was observed at `start`, cells of another time are asked for, or `store` holds
-        something else or is asked of an ensemble.
     """
     _, cell_times, x = states_and_times(adata, fit)
     if times is None:
         start = fit.course.times[0] if start is None else _checks.number(start, "start")
         end = fit.course.times[-1] if end is None else _checks.number(end, "end")
-        grid = np.linspace(start, end, 50)
+        grid = np.linspace(start, end, 50).tolist()
     elif start is not None or end is not None:
         raise ValueError(_checks.message("times", "times besides start or end", "one of the two"))
     else:
-        grid = as_times(times).numpy()
-    rows = _rows(adata, cell_times, float(grid[0]), cells)
+        grid = as_times(times).tolist()
+    rows = _rows(adata, cell_times, grid[0], cells)
     generator = _checks.as_generator(rng, "rng")
     if n_cells is not None:
         keep = torch.randperm(len(rows), generator=generator)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING
-
-from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow.evaluate import SigmaSweep, sigma_sweep
 from cellflow.evaluate.sigma import without_times
 from cellflow.methods import SF2M, FlowMatching
-from cellflow.pp.reading import course
+from cellflow.pp.reading import Reading
 from cellflow.pp.times import TimeTable, parse_times
-from cellflow.preprocessing import fit_preprocessing
+from cellflow.tl._reading import preprocessing_of, read_course
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -79,11 +76,6 @@ def suggest_sigma(
         Print it, draw it with :func:`cellflow.pl.sigma`, and give its `best` to a method:
         ``SF2M(sweep.best)``. See :func:`cellflow.evaluate.sigma_sweep`.
 
-    Raises
-    ------
-    ValueError
-        If a key or an excluded time is unknown, or an argument is out of its range.
-
     Examples
     --------
     >>> from cellflow import datasets, pp
@@ -94,24 +86,22 @@ def suggest_sigma(
     >>> sweep.held_out, sweep.unit
     ([13.5, 19.5], 'day')
     """
-    expression = use_rep == "X"
-    cells, index = course(
-        adata,
+    keys = Reading(
         time_key=time_key,
         use_rep=use_rep,
-        n_dims=None if expression else n_dims,
+        n_dims=n_dims,
+        whiten=whiten,
         mass_key=mass_key,
         growth_key=growth_key,
         time_map=time_map,
         missing=missing,
     )
-    if progress:
-        tqdm.write(str(index.table), file=sys.stderr)
+    cells, index, n_components = read_course(adata, keys, streams=False, show=progress)
     kept = without_times(cells, _read(exclude, index.table))
-    components = n_dims if expression else None
-    if components is not None or whiten:
-        # On the kept cells alone: what is excluded decides nothing here.
-        kept = kept.map(fit_preprocessing(kept.x, n_components=components, whiten=whiten).apply)
+    # On the kept cells alone: what is excluded decides nothing here.
+    prep = preprocessing_of(kept.x, n_components, whiten)
+    if prep is not None:
+        kept = kept.map(prep.apply)
     return sigma_sweep(
         kept,
         method,

@@ -10,10 +10,7 @@ import torch
 from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.fits import Ensemble, Fit, Spread
-from cellflow.pp import parse_times
-from cellflow.pp.components import project
-from cellflow.pp.reading import column_of, find_representation, read_states
-from cellflow.pp.times import is_missing
+from cellflow.tl._reading import states_and_times
 from cellflow.tl.projection import project_velocity
 
 if TYPE_CHECKING:
@@ -56,11 +53,6 @@ def velocity(
         then says how far these disagree: their standard deviation relative to the root mean
         square speed, from 0, where all say the same, to 1, where no direction is left; NaN for
         cells without a time. ``obsm["velocity_pca_std"]`` has the deviation of each dimension.
-
-    Raises
-    ------
-    ValueError
-        If the representation, the time column or the embedding is not there or does not fit.
     """
     rep, times, x = states_and_times(adata, fit)
     timed = np.isfinite(times)
@@ -70,8 +62,9 @@ def velocity(
     rows = np.flatnonzero(timed)
     for part in np.array_split(rows, max(1, len(rows) // _BLOCK)):
         answer = fit.velocity(times[part], x[part, :d])
-        full[part, :d] = (answer.mean if several else answer).cpu().numpy()
-        if several:
+        mean = answer.mean if isinstance(answer, Spread) else answer
+        full[part, :d] = mean.cpu().numpy()
+        if isinstance(answer, Spread):
             std[part, :d] = answer.std.cpu().numpy()
             uncertain[part] = _disagreement(answer).cpu().numpy()
     short = rep.removeprefix("X_")
@@ -90,9 +83,9 @@ def velocity(
         "unit": f"data units per {fit.course.unit}",
         "n_without_time": int((~timed).sum()),
     }
-    if several:
+    if isinstance(fit, Ensemble):
         adata.obs[f"{key_added}_uncertainty"] = uncertain
-        adata.uns[f"{key_added}_fit"]["members"] = len(fit)  # type: ignore[arg-type] # an Ensemble
+        adata.uns[f"{key_added}_fit"]["members"] = len(fit)
 
 
 def _check_projectable(fit: Fit | Ensemble, basis: str) -> None:
@@ -108,61 +101,3 @@ def _disagreement(velocities: Spread) -> Tensor:
     off = velocities.std.square().sum(1)
     speed = off + velocities.mean.square().sum(1)
     return torch.where(speed > 0, (off / speed).sqrt(), 0.0)
-
-
-def states_and_times(adata: AnnData, fit: Fit | Ensemble) -> tuple[str, np.ndarray, np.ndarray]:
-    """Return the fit's representation key, and every cell's time ``(n,)`` and state ``(n, d)``.
-
-    The time of a cell without one is NaN.
-    """
-    for key in ("use_rep", "time_key"):
-        if key not in fit.origin:
-            remedy = "Call fit.velocity(time, x) with tensors instead."
-            raise ValueError(
-                _checks.message("fit", "a fit to tensors", "one to an AnnData", remedy)
-            )
-    rep, time_key = fit.origin["use_rep"], fit.origin["time_key"]
-    if rep != "X":
-        _checks.choice(rep, list(adata.obsm.keys()), "adata.obsm")
-    x = _states(adata, fit, rep)
-    if x.shape[1] < fit.course.dim:
-        got = f"shape {x.shape}"
-        raise ValueError(_checks.message(rep, got, f"at least {fit.course.dim} columns"))
-    column = column_of(adata, time_key, "adata.obs")
-    table = parse_times(
-        column,
-        time_map=_time_map(fit, column),
-        missing="drop",
-        unit=fit.course.unit,
-        name=f"obs[{time_key!r}]",
-    )
-    known = fit.origin["labels"]
-    read = zip(table.labels, table.times, strict=True)
-    if any(known.get(label, time) != time for label, time in read):
-        new = ", ".join(repr(label) for label in table.labels if label not in known)
-        remedy = "Leave those cells out, or fit with a `time_map` that has them."
-        raise ValueError(
-            _checks.message(f"obs[{time_key!r}]", f"label(s) {new}", "those of the fit", remedy)
-        )
-    times = np.full(len(x), np.nan)
-    times[table.kept] = table.cell_times
-    return rep, times, x
-
-
-def _states(adata: AnnData, fit: Fit | Ensemble, rep: str) -> np.ndarray:
-    """Every cell in the representation of the fit, or in the components that it found."""
-    _, stored = find_representation(adata, rep)
-    found = fit.origin.get("components")
-    if found is None:
-        return read_states(stored, slice(None), n_dims=None, dtype=None, name=rep).numpy()
-    if stored.shape[1] != len(found.mean):
-        got, expected = f"{stored.shape[1]} genes", f"{len(found.mean)}, those of the fit"
-        raise ValueError(_checks.message("X", got, expected))
-    return project(stored, found)
-
-
-def _time_map(fit: Fit | Ensemble, column) -> dict | None:
-    """Times as the fit read them, for a column whose labels it knows."""
-    known = fit.origin["labels"]
-    new = (label for label in column.dropna().unique() if str(label) not in known)
-    return known if all(map(is_missing, new)) else None

@@ -6,14 +6,9 @@ The files are added to a copy of the package, in which the checks run as a user 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
-
-import cellflow
 
 ROOT = Path(__file__).parents[2]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -16,9 +17,9 @@ import numpy as np
 import pytest
 
 import cellflow
-from cellflow import demo, methods
+from cellflow import demo, methods, simulate
 from cellflow._files import whole_file
-from cellflow.cli import front, options
+from cellflow.cli import commands, front, options
 from cellflow.evaluate import YARDSTICKS
 from cli_files import cellflow_, write_cells
 
@@ -131,6 +132,13 @@ def test_reproduce_prints_seeds_and_days_apart(tmp_path):
     assert midpoint.startswith("ot_midpoint")
 
 
+def test_reproduce_outside_a_checkout_says_where_to_run_it(monkeypatch):
+    monkeypatch.setattr(commands, "PROTOCOLS", "benchmarks/none.py")
+    result = cellflow_("reproduce", "otcfm")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "protocols are not installed with the package. Run this command in" in result.stderr
+
+
 # --- where it goes ---------------------------------------------------------------------------
 
 
@@ -218,8 +226,26 @@ def test_version():
     assert cellflow_("--version").stdout == f"cellflow, version {cellflow.__version__}\n"
 
 
-def test_help_names_all_methods():
-    assert set(options.METHODS) == set(methods.METHODS)
+@pytest.mark.parametrize(
+    ("argument", "family"), [("method", methods.METHODS), ("solver", simulate.SOLVERS)]
+)
+def test_help_names_all_members_of_a_family(argument, family):
+    assert set(options.NAMES[argument]) == set(family)
+
+
+@pytest.mark.parametrize("name", ["fit", "interpolate", "simulate", "holdout", "couple"])
+def test_options_are_those_of_the_function(name):
+    """Parsed from the source, which is not imported: the signature is the judge."""
+    signature = inspect.signature(getattr(cellflow.tl, name))
+    keywords = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
+    parsed = options.arguments(name)
+    assert list(parsed) == [p.name for p in keywords]
+    for parameter in keywords:
+        ours = parsed[parameter.name]
+        assert ours.required == (parameter.default is parameter.empty)
+        assert ours.annotation == parameter.annotation
+        assert ours.required or ours.default == parameter.default
+        assert ours.text, parameter.name
 
 
 # --- when things go wrong --------------------------------------------------------------------

@@ -12,7 +12,8 @@ import torch
 from torch.testing import assert_close
 
 import cellflow as cf
-from cellflow import TimeCourse, reproduce
+from accuracy.protocols import paper_protocol
+from cellflow import TimeCourse
 from cellflow.batches import Batching
 from cellflow.evaluate import METRICS, holdout
 from cellflow.metrics import split_half_floor
@@ -67,7 +68,7 @@ def test_methods_have_names_of_their_own(methods, got: str) -> None:
     with pytest.raises(ValueError, match=match):
         table(course(), methods)
     with pytest.raises(ValueError, match=match):
-        reproduce.paper_protocol(course(), methods=methods, n_dims=2, progress=False)
+        paper_protocol(course(), methods=methods, n_dims=2, progress=False)
 
 
 def test_methods_of_one_name_are_refused_at_the_anndata_door_too() -> None:

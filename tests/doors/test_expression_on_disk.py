@@ -16,7 +16,7 @@ from cellflow import OTCFM
 from cellflow.batches import Batching
 from cellflow.cli.files import read_cells
 from cellflow.networks import MLPConfig
-from cellflow.pp.rows import on_disk
+from cellflow.pp.access import on_disk
 from cellflow.training.trainer import Training
 from expression import counts, stored
 

@@ -11,8 +11,8 @@ from sklearn.decomposition import PCA
 from torch.testing import assert_close
 
 from cellflow import pp
+from cellflow.pp.access import on_disk, row_chunks
 from cellflow.pp.components import components
-from cellflow.pp.rows import on_disk, row_chunks
 from cellflow.preprocessing import fit_preprocessing
 from expression import PLACES, counts, stored
 

@@ -18,7 +18,7 @@ from matplotlib.quiver import Quiver
 
 from cellflow import pl
 from cellflow.evaluate import YARDSTICKS, HoldoutTable, Row
-from cellflow.pl._grid import average
+from cellflow.pl.velocity import average
 from cellflow.simulate import Trajectory
 from cellflow.timecourse import Snapshot
 from cellflow.training.trainer import History

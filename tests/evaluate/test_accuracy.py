@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cellflow import OTCFM, TimeCourse, reproduce
+from accuracy.protocols import paper_protocol
+from cellflow import OTCFM, TimeCourse
 from cellflow.batches import Batching
 from cellflow.evaluate import holdout
 from cellflow.fits import Fit
@@ -43,7 +44,7 @@ def test_a_carried_cloud_is_predicted() -> None:
 
 
 def test_the_papers_protocol_predicts_a_carried_cloud() -> None:
-    rows = reproduce.paper_protocol(
+    rows = paper_protocol(
         moving((3.0, 4.0, 5.0)), methods=[METHOD], n_dims=2, seeds=2, steps=600, progress=False
     )
     ours = [r.value for r in rows if r.method == "otcfm"]
@@ -77,7 +78,7 @@ def test_all_cells_of_the_day_before_are_carried_to_the_day(simulations) -> None
 
 def test_the_papers_protocol_counts_days(simulations) -> None:
     course = moving((0.0, 1.0, 2.0, 5.0))
-    reproduce.paper_protocol(course, methods=[METHOD], n_dims=2, seeds=1, steps=1, progress=False)
+    paper_protocol(course, methods=[METHOD], n_dims=2, seeds=1, steps=1, progress=False)
     assert [times for _, times in simulations] == [[0, 1], [1, 2]]
     for (x0, _), snapshot in zip(simulations, course.snapshots, strict=False):
         assert torch.equal(x0, snapshot.x)

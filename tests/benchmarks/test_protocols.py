@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cellflow import evaluate, reproduce
+from accuracy import protocols
+from cellflow import evaluate
 from cellflow.couplings import Exact, Independent
 from cellflow.methods import SF2M, FlowMatching
 from cellflow.timecourse import TimeCourse
@@ -27,7 +28,7 @@ def course() -> TimeCourse:
 
 def test_methods_are_the_papers():
     """Tong et al. 2024, appendix: the settings as printed."""
-    otcfm, icfm = reproduce.paper_method("otcfm"), reproduce.paper_method("icfm")
+    otcfm, icfm = protocols.paper_method("otcfm"), protocols.paper_method("icfm")
     assert isinstance(otcfm.coupling, Exact)
     assert isinstance(icfm.coupling, Independent)
     for method in (otcfm, icfm):
@@ -37,23 +38,23 @@ def test_methods_are_the_papers():
         assert (training.learning_rate, training.weight_decay) == (1e-3, 1e-5)
         assert training.patience is not None
         assert method.path.sigma == 0.1
-    training = reproduce.paper_method("otcfm", constant_rate=True).training
+    training = protocols.paper_method("otcfm", constant_rate=True).training
     assert (training.schedule, training.ema, training.clip) == ("constant", 0.0, 1e12)
 
 
 def test_unknown_method():
     with pytest.raises(ValueError, match="`method`: got 'otcmf', .* Did you mean 'otcfm'"):
-        reproduce.paper_method("otcmf")
+        protocols.paper_method("otcmf")
 
 
 def test_five_components_are_whitened_on_all_cells_and_more_are_not(course):
-    five, eight = reproduce.paper_course(course, 5), reproduce.paper_course(course, 8)
+    five, eight = protocols.paper_course(course, 5), protocols.paper_course(course, 8)
     torch.testing.assert_close(five.x.std(0, correction=0), torch.ones(5, dtype=torch.float64))
     torch.testing.assert_close(five.x.mean(0), torch.zeros(5, dtype=torch.float64))
     assert torch.equal(eight.x, course.x)
     assert five.times == eight.times == (0.0, 1.0, 2.0, 3.0)
     with pytest.raises(ValueError, match="`n_dims`: got 9, expected at most 8"):
-        reproduce.paper_course(course, 9)
+        protocols.paper_course(course, 9)
 
 
 def test_each_fit_sees_80_percent_of_the_other_days(course, monkeypatch):
@@ -64,7 +65,7 @@ def test_each_fit_sees_80_percent_of_the_other_days(course, monkeypatch):
         return fit(self, cells, **keywords)
 
     monkeypatch.setattr(FlowMatching, "fit", spy)
-    rows = reproduce.paper_protocol(course, seeds=2, steps=1, progress=False)
+    rows = protocols.paper_protocol(course, seeds=2, steps=1, progress=False)
     assert len(seen) == 2 * 2 * 2
     assert [seed for _, _, seed in seen] == [0, 1] * 4
     assert not torch.equal(seen[0][1].x, seen[1][1].x)  # each seed sets other cells aside
@@ -83,14 +84,14 @@ def test_one_fit_is_carried_by_every_solver_it_can(course):
     methods = ["otcfm", SF2M(1.0, coupling="exact")]
     options = {"n_dims": 2, "seeds": 1, "steps": 2, "progress": False, "midpoint": False}
     options["methods"] = methods
-    rows = reproduce.paper_protocol(course, solvers=("rk4", "euler_maruyama"), **options)
+    rows = protocols.paper_protocol(course, solvers=("rk4", "euler_maruyama"), **options)
     names = [row.method for row in rows if row.held_out == 3.0]
     assert names == ["otcfm", "sf2m_exact", "sf2m_exact, euler_maruyama"]
     values = {row.method: row.value for row in rows if row.held_out == 3.0}
     assert values["sf2m_exact"] != values["sf2m_exact, euler_maruyama"]
     (alone,) = (
         row.value
-        for row in reproduce.paper_protocol(course, solvers=("euler_maruyama",), **options)
+        for row in protocols.paper_protocol(course, solvers=("euler_maruyama",), **options)
         if row.held_out == 3.0
     )
     assert alone == values["sf2m_exact, euler_maruyama"]
@@ -98,23 +99,23 @@ def test_one_fit_is_carried_by_every_solver_it_can(course):
 
 def test_unknown_solver(course):
     with pytest.raises(ValueError, match="`solvers`: got 'rk5'"):
-        reproduce.paper_protocol(course, solvers=("rk5",))
+        protocols.paper_protocol(course, solvers=("rk5",))
 
 
 def test_too_few_time_points(course):
     with pytest.raises(ValueError, match="`course`: got 2 time points, expected at least 3"):
-        reproduce.paper_protocol(course.without(0).without(0))
+        protocols.paper_protocol(course.without(0).without(0))
 
 
 def test_seeds_and_days_are_kept_apart():
     """Days 1 and 3 apart, and seeds 0.2 apart: each spread is seen once, where it belongs."""
     values = {(1.0, 0): 1.0, (1.0, 1): 1.2, (2.0, 0): 3.0, (2.0, 1): 3.2}
     rows = [evaluate.Row(day, "otcfm", s, "w1", v, 9, 9) for (day, s), v in values.items()]
-    (summary,) = reproduce.summarise(rows)
+    (summary,) = protocols.summarise(rows)
     assert summary.mean == pytest.approx(2.1)
     assert summary.days[1.0] == pytest.approx((1.1, 0.02**0.5))
     assert summary.std_over_seeds == pytest.approx(0.02**0.5)
     assert summary.spread_over_days == pytest.approx(2**0.5)
-    head, line = reproduce.report(rows, reproduce.PUBLISHED["cite"]).splitlines()
+    head, line = protocols.report(rows, protocols.PUBLISHED["cite"]).splitlines()
     assert head.startswith("W1")
     assert line.endswith("2.100  0.141           1.414             0.882 ± 0.058")

@@ -1,0 +1,149 @@
+"""Access to what an AnnData holds: columns, representations, rows; in memory, a file, or lazily."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from cellflow import _checks
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+#: Rows read to learn how full a sparse matrix is.
+_SAMPLE = 256
+
+
+def check_anndata(adata: object) -> None:
+    """Refuse what is no AnnData."""
+    from anndata import AnnData
+
+    if not isinstance(adata, AnnData):
+        remedy = "For arrays, use TimeCourse.from_arrays; of a MuData, pass one modality."
+        raise TypeError(_checks.message("adata", type(adata).__name__, "an AnnData", remedy))
+
+
+def column_of(adata: AnnData, key: str, name: str) -> pd.Series:
+    """Return a column of ``obs`` by its key."""
+    column = adata.obs[_checks.choice(key, [str(column) for column in adata.obs.columns], name)]
+    return column if hasattr(column, "iloc") else column.to_series()  # of a lazy AnnData
+
+
+def find_representation(adata: AnnData, use_rep: str) -> tuple[str, Any]:
+    """Return the key of `use_rep` in `adata` and its stored values, not yet read if on disk."""
+    keys = list(adata.obsm.keys())
+    if use_rep not in keys and f"X_{use_rep}" in keys:
+        use_rep = f"X_{use_rep}"
+    if use_rep == "X_pca" and "X_pca" not in keys:
+        got = f"'X_pca', but obsm has {', '.join(map(repr, keys)) or 'nothing'}"
+        remedy = "Run scanpy.pp.pca(adata) first, or name another representation."
+        raise ValueError(_checks.message("use_rep", got, "a key of obsm, or 'X'", remedy))
+    _checks.choice(use_rep, [*keys, "X"], "use_rep")
+    if use_rep != "X":
+        return use_rep, adata.obsm[use_rep]
+    if adata.X is None or adata.n_vars == 0:
+        got = "'X', but this AnnData has no expression"
+        raise ValueError(_checks.message("use_rep", got, f"one of {', '.join(map(repr, keys))}"))
+    return use_rep, adata.X
+
+
+def read_states(
+    stored: Any,
+    rows: np.ndarray | slice,
+    *,
+    n_dims: int | None,
+    dtype: torch.dtype | None,
+    name: str,
+) -> torch.Tensor:
+    """Read the first `n_dims` columns of `rows` (increasing) into a dense tensor ``(n, d)``.
+
+    It is a new one, but for a slice of an array in memory. `stored` is an array, sparse matrix,
+    frame or dataset on disk, called `name` in messages. None for `dtype` keeps float32 and
+    float64, and makes float32 of everything else.
+    """
+    if hasattr(stored, "iloc"):  # a DataFrame in obsm
+        stored = stored.to_numpy()
+    if len(stored.shape) != 2:
+        raise ValueError(_checks.message(name, f"shape {stored.shape}", "shape (n, d)"))
+    if n_dims is not None and _checks.count(n_dims, "n_dims") > stored.shape[1]:
+        got, most = f"{n_dims}", f"at most {stored.shape[1]}, the columns of {name}"
+        raise ValueError(_checks.message("n_dims", got, most))
+    if n_dims is not None and isinstance(stored, np.ndarray):
+        stored = stored[:, :n_dims]  # a view: the others are not copied
+    block = take(stored, rows)
+    if n_dims is not None:
+        block = block[:, :n_dims]
+    block = block.toarray() if hasattr(block, "toarray") else block
+    block = np.require(block, requirements=["C", "W"])  # a copy only where that is needed
+    if block.dtype.kind not in "fiub":
+        raise TypeError(_checks.message(name, f"dtype {block.dtype}", "numbers"))
+    if block.dtype not in (np.float32, np.float64):
+        block = block.astype(np.float32)
+    x = torch.from_numpy(block)
+    return x if dtype is None else x.to(dtype)
+
+
+def expression_on_disk(adata: AnnData) -> bool:
+    """Whether the expression of `adata` is yet to be read."""
+    check_anndata(adata)
+    return adata.isbacked or (adata.X is not None and on_disk(adata.X))
+
+
+def on_disk(stored: Any) -> bool:
+    """Whether the values of `stored` are yet to be read, from a file or by a graph of tasks."""
+    return not (
+        isinstance(stored, np.ndarray) or hasattr(stored, "iloc") or hasattr(stored, "tocoo")
+    )
+
+
+def take(stored: Any, rows: Any) -> Any:
+    """Return `rows` (a slice, or increasing numbers) of `stored`: an array or a sparse matrix."""
+    if hasattr(stored, "oindex") and not isinstance(rows, slice):  # zarr
+        return stored.oindex[rows]
+    block = stored[rows]
+    return block.compute() if hasattr(block, "compute") else block
+
+
+def row_chunks(stored: Any, *, memory: float, name: str) -> Iterator[tuple[slice, Any]]:
+    """Yield consecutive rows of `stored`, each once and in order, as arrays or CSR matrices.
+
+    `stored` is an array, a sparse matrix, a dataset of HDF5 or zarr, or a dask array ``(n, g)``,
+    called `name` in messages; `memory` is bytes for one chunk in float64. Chunks of the store are
+    read whole where they fit. Raises ValueError for a matrix on disk that is stored by columns.
+    """
+    n, g = stored.shape
+    if getattr(stored, "format", None) == "csc":
+        if on_disk(stored):
+            got = "expression stored by genes (CSC) on disk, which cannot be read cell by cell"
+            remedy = "Write it as CSR once, or read it all: adata.to_memory()."
+            raise ValueError(_checks.message(name, got, "expression stored by cells", remedy))
+        stored = stored.tocsr()
+    first = take(stored, slice(0, min(n, _SAMPLE)))
+    # A value in float64 for each gene; or for each entry a number, a value, and that in float64.
+    each = 8 * g if isinstance(first, np.ndarray) else 24 * (1 + first.nnz / max(1, len_of(first)))
+    rows = max(1, int(memory / each))
+    unit = _stored_together(stored)
+    if unit <= rows:
+        rows = rows // unit * unit
+    for start in range(0, n, rows):
+        part = slice(start, min(n, start + rows))
+        block = take(stored, part)
+        yield part, block if isinstance(block, np.ndarray) else block.tocsr()
+
+
+def len_of(block: Any) -> int:
+    """Return the number of rows of an array or a sparse matrix."""
+    return int(block.shape[0])
+
+
+def _stored_together(stored: Any) -> int:
+    """Rows of a chunk of the store; 1 where there are none."""
+    chunks = getattr(stored, "shards", None) or getattr(stored, "chunks", None)
+    if not chunks:
+        return 1
+    return math.ceil(max(chunks[0])) if isinstance(chunks[0], tuple) else int(chunks[0])

@@ -1,0 +1,149 @@
+"""Reading for the tools: a course and its preprocessing, a method by its name, cells of a fit."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from cellflow import _checks
+from cellflow._typing import Tensor
+from cellflow.couplings import Entropic, Exact, Geodesic, Independent
+from cellflow.fits import Ensemble, Fit
+from cellflow.methods import METHODS, FlowMatching, Iterated, Method
+from cellflow.pp import CourseIndex, parse_times
+from cellflow.pp.access import column_of, expression_on_disk, find_representation, read_states
+from cellflow.pp.components import project
+from cellflow.pp.reading import Reading, read
+from cellflow.pp.times import is_missing
+from cellflow.preprocessing import Preprocessing, fit_preprocessing
+from cellflow.timecourse import TimeCourse
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+
+def read_course(
+    adata: AnnData, keys: Reading, *, streams: bool = True, show: bool = False
+) -> tuple[TimeCourse, CourseIndex, int | None]:
+    """Return the course, its index, and how many components to fit (None for none).
+
+    Where it `streams`, a course of expression on disk is in components already. With `show` the
+    table of times goes to standard error.
+    """
+    if keys.label_key in ("mass", keys.time_key):
+        other = f"another column than {keys.time_key!r} and 'mass', which predictions have as well"
+        remedy = "Copy it under another name."
+        raise ValueError(_checks.message("label_key", repr(keys.label_key), other, remedy))
+    n_components = None
+    if keys.use_rep == "X":
+        n_components, keys = keys.n_dims, replace(keys, n_dims=None)
+        if streams and n_components is not None and expression_on_disk(adata):
+            n_components, keys = None, replace(keys, n_components=n_components)
+    cells, index = read(adata, keys)
+    if show:
+        tqdm.write(str(index.table), file=sys.stderr)
+    return cells, index, n_components
+
+
+def preprocessing_of(
+    x: Tensor | Sequence[Tensor], n_components: int | None, whiten: bool
+) -> Preprocessing | None:
+    """Return components and scales of cells `x` ``(n, d)``; None if neither is asked for."""
+    if n_components is None and not whiten:
+        return None
+    return fit_preprocessing(x, n_components=n_components, whiten=whiten)
+
+
+def resolve_method(method: str | Method, sigma: float | None = None) -> Method:
+    """Return the method that a string names, with its defaults but for `sigma`."""
+    if isinstance(method, str):
+        recipe = METHODS[_checks.choice(method, METHODS, "method")]
+        return recipe() if sigma is None else recipe(sigma)
+    if isinstance(method, type) or not isinstance(method, Method):
+        expected = f"one of {', '.join(map(repr, METHODS))}, or a method such as OTCFM()"
+        raise TypeError(_checks.message("method", type(method).__name__, expected))
+    return method
+
+
+def warn_of_unused_growth(methods: Sequence[Method]) -> None:
+    """Say so if no method has a use for prior growth rates."""
+    if all(map(_ignores_growth, methods)):
+        names = ", ".join(repr(method.name) for method in methods)
+        warnings.warn(
+            f"growth_key: {names} has no use for growth rates, which are ignored. Fit with "
+            "method='uotcfm' or 'ubsb'.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _ignores_growth(method: Method) -> bool:
+    """Whether the coupling is known to take no growth rates; one of the user's own may."""
+    base = method.base if isinstance(method, Iterated) else method
+    blind = (Exact, Entropic, Geodesic, Independent)
+    return isinstance(base, FlowMatching) and isinstance(base.coupling, blind)
+
+
+def states_and_times(adata: AnnData, fit: Fit | Ensemble) -> tuple[str, np.ndarray, np.ndarray]:
+    """Return the fit's representation key, and every cell's time ``(n,)`` and state ``(n, d)``.
+
+    The time of a cell without one is NaN.
+    """
+    for key in ("use_rep", "time_key"):
+        if key not in fit.origin:
+            remedy = "Call fit.velocity(time, x) with tensors instead."
+            raise ValueError(
+                _checks.message("fit", "a fit to tensors", "one to an AnnData", remedy)
+            )
+    rep, time_key = fit.origin["use_rep"], fit.origin["time_key"]
+    if rep != "X":
+        _checks.choice(rep, list(adata.obsm.keys()), "adata.obsm")
+    x = _states(adata, fit, rep)
+    if x.shape[1] < fit.course.dim:
+        got = f"shape {x.shape}"
+        raise ValueError(_checks.message(rep, got, f"at least {fit.course.dim} columns"))
+    column = column_of(adata, time_key, "adata.obs")
+    table = parse_times(
+        column,
+        time_map=_time_map(fit, column),
+        missing="drop",
+        unit=fit.course.unit,
+        name=f"obs[{time_key!r}]",
+    )
+    known = fit.origin["labels"]
+    read = zip(table.labels, table.times, strict=True)
+    if any(known.get(label, time) != time for label, time in read):
+        new = ", ".join(repr(label) for label in table.labels if label not in known)
+        remedy = "Leave those cells out, or fit with a `time_map` that has them."
+        raise ValueError(
+            _checks.message(f"obs[{time_key!r}]", f"label(s) {new}", "those of the fit", remedy)
+        )
+    times = np.full(len(x), np.nan)
+    times[table.kept] = table.cell_times
+    return rep, times, x
+
+
+def _states(adata: AnnData, fit: Fit | Ensemble, rep: str) -> np.ndarray:
+    """Every cell in the representation of the fit, or in the components that it found."""
+    _, stored = find_representation(adata, rep)
+    found = fit.origin.get("components")
+    if found is None:
+        return read_states(stored, slice(None), n_dims=None, dtype=None, name=rep).numpy()
+    if stored.shape[1] != len(found.mean):
+        got, expected = f"{stored.shape[1]} genes", f"{len(found.mean)}, those of the fit"
+        raise ValueError(_checks.message("X", got, expected))
+    return project(stored, found)
+
+
+def _time_map(fit: Fit | Ensemble, column: pd.Series) -> Mapping[Hashable, float] | None:
+    """Times as the fit read them, for a column whose labels it knows."""
+    known = fit.origin["labels"]
+    new = (label for label in column.dropna().unique() if str(label) not in known)
+    return known if all(map(is_missing, new)) else None

@@ -1,0 +1,127 @@
+"""Published files that users bring are verified before they are read."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from importlib import resources
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from accuracy import published
+from cellflow import datasets
+
+BUNDLED = resources.files("cellflow.datasets") / "embryoid.npz"
+
+
+def test_bundled_file_is_known_as_a_subset_of_eb():
+    adata, note = published.load_paper_dataset("eb", BUNDLED)
+    reference = datasets.embryoid()
+    np.testing.assert_array_equal(adata.obsm["X_pca"], reference.obsm["X_pca"])
+    np.testing.assert_array_equal(adata.obs["day"], reference.obs["day"])
+    assert "2,750 of the paper's 16,819 cells" in note
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """Let a file written by a test stand in for a published one."""
+
+    def pretend(file_name, path):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        files = tuple(
+            replace(file, sha256=digest) if file.file_name == file_name else file
+            for file in published.KNOWN_FILES
+        )
+        monkeypatch.setattr(published, "KNOWN_FILES", files)
+
+    return pretend
+
+
+@pytest.mark.parametrize("name", ["cite", "multi"])
+def test_h5ad_of_the_paper_is_read_without_its_expression(tmp_path, known, name):
+    x = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    days = pd.Categorical([2, 2, 7, 3, 4, 4])
+    adata = anndata.AnnData(
+        np.ones((6, 3), np.float32),
+        obs=pd.DataFrame({"day": days}, index=list("abcdef")),
+        obsm={"X_pca": x},
+    )
+    path = tmp_path / "renamed.h5ad"
+    adata.write_h5ad(path)
+    file_name = {"cite": "op_cite_inputs_0.h5ad", "multi": "op_train_multi_targets_0.h5ad"}[name]
+    known(file_name, path)
+    loaded, note = published.load_paper_dataset(name, path)
+    np.testing.assert_array_equal(loaded.obsm["X_pca"], x)
+    assert list(loaded.obs["day"]) == [2.0, 2.0, 7.0, 3.0, 4.0, 4.0]
+    assert loaded.n_vars == 0
+    assert note.startswith("The OT-CFM paper's own")
+
+
+def test_npz_of_the_paper_gets_days_from_its_windows(tmp_path, known):
+    path = tmp_path / "eb.npz"
+    np.savez(path, pcs=np.eye(5), sample_labels=np.array([4, 0, 1, 2, 3]))
+    known("eb_velocity_v5.npz", path)
+    loaded, _ = published.load_paper_dataset("eb", path)
+    assert list(loaded.obs["day"]) == [25.5, 1.5, 7.5, 13.5, 19.5]
+
+
+def test_sibling_npz_of_cite_keeps_its_days(tmp_path, known):
+    path = tmp_path / "cite.npz"
+    np.savez(path, X=np.eye(4, dtype=np.float32), t=np.array([2, 3, 4, 7]))
+    known("cite13176_pca100.npz", path)
+    loaded, note = published.load_paper_dataset("cite", path)
+    assert list(loaded.obs["day"]) == [2.0, 3.0, 4.0, 7.0]
+    assert "sibling donor" in note
+
+
+def test_unknown_content_is_refused_and_says_where_to_get_the_file(tmp_path):
+    path = tmp_path / "op_cite_inputs_0.h5ad"
+    path.write_bytes(b"not it")
+    got = hashlib.sha256(b"not it").hexdigest()
+    with pytest.raises(ValueError, match=f"sha256 {got}.*fa1d117d.*hhny5ff7yj.*4e55d95a.*Get it"):
+        published.load_paper_dataset("cite", path)
+
+
+def test_file_of_another_set_is_recognised():
+    with pytest.raises(ValueError, match=r"a16c28ef.*This file belongs to data set 'eb'"):
+        published.load_paper_dataset("multi", BUNDLED)
+
+
+def test_missing_file_and_unknown_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file at .*hhny5ff7yj"):
+        published.load_paper_dataset("multi", tmp_path / "nothing.h5ad")
+    with pytest.raises(ValueError, match="Did you mean 'cite'"):
+        published.load_paper_dataset("cites", tmp_path / "nothing.h5ad")
+
+
+def test_from_npz_reads_and_verifies(tmp_path):
+    path = tmp_path / "own.npz"
+    x = np.random.default_rng(0).normal(size=(3, 2))
+    np.savez(path, X=x, t=np.array([0, 1, 1]))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    adata = published.from_npz(path, sha256=digest.upper())
+    np.testing.assert_array_equal(adata.obsm["X_pca"], x)
+    assert adata.obsm["X_pca"].dtype == np.float64
+    assert list(adata.obs["day"]) == [0.0, 1.0, 1.0]
+    with pytest.raises(ValueError, match=f"sha256 {digest}, expected sha256 abc"):
+        published.from_npz(path, sha256="abc")
+
+
+def test_from_npz_bad_files(tmp_path):
+    path = tmp_path / "own.npz"
+    np.savez(path, X=np.zeros((3, 2)), t=np.zeros(2))
+    with pytest.raises(ValueError, match=r"shape \(3, 2\) and times of shape \(2,\)"):
+        published.from_npz(path)
+    with pytest.raises(KeyError, match="arrays 'X', 't', expected an array 'day'"):
+        published.from_npz(path, time_key="day")
+    with pytest.raises(FileNotFoundError, match="no file at"):
+        published.from_npz(tmp_path / "nothing.npz")
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(ValueError, match=r"expected a readable .npz file"):
+        published.from_npz(tmp_path / "text.npz")
+    np.save(tmp_path / "single.npy", np.zeros(3))
+    with pytest.raises(ValueError, match="a single array"):
+        published.from_npz(tmp_path / "single.npy")
