@@ -25,16 +25,10 @@ COUPLINGS = {
         3.0 * couplings.Entropic(epsilon=0.5, tolerance=1e-9)(source, target).dense()
     ),
     "unbalanced": lambda source, target: couplings.Unbalanced(relative_epsilon=0.1),
-    "unbalanced_both": lambda source, target: couplings.Unbalanced(
-        epsilon=0.5, relaxation=0.5, target_relaxation=2.0, reg_type="entropy"
-    ),
-    "unbalanced_tv": lambda source, target: couplings.Unbalanced(
-        0.5, relaxation=0.2, penalty="tv", tolerance=1e-9
-    ),
     "partial": lambda source, target: couplings.Partial(0.75),
 }
 #: Members whose cells grow, and those that leave some out: their marginals differ.
-GROWING = ("unbalanced", "unbalanced_both", "unbalanced_tv")
+GROWING = ("unbalanced",)
 PARTIAL = ("partial",)
 
 # --- paths -----------------------------------------------------------------------------------

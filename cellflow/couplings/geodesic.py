@@ -19,7 +19,8 @@ from cellflow.couplings.exact import GAP, network_simplex
 from cellflow.plans.forms import PairPlan
 from cellflow.timecourse import Snapshot
 from cellflow.transport.assignment.solve import assign
-from cellflow.transport.entropic.sinkhorn import solve
+from cellflow.transport.entropic.marginals import Marginal, Marginals
+from cellflow.transport.entropic.solve import solve
 
 METRICS = ("shortest_path", "heat")
 #: Partitions that an exact plan is averaged over.
@@ -222,7 +223,7 @@ class Geodesic:
             a, b = (torch.from_numpy(block.mass / block.mass.sum()) for block in (rows, cols))
             s = solve(
                 torch.from_numpy(cost),
-                (a, b),
+                Marginals(Marginal(a), Marginal(b)),
                 epsilon=epsilon,
                 tolerance=self.tolerance,
                 max_iter=self.max_iter,

@@ -127,7 +127,7 @@ def test_acceleration_pays() -> None:
     source, target = pair()
     x, y = (s.x - s.x.mean(0) for s in (source, target))
     gibbs, masses = Gibbs(x, y, 0.1), (source.weights, target.weights)
-    fast = tiled.solve(gibbs, masses, tolerance=1e-8, max_iter=400)
+    fast = tiled.solve_tiled(gibbs, masses, tolerance=1e-8, max_iter=400)
     assert fast.error <= 1e-8
     h = torch.zeros(len(y), dtype=F64)
     for _ in range(fast.iterations):

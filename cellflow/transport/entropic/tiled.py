@@ -20,7 +20,8 @@ import torch
 
 from cellflow._typing import Tensor
 from cellflow.costs import half_squared_distance
-from cellflow.transport.entropic import sinkhorn
+from cellflow.transport.entropic.marginals import Marginal, Marginals
+from cellflow.transport.entropic.solve import solve
 
 #: Entries of a tile: 8 MB, which a cache holds; 512 MB where there are thousands of cores.
 ENTRIES, DEVICE_ENTRIES = 2**20, 2**26
@@ -61,8 +62,8 @@ class Gibbs(NamedTuple):
         return torch.addmm(h[None, :], self.x[rows] / self.epsilon, self.y.T)
 
 
-class Streamed(NamedTuple):
-    """What makes the plan, and how it went.
+class TiledSolution(NamedTuple):
+    """Scores that make the plan, and how it went.
 
     Parameters
     ----------
@@ -84,9 +85,9 @@ def tile_entries(like: Tensor) -> int:
     return ENTRIES if like.device.type == "cpu" else DEVICE_ENTRIES
 
 
-def solve(
+def solve_tiled(
     gibbs: Gibbs, masses: tuple[Tensor, Tensor], *, tolerance: float, max_iter: int
-) -> Streamed:
+) -> TiledSolution:
     """Solve entropic optimal transport without an ``(n, m)`` matrix.
 
     A pass takes ``O(n m d)`` time, and everything ``O((n + m)(d + 20))`` memory beside one tile.
@@ -107,7 +108,7 @@ def solve(
     The best that was met; `error` above `tolerance` says that it did not converge.
     """
     a, b = masses
-    h, best = _start(gibbs, masses), Streamed(torch.zeros_like(b), float("inf"), 0)
+    h, best = _start(gibbs, masses), TiledSolution(torch.zeros_like(b), float("inf"), 0)
     points: list[Tensor] = []
     steps: list[Tensor] = []
     plain, value = h, -float("inf")
@@ -120,7 +121,7 @@ def solve(
             continue
         value = new
         if error < best.error:
-            best = Streamed(h, error, k)
+            best = TiledSolution(h, error, k)
         if error <= tolerance:
             break
         step = b.log() - reached.clamp(min=torch.finfo(b.dtype).tiny).log()
@@ -140,9 +141,9 @@ def _start(gibbs: Gibbs, masses: tuple[Tensor, Tensor]) -> Tensor:
     ]
     x, y = gibbs.x[picks[0]], gibbs.y[picks[1]]
     few = [mass[pick] / mass[pick].sum() for mass, pick in zip(masses, picks, strict=True)]
-    s = sinkhorn.solve(
+    s = solve(
         half_squared_distance(x, y),
-        (few[0], few[1]),
+        Marginals(Marginal(few[0]), Marginal(few[1])),
         epsilon=epsilon,
         tolerance=SAMPLE_TOLERANCE,
         max_iter=SAMPLE_ITERATIONS,
