@@ -221,16 +221,7 @@ class Entropic(Coupling):
         )
 
     def epsilon_for(self, source: Snapshot, target: Snapshot) -> float:
-        """Regularisation between two snapshots.
-
-        Parameters
-        ----------
-        source, target
-            The snapshots, of which only the times matter.
-
-        Returns
-        -------
-        ε for the half squared distance, in squared data units.
+        """Regularisation ε between two snapshots, in squared data units.
 
         Raises
         ------

@@ -40,16 +40,16 @@ class Unbalanced(Coupling):
 
     with `a` and `b` the weights of the cells, each of total one (Chizat, Peyré, Schmitzer and
     Vialard, 2018, "Scaling algorithms for unbalanced optimal transport problems", section 3). A
-    source cell whose row gets more than its weight divided, one whose row gets less died. The
-    plan has rows equal to the source's weights, and growth factors that take its pairs to the
+    source cell whose row sums to more than its weight divided, one whose row sums to less died.
+    The plan has rows equal to the source's weights, and growth factors that take its pairs to the
     target's weights (see :class:`~cellflow.plans.Plan`): exactly, whatever the relaxation.
 
     **Scales.** `relaxation` is in units of the mean cost between the snapshots,
-    :math:`\bar c = \sum_{ij} a_i b_j c_{ij}`: a cell that costs
-    :math:`k \rho` more to transport keeps :math:`e^{-k}` of its mass at most. The default, a
+    :math:`\bar c = \sum_{ij} a_i b_j c_{ij}`: a cell that costs :math:`k \rho` more to
+    transport keeps :math:`e^{-k}` of its mass at most. The default, a
     source relaxed by 1 and an exact target, is the setting of Waddington-OT (Schiebinger et al.,
-    2019), there with λ₁ = 1, λ₂ = 50 and a cost in units of its median: who is seen later is
-    data, who had descendants is a guess. Unlike moscot's ``tau``, which is
+    2019), there with λ₁ = 1, λ₂ = 50 and a cost in units of its median: the later
+    cells are data, which earlier ones had descendants is a guess. Unlike moscot's ``tau``, which is
     :math:`\rho / (\rho + \varepsilon)`, it does not change its meaning with ε.
 
     **Growth.** Where the source snapshot has `growth`, `a` is replaced by
@@ -60,8 +60,8 @@ class Unbalanced(Coupling):
 
     Solved in the log domain in float64, on the device of the cells: no regularisation
     underflows. A plan that did not converge has all the properties above but is not the best
-    one: it says so in `converged` and `fallback`. Its `marginal_error` is that of the solver: how
-    far the marginals are from those that its potentials ask for.
+    one: `converged` and `fallback` say so. Its `marginal_error` is that of the solver: how
+    far the marginals are from those that are best for its potentials.
 
     Parameters
     ----------

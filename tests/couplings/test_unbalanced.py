@@ -65,7 +65,7 @@ def test_unbalanced_agrees_with_pot(relaxation, relative, solver):
     assert_solves(coupling(source, target), expected, source)
 
 
-def test_small_regularisation_agrees_with_majorisation():
+def test_unbalanced_of_small_epsilon_agrees_with_majorisation():
     """POT's multiplicative updates solve the problem without entropy."""
     source, target = pair(7, 6)
     a, b, cost, unit = problem(source, target)
@@ -116,7 +116,7 @@ def test_growth_of_distant_clusters_is_the_ratio_of_their_shares():
     assert float(plan.dense()[:10, 10:].sum() + plan.dense()[10:, :10].sum()) < 1e-12
 
 
-def test_exact_marginals_make_the_clusters_exchange_cells_instead():
+def test_unbalanced_with_exact_marginals_exchanges_cells_between_clusters():
     source, target = clusters()
     plan = Unbalanced(relaxation=None)(source, target)
     assert_close(plan.source_growth, torch.zeros(20, dtype=torch.float64), atol=1e-12, rtol=0)
@@ -124,7 +124,7 @@ def test_exact_marginals_make_the_clusters_exchange_cells_instead():
 
 
 @pytest.mark.parametrize("relaxation", [0.5, None])
-def test_a_prior_that_explains_the_masses_is_the_growth(relaxation):
+def test_growth_is_the_prior_where_it_explains_the_masses(relaxation):
     """Nothing is left to pay for: whatever the relaxation, growth is prior times span."""
     rates = torch.tensor([0.8, 0.2], dtype=torch.float64).log().repeat_interleave(10)
     source, target = clusters(growth=rates / 2.0)
@@ -148,7 +148,7 @@ def test_prior_growth_is_per_unit_of_time():
     assert float((one.source_growth - Unbalanced()(source, target).source_growth).std()) > 0.3
 
 
-def test_relaxed_marginals_let_go():
+def test_unbalanced_of_least_relaxation_in_closed_form():
     """Without a price on the source's masses, each target cell picks its own ancestors."""
     source, target = pair()
     a, b, cost, unit = problem(source, target)
@@ -160,7 +160,7 @@ def test_relaxed_marginals_let_go():
 
 
 @pytest.mark.parametrize("relaxation", [1e6, None, float("inf")])
-def test_strong_relaxation_is_entropic(relaxation):
+def test_unbalanced_of_strong_relaxation_is_entropic(relaxation):
     source, target = pair()
     balanced = Entropic(epsilon=0.1, tolerance=1e-10)(source, target)
     coupling = Unbalanced(epsilon=0.1, relaxation=relaxation, tolerance=1e-10)

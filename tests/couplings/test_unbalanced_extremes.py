@@ -44,7 +44,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize("dim", [5, 50])
 @pytest.mark.parametrize("name", SETTINGS)
-def test_no_regularisation_underflows_on_raw_principal_components(name, dim):
+def test_unbalanced_does_not_underflow_on_raw_principal_components(name, dim):
     source, target = embryoid(dim)
     partners = []
     for relative in (1e-4, 1e-3, 1e-2, 0.1, 1.0, 1e3):
@@ -62,7 +62,7 @@ def test_no_regularisation_underflows_on_raw_principal_components(name, dim):
 
 
 @pytest.mark.parametrize("relaxations", [(1e6, 1e6), (np.inf, 1.0), (1.0, np.inf), (1.0, 0.01)])
-def test_no_penalty_is_slow(relaxations):
+def test_unbalanced_converges_in_few_steps_at_any_penalty(relaxations):
     """Plain sweeps would take some ρ / ε of them, here up to 1e10."""
     source, target = embryoid(5)
     cost = torch.as_tensor(0.5 * cdist(source.x.double(), target.x.double(), "sqeuclidean"))
@@ -75,7 +75,7 @@ def test_no_penalty_is_slow(relaxations):
     assert s.iterations < 400
 
 
-def test_cells_without_descendants():
+def test_growth_of_a_cell_without_descendants_is_bounded_and_counted():
     """An outlier that nothing resembles: its growth is finite, and it is counted."""
     source, target = pair(20, 20)
     x = source.x.clone()
@@ -91,7 +91,7 @@ def test_cells_without_descendants():
     assert_close(plan.row_mass, source.weights)
 
 
-def test_extreme_priors_stay_finite():
+def test_growth_of_extreme_priors_is_finite():
     source, target = pair()
     rates = torch.zeros(20, dtype=torch.float64)
     rates[0], rates[1] = 1e4, -1e4
@@ -101,14 +101,14 @@ def test_extreme_priors_stay_finite():
     assert plan.childless > 0.5
 
 
-def test_same_place():
+def test_unbalanced_between_coincident_cells_is_uniform():
     zeros = Snapshot(torch.zeros(4, 2), 0.0), Snapshot(torch.zeros(3, 2), 1.0)
     plan = Unbalanced()(*zeros)
     assert_close(plan.dense(), torch.full((4, 3), 1 / 12, dtype=torch.float64))
     assert_close(plan.source_growth, torch.zeros(4, dtype=torch.float64))
 
 
-def test_what_did_not_converge_says_so_and_keeps_its_marginals():
+def test_unbalanced_says_when_it_did_not_converge():
     source, target = pair()
     plan = Unbalanced(relative_epsilon=1e-3, max_iter=2)(source, target)
     assert not plan.converged
@@ -132,7 +132,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("call", "text"), BAD.values(), ids=BAD)
-def test_bad_settings(call, text):
+def test_unbalanced_refuses_bad_settings(call, text):
     with pytest.raises(ValueError, match=text):
         call()
 
@@ -147,7 +147,7 @@ def test_prior_growth_needs_time_to_pass():
 # --- the fields that hold growth --------------------------------------------------------------
 
 
-def test_growth_follows_its_cells():
+def test_snapshot_growth_follows_its_cells():
     xs = [torch.randn(4, 2), torch.randn(3, 2, dtype=torch.float64)]
     course = TimeCourse.from_arrays(xs, [0.0, 2.0], growths=[[1, 2, 3, 4], None])
     first, last = course.snapshots
@@ -159,7 +159,7 @@ def test_growth_follows_its_cells():
     assert course.steps[0][0] is first
 
 
-def test_growth_between_two_snapshots_survives_another_clock():
+def test_course_growth_per_interval_survives_retiming():
     course = TimeCourse.from_arrays([torch.zeros(1, 1)] * 3, [0.0, 2.0, 3.0], growths=[[1.0]] * 3)
     rates = [s.growth.item() for s in course.retimed([0, 1, 5]).snapshots]
     assert rates == [2.0, 0.25, 0.25]
@@ -172,18 +172,18 @@ BAD_GROWTH = {
 
 
 @pytest.mark.parametrize(("growth", "text"), BAD_GROWTH.values(), ids=BAD_GROWTH)
-def test_bad_growth(growth, text):
+def test_snapshot_refuses_bad_growth(growth, text):
     with pytest.raises(ValueError, match=text):
         Snapshot(torch.zeros(3, 1), 0.0, growth=growth)
 
 
-def test_as_many_growths_as_times():
+def test_course_refuses_other_numbers_of_growths_than_times():
     with pytest.raises(ValueError, match="`growths`: got 1 arrays, expected 2"):
         TimeCourse.from_arrays([torch.zeros(1, 1)] * 2, growths=[[1.0]])
 
 
 @pytest.mark.parametrize("sides", [(True, False), (False, True)])
-def test_plans_grow_on_both_sides_or_none(sides):
+def test_plan_refuses_growth_of_one_side_only(sides):
     growth = [torch.zeros(2) if side else None for side in sides]
     with pytest.raises(ValueError, match="growth`: got None, expected .* Give both or neither"):
         DensePlan(
@@ -194,7 +194,7 @@ def test_plans_grow_on_both_sides_or_none(sides):
         )
 
 
-def test_factors_fit_the_cells():
+def test_plan_refuses_growth_of_other_shape_than_cells():
     with pytest.raises(ValueError, match=r"`target_growth`: got shape \(2,\), expected \(3,\)"):
         DensePlan(
             matrix=torch.full((2, 3), 1 / 6),

@@ -17,7 +17,7 @@ def pair(n=30, m=20, *, weighted=False):
     return Snapshot(x, 0.0, masses[0]), Snapshot(1.3 * y + 0.5, 1.0, masses[1])
 
 
-def test_clusters_that_must_exchange_cells_converge() -> None:
+def test_entropic_converges_between_clusters_of_other_shares() -> None:
     """Two far clusters whose shares differ: sweeps take over where no Newton step gains."""
     g = torch.Generator().manual_seed(14)
     like = {"generator": g, "dtype": torch.float64}
@@ -31,7 +31,7 @@ def test_clusters_that_must_exchange_cells_converge() -> None:
     assert plan.marginal_error < 1e-6
 
 
-def test_next_to_no_noise_is_the_exact_plan() -> None:
+def test_entropic_of_next_to_no_noise_is_the_exact_plan() -> None:
     """Where Sinkhorn would need millions of sweeps; just above, its cost is all but the same."""
     g = torch.Generator().manual_seed(0)
     x, y = torch.randn(2, 60, 5, generator=g, dtype=torch.float64)
