@@ -24,12 +24,6 @@ COUPLINGS |= {
     "entropic_by_sigma": lambda source, target: couplings.Entropic(sigma=1.0),
     "geodesic_entropic": lambda source, target: couplings.Geodesic(epsilon=0.3),
     "global_blocks": lambda source, target: couplings.Hierarchical(8, tolerance=1.0),
-    "unbalanced_both": lambda source, target: couplings.Unbalanced(
-        epsilon=0.5, relaxation=0.5, target_relaxation=2.0, reg_type="entropy"
-    ),
-    "unbalanced_tv": lambda source, target: couplings.Unbalanced(
-        0.5, relaxation=0.2, penalty="tv", tolerance=1e-9
-    ),
 }
 
 # --- paths -----------------------------------------------------------------------------------

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 
 from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.costs import brownian_epsilon, half_squared_distance
+from cellflow.couplings._many import Pairs, by_size, in_batches
 from cellflow.couplings.coupling import COUPLINGS, Coupling, centred
 from cellflow.couplings.exact import Exact
-from cellflow.couplings.many import matched, together
 from cellflow.plans.forms import DensePlan, l1_error
 from cellflow.plans.plan import DENSE_LIMIT, Plan
-from cellflow.plans.potential import potential_plan
+from cellflow.plans.potential import PotentialPlan, potential_plan
 from cellflow.timecourse import Snapshot
-from cellflow.transport.entropic import batched, sinkhorn, tiled
-from cellflow.transport.entropic.marginals import Side, Sides
-from cellflow.transport.entropic.sinkhorn import Solution
-from cellflow.transport.entropic.tiled import Gibbs
+from cellflow.transport.entropic.batched import solve_batch
+from cellflow.transport.entropic.marginals import Marginal, Marginals, Solution
+from cellflow.transport.entropic.solve import SOLVERS, solve
+from cellflow.transport.entropic.tiled import Gibbs, TiledSolution, solve_tiled
 
 #: Regularisation, relative to the mean cost, below which a plan is the exact one.
 NEGLIGIBLE = 1e-6
 #: Entries beyond which a plan is held as potentials, not as a matrix.
 LARGE = DENSE_LIMIT
+#: Entries up to which POT takes over where our solver does not converge: its sweeps are slow.
+POT_ENTRIES = 2**22
 
 
 @COUPLINGS.register("entropic")
@@ -41,10 +42,10 @@ class Entropic(Coupling):
     With `epsilon` it is the same for all spans.
 
     Solved in the log domain in float64, on the device of the cells: no regularisation
-    underflows. If the solver does not converge all the same, the exact plan takes its place and
-    says so in `fallback`. Below a millionth of the mean cost, ε makes no difference that could be
-    seen (the cost of the plan rises by at most :math:`\varepsilon \log n`), and the exact plan is
-    what is returned.
+    underflows. If the solver does not converge all the same, POT's plan takes its place, or the
+    exact one where POT does not converge either; `fallback` says which. Below a millionth of the
+    mean cost, ε makes no difference that could be seen (the cost of the plan rises by at most
+    :math:`\varepsilon \log n`), and the exact plan is what is returned.
 
     **Size.** Up to 25 million pairs of cells (`LARGE`) the plan is a matrix: ``O(n m)`` memory,
     tens of passes, and factorisations of ``O(m³)`` where ε is small; blocks of 256 cells take
@@ -66,11 +67,11 @@ class Entropic(Coupling):
         L1 error of the marginals that counts as converged.
     max_iter
         Bound on the number of Sinkhorn sweeps and Newton steps together, or of passes.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If not exactly one of `sigma` and `epsilon` is given, or an argument is out of bounds.
+    solver
+        ``"auto"``: compiled on the CPU, in tensors on an accelerator. ``"batched"``: in tensors
+        everywhere. ``"pot"``: the log-domain Sinkhorn of POT (``ot.bregman.sinkhorn_log``) on the
+        CPU, the reference, which needs some :math:`\bar c / \varepsilon` sweeps. Plans held as
+        potentials have a solver of their own.
 
     Examples
     --------
@@ -87,6 +88,7 @@ class Entropic(Coupling):
     epsilon: float | None = None
     tolerance: float = field(default=1e-6, kw_only=True)
     max_iter: int = field(default=1000, kw_only=True)
+    solver: str = field(default="auto", kw_only=True)
 
     def __post_init__(self) -> None:
         if (self.sigma is None) == (self.epsilon is None):
@@ -106,43 +108,66 @@ class Entropic(Coupling):
                 object.__setattr__(self, name, value)
         _checks.number(self.tolerance, "tolerance", low=0.0, high=1.0, open_low=True)
         _checks.count(self.max_iter, "max_iter")
-
-    def __call__(self, source: Snapshot, target: Snapshot) -> Plan:
-        p = self._problem(source, target)
-        if p.exact:
-            return Exact()(source, target)
-        limits = {"tolerance": self.tolerance, "max_iter": self.max_iter}
-        if len(p.gibbs.x) * len(p.gibbs.y) > LARGE:
-            return self._streamed(p, tiled.solve(p.gibbs, p.masses, **limits))
-        cost = half_squared_distance(p.gibbs.x, p.gibbs.y)
-        return self._dense(p, sinkhorn.solve(cost, p.masses, epsilon=p.gibbs.epsilon, **limits))
+        _checks.choice(self.solver, SOLVERS, "solver")
 
     @classmethod
-    def example(cls, source: Snapshot, target: Snapshot) -> Entropic:
-        """Return an instance for the law tests, fit to couple `source` and `target`."""
+    def example(cls, source: Snapshot, target: Snapshot) -> Self:
+        """Return an instance for the law tests."""
         return cls(epsilon=0.2)
 
-    def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:
-        """Couple many pairs of snapshots.
-
-        On an accelerator, pairs of as many cells are solved together, each until it has
-        converged; on the CPU, where nothing is gained by that, one after the other.
+    def __call__(self, source: Snapshot, target: Snapshot) -> Plan:
+        """Couple two snapshots.
 
         Parameters
         ----------
-        sources, targets
-            As many snapshots each, coupled one by one: the first source with the first target.
+        source, target
+            Snapshots of n and m cells; with `sigma`, the target is the later one.
 
         Returns
         -------
-        The plans that a call for each pair would give, up to the tolerance.
+        The plan: its ``(n, m)`` matrix, potentials where that would have more than 25 million
+        entries, or pairs where the exact plan had to replace it.
 
         Raises
         ------
         TypeError, ValueError
-            If there are not as many of both, or two do not fit each other.
+            If the snapshots do not fit each other.
         """
-        return together(self, matched(sources, targets), self._together)
+        p = self._problem(source, target)
+        if p.exact:
+            return Exact()(source, target)
+        if p.large:
+            return self._tiled(p)
+        return self._dense(p, self._solve(p, self.solver))
+
+    def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:
+        """Couple each of `sources` with its target.
+
+        On an accelerator, pairs of as many cells are solved together, each until it has
+        converged; on the CPU, where nothing is gained by that, one after the other. The plans are
+        those of single calls, up to the tolerance.
+        """
+        if len(sources) != len(targets) or not in_batches(self.solver, sources):
+            return super().many(sources, targets)
+        return by_size(self._together, list(zip(sources, targets, strict=True)))
+
+    def _together(self, pairs: Pairs) -> list[Plan]:
+        """Couple pairs of one size at once, but for those that make no matrix."""
+        problems = [self._problem(*pair) for pair in pairs]
+        dense = [p for p in problems if not (p.exact or p.large)]
+        if len(dense) < len(problems):
+            plans = iter(self._together([(p.source, p.target) for p in dense]) if dense else [])
+            return [
+                self(p.source, p.target) if p.exact or p.large else next(plans) for p in problems
+            ]
+        solutions = solve_batch(
+            torch.stack([p.cost for p in dense]),
+            [p.marginals for p in dense],
+            epsilon=[p.gibbs.epsilon for p in dense],
+            tolerance=self.tolerance,
+            max_iter=self.max_iter,
+        )
+        return [self._dense(p, s) for p, s in zip(dense, solutions, strict=True)]
 
     def _problem(self, source: Snapshot, target: Snapshot) -> _Problem:
         x, y = centred(source, target)
@@ -151,78 +176,60 @@ class Entropic(Coupling):
         gibbs = Gibbs(x - means[0], y - means[1], self.epsilon_for(source, target))
         return _Problem(source, target, gibbs, means[0] - means[1])
 
-    def _together(self, pairs: Sequence[tuple[Snapshot, Snapshot]]) -> list[Plan | None]:
-        """Solve pairs of one size at once; None where one needs another solver."""
-        plans: list[Plan | None] = [None] * len(pairs)
-        if len(pairs[0][0]) * len(pairs[0][1]) > LARGE:
-            return plans
-        known = {k: self._problem(*pair) for k, pair in enumerate(pairs)}
-        problems = {k: p for k, p in known.items() if not p.exact}
-        if not problems:
-            return plans
-        left, right = (
-            Sides.of([Side(p.masses[k], math.inf, False) for p in problems.values()])
-            for k in (0, 1)
-        )
-        costs = [half_squared_distance(p.gibbs.x, p.gibbs.y) for p in problems.values()]
-        s = batched.solve(
-            torch.stack(costs),
-            (left, right),
-            epsilon=left.mass.new_tensor([p.gibbs.epsilon for p in problems.values()]),
-            relative=False,
+    def _solve(self, p: _Problem, solver: str) -> Solution:
+        return solve(
+            p.cost,
+            p.marginals,
+            epsilon=p.gibbs.epsilon,
             tolerance=self.tolerance,
             max_iter=self.max_iter,
+            solver=solver,
         )
-        for at, (k, error) in enumerate(zip(problems, s.error.tolist(), strict=True)):
-            if error <= self.tolerance:
-                solution = Solution(s.f[at], s.g[at], s.plan[at], error, s.iterations)
-                plans[k] = self._dense(problems[k], solution)
-        return plans
 
     def _dense(self, p: _Problem, s: Solution) -> Plan:
-        """Make the plan of a solution."""
+        """Return the plan of a solution, or of what replaces it."""
+        fallback = None
         if not s.error <= self.tolerance:  # also when it is not a number
-            return replace(Exact()(p.source, p.target), fallback=_reason(p, s))
+            fallback = _reason(p, s)
+            if self.solver != "pot" and s.plan.numel() <= POT_ENTRIES:
+                s = self._solve(p, "pot")
+            if not s.error <= self.tolerance:
+                exact = Exact()(p.source, p.target)
+                return replace(exact, fallback=f"{fallback}; the exact plan is used")
+            fallback = f"{fallback}; the plan of POT's solver is used"
         matrix = s.plan / s.plan.sum()
         cost = half_squared_distance(p.gibbs.x + p.shift, p.gibbs.y)
         return DensePlan(
             matrix=matrix,
             cost=float((matrix * cost).sum()),
             marginal_error=l1_error((matrix.sum(1), matrix.sum(0)), p.masses),
+            fallback=fallback,
         )
 
-    def _streamed(self, p: _Problem, s: tiled.Streamed) -> Plan:
-        """Make the plan of potentials, whether they converged or not."""
-        reached = s.error <= self.tolerance
+    def _tiled(self, p: _Problem) -> PotentialPlan:
+        """Return the plan held as potentials, whether they converged or not."""
+        s = solve_tiled(p.gibbs, p.masses, tolerance=self.tolerance, max_iter=self.max_iter)
+        converged = s.error <= self.tolerance
         return potential_plan(
             p.gibbs,
             p.masses,
             s.h,
             shift=p.shift,
-            converged=reached,
-            fallback=None if reached else f"{_reason(p, s)}; its best plan is used",
+            converged=converged,
+            fallback=None if converged else f"{_reason(p, s)}; its best plan is used",
         )
 
     def epsilon_for(self, source: Snapshot, target: Snapshot) -> float:
-        """Regularisation between two snapshots.
-
-        Parameters
-        ----------
-        source, target
-            The snapshots, of which only the times matter.
-
-        Returns
-        -------
-        ε for the half squared distance, in squared data units.
+        """Regularisation ε between two snapshots, in squared data units.
 
         Raises
         ------
         ValueError
             If `sigma` is given and the target is not later than the source.
         """
-        if self.sigma is None:
-            return float(self.epsilon)
-        return brownian_epsilon(self.sigma, target.time - source.time)
+        if self.epsilon is not None:
+            return self.epsilon
+        return brownian_epsilon(self.sigma or 0.0, target.time - source.time)
 
 
 class _Problem(NamedTuple):
@@ -242,8 +249,22 @@ class _Problem(NamedTuple):
         """Whether the regularisation is next to none."""
         return self.gibbs.epsilon < NEGLIGIBLE * self.gibbs.mean_cost
 
+    @property
+    def large(self) -> bool:
+        """Whether the plan is not to be a matrix."""
+        return len(self.source) * len(self.target) > LARGE
 
-def _reason(p: _Problem, s: Solution | tiled.Streamed) -> str:
+    @property
+    def marginals(self) -> Marginals:
+        rows, cols = self.masses
+        return Marginals(Marginal(rows), Marginal(cols))
+
+    @property
+    def cost(self) -> Tensor:
+        return half_squared_distance(self.gibbs.x, self.gibbs.y)
+
+
+def _reason(p: _Problem, s: Solution | TiledSolution) -> str:
     return (
         f"sinkhorn did not converge at epsilon {p.gibbs.epsilon:.3g}: marginal error "
         f"{s.error:.2g} after {s.iterations} iterations"

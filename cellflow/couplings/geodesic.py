@@ -21,7 +21,8 @@ from cellflow.couplings.exact import GAP, most_pivots, network_simplex
 from cellflow.plans.forms import PairPlan, pair_plan
 from cellflow.timecourse import Snapshot
 from cellflow.transport.assignment.solve import assign
-from cellflow.transport.entropic.sinkhorn import solve
+from cellflow.transport.entropic.marginals import Marginal, Marginals
+from cellflow.transport.entropic.solve import solve
 
 #: Partitions that an exact plan is averaged over.
 ROUNDS = 8
@@ -179,7 +180,7 @@ class Geodesic(Coupling):
             a, b = (torch.from_numpy(block.mass / block.mass.sum()) for block in (rows, cols))
             s = solve(
                 torch.from_numpy(cost),
-                (a, b),
+                Marginals(Marginal(a), Marginal(b)),
                 epsilon=epsilon,
                 tolerance=self.tolerance,
                 max_iter=self.max_iter,

@@ -5,27 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 
 from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.costs import brownian_epsilon, half_squared_distance
+from cellflow.couplings._many import Pairs, by_size, in_batches
 from cellflow.couplings.coupling import COUPLINGS, Coupling, centred
-from cellflow.couplings.many import matched, together
 from cellflow.plans.forms import DensePlan
 from cellflow.plans.plan import Plan
 from cellflow.timecourse import Snapshot
-from cellflow.transport.entropic import batched, unbalanced
-from cellflow.transport.entropic.marginals import Side, Sides
+from cellflow.transport.entropic.batched import solve_batch
+from cellflow.transport.entropic.marginals import Marginal, Marginals, Solution
+from cellflow.transport.entropic.solve import solve
 
 #: Factors of growth relative to the mean cell's are kept between 1 / BOUND and BOUND.
 BOUND = 1e6
 #: Least relaxation: below it, a plan keeps no mass that float64 could hold.
 LEAST = 1e-3
-#: A plan of less mass than this has nothing to say about its cells.
-EMPTY = 1e-12
 #: Share of the mass below which what is unmatched is rounding.
 SPECK = 1e-9
 
@@ -33,24 +32,23 @@ SPECK = 1e-9
 @COUPLINGS.register("unbalanced")
 @dataclass(frozen=True)
 class Unbalanced(Coupling):
-    r"""Pair cells by entropic transport whose marginals are unbalanced, for the cost ``½|x − y|²``.
+    r"""Pair cells by entropic transport with a relaxed source, for the cost ``½|x − y|²``.
 
-    .. math:: \min_\pi\; \langle \pi, c \rangle + \varepsilon R(\pi)
-       + \rho_1 D(\pi 1 \mid a) + \rho_2 D(\pi^\top 1 \mid b)
+    .. math:: \min_{\pi^\top 1 = b}\; \langle \pi, c \rangle
+       + \varepsilon\,\mathrm{KL}(\pi \mid a \otimes b) + \rho\,\mathrm{KL}(\pi 1 \mid a)
 
     with `a` and `b` the weights of the cells, each of total one (Chizat, Peyré, Schmitzer and
     Vialard, 2018, "Scaling algorithms for unbalanced optimal transport problems", section 3). A
-    source cell whose row gets more than its weight divided, one whose row gets less died. The
-    plan has rows equal to the source's weights, and growth factors that take its pairs to the
-    target's weights (see :class:`~cellflow.plans.Plan`): exactly, whatever the relaxation,
-    but for target cells that a relaxed target leaves without ancestors (`unmatched`).
+    source cell whose row sums to more than its weight divided, one whose row sums to less died.
+    The plan has rows equal to the source's weights, and growth factors that take its pairs to the
+    target's weights (see :class:`~cellflow.plans.Plan`): exactly, whatever the relaxation.
 
     **Scales.** `relaxation` is in units of the mean cost between the snapshots,
-    :math:`\bar c = \sum_{ij} a_i b_j c_{ij}`: with KL, a cell that costs
-    :math:`k \rho` more to transport keeps :math:`e^{-k}` of its mass at most. The default, a
+    :math:`\bar c = \sum_{ij} a_i b_j c_{ij}`: a cell that costs :math:`k \rho` more to
+    transport keeps :math:`e^{-k}` of its mass at most. The default, a
     source relaxed by 1 and an exact target, is the setting of Waddington-OT (Schiebinger et al.,
-    2019), there with λ₁ = 1, λ₂ = 50 and a cost in units of its median: who is seen later is
-    data, who had descendants is a guess. Unlike moscot's ``tau``, which is
+    2019), there with λ₁ = 1, λ₂ = 50 and a cost in units of its median: the later
+    cells are data, which earlier ones had descendants is a guess. Unlike moscot's ``tau``, which is
     :math:`\rho / (\rho + \varepsilon)`, it does not change its meaning with ε.
 
     **Growth.** Where the source snapshot has `growth`, `a` is replaced by
@@ -61,8 +59,8 @@ class Unbalanced(Coupling):
 
     Solved in the log domain in float64, on the device of the cells: no regularisation
     underflows. A plan that did not converge has all the properties above but is not the best
-    one: it says so in `converged` and `fallback`. Its `marginal_error` is that of the solver: how
-    far the marginals are from those that its potentials ask for.
+    one: `converged` and `fallback` say so. Its `marginal_error` is that of the solver: how
+    far the marginals are from those that are best for its potentials.
 
     Parameters
     ----------
@@ -77,27 +75,16 @@ class Unbalanced(Coupling):
         `epsilon` is given. By default small, for deterministic paths between nearly unique
         partners: 2 to 5 of them among 256 to 550 embryoid cells in 5 and 50 dimensions, where
         Waddington-OT's 0.05, made for fates, leaves 46 to 104. Growth hardly depends on it.
-    relaxation, target_relaxation
-        Strengths :math:`\rho_1` and :math:`\rho_2` of the penalties, in units of :math:`\bar c`,
-        at least 1e-3: small ones let go of the marginal. None, or infinity: the marginal is
-        exact (that of the source to its prior).
-    penalty
-        The divergence D: ``"kl"``, by which masses change smoothly with the cost of transport, or
-        ``"tv"``, the L1 distance, by which they stay as they are wherever that costs less than ρ.
-    reg_type
-        The regularisation R: ``"kl"``, the divergence of the plan from ``a ⊗ b``, which does not
-        depend on how many cells stand for the same mass; or ``"entropy"``, plain
-        :math:`\sum \pi (\log \pi - 1)`. Named as in POT. Of no effect when both marginals are
-        exact.
+    relaxation
+        Strength :math:`\rho` of the penalty, in units of :math:`\bar c`, at least 1e-3: a small
+        one lets go of the source's masses. None, or infinity: they are exact (equal to the prior).
     tolerance
         L1 error of the marginals, relative to the mass of the plan, that counts as converged.
     max_iter
         Bound on the number of Sinkhorn sweeps and Newton steps together.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If both `sigma` and `epsilon` are given, or an argument is out of bounds.
+    solver
+        ``"auto"``: compiled on the CPU, in tensors on an accelerator. ``"batched"``: in tensors
+        everywhere.
 
     Examples
     --------
@@ -117,11 +104,9 @@ class Unbalanced(Coupling):
     epsilon: float | None = None
     relative_epsilon: float = field(default=0.005, kw_only=True)
     relaxation: float | None = field(default=1.0, kw_only=True)
-    target_relaxation: float | None = field(default=None, kw_only=True)
-    penalty: str = field(default="kl", kw_only=True)
-    reg_type: str = field(default="kl", kw_only=True)
     tolerance: float = field(default=1e-6, kw_only=True)
     max_iter: int = field(default=2000, kw_only=True)
+    solver: str = field(default="auto", kw_only=True)
 
     def __post_init__(self) -> None:
         if self.sigma is not None and self.epsilon is not None:
@@ -131,96 +116,99 @@ class Unbalanced(Coupling):
             if value is not None:
                 value = _checks.number(value, name, low=0.0, open_low=True)
                 object.__setattr__(self, name, value)
-        for name in ("relaxation", "target_relaxation"):
-            value = getattr(self, name)
-            if value == math.inf:
-                object.__setattr__(self, name, None)  # which files can hold
-            elif value is not None:
-                _checks.number(value, name, low=LEAST)
-        _checks.choice(self.penalty, ("kl", "tv"), "penalty")
-        _checks.choice(self.reg_type, ("kl", "entropy"), "reg_type")
+        if self.relaxation == math.inf:
+            object.__setattr__(self, "relaxation", None)  # which files can hold
+        elif self.relaxation is not None:
+            _checks.number(self.relaxation, "relaxation", low=LEAST)
         _checks.number(self.tolerance, "tolerance", low=0.0, high=1.0, open_low=True)
         _checks.count(self.max_iter, "max_iter")
-
-    def __call__(self, source: Snapshot, target: Snapshot) -> DensePlan:
-        p = self._problem(source, target)
-        limits = {"tolerance": self.tolerance, "max_iter": self.max_iter}
-        relative = self.reg_type == "kl"
-        s = unbalanced.solve(p.cost, p.sides, epsilon=p.epsilon, relative=relative, **limits)
-        return self._plan(p, s)
+        _checks.choice(self.solver, ("auto", "batched"), "solver")
 
     @classmethod
-    def example(cls, source: Snapshot, target: Snapshot) -> Unbalanced:
-        """Return an instance for the law tests, fit to couple `source` and `target`."""
+    def example(cls, source: Snapshot, target: Snapshot) -> Self:
+        """Return an instance for the law tests."""
         return cls(relative_epsilon=0.1)
 
-    def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:
-        """Couple many pairs of snapshots.
-
-        On an accelerator, pairs of as many cells are solved together, each until it has
-        converged; on the CPU, where nothing is gained by that, one after the other.
+    def __call__(self, source: Snapshot, target: Snapshot) -> DensePlan:
+        """Couple two snapshots.
 
         Parameters
         ----------
-        sources, targets
-            As many snapshots each, coupled one by one: the first source with the first target.
+        source, target
+            Snapshots of n and m cells; with `sigma` or prior growth, the target is the later one.
 
         Returns
         -------
-        The plans that a call for each pair would give, up to the tolerance.
+        The plan, an ``(n, m)`` matrix, with growth factors.
 
         Raises
         ------
         TypeError, ValueError
-            If there are not as many of both, or two do not fit each other.
+            If the snapshots do not fit each other.
         """
-        return together(self, matched(sources, targets), self._together)
+        p = self._problem(source, target)
+        s = solve(
+            p.cost,
+            p.marginals,
+            epsilon=p.epsilon,
+            tolerance=self.tolerance,
+            max_iter=self.max_iter,
+            solver=self.solver,
+        )
+        return self._plan(p, s)
 
-    def _together(self, pairs: Sequence[tuple[Snapshot, Snapshot]]) -> list[Plan | None]:
-        """Solve pairs of one size at once; None where one did not converge."""
+    def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:
+        """Couple each of `sources` with its target.
+
+        On an accelerator, pairs of as many cells are solved together, each until it has
+        converged; on the CPU, where nothing is gained by that, one after the other. The plans are
+        those of single calls, up to the tolerance.
+        """
+        if len(sources) != len(targets) or not in_batches(self.solver, sources):
+            return super().many(sources, targets)
+        return by_size(self._together, list(zip(sources, targets, strict=True)))
+
+    def _together(self, pairs: Pairs) -> list[DensePlan]:
+        """Couple pairs of one size at once."""
         problems = [self._problem(*pair) for pair in pairs]
-        left, right = (Sides.of([p.sides[k] for p in problems]) for k in (0, 1))
-        s = batched.solve(
+        solutions = solve_batch(
             torch.stack([p.cost for p in problems]),
-            (left, right),
-            epsilon=left.mass.new_tensor([p.epsilon for p in problems]),
-            relative=self.reg_type == "kl",
+            [p.marginals for p in problems],
+            epsilon=[p.epsilon for p in problems],
             tolerance=self.tolerance,
             max_iter=self.max_iter,
         )
-        return [
-            self._plan(p, unbalanced.Potentials(s.f[k], s.g[k], error, s.iterations))
-            if error <= self.tolerance
-            else None
-            for k, (p, error) in enumerate(zip(problems, s.error.tolist(), strict=True))
-        ]
+        return [self._plan(p, s) for p, s in zip(problems, solutions, strict=True)]
 
     def _problem(self, source: Snapshot, target: Snapshot) -> _Problem:
         x, y = centred(source, target)
         cost = half_squared_distance(x, y)
         unit = float(source.weights @ cost @ target.weights) or 1.0
-        clipped = self.penalty == "tv"
-        sides = (
-            Side(_prior(source, target), _rho(self.relaxation, unit), clipped),
-            Side(target.weights, _rho(self.target_relaxation, unit), clipped),
-        )
-        return _Problem(source, target, cost, sides, self._epsilon(source, target, unit))
+        rho = math.inf if self.relaxation is None else self.relaxation * unit
+        rows = Marginal(_prior(source, target), rho)
+        marginals = Marginals(rows, Marginal(target.weights), relative=True)
+        return _Problem(source, target, cost, marginals, self._epsilon(source, target, unit))
 
-    def _plan(self, p: _Problem, s: unbalanced.Potentials) -> DensePlan:
-        """Make the plan of potentials, with growth factors."""
-        source, target, cost, sides, epsilon = p
-        strength = epsilon if self.reg_type == "kl" else 0.0
-        reference = unbalanced.reference_cost(cost, sides, strength)
+    def _plan(self, p: _Problem, s: Solution) -> DensePlan:
+        """Return the plan of potentials, with growth factors."""
+        source, target, cost, marginals, epsilon = p
+        reference = marginals.reference(cost, epsilon)
         scores = (s.f[:, None] + s.g[None, :] - reference) / epsilon
         matrix = source.weights[:, None] * torch.softmax(scores, 1)
         rows = torch.logsumexp(scores, 1)
         mass = torch.logsumexp(rows, 0)
-        attained = sides[0].mass if sides[0].exact else torch.exp(rows - mass)
+        prior = marginals.rows
+        attained = prior.mass if prior.exact else torch.exp(rows - mass)
         growth = _growth(source.weights, attained, matrix, target.weights)
         lack = target.weights - growth[0].exp() @ (matrix * growth[1].exp())
         unmatched = float(lack.clamp(min=0.0).sum())
         ratio = target.total_mass / source.total_mass
-        reason = self._reason(s, epsilon=epsilon, mass=float(mass))
+        reason = None
+        if not s.error <= self.tolerance:
+            reason = (
+                f"unbalanced sinkhorn did not converge at epsilon {epsilon:.3g}: marginal error "
+                f"{s.error:.2g} after {s.iterations} iterations; its last plan is used"
+            )
         return DensePlan(
             matrix=matrix,
             cost=float((matrix * cost).sum()),
@@ -237,17 +225,6 @@ class Unbalanced(Coupling):
             return brownian_epsilon(self.sigma, target.time - source.time)
         return self.relative_epsilon * unit if self.epsilon is None else float(self.epsilon)
 
-    def _reason(self, s: unbalanced.Potentials, *, epsilon: float, mass: float) -> str | None:
-        """Say why the plan is not the one asked for, None when it is; `mass` is a logarithm."""
-        if not s.error <= self.tolerance:
-            return (
-                f"unbalanced sinkhorn did not converge at epsilon {epsilon:.3g}: marginal error "
-                f"{s.error:.2g} after {s.iterations} iterations; its last plan is used"
-            )
-        if mass < math.log(EMPTY):
-            return "the relaxed marginals leave no mass to transport: raise the relaxation"
-        return None
-
 
 class _Problem(NamedTuple):
     """Two snapshots, what it costs to move mass between them, and their marginals."""
@@ -255,12 +232,8 @@ class _Problem(NamedTuple):
     source: Snapshot
     target: Snapshot
     cost: Tensor
-    sides: tuple[Side, Side]
+    marginals: Marginals
     epsilon: float
-
-
-def _rho(relaxation: float | None, unit: float) -> float:
-    return math.inf if relaxation is None else relaxation * unit
 
 
 def _prior(source: Snapshot, target: Snapshot) -> Tensor:

@@ -1,4 +1,4 @@
-"""A plan between many cells that is held as potentials, never as a matrix."""
+"""Plans between many cells that are held as potentials, never as a matrix."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cellflow.transport.entropic.tiled import Gibbs, tile_entries
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PotentialPlan(Plan):
-    r"""The plan :math:`P_{ij} = a_i\,\mathrm{softmax}_j(x_i \cdot y_j / \varepsilon + h_j)`.
+    r"""Plan :math:`P_{ij} = a_i\,\mathrm{softmax}_j(x_i \cdot y_j / \varepsilon + h_j)`.
 
     Takes ``O((n + m) d)`` memory. Rows are computed in tiles of bounded size where they are asked
     for: `k` pairs cost ``O(k m d)`` time, at most ``O(n m d)``.
@@ -105,25 +105,9 @@ def potential_plan(
     converged: bool,
     fallback: str | None,
 ) -> PotentialPlan:
-    r"""Make the plan of `h`, in one pass for its cost, its columns and its partners.
+    r"""Return the plan of `h`: one pass for its cost, its columns and its partners.
 
-    Parameters
-    ----------
-    gibbs
-        The clouds and the regularisation.
-    masses
-        Masses of source and target cells that were asked for.
-    h
-        Column part of the scores.
-    shift
-        What takes ``x`` of `gibbs` to the frame of its ``y``, shape ``(d,)``: the cost is
-        :math:`\tfrac12|x_i + \text{shift} - y_j|^2`.
-    converged, fallback
-        How it went.
-
-    Returns
-    -------
-    The plan, its rows right to rounding.
+    The cost is :math:`\tfrac12|x_i + \text{shift} - y_j|^2`.
     """
     a, b = masses
     x, y, epsilon = gibbs

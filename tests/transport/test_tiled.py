@@ -34,7 +34,7 @@ def tiny(monkeypatch):
 
 @pytest.mark.parametrize("epsilon", [0.05, 0.5, 20.0])
 @pytest.mark.parametrize("shift", [1.0, 1000.0])
-def test_tiles_and_matrix_agree(epsilon, shift, request) -> None:
+def test_tiled_plan_is_that_of_the_matrix(epsilon, shift, request) -> None:
     source, target = pair(shift=shift)
     coupling = Entropic(epsilon=epsilon, tolerance=1e-9)
     dense = coupling(source, target)
@@ -57,7 +57,7 @@ def test_tiles_and_matrix_agree(epsilon, shift, request) -> None:
         assert torch.equal(found, expected)
 
 
-def test_pairs_come_in_proportion_to_mass(tiny) -> None:
+def test_tiled_pairs_are_drawn_in_proportion_to_mass(tiny) -> None:
     """Every pair floor or ceil of its share of strata, up to the one that it shares."""
     source, target = pair(12, 9)
     plan = Entropic(epsilon=1.0)(source, target)
@@ -70,7 +70,7 @@ def test_pairs_come_in_proportion_to_mass(tiny) -> None:
     assert float(rows[: k // 2].double().mean()) == pytest.approx(float(rows.double().mean()), 0.05)
 
 
-def test_one_target_and_one_source(tiny) -> None:
+def test_tiled_plan_between_one_cell_and_many(tiny) -> None:
     for n, m in ((20, 1), (1, 20)):
         source, target = pair(n, m)
         plan = Entropic(epsilon=0.3)(source, target)
@@ -78,7 +78,7 @@ def test_one_target_and_one_source(tiny) -> None:
         assert_close(plan.dense().sum(1), source.weights)
 
 
-def test_gaussians_are_joined_by_the_closed_form(tiny, monkeypatch) -> None:
+def test_tiled_plan_of_gaussians_in_closed_form(tiny, monkeypatch) -> None:
     """Cross-covariance of the plan between samples against that of the Schrödinger bridge."""
     monkeypatch.setattr(tiled, "ENTRIES", 2**16)
     laws = [
@@ -99,7 +99,7 @@ def test_gaussians_are_joined_by_the_closed_form(tiny, monkeypatch) -> None:
     assert_close(found, bridge.cross_cov.double(), atol=0.03, rtol=0)
 
 
-def test_what_did_not_converge_says_so(tiny) -> None:
+def test_tiled_plan_says_when_it_did_not_converge(tiny) -> None:
     plan = Entropic(epsilon=0.01, max_iter=5)(*pair())
     assert not plan.converged
     assert 1e-6 < plan.marginal_error < 2
@@ -109,7 +109,7 @@ def test_what_did_not_converge_says_so(tiny) -> None:
     assert_close(plan.dense().sum(0), plan.col_mass)
 
 
-def test_some_cells_give_a_good_start(monkeypatch) -> None:
+def test_tiled_start_from_some_cells_is_near_the_solution(monkeypatch) -> None:
     monkeypatch.setattr(tiled, "SAMPLE", 150)
     source, target = pair()
     x, y = (s.x - s.x.mean(0) for s in (source, target))
@@ -122,12 +122,12 @@ def test_some_cells_give_a_good_start(monkeypatch) -> None:
         assert least < float((reached - target.weights).abs().sum()) < most
 
 
-def test_acceleration_pays() -> None:
+def test_tiled_acceleration_beats_plain_sinkhorn() -> None:
     """Where Sinkhorn's own iteration is far from the end."""
     source, target = pair()
     x, y = (s.x - s.x.mean(0) for s in (source, target))
     gibbs, masses = Gibbs(x, y, 0.1), (source.weights, target.weights)
-    fast = tiled.solve(gibbs, masses, tolerance=1e-8, max_iter=400)
+    fast = tiled.solve_tiled(gibbs, masses, tolerance=1e-8, max_iter=400)
     assert fast.error <= 1e-8
     h = torch.zeros(len(y), dtype=F64)
     for _ in range(fast.iterations):
@@ -136,7 +136,7 @@ def test_acceleration_pays() -> None:
     assert left > 1e3 * fast.error
 
 
-def test_memory_is_linear(monkeypatch) -> None:
+def test_tiled_memory_is_linear(monkeypatch) -> None:
     """No tensor of a solution, its plan or its sample has more entries than a tile."""
     monkeypatch.setattr(entropic, "LARGE", 10)
     monkeypatch.setattr(tiled, "ENTRIES", 20_000)

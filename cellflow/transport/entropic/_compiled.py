@@ -2,9 +2,9 @@
 
 Notation, in units of the regularisation: potentials ``f`` and ``g``, costs ``c·inv``, the plan
 ``P_ij = exp(f_i + g_j − c_ij·inv)`` and its column sums ``col``. A side is its masses, their
-logarithms, how much of these the reference measure holds (``ref``: nothing, or all), the strength
-``rho`` of its penalty (infinite: exact) and whether the penalty clips (total variation) or shrinks
-(KL). The formulas are those of :mod:`cellflow.transport.entropic.unbalanced`.
+logarithms, how much of these the reference measure includes (``ref``: nothing, or all) and the
+strength ``rho`` of its KL penalty (infinite: exact). The formulas are those of
+:mod:`cellflow.transport.entropic.solve`.
 """
 
 from __future__ import annotations
@@ -55,19 +55,17 @@ def _exp(x):
 
 
 @compiled
-def _potential(s, rho, clipped):
+def _potential(s, rho):
     """Return the best potential given the one that makes the marginal exact."""
     if rho == np.inf:
         return s
-    if clipped:
-        return min(max(s, -rho), rho)
     return s * (rho / (1.0 + rho))
 
 
 @compiled
-def _asked(mass, f, rho, clipped):
-    """Return the marginal that a potential asks for."""
-    if rho == np.inf or clipped:
+def _target(mass, f, rho):
+    """Return the marginal that is best at a potential."""
+    if rho == np.inf:
         return mass
     return mass * np.exp(-f / rho)
 
@@ -75,7 +73,7 @@ def _asked(mass, f, rho, clipped):
 @compiled
 def _plan(c, inv, left, right, g, f, weight, col, plan):
     """Fill the plan of `g`, the best `f`, column sums, and the rows' weights in the Hessian."""
-    mass, log, ref, rho, clipped = left
+    mass, log, ref, rho = left
     n, m = c.shape
     shifted = g + right[2]
     scores = np.empty(m)
@@ -94,12 +92,12 @@ def _plan(c, inv, left, right, g, f, weight, col, plan):
             row[j] = value if x > CUT else 0.0
             total += row[j]
         exact = log[i] - ref[i] - top - np.log(total)
-        f[i] = _potential(exact, rho, clipped)
-        # What an exact row would be is the mass: its sum is that, shrunk by what f lacks of it.
+        f[i] = _potential(exact, rho)
+        # An exact row has the sum `mass`: this one's is smaller by the change of its potential.
         sum_ = mass[i] * np.exp(f[i] - exact)
         slope = 1.0
         if rho != np.inf:
-            slope = (1.0 if abs(f[i]) < rho else 0.0) if clipped else rho / (1.0 + rho)
+            slope = rho / (1.0 + rho)
         weight[i] = slope / max(sum_, 1e-300)
         scale = sum_ / total
         for j in range(m):
@@ -110,7 +108,7 @@ def _plan(c, inv, left, right, g, f, weight, col, plan):
 @compiled
 def _columns(c, inv, left, right, f):
     """Return the best potential of the columns given that of the rows, in the log domain."""
-    _, log, ref, rho, clipped = right
+    _, log, ref, rho = right
     n, m = c.shape
     top, total = np.full(m, -np.inf), np.zeros(m)
     shifted = f + left[2]
@@ -125,35 +123,31 @@ def _columns(c, inv, left, right, f):
             total[j] += _exp(max(x, CUT)) if x > CUT else 0.0
     g = np.empty(m)
     for j in range(m):
-        g[j] = _potential(log[j] - ref[j] - top[j] - np.log(total[j]), rho, clipped)
+        g[j] = _potential(log[j] - ref[j] - top[j] - np.log(total[j]), rho)
     return g
 
 
 @compiled
-def _lack(right, g, col, lack, diagonal):
-    """Fill what the columns lack and the Hessian's diagonal; return the relative L1 error."""
-    mass, _, _, rho, clipped = right
+def _residual(right, g, col, residual, diagonal):
+    """Fill the columns' residual and the Hessian's diagonal; return the relative L1 error."""
+    mass, _, _, rho = right
     error, total = 0.0, 0.0
     for j in range(len(g)):
-        asked = _asked(mass[j], g[j], rho, clipped)
-        lack[j] = asked - col[j]
+        target = _target(mass[j], g[j], rho)
+        residual[j] = target - col[j]
         diagonal[j] = max(col[j], 1e-300)
         if rho != np.inf:
-            if not clipped:
-                diagonal[j] += asked / rho
-            elif (g[j] >= rho and lack[j] > 0.0) or (g[j] <= -rho and lack[j] < 0.0):
-                lack[j] = 0.0  # a bound on the potential excuses it, and holds it
-                diagonal[j] = np.inf
-        error += abs(lack[j])
+            diagonal[j] += target / rho
+        error += abs(residual[j])
         total += col[j]
     return error / max(total, 1e-300)
 
 
 @compiled
 def _shift(left, right, f, g):
-    """Return the best translation of f against g: zero where it has no closed form."""
+    """Return the best translation of f against g: zero where both marginals are exact."""
     rho, other = left[3], right[3]
-    if left[4] or (rho == np.inf and other == np.inf):
+    if rho == np.inf and other == np.inf:
         return 0.0
     logs = np.empty(2)
     for k in range(2):
@@ -179,7 +173,7 @@ def _sweeps(left, right, f, g, plan, count):
         if not reached.min() > 0.0:
             return done
         for j in range(m):
-            cols[j] = _potential(g0[j] + right[1][j] - np.log(reached[j]), right[3], right[4])
+            cols[j] = _potential(g0[j] + right[1][j] - np.log(reached[j]), right[3])
             v[j] = np.exp(min(cols[j] - g0[j], LARGEST))
         for i in range(n):
             row, total = plan[i], 0.0
@@ -190,7 +184,7 @@ def _sweeps(left, right, f, g, plan, count):
             return done
         move = np.abs(cols - g0).max()
         for i in range(n):
-            rows[i] = _potential(f0[i] + left[1][i] - np.log(left_sum[i]), left[3], left[4])
+            rows[i] = _potential(f0[i] + left[1][i] - np.log(left_sum[i]), left[3])
             move = max(move, abs(rows[i] - f0[i]))
         if not move < LARGEST:
             return done
@@ -205,10 +199,10 @@ def _sweeps(left, right, f, g, plan, count):
 @compiled
 def _gain(side, old, new):
     """Return how much the penalty's part of the dual rises, and the size of its terms."""
-    mass, _, _, rho, clipped = side
+    mass, _, _, rho = side
     gain, size = 0.0, 0.0
     for k in range(len(mass)):
-        if rho == np.inf or clipped:
+        if rho == np.inf:
             term = mass[k] * (new[k] - old[k])
         else:
             term = -rho * mass[k] * np.exp(-old[k] / rho) * np.expm1((old[k] - new[k]) / rho)
@@ -236,7 +230,7 @@ def stage(c, inv, left, right, g, aim, budget, hessian):
     """
     n, m = c.shape
     plan, other = np.empty((n, m)), np.empty((n, m))
-    f, weight, col, lack = np.empty(n), np.empty(n), np.empty(m), np.empty(m)
+    f, weight, col, residual = np.empty(n), np.empty(n), np.empty(m), np.empty(m)
     diagonal, move = np.empty(m), np.empty(m)
     f2, g2, col2, weight2 = np.empty(n), np.empty(m), np.empty(m), np.empty(n)
     singular = left[3] == np.inf and right[3] == np.inf
@@ -245,7 +239,7 @@ def stage(c, inv, left, right, g, aim, budget, hessian):
     _plan(c, inv, left, right, g, f, weight, col, plan)
     used, rounds, damp = 1, 0, 0.0
     while True:
-        error = _lack(right, g, col, lack, diagonal)
+        error = _residual(right, g, col, residual, diagonal)
         if error <= aim or used >= budget or rounds > FAILURES:
             return error, used, f, plan, hessian
         moved = False
@@ -255,16 +249,14 @@ def stage(c, inv, left, right, g, aim, budget, hessian):
             loose = min(0.3, max(error, 0.3 * aim / error))
             limit = STEPS + m // PER_STEP
             steps = STALE if len(hessian) else limit
-            if not conjugate(plan, weight, diagonal, lack, hessian, move, loose, steps):
+            if not conjugate(plan, weight, diagonal, residual, hessian, move, loose, steps):
                 hessian = factor(plan, weight, diagonal, right[0], singular)
-                conjugate(plan, weight, diagonal, lack, hessian, move, loose, limit)
-            slope = (lack * move).sum()
+                conjugate(plan, weight, diagonal, residual, hessian, move, loose, limit)
+            slope = (residual * move).sum()
             size = 1.0
             for _ in range(HALVINGS):
                 for j in range(m):
                     g2[j] = g[j] + size * move[j]
-                    if right[4] and right[3] != np.inf:
-                        g2[j] = min(max(g2[j], -right[3]), right[3])
                 _plan(c, inv, left, right, g2, f2, weight2, col2, other)
                 a, size_a = _gain(left, f, f2)
                 b, size_b = _gain(right, g, g2)

@@ -1,7 +1,6 @@
 """Compiled linear algebra of Newton steps in entropic transport. Import lazily: it loads numba.
 
-The systems are ``(diag(d) − Pᵀ diag(w) P) x = r``: the Hessian of the semi-dual. A column whose
-diagonal is infinite is held: its unknown is zero.
+The systems are ``(diag(d) − Pᵀ diag(w) P) x = r``: the Hessian of the semi-dual.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def _apply(plan, weight, diagonal, x, out):
         for j in range(m):
             out[j] += total * row[j]
     for j in range(m):
-        out[j] = diagonal[j] * x[j] - out[j] if diagonal[j] < np.inf else 0.0
+        out[j] = diagonal[j] * x[j] - out[j]
 
 
 @compiled
@@ -72,8 +71,7 @@ def conjugate(plan, weight, diagonal, r, lower, x, tolerance, limit):
         curved, size = 0.0, 0.0
         for j in range(m):
             curved += p[j] * q[j]
-            if diagonal[j] < np.inf:
-                size += p[j] * p[j] * diagonal[j]
+            size += p[j] * p[j] * diagonal[j]
         if not curved > 1e-15 * size:  # rounding, along what the Hessian does not see
             if k == 0:
                 x[:] = p

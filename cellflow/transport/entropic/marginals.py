@@ -1,8 +1,9 @@
-"""Soft marginals: what a side of a plan asks for, and what deviating from it costs."""
+"""Marginals of entropic transport, and the solution between them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,154 +11,131 @@ import torch
 from cellflow._typing import Tensor
 
 
-class Side(NamedTuple):
-    """A marginal: the mass it refers to, and what deviating from it costs.
+class Marginal(NamedTuple):
+    """Marginal of one problem or of each in a batch: masses, and the price of another marginal.
 
     Parameters
     ----------
     mass
-        Reference mass, shape ``(n,)``, float64, positive, of total one.
+        Reference masses, shape ``(n,)`` or ``(B, n)``, float64, positive, of total one.
     rho
-        Strength of the penalty, in units of the cost; infinite for an exact marginal.
-    clipped
-        Whether the penalty is the total variation, not KL.
+        Strength of the KL penalty, in units of the cost: a number, or a tensor ``(B, 1)``. An
+        infinite number says that the marginal is exact.
     """
 
     mass: Tensor
-    rho: float
-    clipped: bool
+    rho: float | Tensor = math.inf
 
     @property
     def exact(self) -> bool:
         """Whether the marginal must be attained."""
-        return self.rho == float("inf")
+        return isinstance(self.rho, float) and self.rho == math.inf
 
-    def potential(self, s: Tensor, epsilon: float) -> Tensor:
-        """Return the best potential, given the one that makes the marginal exact."""
-        if self.exact:
-            return s
-        if self.clipped:
-            return s.clamp(-self.rho, self.rho)
-        return s * (self.rho / (self.rho + epsilon))
-
-    def slope(self, f: Tensor, epsilon: float) -> Tensor:
-        """Return the derivative of :meth:`potential` where it took the value `f`."""
-        if self.exact:
-            return torch.ones_like(f)
-        if self.clipped:
-            return (f.abs() < self.rho).to(f)
-        return torch.full_like(f, self.rho / (self.rho + epsilon))
-
-    def asked(self, f: Tensor) -> Tensor:
-        """Return the marginal that the potential `f` asks for."""
-        if self.exact or self.clipped:
-            return self.mass
-        return self.mass * torch.exp(-f / self.rho)
-
-    def gain(self, old: Tensor, new: Tensor) -> Tensor:
-        """Return how much the penalty's part of the dual rises, without cancellation."""
-        if self.exact or self.clipped:
-            return torch.dot(self.mass, new - old)
-        return -self.rho * torch.dot(self.asked(old), torch.expm1((old - new) / self.rho))
-
-    def curvature(self, f: Tensor) -> Tensor:
-        """Return minus the second derivative of the penalty's part of the dual."""
-        if self.exact or self.clipped:
-            return torch.zeros_like(f)
-        return self.asked(f) / self.rho
-
-    def lack(self, f: Tensor, attained: Tensor) -> Tensor:
-        """Return what the marginal lacks, zero where a bound on the potential excuses it."""
-        lack = self.asked(f) - attained
-        if self.clipped and not self.exact:
-            excused = ((f >= self.rho) & (lack > 0)) | ((f <= -self.rho) & (lack < 0))
-            lack = lack.masked_fill(excused, 0.0)
-        return lack
-
-
-class Sides(NamedTuple):
-    """Marginals of a batch: see :class:`~cellflow.transport.entropic.marginals.Side`.
-
-    Parameters
-    ----------
-    mass
-        Reference masses, shape ``(B, n)``, float64, positive, each row of total one.
-    rho
-        Strengths of the penalties, in units of the cost, shape ``(B,)``; infinite where `exact`.
-    clipped
-        Whether the penalty is the total variation, not KL.
-    exact
-        Whether the marginals must be attained.
-    """
-
-    mass: Tensor
-    rho: Tensor
-    clipped: bool
-    exact: bool
-
-    def subset(self, index: Tensor) -> Sides:
-        """Return the sides of some problems."""
-        return self._replace(mass=self.mass[index], rho=self.rho[index])
-
-    @classmethod
-    def of(cls, sides: Sequence[Side]) -> Sides:
-        """Make a batch of sides of one size and kind."""
-        mass = torch.stack([side.mass for side in sides])
-        rho = torch.tensor([side.rho for side in sides], dtype=mass.dtype, device=mass.device)
-        return cls(mass, rho, sides[0].clipped, sides[0].exact)
-
-    def units(self, epsilon: Tensor) -> Sides:
-        """Return the sides with strengths in units of the regularisation."""
-        return self._replace(rho=self.rho / epsilon)
+    # The methods below take potentials and `rho` in units of the regularisation.
 
     def potential(self, s: Tensor) -> Tensor:
         """Return the best potential, given the one that makes the marginal exact."""
-        if self.exact:
-            return s
-        rho = self.rho[:, None]
-        return torch.minimum(torch.maximum(s, -rho), rho) if self.clipped else s * rho / (1 + rho)
+        return s if self.exact else s * self.rho / (1 + self.rho)
 
     def slope(self, f: Tensor) -> Tensor:
         """Return the derivative of :meth:`potential` where it took the value `f`."""
-        if self.exact:
-            return torch.ones_like(f)
-        rho = self.rho[:, None]
-        return (f.abs() < rho).to(f) if self.clipped else (rho / (1 + rho)).expand_as(f)
+        ones = torch.ones_like(f)
+        return ones if self.exact else ones * self.rho / (1 + self.rho)
 
-    def asked(self, f: Tensor) -> Tensor:
-        """Return the marginal that the potential `f` asks for."""
-        if self.exact or self.clipped:
-            return self.mass
-        return self.mass * torch.exp(-f / self.rho[:, None])
+    def target(self, f: Tensor) -> Tensor:
+        """Return the marginal that is best at the potential `f`."""
+        return self.mass if self.exact else self.mass * torch.exp(-f / self.rho)
 
     def curvature(self, f: Tensor) -> Tensor:
         """Return minus the second derivative of the penalty's part of the dual."""
-        if self.exact or self.clipped:
-            return torch.zeros_like(f)
-        return self.asked(f) / self.rho[:, None]
-
-    def held(self, f: Tensor, lack: Tensor) -> Tensor:
-        """Whether a bound holds the potential where it is."""
-        if self.exact or not self.clipped:
-            return torch.zeros_like(f, dtype=torch.bool)
-        return (f.abs() >= self.rho[:, None]) & (lack == 0)
-
-    def clip(self, f: Tensor) -> Tensor:
-        """Return the potential within its bounds."""
-        return self.potential(f) if self.clipped else f
-
-    def lack(self, f: Tensor, attained: Tensor) -> Tensor:
-        """Return what the marginal lacks, zero where a bound on the potential excuses it."""
-        lack = self.asked(f) - attained
-        if self.clipped and not self.exact:
-            rho = self.rho[:, None]
-            excused = ((f >= rho) & (lack > 0)) | ((f <= -rho) & (lack < 0))
-            lack = lack.masked_fill(excused, 0.0)
-        return lack
+        return torch.zeros_like(f) if self.exact else self.target(f) / self.rho
 
     def gain(self, old: Tensor, new: Tensor) -> Tensor:
-        """Return how much the penalty's part of the dual rises, shape ``(B,)``."""
-        if self.exact or self.clipped:
-            return (self.mass * (new - old)).sum(1)
-        rho = self.rho[:, None]
-        return (-rho * self.asked(old) * torch.expm1((old - new) / rho)).sum(1)
+        """Return the rise of the penalty's part of the dual, without cancellation."""
+        if self.exact:
+            return (self.mass * (new - old)).sum(-1)
+        return (-self.rho * self.target(old) * torch.expm1((old - new) / self.rho)).sum(-1)
+
+
+class Marginals(NamedTuple):
+    """Marginals of rows and columns.
+
+    Parameters
+    ----------
+    rows, cols
+        Marginals of a plan's rows and columns.
+    relative
+        Whether the entropy is relative to the product of the reference masses (the KL divergence
+        from it), not plain: without effect on plans between exact marginals.
+    """
+
+    rows: Marginal
+    cols: Marginal
+    relative: bool = False
+
+    @classmethod
+    def stack(cls, problems: Sequence[Marginals]) -> Marginals:
+        """Return a batch of marginals of one size, either all exact or none."""
+
+        def stacked(sides: Sequence[Marginal]) -> Marginal:
+            mass = torch.stack([side.mass for side in sides])
+            if sides[0].exact:
+                return Marginal(mass)
+            return Marginal(mass, mass.new_tensor([[side.rho] for side in sides]))
+
+        rows, cols = stacked([p.rows for p in problems]), stacked([p.cols for p in problems])
+        return cls(rows, cols, problems[0].relative)
+
+    @property
+    def exact(self) -> bool:
+        """Whether both marginals must be attained."""
+        return self.rows.exact and self.cols.exact
+
+    def transposed(self) -> Marginals:
+        """Return the marginals of the transposed plan."""
+        return self._replace(rows=self.cols, cols=self.rows)
+
+    def subset(self, index: Tensor) -> Marginals:
+        """Return the marginals of some problems of a batch."""
+        return self._each(lambda mass: mass[index], lambda rho: rho[index])
+
+    def scaled(self, epsilon: Tensor) -> Marginals:
+        """Return the marginals of a batch with `rho` in units of the regularisation ``(B, 1)``."""
+        return self._each(lambda mass: mass, lambda rho: rho / epsilon)
+
+    def _each(self, mass: Callable[[Tensor], Tensor], rho: Callable[[Tensor], Tensor]) -> Marginals:
+        rows, cols = (
+            Marginal(mass(side.mass), rho(side.rho) if isinstance(side.rho, Tensor) else side.rho)
+            for side in (self.rows, self.cols)
+        )
+        return self._replace(rows=rows, cols=cols)
+
+    def reference(self, cost: Tensor, epsilon: float) -> Tensor:
+        """Return the cost that includes the reference measure of the entropy at weight ε."""
+        if not self.relative:
+            return cost
+        logs = self.rows.mass.log()[..., :, None] + self.cols.mass.log()[..., None, :]
+        return cost - epsilon * logs
+
+
+class Solution(NamedTuple):
+    """Potentials, the plan that they make, and how it went.
+
+    Parameters
+    ----------
+    f, g
+        Potentials of rows ``(n,)`` and columns ``(m,)``, in units of the cost.
+    error
+        L1 error of the marginal that is not right by construction, relative to the mass of the
+        plan; infinite if the regularisation asked for was not reached.
+    iterations
+        Sweeps and Newton steps spent.
+    plan
+        Plan, shape ``(n, m)``; of no meaning where `error` is infinite.
+    """
+
+    f: Tensor
+    g: Tensor
+    error: float
+    iterations: int
+    plan: Tensor

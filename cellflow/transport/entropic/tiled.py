@@ -6,7 +6,7 @@ With rows :math:`i` of mass :math:`a_i` and scores
 its rows right whatever :math:`h`. Sinkhorn's iteration,
 :math:`h_j \leftarrow h_j + \log b_j - \log \sum_i P_{ij}`, is one pass over the tiles: a matrix
 product and a softmax. Its fixed point is sought by Anderson acceleration (Walker and Ni, 2011,
-"Anderson acceleration for fixed-point iterations", equation 2.2), kept from going astray by the
+"Anderson acceleration for fixed-point iterations", equation 2.2), safeguarded by the
 concave semi-dual, which may not fall. The start is the solution between some of the cells,
 extended to all columns by their best potential.
 """
@@ -20,7 +20,8 @@ import torch
 
 from cellflow._typing import Tensor
 from cellflow.costs import half_squared_distance
-from cellflow.transport.entropic import sinkhorn
+from cellflow.transport.entropic.marginals import Marginal, Marginals
+from cellflow.transport.entropic.solve import solve
 
 #: Entries of a tile: 8 MB, which a cache holds; 512 MB where there are thousands of cores.
 ENTRIES, DEVICE_ENTRIES = 2**20, 2**26
@@ -31,14 +32,9 @@ MEMORY, BEGIN = 10, 0.5
 
 
 class Gibbs(NamedTuple):
-    """Two clouds and a regularisation.
+    """Two clouds ``(n, d)`` and ``(m, d)``, float64 and centred, and a regularisation.
 
-    Parameters
-    ----------
-    x, y
-        Cells about their common centre or their own, shapes ``(n, d)`` and ``(m, d)``, float64.
-    epsilon
-        Regularisation for the half squared distance, in squared data units.
+    `epsilon` is for the half squared distance, in squared data units.
     """
 
     x: Tensor
@@ -61,18 +57,8 @@ class Gibbs(NamedTuple):
         return torch.addmm(h[None, :], self.x[rows] / self.epsilon, self.y.T)
 
 
-class Streamed(NamedTuple):
-    """What makes the plan, and how it went.
-
-    Parameters
-    ----------
-    h
-        Column part of the scores, shape ``(m,)``.
-    error
-        L1 error of the columns.
-    iterations
-        Passes over all pairs.
-    """
+class TiledSolution(NamedTuple):
+    """Column part `h` ``(m,)`` of the scores, L1 error of the columns, and passes made."""
 
     h: Tensor
     error: float
@@ -84,30 +70,16 @@ def tile_entries(like: Tensor) -> int:
     return ENTRIES if like.device.type == "cpu" else DEVICE_ENTRIES
 
 
-def solve(
+def solve_tiled(
     gibbs: Gibbs, masses: tuple[Tensor, Tensor], *, tolerance: float, max_iter: int
-) -> Streamed:
-    """Solve entropic optimal transport without an ``(n, m)`` matrix.
+) -> TiledSolution:
+    """Solve entropic optimal transport without an ``(n, m)`` matrix, in at most `max_iter` passes.
 
     A pass takes ``O(n m d)`` time, and everything ``O((n + m)(d + 20))`` memory beside one tile.
-
-    Parameters
-    ----------
-    gibbs
-        The clouds and the regularisation.
-    masses
-        Positive masses of rows and columns, float64, each of total one.
-    tolerance
-        L1 error of the columns that is aimed at.
-    max_iter
-        Bound on the number of passes.
-
-    Returns
-    -------
-    The best that was met; `error` above `tolerance` says that it did not converge.
+    Of all iterates the one of least error is returned, also where that is above `tolerance`.
     """
     a, b = masses
-    h, best = _start(gibbs, masses), Streamed(torch.zeros_like(b), float("inf"), 0)
+    h, best = _start(gibbs, masses), TiledSolution(torch.zeros_like(b), float("inf"), 0)
     points: list[Tensor] = []
     steps: list[Tensor] = []
     plain, value = h, -float("inf")
@@ -120,7 +92,7 @@ def solve(
             continue
         value = new
         if error < best.error:
-            best = Streamed(h, error, k)
+            best = TiledSolution(h, error, k)
         if error <= tolerance:
             break
         step = b.log() - reached.clamp(min=torch.finfo(b.dtype).tiny).log()
@@ -140,9 +112,9 @@ def _start(gibbs: Gibbs, masses: tuple[Tensor, Tensor]) -> Tensor:
     ]
     x, y = gibbs.x[picks[0]], gibbs.y[picks[1]]
     few = [mass[pick] / mass[pick].sum() for mass, pick in zip(masses, picks, strict=True)]
-    s = sinkhorn.solve(
+    s = solve(
         half_squared_distance(x, y),
-        (few[0], few[1]),
+        Marginals(Marginal(few[0]), Marginal(few[1])),
         epsilon=epsilon,
         tolerance=SAMPLE_TOLERANCE,
         max_iter=SAMPLE_ITERATIONS,
@@ -150,7 +122,7 @@ def _start(gibbs: Gibbs, masses: tuple[Tensor, Tensor]) -> Tensor:
     f = torch.nan_to_num(s.f) / epsilon - (x * x).sum(1) / (2 * epsilon)
     back = Gibbs(gibbs.y, x, epsilon)
     sums = [torch.logsumexp(back.scores(rows, f), 1) for rows in back.tiles()]
-    # The column's own ½|y|²/ε is in both: h is what softmax sees, without it.
+    # ½|y|²/ε of the column's potential and of its costs cancel in h.
     return masses[1].log() - torch.cat(sums)
 
 
@@ -165,7 +137,7 @@ def _pass(gibbs: Gibbs, a: Tensor, h: Tensor) -> tuple[Tensor, float]:
 
 
 def _anderson(points: list[Tensor], steps: list[Tensor], b: Tensor) -> Tensor:
-    """Return the point where the steps, taken as linear, vanish as well as can be."""
+    """Return the point where the steps, taken as linear, are smallest."""
     at, step = torch.stack(points), torch.stack(steps)
     moves, changes = at.diff(dim=0), step.diff(dim=0)
     weighted = changes * b.sqrt()
