@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -39,9 +40,20 @@ class Snapshot:
 
     x: Tensor
     time: float
-    mass: Tensor = None  # always a tensor once constructed
+    mass: Tensor = None  # type: ignore[assignment] # a tensor once constructed
     labels: Sequence[str] | None = None
     growth: Tensor | None = None
+
+    if TYPE_CHECKING:  # arrays are converted
+
+        def __init__(
+            self,
+            x: ArrayLike,
+            time: float,
+            mass: ArrayLike | None = None,
+            labels: Sequence[str] | None = None,
+            growth: ArrayLike | None = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         x = _checks.as_cells(self.x, "x")
@@ -183,10 +195,6 @@ class TimeCourse:
         unit
             Name of the time unit.
 
-        Returns
-        -------
-        The time course.
-
         Raises
         ------
         ValueError
@@ -203,17 +211,16 @@ class TimeCourse:
         if cells:
             dtype = reduce(torch.promote_types, (x.dtype for x in cells))
             cells = [x.to(dtype) for x in cells]
-        none = [None] * len(xs)
-        each = zip(
-            cells,
-            times,
-            none if masses is None else masses,
-            none if growths is None else growths,
-            strict=True,
-        )
-        return cls(
-            tuple(Snapshot(x, time, mass, growth=growth) for x, time, mass, growth in each), unit
-        )
+        snapshots = [
+            Snapshot(
+                x,
+                times[k],
+                None if masses is None else masses[k],
+                growth=None if growths is None else growths[k],
+            )
+            for k, x in enumerate(cells)
+        ]
+        return cls(tuple(snapshots), unit)
 
     def __len__(self) -> int:
         return len(self.snapshots)
@@ -252,11 +259,9 @@ class TimeCourse:
 
     def map(self, transform: Callable[[Tensor], Tensor]) -> TimeCourse:
         """Return the course with `transform`, a function of ``(n, d)`` cells, applied."""
-        out = []
-        for s in self.snapshots:
-            # A snapshot takes its masses and rates to the device and dtype of its cells.
-            out.append(replace(s, x=transform(s.x)))
-        return TimeCourse(tuple(out), self.unit)
+        # A snapshot takes its masses and rates to the device and dtype of its cells.
+        moved = (replace(s, x=transform(s.x)) for s in self.snapshots)
+        return TimeCourse(tuple(moved), self.unit)
 
     def without(self, index: int) -> TimeCourse:
         """Return the course with the snapshot at position `index` left out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -11,21 +12,20 @@ import torch
 
 from cellflow import _checks
 from cellflow._threads import one_thread
+from cellflow._typing import Tensor
 from cellflow.couplings.coupling import COUPLINGS, Coupling, check_pair
 from cellflow.couplings.exact import GAP, Exact
 from cellflow.plans.forms import PairPlan, pair_plan
 from cellflow.timecourse import Snapshot
 from cellflow.transport.clouds.duality_gap import duality_gap
-from cellflow.transport.clouds.equal_mass_pieces import Pairs, cost_of, cut, joined, transport
+from cellflow.transport.clouds.equal_mass_pieces import Entries, cost_of, cut, joined, transport
 from cellflow.transport.clouds.matching import Alignment, Run, align, match, running, tree
-from cellflow.transport.clouds.order import Cells
+from cellflow.transport.clouds.order import SortedClouds
 
-#: Pairs in a block of the sweeps of exact transport between unequal masses.
-PAIRS = 256
-#: Largest number of those sweeps.
-POLISH = 8
+#: Pairs in a block of the sweeps of exact transport between unequal masses, and most sweeps.
+BLOCK_PAIRS, MOST_SWEEPS = 256, 8
 #: Pairs per cell at which they end: each sweep splits cells between more partners.
-MOST = 4
+MOST_PAIRS = 4
 #: Share of the tolerance at which sweeps end early.
 EARLY = 0.1
 #: Of float32, in which the cells are matched, relative to their second moments.
@@ -105,7 +105,7 @@ class Hierarchical(Coupling):
             return replace(plan, lower_bound=plan.cost * (1 - GAP) if plan.converged else None)
         threads = torch.get_num_threads()
         with one_thread(), running(threads) as run:
-            cells = Cells.of(source, target)
+            cells = sorted_clouds(source, target)
             generator = _checks.as_generator(self.seed)
             alignment = align(cells.x, cells.y)
             found = self._couple(cells, alignment, generator, run)
@@ -117,10 +117,11 @@ class Hierarchical(Coupling):
                 generator=generator,
                 run=run,
             )
-        pairs, unit, converged = cells.original(found.pairs), cells.scale**2, found.converged
+        entries, unit, converged = cells.original(found.pairs), cells.scale**2, found.converged
         del cells, found  # the copies of the cells in them
+        rows, cols, mass = (torch.from_numpy(part).to(source.x.device) for part in entries)
         plan = pair_plan(
-            pairs,
+            (rows, cols, mass),
             (source.x.detach(), target.x.detach()),
             (source.weights, target.weights),
             converged=converged,
@@ -129,20 +130,21 @@ class Hierarchical(Coupling):
         return replace(plan, lower_bound=min(max(bound, 0.0), plan.cost))
 
     def _couple(
-        self, cells: Cells, alignment: Alignment, generator: torch.Generator, run: Run
+        self, cells: SortedClouds, alignment: Alignment, generator: torch.Generator, run: Run
     ) -> _Found:
-        options = {
-            "block_size": self.block_size,
-            "sweeps": self.sweeps,
-            "tolerance": EARLY * self.tolerance,
-            "generator": generator,
-            "run": run,
-        }
+        matched = partial(
+            match,
+            block_size=self.block_size,
+            sweeps=self.sweeps,
+            tolerance=EARLY * self.tolerance,
+            generator=generator,
+            run=run,
+        )
         x, y = cells.x, cells.y
         n, m = len(x), len(y)
         if n == m and cells.uniform == (True, True):
-            matching = match(x, y, alignment, **options)
-            pairs = Pairs(np.arange(n), matching.cols, np.full(n, 1.0 / n))
+            matching = matched(x, y, alignment)
+            pairs = Entries(np.arange(n), matching.cols, np.full(n, 1.0 / n))
             return _Found(pairs, matching.price, self._ended(matching.gains))
         count = max(n, m)
         left, right = (
@@ -151,15 +153,15 @@ class Hierarchical(Coupling):
                 (x, y), (cells.a, cells.b), cells.uniform, strict=True
             )
         )
-        matching = match(left.centres(x), right.centres(y), alignment, **options)
+        matching = matched(left.centres(x), right.centres(y), alignment)
         pairs = joined(left, right, matching.cols)
         price = right.mean(matching.price, m).astype(np.float32)
         gains = []
         cost = cost_of((x, y), pairs)
-        for _ in range(POLISH):
-            leaves = math.ceil(len(pairs.mass) / PAIRS)
+        for _ in range(MOST_SWEEPS):
+            leaves = math.ceil(len(pairs.mass) / BLOCK_PAIRS)
             blocks = tree(
-                *((x, y), pairs[:2]),
+                *((x, y), (pairs.rows, pairs.cols)),
                 leaves=leaves,
                 root=alignment.roots[1],
                 generator=generator,
@@ -168,7 +170,7 @@ class Hierarchical(Coupling):
             pairs, gain = transport((x, y), pairs, price, blocks=blocks)
             gains.append(gain / cost if cost > 0 else 0.0)
             cost -= gain
-            if self._ended(gains) or leaves == 1 or len(pairs.mass) > MOST * (n + m):
+            if self._ended(gains) or leaves == 1 or len(pairs.mass) > MOST_PAIRS * (n + m):
                 break
         return _Found(pairs, price, self._ended(gains) or leaves == 1)
 
@@ -180,6 +182,20 @@ class Hierarchical(Coupling):
 class _Found(NamedTuple):
     """Pairs, the prices of the columns, and whether the sweeps came to an end."""
 
-    pairs: Pairs
+    pairs: Entries
     price: np.ndarray
     converged: bool
+
+
+def sorted_clouds(source: Snapshot, target: Snapshot) -> SortedClouds:
+    """Put the cells of two snapshots in the order that the sweeps take them in."""
+    return SortedClouds.of(
+        (_array(source.x), _array(target.x)),
+        (_array(source.mass.double()), _array(target.mass.double())),
+        (source.is_uniform, target.is_uniform),
+    )
+
+
+def _array(values: Tensor) -> np.ndarray:
+    values = values.detach().cpu()
+    return (values if values.dtype in (torch.float32, torch.float64) else values.float()).numpy()

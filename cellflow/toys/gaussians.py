@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from cellflow import _checks
-from cellflow._typing import Tensor
+from cellflow._typing import ArrayLike, Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,10 @@ class Gaussian:
 
     mean: Tensor
     cov: Tensor
+
+    if TYPE_CHECKING:  # arrays are converted
+
+        def __init__(self, mean: ArrayLike, cov: ArrayLike) -> None: ...
 
     def __post_init__(self) -> None:
         mean = torch.as_tensor(self.mean, dtype=torch.float64)

@@ -11,14 +11,14 @@ from torch.testing import assert_close
 
 from cellflow.batches import Batching
 from cellflow.couplings import Exact, Hierarchical
+from cellflow.couplings.hierarchical import sorted_clouds
 from cellflow.methods import OTCFM
 from cellflow.saving import load
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.transport.clouds import duality_gap as certificate
 from cellflow.transport.clouds import matching
 from cellflow.transport.clouds.duality_gap import duality_gap
-from cellflow.transport.clouds.equal_mass_pieces import Pairs
-from cellflow.transport.clouds.order import Cells
+from cellflow.transport.clouds.equal_mass_pieces import Entries
 from clouds import snapshots
 
 
@@ -124,7 +124,7 @@ def test_sampled_certificates_allow_for_what_they_do_not_see(monkeypatch):
     """Above the gap of all rows, whichever rows are drawn, and not by much."""
     monkeypatch.setattr(certificate, "FULL", 0)
     source, target = snapshots(1500)
-    cells = Cells.of(source, target)
+    cells = sorted_clouds(source, target)
     x, y = cells.x, cells.y
     with matching.running(1) as run:
         g = torch.Generator().manual_seed(0)
@@ -132,7 +132,7 @@ def test_sampled_certificates_allow_for_what_they_do_not_see(monkeypatch):
         found = matching.match(x, y, matching.align(x, y), **options)
         score = -(x.astype(float) @ y.T.astype(float)) - found.price
         slack = score[np.arange(1500), found.cols] - score.min(1)
-        pairs = Pairs(np.arange(1500), found.cols, np.full(1500, 1 / 1500))
+        pairs = Entries(np.arange(1500), found.cols, np.full(1500, 1 / 1500))
         price = {"price": found.price, "run": run}
         gaps = [
             duality_gap((x, y), pairs, (cells.a, cells.b), generator=g, **price) for _ in range(20)

@@ -8,17 +8,17 @@ import torch
 from torch.testing import assert_close
 
 from cellflow.couplings import Exact, Hierarchical
+from cellflow.couplings.hierarchical import sorted_clouds
 from cellflow.timecourse import Snapshot
 from cellflow.transport.clouds import matching
 from cellflow.transport.clouds.equal_mass_pieces import (
-    Pairs,
+    Entries,
     cost_of,
     cut,
     joined,
     merged,
     transport,
 )
-from cellflow.transport.clouds.order import Cells
 from clouds import snapshots
 
 # --- any masses ---------------------------------------------------------------------------------
@@ -151,12 +151,12 @@ def test_bad_arguments(options, text):
 def test_single_precision_far_from_the_origin():
     source, target = snapshots(600)
     far = [Snapshot((s.x + 1e6).float(), s.time) for s in (source, target)]
-    cells = Cells.of(*far)
+    cells = sorted_clouds(*far)
     assert abs(cells.x.mean(0) + cells.y.mean(0)).max() < 1e-6
     best = Exact()(*far).cost
     assert Hierarchical(64)(*far).cost == pytest.approx(best, rel=0.02)
 
 
 def test_pairs_are_merged():
-    pairs = merged(Pairs(np.array([1, 0, 1]), np.array([2, 5, 2]), np.array([0.25, 0.5, 0.25])))
+    pairs = merged(Entries(np.array([1, 0, 1]), np.array([2, 5, 2]), np.array([0.25, 0.5, 0.25])))
     assert [part.tolist() for part in pairs] == [[0, 1], [5, 2], [0.5, 0.5]]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cellflow._random import stratified
-from cellflow.transport.clouds.equal_mass_pieces import Pairs
+from cellflow.transport.clouds.equal_mass_pieces import Entries
 from cellflow.transport.clouds.matching import CHUNK, Run
 
 #: Costs that are looked at in full.
@@ -26,7 +26,7 @@ ERRORS = 3.0
 
 def duality_gap(
     points: tuple[np.ndarray, np.ndarray],
-    pairs: Pairs,
+    pairs: Entries,
     masses: tuple[np.ndarray, np.ndarray],
     *,
     price: np.ndarray,

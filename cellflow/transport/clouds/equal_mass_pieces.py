@@ -17,23 +17,17 @@ import torch
 
 from cellflow.transport.clouds.matching import CHUNK, Run, tree
 
-#: Part of a piece below which a splinter is taken for rounding.
-SPLINTER = 1e-9
+#: Part of a piece below which a share of a cell is rounding.
+SMALLEST_SHARE = 1e-9
 #: Relative fall of the cost of a block below which it is rounding.
 ROUNDING = 1e-12
 
 
 class Pieces(NamedTuple):
-    """Cells in pieces of equal mass.
+    """Cells in `k` pieces of equal mass: the cell and the mass of each part of a piece.
 
-    Parameters
-    ----------
-    starts
-        First part of each piece, shape ``(k + 1,)``.
-    cells
-        Cell of each part, shape ``(parts,)``.
-    mass
-        Mass of each part, float64, of total one.
+    Parts of one piece stand together; `starts` ``(k + 1,)`` are the first ones. The total mass is
+    one.
     """
 
     starts: np.ndarray
@@ -57,8 +51,8 @@ class Pieces(NamedTuple):
         return total / np.bincount(self.cells, self.mass, n)
 
 
-class Pairs(NamedTuple):
-    """Rows, columns and masses of a plan's pairs."""
+class Entries(NamedTuple):
+    """Rows, columns and masses of the entries of a plan."""
 
     rows: np.ndarray
     cols: np.ndarray
@@ -84,7 +78,7 @@ def cut(
         ends = weights[order].astype(np.longdouble).cumsum()
         ends *= count / ends[-1]
     whole = np.rint(ends)
-    ends = np.where(abs(ends - whole) < SPLINTER, whole, ends)
+    ends = np.where(abs(ends - whole) < SMALLEST_SHARE, whole, ends)
     ends[-1] = count
     levels = np.union1d(ends, np.arange(1, count + 1, dtype=np.longdouble))
     lows = np.concatenate([np.zeros(1, np.longdouble), levels[:-1]])
@@ -93,7 +87,7 @@ def cut(
     return Pieces(starts, cells, ((levels - lows) / count).astype(np.float64))
 
 
-def joined(left: Pieces, right: Pieces, cols: np.ndarray) -> Pairs:
+def joined(left: Pieces, right: Pieces, cols: np.ndarray) -> Entries:
     """Return the pairs of cells when piece k of `left` is matched with ``cols[k]`` of `right`.
 
     Inside a pair of pieces, parts meet in their order, which makes one pair less than there are
@@ -117,25 +111,25 @@ def joined(left: Pieces, right: Pieces, cols: np.ndarray) -> Pairs:
     mass = ((levels - lows) / count).astype(np.float64)
     rows = left.cells[np.searchsorted(ends[0], lows, "right")]
     partners = right.cells[index[np.searchsorted(ends[1], lows, "right")]]
-    kept = mass > 1e-6 * SPLINTER / count
-    return merged(Pairs(rows[kept], partners[kept], mass[kept]))
+    kept = mass > 1e-6 * SMALLEST_SHARE / count
+    return merged(Entries(rows[kept], partners[kept], mass[kept]))
 
 
-def merged(pairs: Pairs) -> Pairs:
+def merged(pairs: Entries) -> Entries:
     """Put equal pairs together; in the order of rows and columns."""
     m = int(pairs.cols.max()) + 1
     keys, index = np.unique(pairs.rows * m + pairs.cols, return_inverse=True)
     rows, cols = np.divmod(keys, m)
-    return Pairs(rows, cols, np.bincount(index, pairs.mass))
+    return Entries(rows, cols, np.bincount(index, pairs.mass))
 
 
 def transport(
     points: tuple[np.ndarray, np.ndarray],
-    pairs: Pairs,
+    pairs: Entries,
     price: np.ndarray,
     *,
     blocks: tuple[np.ndarray, np.ndarray],
-) -> tuple[Pairs, float]:
+) -> tuple[Entries, float]:
     """Solve transport inside blocks (their order and starts); return pairs, and what it gained.
 
     `price` of the columns, for the cost ``-x . y``, follows the duals of the blocks in place.
@@ -144,15 +138,17 @@ def transport(
     out, gained = [], 0.0
     for low, high in pairwise(starts):
         index = order[low:high]
-        block = Pairs(pairs.rows[index], pairs.cols[index], pairs.mass[index])
+        block = Entries(pairs.rows[index], pairs.cols[index], pairs.mass[index])
         solved, gain = _solve(x, y, block, price) if high - low > 1 else (block, 0.0)
         gained += gain
         out.append(solved)
-    together = Pairs(*(np.concatenate([part[k] for part in out]) for k in range(3)))
+    together = Entries(*(np.concatenate([part[k] for part in out]) for k in range(3)))
     return merged(together), gained
 
 
-def _solve(x: np.ndarray, y: np.ndarray, block: Pairs, price: np.ndarray) -> tuple[Pairs, float]:
+def _solve(
+    x: np.ndarray, y: np.ndarray, block: Entries, price: np.ndarray
+) -> tuple[Entries, float]:
     """Return the optimal plan between the rows and columns of a block, and what it gains."""
     import ot
 
@@ -173,11 +169,11 @@ def _solve(x: np.ndarray, y: np.ndarray, block: Pairs, price: np.ndarray) -> tup
     duals = scale * log["v"] - right @ middle  # of the cost without that shift of the rows
     duals += np.average(price[cols] - duals, weights=b)
     price[cols] = duals
-    i, j = np.nonzero(plan > SPLINTER**2)
-    return Pairs(rows[i], cols[j], total * plan[i, j]), old - new
+    i, j = np.nonzero(plan > SMALLEST_SHARE**2)
+    return Entries(rows[i], cols[j], total * plan[i, j]), old - new
 
 
-def cost_of(points: tuple[np.ndarray, np.ndarray], pairs: Pairs) -> float:
+def cost_of(points: tuple[np.ndarray, np.ndarray], pairs: Entries) -> float:
     """Sum of the masses times half the squared distances."""
     x, y = points
     total = 0.0

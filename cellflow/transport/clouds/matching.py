@@ -22,37 +22,31 @@ from cellflow._typing import Tensor
 
 #: Bid increments of a block's auction, relative to the spread of its costs.
 INCREMENTS = np.array([0.1, 0.02, 0.004], np.float32)
-#: Gain of a sweep, relative to the cost, below which the last of them pays.
+#: Gain of a sweep, relative to the cost, below which the last increment pays.
 FINE = 2e-3
 #: Levels of a tree whose keys are held at once.
 LEVELS = 8
 #: Pairs whose differences are taken at once.
 CHUNK = 2**14
 #: Part of the total variance below which a direction is constant.
-FLAT = 1e-6
+SMALLEST_VARIANCE = 1e-6
 #: Shares of work per thread: blocks do not all take as long.
 SHARES = 8
 
-#: Does the work numbered from one number to another.
+#: Function that does the work from one number up to another.
 Work: TypeAlias = Callable[[int, int], object]
-#: Does all work numbered below a count, on as many threads as are allowed.
+#: Function that does all work below a count, on as many threads as are allowed.
 Run: TypeAlias = Callable[[Work, int], None]
 
 
 class Alignment(NamedTuple):
-    """Optimal maps between the Gaussians of two clouds, and what that costs.
+    """Optimal maps between the Gaussians of two clouds, and their cost.
 
-    Parameters
-    ----------
-    means
-        Of the two clouds, shapes ``(d,)``.
-    forward, back
-        Linear parts of the maps from the first cloud to the second, and back, shape ``(d, d)``.
-    roots
-        Square roots of the covariances of the second cloud and of midpoints (times two).
-    bound
-        Half the squared Gelbrich distance: no coupling costs less (Gelbrich, 1990, "On a formula
-        for the L2 Wasserstein metric between measures on Euclidean and Hilbert spaces").
+    `means` ``(d,)`` are those of the clouds; `forward` and `back` ``(d, d)`` the linear parts of
+    the maps; `roots` the square roots of the covariances of the second cloud and of midpoints
+    (times two). `bound` is half the squared Gelbrich distance: no coupling costs less (Gelbrich,
+    1990, "On a formula for the L2 Wasserstein metric between measures on Euclidean and Hilbert
+    spaces").
     """
 
     means: tuple[Tensor, Tensor]
@@ -63,16 +57,10 @@ class Alignment(NamedTuple):
 
 
 class Matching(NamedTuple):
-    """A one-to-one matching.
+    """A one-to-one matching: the partner of each row, and the dual variable of each column.
 
-    Parameters
-    ----------
-    cols
-        Partner of each row, shape ``(n,)``.
-    price
-        Dual variable of each column for the cost ``-x . y``, up to a constant, shape ``(n,)``.
-    gains
-        What each sweep took off the cost, as a share of what was left.
+    Duals are for the cost ``-x . y``, up to a constant. `gains` are what each sweep took off the
+    cost, as a share of what was left.
     """
 
     cols: np.ndarray
@@ -210,7 +198,7 @@ def align(x: np.ndarray, y: np.ndarray) -> Alignment:
     (mean_x, cov_x), (mean_y, cov_y) = moments(x), moments(y)
     cross = _bures(cov_x, cov_y)
     bound = 0.5 * float((mean_x - mean_y).square().sum() + (cov_x + cov_y - 2 * cross).trace())
-    floor = FLAT * float((cov_x + cov_y).trace()) or 1.0
+    floor = SMALLEST_VARIANCE * float((cov_x + cov_y).trace()) or 1.0
     eye = floor * torch.eye(len(cov_x), dtype=torch.float64)
     forward, back = _map(cov_x + eye, cov_y + eye), _map(cov_y + eye, cov_x + eye)
     both = cov_y + cov_x + forward @ cov_x + cov_x @ forward.T

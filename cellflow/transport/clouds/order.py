@@ -1,4 +1,4 @@
-"""Cells as the sweeps take them: in an order of their own, centred, in float32."""
+"""Clouds in an order of their own, centred and in float32, as the sweeps take them."""
 
 from __future__ import annotations
 
@@ -6,36 +6,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from cellflow._typing import Tensor
-from cellflow.timecourse import Snapshot
-from cellflow.transport.clouds.equal_mass_pieces import Pairs
+from cellflow.transport.clouds.equal_mass_pieces import Entries
 from cellflow.transport.clouds.matching import CHUNK
 
-#: Seed of the direction along which cells are put in order.
+#: Seed of the direction along which points are put in order.
 DIRECTION = 20
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
-    """Cells of two snapshots in an order that depends on their coordinates alone.
+class SortedClouds:
+    """Two clouds in an order that depends on their coordinates alone.
 
-    Parameters
-    ----------
-    x, y
-        Points about their common centre in units of `scale`, float32, shapes ``(n, d)`` and
-        ``(m, d)``.
-    a, b
-        Weights, float64, of total one.
-    uniform
-        Whether the weights of each are equal.
-    orders
-        Row in its snapshot of each point.
-    scale
-        Root mean square distance of the cells from the centre.
-    device
-        Of the snapshots.
+    Points `x` ``(n, d)`` and `y` ``(m, d)``, float32, are about their common centre in units of
+    `scale`, their root mean square distance from it. Their weights `a` and `b`, float64, have
+    total one; `uniform` says which are equal. `orders` are the original rows of the points.
     """
 
     x: np.ndarray
@@ -45,50 +30,43 @@ class Cells:
     uniform: tuple[bool, bool]
     orders: tuple[np.ndarray, np.ndarray]
     scale: float
-    device: torch.device
 
     @classmethod
-    def of(cls, source: Snapshot, target: Snapshot) -> Cells:
-        """Put the cells of two snapshots in order."""
-        both = source, target
-        raw = [_array(snapshot.x) for snapshot in both]
-        masses = [snapshot.mass.double().cpu().numpy() for snapshot in both]
-        uniform = source.is_uniform, target.is_uniform
+    def of(
+        cls,
+        points: tuple[np.ndarray, np.ndarray],
+        masses: tuple[np.ndarray, np.ndarray],
+        uniform: tuple[bool, bool],
+    ) -> SortedClouds:
+        """Put two clouds of points, in single or double precision, in order."""
         orders = [
             _order(x, None if equal else mass)
-            for x, mass, equal in zip(raw, masses, uniform, strict=True)
+            for x, mass, equal in zip(points, masses, uniform, strict=True)
         ]
         means = [
             sum(part.sum(0) for part in _parts(x, order)) / len(x)
-            for x, order in zip(raw, orders, strict=True)
+            for x, order in zip(points, orders, strict=True)
         ]
         centre = (means[0] + means[1]) / 2
         squares = [
             sum(float(((part - centre) ** 2).sum()) for part in _parts(x, order)) / len(x)
-            for x, order in zip(raw, orders, strict=True)
+            for x, order in zip(points, orders, strict=True)
         ]
         scale = (sum(squares) / 2) ** 0.5 or 1.0
-        points = [np.empty(x.shape, np.float32) for x in raw]
-        for out, x, order in zip(points, raw, orders, strict=True):
+        scaled = [np.empty(x.shape, np.float32) for x in points]
+        for out, x, order in zip(scaled, points, orders, strict=True):
             for k, part in enumerate(_parts(x, order)):
                 out[k * CHUNK : (k + 1) * CHUNK] = (part - centre) / scale
         # Summed in this order, too: the last digit of a total must not depend on the rows.
         a, b = (mass[order] / mass[order].sum() for mass, order in zip(masses, orders, strict=True))
-        x, y = points
-        return cls(x, y, a, b, uniform, (orders[0], orders[1]), scale, source.x.device)
+        x, y = scaled
+        return cls(x, y, a, b, uniform, (orders[0], orders[1]), scale)
 
-    def original(self, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
-        """Return pairs of points as pairs of cells, in the order of the source's rows."""
-        rows, cols = self.orders[0][pairs.rows], self.orders[1][pairs.cols]
+    def original(self, entries: Entries) -> Entries:
+        """Return entries of a plan by original rows and columns, in their order."""
+        rows, cols = self.orders[0][entries.rows], self.orders[1][entries.cols]
         order = np.lexsort((cols, rows))
-        parts = rows[order], cols[order], pairs.mass[order]
-        rows, cols, mass = (torch.from_numpy(part).to(self.device) for part in parts)
-        return rows, cols, mass
-
-
-def _array(x: Tensor) -> np.ndarray:
-    x = x.detach().cpu()
-    return (x if x.dtype in (torch.float32, torch.float64) else x.float()).numpy()
+        return Entries(rows[order], cols[order], entries.mass[order])
 
 
 def _parts(x: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:
