@@ -38,7 +38,6 @@ _OPTIONS = {
     "members": "--members",
     "workers": "--workers",
     "devices": "--devices",
-    "num_nodes": "--num-nodes",
     "checkpoint": "--checkpoint",
     "path": "--path",
     "folder": "DIR",

@@ -29,8 +29,6 @@ METHODS = (
     "uotcfm",
     "ubsb",
 )
-#: As in `cellflow.several.devices.STRATEGIES`.
-STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_notebook")
 #: As in `cellflow.simulate.SOLVERS`.
 SOLVERS = ("rk4", "euler", "midpoint", "dopri5", "tsit5", "euler_maruyama", "sra1")
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -60,15 +58,7 @@ _DEVICES = [
         "--devices",
         type=POSITIVE,
         metavar="N",
-        help="Processes that train together on each node; those of torchrun by default.",
-    ),
-    click.option("--num-nodes", type=POSITIVE, default=1, metavar="N", help="Nodes of them."),
-    click.option(
-        "--strategy",
-        type=click.Choice(STRATEGIES),
-        default="auto",
-        show_default=True,
-        help="Who starts the processes, by Lightning's names.",
+        help="Processes that train one fit together; those of torchrun by default.",
     ),
     click.option(
         "--checkpoint",
@@ -179,7 +169,7 @@ def together(command: Callable) -> Callable:
 
     @functools.wraps(command)
     def bundled(**options: Any) -> Any:
-        names = ("devices", "num_nodes", "strategy", "checkpoint")
+        names = ("devices", "checkpoint")
         return command(together={name: options.pop(name) for name in names}, **options)
 
     for option in reversed(_DEVICES):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from cellflow import _checks
+from cellflow._process_group import ProcessGroup
 from cellflow._typing import Rng
 from cellflow.couplings import Entropic, Exact, Geodesic, Independent
 from cellflow.fits import Ensemble, Fit
@@ -20,9 +21,9 @@ from cellflow.methods import METHODS, Method
 from cellflow.pp import CourseIndex, course
 from cellflow.pp.reading import expression_on_disk
 from cellflow.preprocessing import Preprocessing, fit_preprocessing
-from cellflow.several import Devices, fit_members, fit_on, join
+from cellflow.several import fit_members, fit_on, join_process_group
 from cellflow.timecourse import TimeCourse
-from cellflow.training.loop import Checkpointing
+from cellflow.training import Checkpointing, FitOptions
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -50,8 +51,6 @@ def fit(
     bootstrap: bool = False,
     workers: int | None = None,
     devices: int | None = None,
-    num_nodes: int = 1,
-    strategy: str = "auto",
     progress: bool = True,
 ) -> Fit | Ensemble:
     """Learn how the cells of an AnnData move from each time point to the next.
@@ -108,10 +107,10 @@ def fit(
         with the sampling of cells too, not with the training alone.
     workers
         Processes for the members, each with one thread; as many as there are cores when omitted.
-    devices, num_nodes, strategy
-        Processes that train one fit together, on each node, one for each GPU or part of the
-        cores; and who starts them: see :class:`cellflow.several.Devices`. Under ``torchrun`` leave
-        them out: all processes take part, or share the members, and get the same.
+    devices
+        Processes that train one fit together on this machine, one for each GPU or part of the
+        cores: see :func:`cellflow.several.fit_on`. Under ``torchrun`` leave it out: all processes
+        take part, or share the members, and get the same.
     progress
         Whether to print the table of times, the device and a progress bar to standard error.
 
@@ -129,8 +128,7 @@ def fit(
         If training diverges.
     """
     recipe = resolve_method(method)
-    several = {"members": members, "bootstrap": bootstrap, "workers": workers}
-    learn, main = _learner(recipe, several, Devices(devices, num_nodes, strategy), device=device)
+    group = _join(devices, device, members=members, bootstrap=bootstrap)
     if growth_key is not None:
         warn_of_unused_growth([recipe])
     cells, index, n_components = read_course(
@@ -144,21 +142,24 @@ def fit(
         time_map=time_map,
         missing=missing,
     )
-    if progress and main:
+    if progress := progress and group.is_main:
         tqdm.write(str(index.table), file=sys.stderr)
-    keys = {"time_key": time_key, "label_key": label_key, "mass_key": mass_key}
-    facts = _facts(adata, index) | keys | {"n_dims": cells.dim}
+    facts = _facts(adata, index) | {"n_dims": cells.dim}
+    facts |= {"time_key": time_key, "label_key": label_key, "mass_key": mass_key}
     del index  # of millions of cells, a sixth of what they take
-    out = learn(
-        cells,
+    options = FitOptions(
         steps=steps,
         generator=_checks.as_generator(rng, "rng"),
-        preprocessing=_preprocessing(cells, n_components, whiten),
         device=device,
         dtype=dtype,
         checkpointing=Checkpointing(checkpoint),
-        progress=progress and main,
+        progress=progress,
+        group=group,
     )
+    several = partial(fit_members, members=members, bootstrap=bootstrap, workers=workers)
+    fit_all = partial(fit_on, devices=devices) if members == 1 else several
+    prep = _preprocessing(cells, n_components, whiten)
+    out: Fit | Ensemble = fit_all(recipe, cells, options, preprocessing=prep)
     for one in out if isinstance(out, Ensemble) else (out,):
         one.origin.update(facts)
     return out
@@ -180,24 +181,18 @@ def _check_label_key(label_key: str | None, time_key: str) -> None:
         raise ValueError(_checks.message("label_key", repr(label_key), expected, remedy))
 
 
-def _learner(
-    recipe: Method,
-    several: dict[str, Any],
-    on: Devices,
-    *,
-    device: torch.device | str | None,
-) -> tuple[Callable[..., Fit | Ensemble], bool]:
-    """What returns one fit, or an ensemble for several members; and whether to speak of it."""
-    ranks = join(on, kind="cpu" if device is None else torch.device(device).type)
-    if _checks.count(several["members"], "members") > 1:
-        if ranks.world < on.total:
-            expected = "1 from here for several members, which share processes by `workers`"
-            remedy = "Or start the script with torchrun."
-            raise ValueError(_checks.message("devices", on.devices, expected, remedy))
-        return partial(fit_members, recipe, **several, ranks=ranks), ranks.is_main
-    if several["bootstrap"]:
+def _join(
+    devices: int | None, device: torch.device | str | None, *, members: int, bootstrap: bool
+) -> ProcessGroup:
+    """Return the processes that fit together, once they and the members agree."""
+    group = join_process_group(devices, kind=torch.device(device or "cpu").type)
+    if _checks.count(members, "members") == 1 and bootstrap:
         raise ValueError(_checks.message("bootstrap", "True for one fit", "several `members`"))
-    return partial(fit_on, on, recipe), ranks.is_main
+    if members > 1 and devices not in (None, 1, group.world):
+        expected = "1 from here for several members, which share processes by `workers`"
+        remedy = "Or start the script with torchrun."
+        raise ValueError(_checks.message("devices", devices, expected, remedy))
+    return group
 
 
 def _facts(adata: AnnData, index: CourseIndex) -> dict[str, Any]:
@@ -226,8 +221,7 @@ def warn_of_unused_growth(methods: Sequence[Method]) -> None:
     """Say so if no method has a use for prior growth rates."""
     # Of a coupling of the user's own nobody knows.
     blind = (Exact, Entropic, Geodesic, Independent)
-    bases = [getattr(method, "base", method) for method in methods]
-    if all(isinstance(getattr(base, "coupling", None), blind) for base in bases):
+    if all(isinstance(method.parts.coupling, blind) for method in methods):
         names = ", ".join(repr(method.name) for method in methods)
         warnings.warn(
             f"growth_key: {names} has no use for growth rates, which are ignored. Fit with "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cellflow import _checks, evaluate
 from cellflow.evaluate import HoldoutTable
 from cellflow.methods import Method
-from cellflow.several import join
+from cellflow.several import join_process_group
 from cellflow.tl.fit import read_course, resolve_method, warn_of_unused_growth
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def holdout(
     ValueError
         If there are fewer than three time points, or an argument is out of its range.
     """
-    ranks = join()
+    ranks = join_process_group()
     asked = [method] if isinstance(method, str | Method) else list(method)
     recipes = [resolve_method(m) for m in asked]
     if growth_key is not None:
