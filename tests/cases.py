@@ -63,18 +63,3 @@ METRICS = {
     "energy": (metrics.energy_distance, 1, True),
     "mmd": (partial(metrics.mmd, bandwidth=1.0, unbiased=False), None, True),
 }
-
-# --- methods ---------------------------------------------------------------------------------
-METHODS: list[str] = [
-    "otcfm",
-    "icfm",
-    "mmfm",
-    "sbcfm",
-    "sf2m",
-    "sf2m_exact",
-    "sf2m_geodesic",
-    "sf2m_independent",
-    "dsbm",
-    "uotcfm",
-    "ubsb",
-]
