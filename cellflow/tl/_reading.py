@@ -15,7 +15,7 @@ from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.couplings import Entropic, Exact, Geodesic, Independent
 from cellflow.fits import Ensemble, Fit
-from cellflow.methods import METHODS, FlowMatching, Iterated, Method
+from cellflow.methods import METHODS, Method
 from cellflow.pp import CourseIndex, parse_times
 from cellflow.pp.access import column_of, expression_on_disk, find_representation, read_states
 from cellflow.pp.components import project
@@ -86,9 +86,7 @@ def warn_of_unused_growth(methods: Sequence[Method]) -> None:
 
 def _ignores_growth(method: Method) -> bool:
     """Whether the coupling is known to take no growth rates; one of the user's own may."""
-    base = method.base if isinstance(method, Iterated) else method
-    blind = (Exact, Entropic, Geodesic, Independent)
-    return isinstance(base, FlowMatching) and isinstance(base.coupling, blind)
+    return isinstance(method.parts.coupling, (Exact, Entropic, Geodesic, Independent))
 
 
 def states_and_times(adata: AnnData, fit: Fit | Ensemble) -> tuple[str, np.ndarray, np.ndarray]:
