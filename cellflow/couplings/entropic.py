@@ -119,7 +119,6 @@ class Entropic(Coupling):
 
     @classmethod
     def example(cls, source: Snapshot, target: Snapshot) -> Entropic:
-        """Return an instance for the law tests, fit to couple `source` and `target`."""
         return cls(epsilon=0.2)
 
     def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:

@@ -151,7 +151,6 @@ class Unbalanced(Coupling):
 
     @classmethod
     def example(cls, source: Snapshot, target: Snapshot) -> Unbalanced:
-        """Return an instance for the law tests, fit to couple `source` and `target`."""
         return cls(relative_epsilon=0.1)
 
     def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:
