@@ -37,53 +37,20 @@ def squared_distance(x: Tensor, y: Tensor) -> Tensor:
 
 
 def half_squared_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Transport cost ``½|x − y|²`` between all pairs.
-
-    Parameters
-    ----------
-    x, y
-        Cells, shapes ``(n, d)`` and ``(m, d)``.
-
-    Returns
-    -------
-    Tensor of shape ``(n, m)``, in squared data units.
-    """
+    """Transport cost ``½|x − y|²`` between all pairs of `x` ``(n, d)`` and `y` ``(m, d)``."""
     return squared_distance(x, y).mul_(0.5)
 
 
 def distance(x: Tensor, y: Tensor) -> Tensor:
-    """Euclidean distance between all pairs.
-
-    Parameters
-    ----------
-    x, y
-        Cells, shapes ``(n, d)`` and ``(m, d)``.
-
-    Returns
-    -------
-    Tensor of shape ``(n, m)``, in data units.
-    """
+    """Euclidean distance between all pairs of `x` ``(n, d)`` and `y` ``(m, d)``."""
     return squared_distance(x, y).sqrt_()
 
 
 def brownian_epsilon(sigma: float, span: float) -> float:
     r"""Entropic regularisation :math:`\varepsilon = \sigma^2\,\text{span}` for ``½|x − y|²``.
 
-    Parameters
-    ----------
-    sigma
-        Diffusion of the Brownian reference, data units per square root of time; positive.
-    span
-        Time between the two snapshots; positive.
-
-    Returns
-    -------
-    The regularisation, in squared data units.
-
-    Raises
-    ------
-    ValueError
-        If `sigma` or `span` is not a positive finite number.
+    The diffusion `sigma` of the Brownian reference is in data units per square root of time, the
+    `span` is the time between the snapshots; the regularisation is in squared data units.
     """
     sigma = _checks.number(sigma, "sigma", low=0.0, open_low=True)
     return sigma**2 * _checks.number(span, "span", low=0.0, open_low=True)

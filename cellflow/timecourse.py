@@ -31,11 +31,6 @@ class Snapshot:
     growth
         Optional prior net growth rate of each cell (birth minus death), shape ``(n,)``, per unit
         of time; of any sign.
-
-    Raises
-    ------
-    ValueError
-        If `x` is not a finite ``(n, d)`` array, or `mass`, `labels` or `growth` do not fit it.
     """
 
     x: Tensor
@@ -128,12 +123,6 @@ class TimeCourse:
         At least two snapshots of equal dimension, dtype and device, in order of time.
     unit
         Name of the time unit, for labels only.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two snapshots, times do not increase, or dimensions, dtypes or
-        devices differ.
     """
 
     snapshots: tuple[Snapshot, ...]
@@ -194,11 +183,6 @@ class TimeCourse:
             time.
         unit
             Name of the time unit.
-
-        Raises
-        ------
-        ValueError
-            If lengths differ, times do not strictly increase, or cells are not finite.
         """
         xs = list(xs)
         times = list(range(len(xs))) if times is None else list(times)

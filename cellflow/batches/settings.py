@@ -30,11 +30,6 @@ class Batching:
         ``batch_size`` fresh cells of either snapshot, whatever `block_size` and `reuse`. Each
         pair follows the law of the minibatch coupling either way; only under the second do the
         pairs of a step come from one plan, so that they are as dependent as they are in it.
-
-    Raises
-    ------
-    ValueError
-        If a size is not positive, or `refresh` is unknown.
     """
 
     batch_size: int = 256

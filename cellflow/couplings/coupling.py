@@ -77,13 +77,7 @@ class Coupling(ABC):
         """
 
     def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:
-        """Couple the first of `sources` with the first of `targets`, and so on.
-
-        Raises
-        ------
-        ValueError
-            If there are not as many of both.
-        """
+        """Couple the first of `sources` with the first of `targets`, and so on."""
         if len(sources) != len(targets):
             got, expected = f"{len(targets)} snapshots", f"{len(sources)}, as many as sources"
             raise ValueError(_checks.message("targets", got, expected))

@@ -112,7 +112,6 @@ class Entropic(Coupling):
 
     @classmethod
     def example(cls, source: Snapshot, target: Snapshot) -> Self:
-        """Return an instance for the law tests."""
         return cls(epsilon=0.2)
 
     def __call__(self, source: Snapshot, target: Snapshot) -> Plan:

@@ -81,7 +81,6 @@ class Exact(Coupling):
         return pair_plan(found[:3], (x, y), masses, converged=found[3])
 
     def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:
-        """Couple each of `sources` with its own of `targets`, faster where blocks are alike."""
         shapes = {s.x.shape for s in (*sources, *targets)}
         alike = len(shapes) == 1 and all(s.is_uniform for s in (*sources, *targets))
         if not alike or self.solver != "auto":

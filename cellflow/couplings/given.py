@@ -37,13 +37,6 @@ class Given(Coupling):
         pairs of times ``(source time, target time)`` to such plans. Rows are source cells, in the
         order of the snapshot.
 
-    Raises
-    ------
-    TypeError
-        If `plan` cannot be read as a matrix.
-    ValueError
-        If it is not two-dimensional, holds negative, NaN or infinite values, or no mass.
-
     Examples
     --------
     >>> import torch
@@ -91,12 +84,10 @@ class Given(Coupling):
 
     @classmethod
     def example(cls, source: Snapshot, target: Snapshot) -> Given:
-        """Return an instance for the law tests, fit to couple `source` and `target`."""
         return cls(3.0 * Entropic(epsilon=0.5, tolerance=1e-9)(source, target).dense())
 
     @property
     def digest(self) -> str:
-        """Hash of the plan or plans: what a checkpoint knows them by."""
         parts = self._parts if isinstance(self._parts, dict) else {(): self._parts}
         digest = hashlib.sha256()
         for times, (*arrays, shape) in sorted(parts.items()):

@@ -103,7 +103,6 @@ class Partial(Coupling):
 
     @classmethod
     def example(cls, source: Snapshot, target: Snapshot) -> Partial:
-        """Return an instance for the law tests, fit to couple `source` and `target`."""
         return cls(0.75)
 
 

@@ -126,7 +126,6 @@ class Unbalanced(Coupling):
 
     @classmethod
     def example(cls, source: Snapshot, target: Snapshot) -> Self:
-        """Return an instance for the law tests."""
         return cls(relative_epsilon=0.1)
 
     def __call__(self, source: Snapshot, target: Snapshot) -> DensePlan:

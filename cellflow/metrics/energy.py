@@ -40,11 +40,6 @@ def energy_distance(
     Returns
     -------
     The energy distance, in data units.
-
-    Raises
-    ------
-    ValueError
-        If the cells or masses are malformed, or `unbiased` with a single cell.
     """
     clouds = as_clouds(x, y, x_mass=x_mass, y_mass=y_mass)
     between = _mean_distance(clouds.x, clouds.y, clouds.a, clouds.b)

@@ -43,11 +43,6 @@ def split_half_floor(
     Returns
     -------
     Tensor of shape ``(repeats,)`` in float64: report its mean and spread.
-
-    Raises
-    ------
-    ValueError
-        If `x` or `mass` is malformed, or `x` has fewer than ``2 * size`` cells.
     """
     x = _checks.as_cells(x, "x", min_cells=2)
     repeats = _checks.count(repeats, "repeats")

@@ -47,12 +47,6 @@ def mmd(
     Returns
     -------
     The squared discrepancy, without unit.
-
-    Raises
-    ------
-    ValueError
-        If the cells or masses are malformed, `bandwidth` is not positive, `unbiased` with a
-        single cell, or the median distance is zero.
     """
     clouds = as_clouds(x, y, x_mass=x_mass, y_mass=y_mass)
     if bandwidth is None:

@@ -42,11 +42,6 @@ def sliced_wasserstein2(
     Returns
     -------
     The distance, in data units.
-
-    Raises
-    ------
-    ValueError
-        If the cells or masses are malformed.
     """
     clouds = as_clouds(x, y, x_mass=x_mass, y_mass=y_mass)
     n_projections = _checks.count(n_projections, "n_projections")

@@ -53,8 +53,6 @@ def wasserstein1(
 
     Raises
     ------
-    ValueError
-        If the cells or masses are malformed, or n·m exceeds 10¹⁰.
     RuntimeError
         If the solver stops before the optimum.
     """
@@ -89,8 +87,6 @@ def wasserstein2(
 
     Raises
     ------
-    ValueError
-        If the cells or masses are malformed.
     RuntimeError
         If the solver stops before the optimum.
 

@@ -32,11 +32,6 @@ def growth_matching(
     Returns
     -------
     ``{"growth": term}``, in inverse squared units of time but for `unit`.
-
-    Raises
-    ------
-    ValueError
-        If `dynamics` have no growth.
     """
     if dynamics.growth is None:
         raise ValueError("dynamics: expected a growth to learn, got None.")

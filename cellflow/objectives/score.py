@@ -28,11 +28,6 @@ def score_matching(dynamics: Dynamics, batch: PathPoint, *, unit: float = 1.0) -
     Returns
     -------
     ``{"score": term}``, dimensionless but for `unit`.
-
-    Raises
-    ------
-    ValueError
-        If `dynamics` have no score.
     """
     if dynamics.score is None:
         raise ValueError("dynamics: expected a score to learn, got None.")

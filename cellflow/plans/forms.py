@@ -42,22 +42,18 @@ class PairPlan(Plan):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Number of source and of target cells."""
         return self.size
 
     @cached_property
     def row_mass(self) -> Tensor:
-        """Mass that leaves each source cell, shape ``(n,)``."""
         return self.mass.new_zeros(self.size[0]).index_add_(0, self.rows, self.mass)
 
     @cached_property
     def col_mass(self) -> Tensor:
-        """Mass that reaches each target cell, shape ``(m,)``."""
         return self.mass.new_zeros(self.size[1]).index_add_(0, self.cols, self.mass)
 
     @cached_property
     def is_permutation(self) -> bool:
-        """Whether the plan matches cells one to one, with equal masses."""
         n, m = self.size
         if not n == m == len(self.rows) or not bool((self.mass == self.mass[0]).all()):
             return False
@@ -65,7 +61,6 @@ class PairPlan(Plan):
 
     @cached_property
     def partners(self) -> float:
-        """Effective number of partners of a source cell."""
         if self.is_permutation:
             return 1.0
         terms = torch.special.entr(self.mass / self.row_mass[self.rows])
@@ -104,22 +99,18 @@ class DensePlan(Plan):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Number of source and of target cells."""
         return self.matrix.shape[0], self.matrix.shape[1]
 
     @cached_property
     def row_mass(self) -> Tensor:
-        """Mass that leaves each source cell, shape ``(n,)``."""
         return self.matrix.sum(1)
 
     @cached_property
     def col_mass(self) -> Tensor:
-        """Mass that reaches each target cell, shape ``(m,)``."""
         return self.matrix.sum(0)
 
     @cached_property
     def partners(self) -> float:
-        """Effective number of partners of a source cell."""
         rows = self.matrix / self.row_mass.clamp(min=torch.finfo(self.matrix.dtype).tiny)[:, None]
         entropy = torch.special.entr(rows).sum(1)
         return float((self.row_mass * entropy.exp()).sum() / self.row_mass.sum())
@@ -153,22 +144,18 @@ class ProductPlan(Plan):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Number of source and of target cells."""
         return len(self.a), len(self.b)
 
     @property
     def row_mass(self) -> Tensor:
-        """Mass that leaves each source cell, shape ``(n,)``."""
         return self.a
 
     @property
     def col_mass(self) -> Tensor:
-        """Mass that reaches each target cell, shape ``(m,)``."""
         return self.b
 
     @cached_property
     def partners(self) -> float:
-        """Effective number of partners of a source cell."""
         return float(torch.special.entr(self.b).sum().exp())
 
     def _draw(self, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -47,11 +47,6 @@ class Plan(ABC):
         target's weights times the ratio of the two total masses. None: mass is conserved.
     lower_bound
         What no coupling of these masses costs less than, where that is known: a certificate.
-
-    Raises
-    ------
-    ValueError
-        If only one of the growth factors is given, or one does not have the length of its cells.
     """
 
     cost: float
@@ -158,11 +153,6 @@ class Plan(ABC):
         -------
         Indices of source and of target cells, two long tensors of shape ``(k,)`` on the device of
         the plan.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If `k` is not a positive integer.
         """
         return self._draw(_checks.count(k, "k"), _checks.as_generator(generator))
 

@@ -50,11 +50,6 @@ def sparsify(
     PairPlan
         With the growth factors, and the health, of `plan`. Its cost is that of `plan`, from which
         that of the pairs differs by what was left out.
-
-    Raises
-    ------
-    ValueError
-        If `keep` is out of its range.
     """
     _checks.number(keep, "keep", low=0.0, high=1.0, open_low=True)
     if isinstance(plan, PairPlan):

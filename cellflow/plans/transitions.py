@@ -30,8 +30,9 @@ from cellflow.plans.plan import DENSE_LIMIT
 class Transitions:
     """Plans between consecutive snapshots, as a chain.
 
-    Memory and time of every question are linear in the pairs; no matrix of all cells by all
-    cells is made.
+    Values at the cells of a time have shape ``(n,)`` or, for several at once, ``(n, k)``; answers
+    are float64. Memory and time of every question are linear in the pairs; no matrix of all cells
+    by all cells is made.
 
     Parameters
     ----------
@@ -39,11 +40,6 @@ class Transitions:
         Times of the snapshots, strictly increasing.
     plans
         One for each interval, as pairs; see :func:`sparsify`.
-
-    Raises
-    ------
-    ValueError
-        If there is not one plan for each interval, or they disagree on the number of cells.
 
     Examples
     --------
@@ -69,25 +65,21 @@ class Transitions:
                 raise ValueError(_checks.message("plans", got, "as many in both plans"))
 
     def push(self, mass: ArrayLike, start: float, end: float) -> Tensor:
-        """Carry masses forward: where the descendants are.
+        """Carry masses of the cells at `start` forward: where the descendants at `end` are.
+
+        The total is that of `mass`, but for growth and for mass on cells that a plan leaves
+        without a partner, which goes nowhere.
 
         Parameters
         ----------
         mass
-            Mass on each cell at `start`, shape ``(n,)`` or, for several at once, ``(n, k)``.
+            Mass on each cell at `start`.
         start, end
             Two of the times, in order.
 
         Returns
         -------
-        Mass on each cell at `end`, shape ``(m,)`` or ``(m, k)``, float64. Its total is that of
-        `mass`, but for growth and for mass on cells that a plan leaves without a partner, which
-        goes nowhere.
-
-        Raises
-        ------
-        ValueError
-            If a time is unknown or the shape does not fit.
+        Mass on each cell at `end`.
         """
         steps, out = self._steps(start, end), self._values(mass, start, "mass")
         for step in steps:
@@ -95,25 +87,21 @@ class Transitions:
         return out
 
     def pull(self, mass: ArrayLike, start: float, end: float) -> Tensor:
-        """Carry masses back: where the ancestors are.
+        """Carry masses of the cells at `end` back: where the ancestors at `start` are.
+
+        The total is that of `mass`, but for mass on cells without an ancestor. What descendants
+        weigh is shared out among their ancestors, whatever these weighed.
 
         Parameters
         ----------
         mass
-            Mass on each cell at `end`, shape ``(m,)`` or ``(m, k)``.
+            Mass on each cell at `end`.
         start, end
-            Two of the times, in order: masses are carried from the later to the earlier.
+            Two of the times, in order.
 
         Returns
         -------
-        Mass on each cell at `start`, shape ``(n,)`` or ``(n, k)``, float64, of the same total
-        but for mass on cells without an ancestor. What descendants weigh is shared out among
-        their ancestors, whatever these weighed.
-
-        Raises
-        ------
-        ValueError
-            If a time is unknown or the shape does not fit.
+        Mass on each cell at `start`.
         """
         steps, out = self._steps(start, end), self._values(mass, end, "mass")
         for step in reversed(steps):
@@ -121,24 +109,9 @@ class Transitions:
         return out
 
     def expect(self, values: ArrayLike, start: float, end: float) -> Tensor:
-        """Mean over each cell's descendants of a function of later cells.
+        """Mean over the descendants at `end` of each cell at `start` of `values` at `end`.
 
-        Parameters
-        ----------
-        values
-            The function at the cells of `end`, shape ``(m,)`` or ``(m, k)``.
-        start, end
-            Two of the times, in order.
-
-        Returns
-        -------
-        One mean for each cell at `start`, shape ``(n,)`` or ``(n, k)``, float64: weighted with
-        the mass of the descendants, 0 for a cell that has none.
-
-        Raises
-        ------
-        ValueError
-            If a time is unknown or the shape does not fit.
+        Weighted with the mass of the descendants; 0 for a cell that has none.
         """
         steps, out = self._steps(start, end), self._values(values, end, "values")
         total = out.new_ones(len(out))
@@ -147,24 +120,9 @@ class Transitions:
         return _divided(out, total)
 
     def recall(self, values: ArrayLike, start: float, end: float) -> Tensor:
-        """Mean over each cell's ancestors of a function of earlier cells.
+        """Mean over the ancestors at `start` of each cell at `end` of `values` at `start`.
 
-        Parameters
-        ----------
-        values
-            The function at the cells of `start`, shape ``(n,)`` or ``(n, k)``.
-        start, end
-            Two of the times, in order.
-
-        Returns
-        -------
-        One mean for each cell at `end`, shape ``(m,)`` or ``(m, k)``, float64; 0 for a cell
-        without ancestors.
-
-        Raises
-        ------
-        ValueError
-            If a time is unknown or the shape does not fit.
+        0 for a cell without ancestors.
         """
         steps, out = self._steps(start, end), self._values(values, start, "values")
         total = out.new_ones(len(out))
@@ -181,24 +139,13 @@ class Transitions:
         return mass / mass.sum()
 
     def matrix(self, start: float, end: float, *, limit: int = DENSE_LIMIT) -> Any:
-        """Transition matrix :math:`F` from `start` to `end`.
-
-        Parameters
-        ----------
-        start, end
-            Two of the times, in order.
-        limit
-            Largest number of stored entries; products of sparse matrices fill up.
-
-        Returns
-        -------
-        scipy.sparse.csr_matrix
-            Shape ``(n, m)``, float64.
+        """Transition matrix :math:`F` ``(n, m)`` from `start` to `end`, a scipy csr_matrix.
 
         Raises
         ------
         ValueError
-            If a time is unknown, or the matrix could have more than `limit` entries.
+            If a time is unknown, or the matrix could have more than `limit` stored entries:
+            products of sparse matrices fill up.
         """
         steps = self._steps(start, end)
         out = steps[0].matrix

@@ -36,11 +36,6 @@ class GaussianBridge:
         Time between them; positive.
     sigma
         Diffusion of the reference, data units per square root of time; not negative.
-
-    Raises
-    ------
-    ValueError
-        If the dimensions differ, the source is singular, or `span` or `sigma` are out of range.
     """
 
     source: Gaussian

@@ -21,11 +21,6 @@ class Gaussian:
         Mean, shape ``(d,)``: numbers of any kind, kept as a float64 tensor.
     cov
         Covariance, shape ``(d, d)``, symmetric and positive semidefinite, likewise.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not fit or `cov` is not a covariance.
     """
 
     mean: Tensor
@@ -79,19 +74,7 @@ def gaussian_w2(source: Gaussian, target: Gaussian) -> float:
         W_2^2 = |m_0 - m_1|^2
         + \operatorname{tr}\bigl(S_0 + S_1 - 2 (S_0^{1/2} S_1 S_0^{1/2})^{1/2}\bigr)
 
-    Parameters
-    ----------
-    source, target
-        The two laws, of equal dimension.
-
-    Returns
-    -------
-    The distance, for the full squared cost, in data units.
-
-    Raises
-    ------
-    ValueError
-        If the dimensions differ.
+    for `source` and `target` of equal dimension, and the full squared cost; in data units.
     """
     _same_dim(source, target)
     root = matrix_root(source.cov)
@@ -114,11 +97,6 @@ def gaussian_ot_map(source: Gaussian, target: Gaussian) -> tuple[Tensor, Tensor]
     -------
     A, b
         Symmetric matrix ``(d, d)`` and offset ``(d,)``; move cells with ``x @ A.T + b``.
-
-    Raises
-    ------
-    ValueError
-        If the dimensions differ or the source is singular.
     """
     _same_dim(source, target)
     _regular(source)
@@ -132,21 +110,7 @@ def gaussian_ot_map(source: Gaussian, target: Gaussian) -> tuple[Tensor, Tensor]
 def gaussian_displacement(t: float, source: Gaussian, target: Gaussian) -> Gaussian:
     """Displacement interpolation: the law of ``(1 − t) X + t (A X + b)`` (McCann 1997).
 
-    Parameters
-    ----------
-    t
-        Fraction of the way, in ``[0, 1]``.
-    source, target
-        The two laws, of equal dimension; `source` not singular.
-
-    Returns
-    -------
-    The law at `t`.
-
-    Raises
-    ------
-    ValueError
-        If `t` leaves the unit interval, the dimensions differ or the source is singular.
+    `t` is the fraction of the way from `source`, which is not singular, to `target`.
     """
     t = _checks.number(t, "t", low=0.0, high=1.0)
     matrix, offset = gaussian_ot_map(source, target)

@@ -25,11 +25,6 @@ def linear_flow(
     Returns
     -------
     Tensor in the dtype of `x0`: shape ``(n, d)`` for a scalar `t`, ``(k, n, d)`` for ``(k,)``.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not fit or values are not finite.
     """
     x0 = _checks.as_cells(x0, "x0")
     d = x0.shape[1]

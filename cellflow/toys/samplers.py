@@ -1,7 +1,7 @@
 """Seeded samplers of the two-dimensional clouds that flow-matching papers draw.
 
 All draw in float64 on the generator's device and convert last, so a seed gives the same cells in
-every dtype and on every device.
+every dtype (torch's default when omitted) and on every device.
 """
 
 from __future__ import annotations
@@ -28,27 +28,10 @@ def gaussian(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Sample a normal law.
+    """Sample `n` cells ``(n, d)`` of a normal law, from a seed or `generator`.
 
-    Parameters
-    ----------
-    n
-        Number of cells.
-    mean, cov
-        Mean ``(d,)`` and covariance ``(d, d)``, which may be singular.
-    generator
-        Seed or generator.
-    dtype, device
-        Of the result; torch's default dtype when omitted.
-
-    Returns
-    -------
-    Tensor of shape ``(n, d)``.
-
-    Raises
-    ------
-    ValueError
-        If `cov` is not a covariance that fits `mean`.
+    Its `mean` has shape ``(d,)``; its `cov` ``(d, d)`` may be singular. `dtype` and `device` are
+    those of the result.
     """
     law = Gaussian(mean, cov)
     rng = _checks.as_generator(generator)
@@ -67,24 +50,10 @@ def eight_gaussians(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Sample eight equal normal modes on a circle, as in Tong et al. 2023 (OT-CFM).
+    """Sample `n` cells ``(n, 2)`` of eight normal modes on a circle (Tong et al. 2023, OT-CFM).
 
-    Parameters
-    ----------
-    n
-        Number of cells.
-    radius
-        Radius of the circle of modes.
-    std
-        Standard deviation of a mode in each coordinate.
-    generator
-        Seed or generator.
-    dtype, device
-        Of the result; torch's default dtype when omitted.
-
-    Returns
-    -------
-    Tensor of shape ``(n, 2)``.
+    The circle has this `radius`, a mode this `std` in each coordinate. A seed or `generator`
+    decides the cells; `dtype` and `device` are those of the result.
     """
     radius = _checks.number(radius, "radius", low=0.0)
     std = _checks.number(std, "std", low=0.0)
@@ -107,27 +76,13 @@ def moons(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Sample two interleaved half circles, scaled as in Tong et al. 2023 (OT-CFM).
+    """Sample `n` cells ``(n, 2)`` of two half circles, scaled as in Tong et al. 2023 (OT-CFM).
 
-    Angles are drawn uniformly, not laid on a grid, so the cells are independent.
-
-    Parameters
-    ----------
-    n
-        Number of cells.
-    noise
-        Each cell moves along the diagonal by one uniform draw from ``[0, noise)``, added to both
-        coordinates, which is what the published figures use; not isotropic normal noise.
-    scale, shift
-        Unit half circles are multiplied by `scale`, then moved by `shift` in both coordinates.
-    generator
-        Seed or generator.
-    dtype, device
-        Of the result; torch's default dtype when omitted.
-
-    Returns
-    -------
-    Tensor of shape ``(n, 2)``.
+    Angles are drawn uniformly, not laid on a grid, so the cells are independent. Each cell moves
+    along the diagonal by one uniform draw from 0 to `noise`, added to both coordinates, which is
+    what the published figures use; not isotropic normal noise. Unit half circles are multiplied by
+    `scale`, then moved by `shift` in both coordinates. A seed or `generator` decides the cells;
+    `dtype` and `device` are those of the result.
     """
     noise = _checks.number(noise, "noise", low=0.0)
     rng = _checks.as_generator(generator)
@@ -149,24 +104,11 @@ def s_curve(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Sample a letter S: two three-quarter circles of radius one that meet at the origin.
+    """Sample `n` cells ``(n, 2)`` of a letter S: two three-quarter circles that meet at the origin.
 
-    Parameters
-    ----------
-    n
-        Number of cells.
-    noise
-        Standard deviation of normal noise in each coordinate, before scaling.
-    scale
-        Multiplies the cells.
-    generator
-        Seed or generator.
-    dtype, device
-        Of the result; torch's default dtype when omitted.
-
-    Returns
-    -------
-    Tensor of shape ``(n, 2)``.
+    Their radius is one; the `noise` is normal in each coordinate, and `scale` multiplies the cells
+    with their noise. A seed or `generator` decides the cells; `dtype` and `device` are those of
+    the result.
     """
     noise = _checks.number(noise, "noise", low=0.0)
     rng = _checks.as_generator(generator)

@@ -28,16 +28,9 @@ LARGE, HIGH = 60_000, 15
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """An undirected, connected graph whose edges have lengths.
+    """An undirected, connected graph whose `edges` ``(e, 2)`` have `lengths` ``(e,)``.
 
-    Parameters
-    ----------
-    edges
-        Both ends of each edge, shape ``(e, 2)``, each edge once.
-    lengths
-        Length of each edge, shape ``(e,)``.
-    component
-        Component of each node before bridges joined them, shape ``(n,)``.
+    `component` ``(n,)`` are the components of its nodes before bridges joined them.
     """
 
     edges: np.ndarray
@@ -62,19 +55,10 @@ class Graph:
 
 
 def neighbour_graph(x: np.ndarray, n_neighbors: int) -> Graph:
-    """Join each point to its nearest neighbours, and then components by their shortest bridges.
+    """Join each of two or more points ``(n, d)``, float64, to its nearest neighbours.
 
-    Parameters
-    ----------
-    x
-        Points, shape ``(n, d)``, float64, at least two.
-    n_neighbors
-        Neighbours of each point; all others if there are fewer.
-
-    Returns
-    -------
-    A connected graph: where the neighbours fall into components, these are joined like a minimum
-    spanning tree, each pair by the one shortest edge between them.
+    Where the neighbours fall into components, these are joined like a minimum spanning tree, each
+    pair by the one shortest edge between them. Of few points all others are neighbours.
     """
     n = len(x)
     near = _neighbours(x, min(n_neighbors, n - 1))

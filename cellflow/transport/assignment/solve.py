@@ -16,25 +16,10 @@ from cellflow import _checks
 
 
 def assign(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    r"""Assign each row of a square cost matrix to one column, at least total cost.
+    r"""Assign each row of a finite square matrix of costs to one column, at least total cost.
 
-    Parameters
-    ----------
-    cost
-        Costs, shape ``(n, n)``, finite; any sign and scale.
-
-    Returns
-    -------
-    cols
-        Column of each row, shape ``(n,)``, int64.
-    u, v
-        Optimal duals, shapes ``(n,)``, float64: :math:`u_i + v_j \le c_{ij}` up to rounding, with
-        equality on assigned pairs.
-
-    Raises
-    ------
-    ValueError
-        If `cost` is not a finite square matrix.
+    Returns the column of each row ``(n,)``, int64, and optimal duals `u` and `v`:
+    :math:`u_i + v_j \le c_{ij}` up to rounding, with equality on assigned pairs.
     """
     cost = np.asarray(cost)
     if cost.ndim != 2 or cost.shape[0] != cost.shape[1] or cost.shape[0] == 0:
@@ -50,25 +35,10 @@ def assign(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def assign_points(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    r"""Assign each point of `x` to one of `y`, at least total ``½|x_i − y_j|²``.
+    """Assign each point of `x` ``(n, d)`` to one of `y`, at least total ``½|x_i − y_j|²``.
 
-    Parameters
-    ----------
-    x, y
-        Points, shapes ``(n, d)``, finite.
-
-    Returns
-    -------
-    cols
-        Index into `y` of the partner of each point, shape ``(n,)``, int64.
-    u, v
-        Optimal duals for the cost between the clouds after each was centred on its own mean
-        (which changes no optimal assignment, and keeps every digit of distant clouds).
-
-    Raises
-    ------
-    ValueError
-        If the two do not have the same shape, or hold NaN or infinite values.
+    Returns what :func:`assign` does, for clouds that were centred each on its own mean: this
+    changes no optimal assignment, and keeps every digit of distant clouds.
     """
     x, y = _points(x, y, ndim=2)
     from cellflow.transport.assignment import _auction
@@ -80,26 +50,10 @@ def assign_points(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 
 
 def assign_blocks(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Assign each of many blocks of points, in one call that releases the interpreter lock.
+    """Assign blocks of points ``(B, n, d)``, in one call that releases the interpreter lock.
 
-    Parameters
-    ----------
-    x, y
-        Blocks of points, shapes ``(B, n, d)``, finite.
-
-    Returns
-    -------
-    cols
-        Partner of each point inside its block, shape ``(B, n)``, int64: ``y[b, cols[b, i]]`` is
-        the partner of ``x[b, i]``.
-    dual
-        Value of the dual solution of each block, shape ``(B,)``: the least total cost between
-        the clouds after each was centred on its own mean.
-
-    Raises
-    ------
-    ValueError
-        If the two do not have the same shape, or hold NaN or infinite values.
+    Returns the partner of each point inside its block ``(B, n)``, int64, and the value of the
+    duals of each block ``(B,)``: the least total cost between clouds centred each on its own mean.
     """
     x, y = _points(x, y, ndim=3)
     from cellflow.transport.assignment import _auction

@@ -10,20 +10,11 @@ import numpy as np
 
 
 class Flow(NamedTuple):
-    """A plan between n rows and m columns, and its certificate.
+    """A plan as its entries, with its cost and its certificate.
 
-    Parameters
-    ----------
-    rows, cols, mass
-        Entries of the plan, at most n + m − 1.
-    cost
-        Cost of the plan.
-    gap
-        Its distance from the value of the duals.
-    violation
-        Largest amount by which a pair of duals exceeds its cost.
-    complete
-        Whether the solver ended by itself, not at its bound.
+    `gap` is the distance of the cost from the value of the duals, `violation` the largest amount
+    by which a pair of duals exceeds its cost. `complete` says that the solver ended by itself, not
+    at its bound.
     """
 
     rows: np.ndarray

@@ -20,18 +20,10 @@ TILE = 2**21
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Two clouds in float64, of total mass one each, with points at most 1 from the origin.
+    """Two clouds ``(n, d)`` and ``(m, d)`` in float64, with points at most 1 from the origin.
 
-    Parameters
-    ----------
-    x, y
-        Points, shapes ``(n, d)`` and ``(m, d)``.
-    a, b
-        Masses in whole units, shapes ``(n,)`` and ``(m,)``, int64, of equal totals.
-    power
-        1 or 2: the cost is this power of the distance.
-    max_pivots
-        Bound on the pivots of the network simplex.
+    Their masses `a` and `b` are whole units, int64, of equal totals; the cost is a `power`, 1 or
+    2, of the distance.
     """
 
     x: Tensor

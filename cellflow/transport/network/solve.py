@@ -39,20 +39,10 @@ ROUNDS = 40
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """A plan, its cost and its duals.
+    """A plan as its entries, of total mass one, with the duals of its rows and columns.
 
-    Parameters
-    ----------
-    value
-        Cost of the plan, an upper bound of the optimal cost; infinite where there is no plan.
-    bound
-        Value of the duals once made feasible: a lower bound.
-    rows, cols, mass
-        Entries of the plan, at most n + m − 1, of total mass one.
-    u, v
-        Duals, shapes ``(n,)`` and ``(m,)``.
-    pivots, rounds
-        Number of pivots and of rounds of column generation.
+    `value` is its cost, infinite where there is no plan; `bound` the value of the duals once made
+    feasible, which no plan costs less than.
     """
 
     value: float
