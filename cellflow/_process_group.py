@@ -1,7 +1,4 @@
-"""The processes that train one model together, and what they tell one another.
-
-A process by itself is a rank of a world of one: all it tells itself is free.
-"""
+"""Process group: the processes (ranks) that train one model together, and their messages."""
 
 from __future__ import annotations
 
@@ -25,28 +22,21 @@ _LOOK_EVERY = 16
 class RankLost(RuntimeError):  # noqa: N818 - it says what happened
     """Another process of a training has ended, or cannot be reached."""
 
-    #: From where the training can go on.
-    resumption = ""
+    resumption = ""  # from where the training can go on
 
 
 @dataclass(eq=False)
 class ProcessGroup:
-    """Who of how many this process is, and how it talks with the others.
+    """Rank of this process among `world`, and its messages to the others; alone by default.
 
     Every method but :meth:`share` is to be called by all ranks in the same order, and by one
-    thread: messages of two threads would be taken for one another.
-
-    Parameters
-    ----------
-    rank, world
-        Number of this process, and of all.
-    words
-        Process group for what is not on the accelerator; None for that of all messages.
+    thread: messages of two threads would be taken for one another. Of torch's process groups,
+    `on_cpu` carries what is not on the accelerator; None is the one of all messages.
     """
 
     rank: int = 0
     world: int = 1
-    words: Any = None
+    on_cpu: torch.distributed.ProcessGroup | None = None
     _asking: bool = field(default=False, init=False)
     _asked: Tensor | None = field(default=None, init=False)
     _steps: int = field(default=0, init=False)
@@ -63,17 +53,8 @@ class ProcessGroup:
     def mean_(self, *tensors: Tensor, share: Tensor | float = 1.0) -> None:
         """Replace `tensors` by their means over ranks, all in one message.
 
-        Parameters
-        ----------
-        tensors
-            Of one dtype and device, and of the same shapes on all ranks.
-        share
-            Weight of this rank's values, of mean one over ranks.
-
-        Raises
-        ------
-        RankLost
-            If a rank has ended; `tensors` are then as they were.
+        They are of one dtype and device, and of the same shapes on all ranks; `share` is the
+        weight of this rank's values, of mean one over ranks. If a rank is lost, they stay.
         """
         if self.world == 1:
             return
@@ -87,7 +68,7 @@ class ProcessGroup:
             tensor.detach().copy_(part.view_as(tensor))
 
     def agree_to_stop(self, asking: bool) -> bool:
-        """Return whether any rank was `asking` to stop; the others hear of it in the next mean."""
+        """Return whether any rank was `asking` to stop, as the last mean has told."""
         if self.world == 1:
             return asking
         self._asking = self._asking or asking
@@ -98,7 +79,7 @@ class ProcessGroup:
         return bool(heard > 0)
 
     def start(self) -> None:
-        """Forget who asked to stop."""
+        """Begin a run, in which no rank has asked to stop."""
         self._asking, self._asked, self._steps = False, None, 0
 
     def gather(self, value: T, device: torch.device | str = "cpu") -> list[T]:
@@ -108,7 +89,7 @@ class ProcessGroup:
         mine, theirs = io.BytesIO(), [b""] * self.world
         torch.save(value, mine)
         with self._together():
-            torch.distributed.all_gather_object(theirs, mine.getvalue(), group=self.words)
+            torch.distributed.all_gather_object(theirs, mine.getvalue(), group=self.on_cpu)
         return [
             value
             if k == self.rank
@@ -122,12 +103,9 @@ class ProcessGroup:
         return [parts[k % self.world][k // self.world] for k in range(sum(map(len, parts)))]
 
     def shared(self, jobs: Sequence[T], work: Callable[[list[T]], list[R]]) -> list[R]:
-        """Give each rank its share of `jobs` to `work` on, and return all results on all ranks.
+        """Give each rank its share of `jobs` to `work` on; return all results on all ranks.
 
-        Raises
-        ------
-        Exception
-            The first error of `work` on any rank, on all of them.
+        The first error on any rank is raised on all of them.
         """
         own: list[R] = []
         mine: Exception | None = None
@@ -141,13 +119,7 @@ class ProcessGroup:
         return self.interleave(own)
 
     def require_same(self, facts: dict[str, Any], name: str) -> None:
-        """Check that all ranks have the same `facts`.
-
-        Raises
-        ------
-        ValueError
-            If a rank has others, on all ranks.
-        """
+        """Raise a ValueError on all ranks unless all have the same `facts`."""
         theirs = self.gather(facts)
         differ = [key for key in facts if any(other[key] != theirs[0][key] for other in theirs)]
         if differ:
@@ -165,7 +137,7 @@ class ProcessGroup:
             except Exception as error:
                 told = [None, error]
         with self._together():
-            torch.distributed.broadcast_object_list(told, src=0, group=self.words)
+            torch.distributed.broadcast_object_list(told, src=0, group=self.on_cpu)
         if told[1] is not None:
             raise told[1]
         return told[0]
@@ -186,13 +158,13 @@ _here: ProcessGroup | None = None
 
 
 def here() -> ProcessGroup:
-    """Return this process's place in the process group of torch, or alone if there is none."""
+    """Return the process group of torch, or this process alone if there is none."""
     global _here
     distributed = torch.distributed
     if not distributed.is_available() or not distributed.is_initialized():
         return ProcessGroup()
     if _here is None or _here.world != distributed.get_world_size():
-        on_cpu = distributed.get_backend() == "gloo"
-        words = None if on_cpu else distributed.new_group(backend="gloo")
-        _here = ProcessGroup(distributed.get_rank(), distributed.get_world_size(), words)
+        gloo = distributed.get_backend() == "gloo"
+        on_cpu = None if gloo else distributed.new_group(backend="gloo")
+        _here = ProcessGroup(distributed.get_rank(), distributed.get_world_size(), on_cpu)
     return _here

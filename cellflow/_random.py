@@ -22,11 +22,11 @@ def stream_seed(seed: int, index: int, stream: int) -> int:
     return z >> 1
 
 
-def draw_seed(generator: Rng, ranks: ProcessGroup | None = None) -> int:
-    """Return the one number that everything random in a fit follows from, on all `ranks`."""
+def draw_seed(generator: Rng, group: ProcessGroup | None = None) -> int:
+    """Return the number that everything random in a fit follows from, the same on all ranks."""
     rng = _checks.as_generator(generator)
     seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
-    return seed if ranks is None else ranks.broadcast(lambda: seed)
+    return seed if group is None else group.broadcast(lambda: seed)
 
 
 def shuffle(n: int, generator: torch.Generator) -> Tensor:

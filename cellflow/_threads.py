@@ -1,4 +1,4 @@
-"""One thread of torch for a while, also where several threads of Python ask for it at once."""
+"""Threads of torch: one for a while, and how many cores are left for others."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ MOST_SPARE = 8
 
 
 def spare_cores() -> int:
-    """Return how many cores this process may use beside the one it runs on: 1 to `MOST_SPARE`.
+    """Return how many cores this process may use beside its own, from 1 to `MOST_SPARE`.
 
-    A worker beside others has none. Of several ranks on one machine each has its part of the
-    cores.
+    A worker beside others has none; ranks of one machine share its cores.
     """
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
@@ -33,10 +32,10 @@ def spare_cores() -> int:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute on one thread inside, and as before outside.
+    """Compute on one thread of torch inside, and as before outside.
 
-    The number is the process's as well as the calling thread's: the first to enter remembers it,
-    since all who enter later see 1, and each who leaves puts it back.
+    The number belongs to the process as well as to the calling thread: the first call remembers
+    it, since later ones see 1, and each restores it at its end.
     """
     global _inside, _before
     with _lock:

@@ -103,17 +103,11 @@ class FlowMatching(Method):
             prepared.dynamics, prepared.method, course, prepared.networks, preprocessing, history
         )
 
-    def scaled_to(self, *parts: TimeCourse) -> Self:
-        """Return this method with absolute sigmas.
-
-        Parameters
-        ----------
-        *parts
-            Parts of one course in model coordinates.
-        """
+    def scaled_to(self, *courses: TimeCourse) -> Self:
+        """Return this method with absolute sigmas; see :meth:`Method.scaled_to`."""
         if not self.relative_sigma:
             return self
-        unit = natural_sigma(*parts)
+        unit = natural_sigma(*courses)
         coupling, path = _scaled(self.coupling, unit), _scaled(self.path, unit)
         return replace(self, coupling=coupling, path=path, relative_sigma=False)
 

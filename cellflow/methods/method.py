@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 
@@ -47,6 +47,16 @@ class Method(ABC):
     def knows_rows(self) -> bool:
         """Whether the coupling knows cells by their rows, which must then stay as they are."""
         return self.parts.coupling.knows_rows
+
+    def scaled_to(self, *courses: TimeCourse) -> Self:
+        """Return this method with absolute sigmas.
+
+        Parameters
+        ----------
+        *courses
+            Parts of one course in model coordinates.
+        """
+        return self
 
     def facts(self) -> dict[str, Any]:
         """Return the method as facts that JSON can hold."""

@@ -111,9 +111,12 @@ def fit_on(
     """
     options = options or FitOptions(steps=method.default_steps)
     place = course.snapshots[0].x.device if options.device is None else torch.device(options.device)
+    options = replace(options, device=place)  # that of the cells, which travel on the CPU
     group = join_process_group(devices, kind=place.type)
-    if devices is None or devices == 1 or group.world > 1:
+    if group.world > 1:
         return _fit_as_one_of(group, method, course, options, preprocessing)
+    if devices is None or devices == 1:
+        return method.fit_with(course, options, preprocessing)
     if place.type not in ("cpu", "cuda"):
         got = f"several of {place.type!r}"
         raise ValueError(_checks.message("devices", got, "1, or those of 'cpu' or 'cuda'"))
@@ -137,14 +140,12 @@ def _fit_as_one_of(
     preprocessing: Preprocessing | None,
 ) -> Fit:
     """Fit as one process of a group, of which the main one says what is random."""
-    if group.world > 1:
-        seed = group.broadcast(lambda: options.seed)
-        progress = options.progress and group.is_main
-        options = replace(options, seed=seed, progress=progress, group=group)
-        if options.device is not None and torch.device(options.device).type == "cuda":
-            options = replace(options, device=f"cuda:{torch.cuda.current_device()}")
-        preprocessing = group.broadcast(lambda: preprocessing)
-    return method.fit_with(course, options, preprocessing)
+    seed, progress = group.broadcast(lambda: options.seed), options.progress and group.is_main
+    device = torch.device(options.device or "cpu")
+    if device.type == "cuda":
+        device = torch.device("cuda", torch.cuda.current_device())
+    own = replace(options, seed=seed, device=device, progress=progress, group=group)
+    return method.fit_with(course, own, group.broadcast(lambda: preprocessing))
 
 
 def _fabric(devices: int, kind: str) -> Fabric:

@@ -102,7 +102,7 @@ def train_stacked(members: Sequence[StackedFit]) -> list[History]:
 class StackedFit:
     """Fit that is trained with others."""
 
-    prepared: PreparedFit[FlowMatching]
+    prepared: PreparedFit
     options: FitOptions
 
     def meet(self, pairs: Pairs, step: int, stream: int) -> PathPoint:
@@ -227,7 +227,7 @@ class StackedTrainer:
 class _Terms(nn.Module):
     """The loss of one member as a function of its weights, its units and its batch."""
 
-    def __init__(self, of: PreparedFit[FlowMatching]) -> None:
+    def __init__(self, of: PreparedFit) -> None:
         super().__init__()
         self.networks = copy.deepcopy(of.networks)
         self.method = of.method

@@ -17,11 +17,16 @@ from cellflow.couplings import Coupling
 from cellflow.dynamics import Dynamics
 from cellflow.networks import MLP, MLPConfig, Units
 from cellflow.paths import Pairs, Path
+from cellflow.timecourse import TimeCourse
 from cellflow.training.trainer import Training
 
 
 class Parts(Protocol):
-    """Parts of a method that its networks, dynamics and losses depend on."""
+    """Parts of a method that its networks, dynamics, losses and pairs depend on."""
+
+    @property
+    def name(self) -> str:
+        """What tables and files call the method."""
 
     @property
     def coupling(self) -> Coupling:
@@ -51,8 +56,15 @@ class Parts(Protocol):
     def growth(self) -> bool:
         """Whether the growth rate is learned."""
 
+    @property
+    def knows_rows(self) -> bool:
+        """Whether the coupling knows cells by their rows."""
+
+    def scaled_to(self, *courses: TimeCourse) -> Parts:
+        """Return the method with absolute sigmas, for these parts of one course."""
+
     def facts(self) -> dict[str, Any]:
-        """Return the method as plain facts."""
+        """Return the method as facts that JSON can hold."""
 
 
 def build_networks(parts: Parts, units: Units, *, seed: int = 0) -> nn.ModuleDict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any
 
 from torch import nn
 from tqdm import tqdm
@@ -27,33 +27,15 @@ from cellflow.training.trainer import History
 VALIDATION_PAIRS = 1024
 
 
-class Preparable(Parts, Protocol):
-    """Method that is fitted on the pairs of its coupling."""
-
-    @property
-    def name(self) -> str:
-        """What tables and files call this method."""
-
-    @property
-    def knows_rows(self) -> bool:
-        """Whether the coupling knows cells by their rows."""
-
-    def scaled_to(self, *parts: TimeCourse) -> Self:
-        """Return this method with absolute sigmas."""
-
-
-P = TypeVar("P", bound=Preparable)
-
-
 @dataclass(frozen=True, eq=False)
-class PreparedFit(Generic[P]):
+class PreparedFit:
     """Fit that has not been trained: networks, their dynamics, and pairs.
 
     `parts` are the cells to train on and, if there are any, those held back, of which `held` are
     pairs to validate on; a checkpoint must agree on `facts`.
     """
 
-    method: P
+    method: Parts
     parts: Sequence[TimeCourse]
     units: Units
     networks: nn.ModuleDict
@@ -79,8 +61,8 @@ class PreparedFit(Generic[P]):
 
 
 def prepare(
-    method: P, course: TimeCourse, options: FitOptions, *, preprocessing: Preprocessing | None
-) -> PreparedFit[P]:
+    method: Parts, course: TimeCourse, options: FitOptions, *, preprocessing: Preprocessing | None
+) -> PreparedFit:
     """Return networks, dynamics and pairs of a fit, ready to train, all from the options' seed."""
     model = course if preprocessing is None else course.map(preprocessing.apply)
     parts: tuple[TimeCourse, ...] = (model,)

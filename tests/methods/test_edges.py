@@ -45,7 +45,7 @@ def fitted(method: FlowMatching = METHOD, on: TimeCourse | None = None, **option
     [lambda x: x[::-1], lambda x: x[:, ::-1], lambda x: x.astype(">f4"), np.asfortranarray],
     ids=["backwards", "mirrored", "big-endian", "by columns"],
 )
-def test_arrays_may_lie_in_memory_as_they_like(odd) -> None:
+def test_course_accepts_arrays_of_any_memory_layout(odd) -> None:
     x = odd(np.arange(12, dtype=np.float32).reshape(4, 3))
     mass = odd(np.arange(1, 5, dtype=np.float32)[:, None])[:, 0]
     s = Snapshot(x, 0.0, mass)
@@ -54,7 +54,7 @@ def test_arrays_may_lie_in_memory_as_they_like(odd) -> None:
     assert cf.metrics.wasserstein1(x, x, x_mass=mass, y_mass=mass) == 0.0
 
 
-def test_a_course_takes_the_common_dtype_of_its_arrays() -> None:
+def test_course_takes_the_common_dtype_of_its_arrays() -> None:
     mixed = TimeCourse.from_arrays([cells(dtype=torch.float32), cells() + 1])
     assert [s.x.dtype for s in mixed.snapshots] == [torch.float64] * 2
     assert [s.mass.dtype for s in mixed.snapshots] == [torch.float64] * 2
@@ -64,14 +64,14 @@ def test_a_course_takes_the_common_dtype_of_its_arrays() -> None:
         TimeCourse((single, Snapshot(cells(), 1.0)))
 
 
-def test_labels_are_text(tmp_path) -> None:
+def test_course_labels_are_text(tmp_path) -> None:
     c = TimeCourse(tuple(Snapshot(cells(), float(t), labels=np.arange(60) // 30) for t in range(2)))
     assert set(c.snapshots[0].labels) == {"0", "1"}
     loaded = cf.load(fitted(on=c).save(tmp_path / "fit"))
     assert loaded.course.snapshots[1].labels == c.snapshots[1].labels
 
 
-def test_seeds_have_a_largest_one() -> None:
+def test_fit_refuses_seeds_beyond_the_largest() -> None:
     assert _checks.as_generator(2**63 - 1).initial_seed() == 2**63 - 1
     with pytest.raises(ValueError, match=f"`generator`: got {2**63}, expected an integer of at"):
         fitted(generator=2**63)
@@ -89,12 +89,12 @@ def test_seeds_have_a_largest_one() -> None:
         (np.zeros(3), ValueError, r"shape \(3,\)"),
     ],
 )
-def test_velocity_refuses_what_is_no_time(time, error, got: str) -> None:
+def test_velocity_refuses_invalid_times(time, error, got: str) -> None:
     with pytest.raises(error, match=rf"`time`: got {got}, expected a finite number, or one for"):
         fitted().velocity(time, cells())
 
 
-def test_interpolation_has_the_datas_dtype_at_every_time() -> None:
+def test_interpolate_has_the_dtype_of_the_data_at_every_time() -> None:
     fit = fitted(dtype=torch.float32)
     assert {fit.interpolate(t).x.dtype for t in (0.0, 0.5, 1.0)} == {torch.float64}
 
@@ -104,7 +104,7 @@ class OwnPath(Straight):
     """A path that a file cannot name."""
 
 
-def test_a_path_that_was_not_saved_has_no_known_noise(tmp_path) -> None:
+def test_interpolate_refuses_more_cells_where_the_path_was_not_saved(tmp_path) -> None:
     method = FlowMatching(Exact(), OwnPath(0.1), **PARTS)
     loaded = cf.load(fitted(method).save(tmp_path / "fit"))
     assert len(loaded.interpolate(0.5, n_cells=60)) == 60
@@ -113,21 +113,21 @@ def test_a_path_that_was_not_saved_has_no_known_noise(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": 2}', "\xff"])
-def test_a_damaged_fit_is_named(tmp_path, text: str) -> None:
+def test_load_names_a_damaged_fit(tmp_path, text: str) -> None:
     folder = fitted().save(tmp_path / "fit")
     (folder / "fit.json").write_bytes(text.encode("latin1"))
     with pytest.raises(ValueError, match=r"`folder`: got .*fit', not a readable fit"):
         cf.load(folder)
 
 
-def test_checkpoints_are_checked_before_the_work(tmp_path) -> None:
+def test_checkpointing_is_checked_when_it_is_made(tmp_path) -> None:
     with pytest.raises(ValueError, match="`every`: got 0"):
         Checkpointing(tmp_path / "a", every=0)
     with pytest.raises(ValueError, match="`checkpoint`: got .* a folder, expected a file"):
         Checkpointing(tmp_path)
 
 
-def test_a_checkpoint_knows_the_given_plan(tmp_path) -> None:
+def test_checkpoint_of_another_given_plan_is_refused(tmp_path) -> None:
     file = Checkpointing(tmp_path / "run")
     plans = torch.eye(60), torch.eye(60).flip(0)
     methods = [FlowMatching(Given(plan), Straight(0.1), **PARTS) for plan in plans]
@@ -137,7 +137,7 @@ def test_a_checkpoint_knows_the_given_plan(tmp_path) -> None:
         fitted(methods[1], checkpointing=file)
 
 
-def test_fallbacks_while_validating_are_counted_and_announced_once() -> None:
+def test_fallbacks_of_validation_are_counted_and_announced_once() -> None:
     def falling(source, target):
         return replace(Exact()(source, target), fallback="on purpose")
 
@@ -149,7 +149,7 @@ def test_fallbacks_while_validating_are_counted_and_announced_once() -> None:
     assert history.coupling["fallbacks"] == history.coupling["plans"]
 
 
-def test_overlapping_fits_leave_the_number_of_threads_alone() -> None:
+def test_overlapping_fits_restore_the_number_of_threads() -> None:
     """One enters, another enters, the first leaves, the other leaves: as two fits may."""
     before = torch.get_num_threads()
     torch.set_num_threads(3)
@@ -176,7 +176,7 @@ def test_overlapping_fits_leave_the_number_of_threads_alone() -> None:
         torch.set_num_threads(before)
 
 
-def test_the_command_line_knows_the_same_methods() -> None:
+def test_command_line_lists_all_methods() -> None:
     from cellflow.cli import options
 
     assert sorted(options.METHODS) == sorted(METHODS)
@@ -186,7 +186,7 @@ def test_the_command_line_knows_the_same_methods() -> None:
 @pytest.mark.parametrize(
     ("method", "distinct"), [(cf.OTCFM(0.0), 60), (cf.SBCFM(), 60), (cf.OTCFM(0.1), 80)], ids=str
 )
-def test_more_cells_than_there_are_repeat_where_the_path_has_no_noise(method, distinct) -> None:
+def test_interpolate_repeats_cells_where_the_path_has_no_noise(method, distinct) -> None:
     small = replace(method, net=PARTS["net"], batching=PARTS["batching"])
     x = fitted(small).interpolate(0.5, n_cells=80).x
     assert len(x) == 80

@@ -61,7 +61,7 @@ def grown(request) -> cf.Fit:
     return fit(METHODS[request.param](0.2, relaxation=HELD, **PARTS), clusters())
 
 
-def test_clusters_grow_at_the_rate_of_their_masses(grown: cf.Fit) -> None:
+def test_growth_of_clusters_is_the_rate_of_their_masses(grown: cf.Fit) -> None:
     """So far apart that no cell changes sides: log(m₁/m₀) over two units of time, all the while."""
     x = grown.course.snapshots[0].x
     for time in (1.0, 1.7, 3.0):
@@ -69,7 +69,7 @@ def test_clusters_grow_at_the_rate_of_their_masses(grown: cf.Fit) -> None:
         assert_close(rate, FACTORS.log() / 2.0, rtol=0, atol=0.06)
 
 
-def test_masses_are_carried_forward_and_back(grown: cf.Fit) -> None:
+def test_growth_carries_masses_forward_and_back(grown: cf.Fit) -> None:
     start, end = grown.course.snapshots
     there = grown.carry(start, end.time)
     assert_close(there.mass.view(2, 20).sum(1), end.mass.view(2, 20).sum(1), rtol=0.1, atol=0)
@@ -78,7 +78,7 @@ def test_masses_are_carried_forward_and_back(grown: cf.Fit) -> None:
     assert_close(grown.interpolate(3.0 - 1e-9).mass, there.mass, rtol=1e-6, atol=0)
 
 
-def test_however_many_cells_are_drawn_they_stand_for_the_population(grown: cf.Fit) -> None:
+def test_interpolate_has_the_populations_mass_for_any_number_of_cells(grown: cf.Fit) -> None:
     """By mass alone: they are drawn evenly, and not by their masses as well."""
     whole = grown.interpolate(2.0)
     share = whole.mass[whole.x[:, 0] < 4.5].sum() / whole.mass.sum()
@@ -92,14 +92,14 @@ def test_however_many_cells_are_drawn_they_stand_for_the_population(grown: cf.Fi
         assert drawn_share == pytest.approx(float(share), abs=4.5 * 0.3 / math.sqrt(n) + 0.01)
 
 
-def test_a_plan_and_what_is_learned_from_it_agree_on_who_has_no_descendants(grown: cf.Fit) -> None:
+def test_growth_agrees_with_the_plan_on_cells_without_descendants(grown: cf.Fit) -> None:
     start, end = grown.course.snapshots
     plan = Unbalanced(relaxation=HELD)(start, end)
     assert plan.childless == pytest.approx(0.5)
     assert grown.history.coupling["mean_childless"] == pytest.approx(0.5)
 
 
-def test_random_futures_have_the_masses_of_the_mean_flow() -> None:
+def test_stochastic_paths_have_the_masses_of_the_mean_flow() -> None:
     """Growth hardly depends on where in its cluster a cell is."""
     bridge = fit(METHODS["ubsb"](0.2, relaxation=HELD, **PARTS), clusters())
     start = bridge.course.snapshots[0]
@@ -111,7 +111,7 @@ def test_random_futures_have_the_masses_of_the_mean_flow() -> None:
 # --- growth linear in the state ---------------------------------------------------------------
 
 
-def test_growth_alone_tilts_a_gaussian() -> None:
+def test_growth_of_a_tilted_gaussian_has_its_closed_form() -> None:
     r"""Births at rate a·x + c and no motion: N(0, 1) of mass 1 becomes N(a, 1) of mass M.
 
     Both snapshots weigh the nodes of one grid, so that nobody needs to move. Halfway the masses
@@ -152,7 +152,7 @@ def translated(believed: bool) -> tuple[TimeCourse, torch.Tensor]:
     return TimeCourse((Snapshot(x, 0.0, mass, growth=rate if believed else None), later)), rate
 
 
-def test_a_prior_that_is_believed_is_the_growth() -> None:
+def test_growth_is_the_prior_without_relaxation() -> None:
     course, rate = translated(believed=True)
     coupling = Unbalanced(relative_epsilon=5e-4, relaxation=None)
     plan = coupling(*course.snapshots)
@@ -174,7 +174,7 @@ def test_a_prior_that_is_believed_is_the_growth() -> None:
 # --- no growth ----------------------------------------------------------------------------------
 
 
-def test_without_prior_or_relaxation_there_is_no_growth() -> None:
+def test_growth_is_zero_without_prior_and_relaxation() -> None:
     """The same pairs, times and first weights as a method without growth: the same flow."""
     generator = torch.Generator().manual_seed(3)
     xs = [torch.randn(60, 2, generator=generator, dtype=F64) + k for k in range(3)]
@@ -191,7 +191,7 @@ def test_without_prior_or_relaxation_there_is_no_growth() -> None:
     assert_close(mass, torch.ones(60, dtype=F64), rtol=0, atol=0.05)
 
 
-def test_what_nobody_told_is_no_growth_of_the_whole() -> None:
+def test_growth_of_the_whole_is_zero_without_masses() -> None:
     """Snapshots without masses have mass one each: shares change, the total does not."""
     course = clusters(totals=(1.0, 1.0), shares=(0.5, 0.8))
     course = TimeCourse(
@@ -205,7 +205,7 @@ def test_what_nobody_told_is_no_growth_of_the_whole() -> None:
     assert float(end.mass[:20].sum()) == pytest.approx(0.8, abs=0.05)
 
 
-def test_a_method_without_growth_keeps_masses() -> None:
+def test_method_without_growth_keeps_masses() -> None:
     course = clusters()
     out = fit(cf.OTCFM(0.1, **PARTS), course, 5)
     start = course.snapshots[0]

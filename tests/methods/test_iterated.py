@@ -81,7 +81,7 @@ def ends(fit: cf.Fit, x: torch.Tensor, *, backward: bool = False) -> torch.Tenso
 # --- ground truth ----------------------------------------------------------------------------
 
 
-def test_the_exact_iteration_ends_at_the_bridge() -> None:
+def test_exact_iteration_converges_to_the_bridge() -> None:
     """What the fits below are compared with is itself right: its fixed point is the bridge."""
     source = Gaussian([0.0, 0.0], [[1.0, 0.3], [0.3, 0.5]])
     target = Gaussian([2.0, 1.0], [[0.4, -0.2], [-0.2, 1.2]])
@@ -95,7 +95,7 @@ def test_the_exact_iteration_ends_at_the_bridge() -> None:
 
 
 @pytest.mark.parametrize("start", ["independent", "worst"])
-def test_rounds_follow_the_exact_iteration_to_the_bridge(start: str) -> None:
+def test_iterated_follows_the_exact_iteration_to_the_bridge(start: str) -> None:
     """From independent pairs, and from the plan of the greatest cost, which reverses the line.
 
     The covariance of the ends is -1.41 (worst) or 0, then .493 or .895 after one pass, .954 or
@@ -128,7 +128,7 @@ def test_rounds_follow_the_exact_iteration_to_the_bridge(start: str) -> None:
     assert_close(back.var(0), source.cov[0], atol=0.15, rtol=0)
 
 
-def test_rounds_undo_the_bias_of_small_blocks() -> None:
+def test_iterated_removes_the_bias_of_small_blocks() -> None:
     """Ten dimensions in blocks of 16: plans correlate pairs by .40, one pass by .596, not .618."""
     d, n = 10, 2000
     eye = torch.eye(d, dtype=F64)
@@ -148,7 +148,7 @@ def test_rounds_undo_the_bias_of_small_blocks() -> None:
     assert abs(last - bridge) < 0.013
 
 
-def test_reflow_straightens_paths() -> None:
+def test_iterated_straight_paths_become_straighter() -> None:
     """N(0, 1) to N(2, 1) by independent pairs costs 6 - pi/2 in motion, by transport 4."""
     source, target = Gaussian([0.0], [[1.0]]), Gaussian([2.0], [[1.0]])
     course = TimeCourse.from_arrays([cells(2000, source, 0), cells(2000, target, 1)], [0.0, 2.0])
@@ -181,7 +181,7 @@ def uneven() -> TimeCourse:
 
 
 @pytest.mark.parametrize("backward", [False, True])
-def test_pairs_are_observed_cells_and_where_they_come_to(backward: bool) -> None:
+def test_induced_pairs_are_observed_cells_and_their_ends(backward: bool) -> None:
     course, size = uneven(), 64
     batch = InducedPairs(drifting(), course, Batching(size), backward=backward).batch(0)
     assert_close(batch.x1 - batch.x0, 3.0 * batch.span.expand(-1, 2))
@@ -195,21 +195,21 @@ def test_pairs_are_observed_cells_and_where_they_come_to(backward: bool) -> None
         assert set(counts.tolist()) <= {size // len(true), -(-size // len(true))}
 
 
-def test_pairs_have_the_noise_of_the_span() -> None:
+def test_induced_pairs_have_the_noise_of_the_span() -> None:
     course = TimeCourse.from_arrays([torch.zeros(5000, 1, dtype=F64)] * 2, [0.0, 4.0])
     batch = InducedPairs(drifting(0.5), course, Batching(5000)).batch(0)
     # Variance sigma² span = 1, of 5,000 pairs: four standard errors.
     assert float((batch.x1 - batch.x0).var()) == pytest.approx(1.0, abs=4 * math.sqrt(2 / 5000))
 
 
-def test_pairs_follow_the_mass() -> None:
+def test_induced_pairs_follow_the_mass() -> None:
     x, mass = torch.arange(4.0, dtype=F64)[:, None], torch.tensor([1.0, 2.0, 4.0, 1.0])
     course = TimeCourse.from_arrays([x, x + 3.0], masses=[mass, mass])
     batch = InducedPairs(drifting(), course, Batching(80)).batch(0)
     assert torch.bincount(batch.x0[:, 0].long()).tolist() == [10, 20, 40, 10]
 
 
-def test_a_batch_is_a_pure_function_of_its_number() -> None:
+def test_induced_batch_is_a_pure_function_of_its_number() -> None:
     def source(seed: int = 0) -> InducedPairs:
         return InducedPairs(drifting(0.5), uneven(), Batching(16, reuse=2), seed)
 

@@ -33,14 +33,14 @@ def small(rounds: int = 3, **options) -> Iterated:
     return Iterated(base, rounds, **options)
 
 
-def test_budgets_are_shared_out_whole() -> None:
+def test_budgets_sum_to_the_steps() -> None:
     assert small(4).budgets(3000) == [1500, 375, 375, 375, 375]
     assert small(3, first_share=0.3).budgets(10) == [3, 2, 2, 3]
     assert small(4).budgets(1) == [1, 0, 0, 0, 0]
     assert len(small(4).fit(uneven(), steps=1, progress=False).history.step) == 1
 
 
-def test_the_first_fit_is_that_of_the_base_and_rounds_change_it() -> None:
+def test_first_round_is_the_fit_of_the_base() -> None:
     method = small(2)
     whole = method.fit(uneven(), steps=80, progress=False)
     assert whole.history.rounds == [0] * 8 + [1] * 4 + [2] * 4
@@ -70,7 +70,9 @@ def interrupt_at(monkeypatch, count: int) -> list[int]:
 
 
 @pytest.mark.parametrize("stop", [25, 40, 58, 73])
-def test_resuming_in_any_round_equals_an_uninterrupted_fit(stop, tmp_path, monkeypatch) -> None:
+def test_iterated_resumed_in_any_round_equals_an_uninterrupted_fit(
+    stop, tmp_path, monkeypatch
+) -> None:
     path, x = tmp_path / "run.safetensors", uneven().x
     whole = small(2).fit(uneven(), steps=80, progress=False)
     seen = interrupt_at(monkeypatch, stop)
@@ -94,7 +96,7 @@ def test_resuming_in_any_round_equals_an_uninterrupted_fit(stop, tmp_path, monke
     assert {f.name for f in tmp_path.iterdir()} == names
 
 
-def test_a_round_that_was_hardly_begun_is_dropped(monkeypatch) -> None:
+def test_iterated_drops_a_round_interrupted_before_its_first_check(monkeypatch) -> None:
     base = small(2).base.fit(uneven(), steps=40, progress=False)
     seed = small(2).fit(uneven(), steps=80, progress=False)  # the uninterrupted one differs
     interrupt_at(monkeypatch, 42)
@@ -110,14 +112,14 @@ def test_a_round_that_was_hardly_begun_is_dropped(monkeypatch) -> None:
     assert base.history.step == first.history.step
 
 
-def test_checkpoints_of_other_rounds_are_refused(tmp_path) -> None:
+def test_checkpoint_of_another_round_is_refused(tmp_path) -> None:
     asked = Checkpointing(tmp_path / "run")
     small(2).fit(uneven(), steps=40, progress=False, checkpointing=asked)
     with pytest.raises(ValueError, match="`checkpoint`: got .*run.round1.* differs in method"):
         small(4).fit(uneven(), steps=40, progress=False, checkpointing=asked)
 
 
-def test_a_fit_with_a_natural_sigma_is_saved_with_its_rounds(tmp_path) -> None:
+def test_iterated_fit_of_a_relative_sigma_is_saved_whole(tmp_path) -> None:
     parts = {"net": MLPConfig(16, 2), "batching": Batching(32, 32)}
     fit = DSBM(rounds=2, **parts).fit(uneven(), steps=20, progress=False)
     loaded = cf.load(fit.save(tmp_path / "fit"))
@@ -129,7 +131,7 @@ def test_a_fit_with_a_natural_sigma_is_saved_with_its_rounds(tmp_path) -> None:
     assert len(loaded.interpolate(0.5, n_cells=50).x) == 50
 
 
-def test_names_say_what_was_iterated() -> None:
+def test_dsbm_is_named_after_its_coupling() -> None:
     assert [DSBM().name, DSBM(coupling="exact").name] == ["dsbm", "dsbm_exact"]
     assert isinstance(DSBM(), Method)
     assert isinstance(SF2M(), Method)
@@ -149,7 +151,7 @@ def test_names_say_what_was_iterated() -> None:
         (Shooting(), TypeError, "`base`: got Shooting, expected a FlowMatching, such as SF2M"),
     ],
 )
-def test_methods_that_cannot_be_iterated_are_named(base, error, message) -> None:
+def test_iterated_refuses_methods_that_cannot_be_iterated(base, error, message) -> None:
     with pytest.raises(error, match=message):
         Iterated(base)
 

@@ -70,7 +70,7 @@ def available() -> float:
 
 
 @needs_proc
-def test_a_million_cells_take_little_more_than_their_two_copies() -> None:
+def test_fit_of_a_million_cells_needs_little_more_than_two_copies() -> None:
     """One in the fit, one that is trained on; what does not grow counts here, too."""
     found = measured(1_000_000, 50)
     assert found["cells"] == 1_000_000
@@ -80,7 +80,7 @@ def test_a_million_cells_take_little_more_than_their_two_copies() -> None:
 @needs_proc
 @pytest.mark.slow
 @pytest.mark.skipif(available() < 12e9, reason="needs 12 GB of free memory")
-def test_ten_million_cells_in_fifty_dimensions() -> None:
+def test_fit_of_ten_million_cells_in_fifty_dimensions() -> None:
     """Measured: 2.4 times the cells beyond the AnnData, 25 seconds; one more copy turns it red."""
     found = measured(10_000_000, 50)
     assert found["cells"] == 10_000_000

@@ -31,7 +31,7 @@ def pairs(x0: torch.Tensor, x1: torch.Tensor, t0: float, t1: float) -> Pairs:
     return Pairs(x0, x1, t0 * one, t1 * one)
 
 
-def test_a_turn_ends_where_it_should_with_its_closed_form_action() -> None:
+def test_travel_of_a_turn_has_its_closed_form_end_and_action() -> None:
     """Rotation at rate w for a span h: speed w |x| throughout, action h² w² |x|²."""
     x, w, h = cells(), 0.7, 2.0
     matrix = w * torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=F64)
@@ -41,7 +41,7 @@ def test_a_turn_ends_where_it_should_with_its_closed_form_action() -> None:
     assert_close(action, expected, rtol=1e-3, atol=1e-3)  # chords for arcs, of 1/64 of 80 degrees
 
 
-def test_fields_are_met_at_their_own_times() -> None:
+def test_travel_evaluates_fields_at_their_own_times() -> None:
     """dx/dt = t from t0 to t1 is (t1² - t0²) / 2, exactly for this solver, at uneven spans."""
     x = cells(2)
     p = replace(pairs(x, x, 1.0, 3.0), t1=torch.tensor([[3.0], [4.0]], dtype=F64))
@@ -49,7 +49,7 @@ def test_fields_are_met_at_their_own_times() -> None:
     assert_close(end - x, torch.tensor([[4.0, 4.0], [7.5, 7.5]], dtype=F64))
 
 
-def test_the_loss_is_the_transport_cost_and_the_weighted_action() -> None:
+def test_shooting_loss_is_the_transport_cost_and_the_weighted_action() -> None:
     """A constant field: cells miss by what is left, in the order that transport finds."""
     x, drift = cells(), torch.tensor([2.0, -1.0], dtype=F64)
     target = (x + 3 * drift).flip(0)
@@ -62,7 +62,7 @@ def test_the_loss_is_the_transport_cost_and_the_weighted_action() -> None:
     assert health.plans == 1
 
 
-def test_weight_of_the_action_falls_geometrically_and_stays() -> None:
+def test_shooting_weight_of_the_action_falls_geometrically_and_stays() -> None:
     method = Shooting(action=1e-3, first_action=0.1)
     weights = [method.shots(pairs(cells(), cells(), 0, 1), k, 100).weight for k in (0, 35, 70, 99)]
     assert weights == pytest.approx([0.1, 1e-2, 1e-3, 1e-3])
@@ -78,7 +78,7 @@ def small(**settings) -> Shooting:
     )
 
 
-def test_action_shortens_the_way_by_its_weight() -> None:
+def test_shooting_action_shortens_paths_by_its_weight() -> None:
     """Of a move by D the action of weight a leaves D a / (1 + a): the minimum of
     (D - y)² + a y²."""
     x = 0.01 * cells(16)
@@ -96,7 +96,7 @@ def turning(step: float, n: int) -> list[torch.Tensor]:
     return [base @ torch.tensor(turn, dtype=F64) for turn in turns]
 
 
-def test_few_snapshots_to_a_turn_are_enough() -> None:
+def test_shooting_recovers_a_turn_from_few_snapshots() -> None:
     """130 degrees a step, less than three to a turn: the middle of a chord is 2 (1 - cos 65°) =
     1.15 from the circle, and a spline's is no closer. One law of motion goes round."""
     xs = turning(65.0, 13)
@@ -109,7 +109,7 @@ def test_few_snapshots_to_a_turn_are_enough() -> None:
     assert max(missed) < 0.3
 
 
-def test_saved_fits_are_read_back_whole(tmp_path) -> None:
+def test_shooting_fit_is_saved_and_loaded_whole(tmp_path) -> None:
     course = TimeCourse.from_arrays(turning(65.0, 3))
     method = small(action=0.01)
     fit = method.fit(course, steps=3, generator=2, progress=False)
@@ -122,7 +122,7 @@ def test_saved_fits_are_read_back_whole(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"time_features": 2}, {"skip": True}])
-def test_a_network_without_time_is_the_same_at_all_times(settings) -> None:
+def test_network_without_time_is_the_same_at_all_times(settings) -> None:
     net = MLP(Units((1.0, 2.0)), MLPConfig(time=False, **settings)).to(F64)
     if net.gate is not None:
         torch.nn.init.ones_(net.gate[-1].weight)
@@ -130,7 +130,7 @@ def test_a_network_without_time_is_the_same_at_all_times(settings) -> None:
     assert torch.equal(net(t, cells()), net(0 * t, cells()))
 
 
-def test_runaway_simulation_is_named() -> None:
+def test_shooting_names_a_simulation_that_diverges() -> None:
     terms = Shooting().objective(lambda t, y: y * float("inf"), CouplingHealth())
     with pytest.raises(FloatingPointError, match="left for infinity at step 7"):
         terms(Shots(pairs(cells(), cells(), 0.0, 1.0), 0.1, 7))

@@ -52,7 +52,7 @@ def weights(fit) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_member_is_the_fit_of_its_seed(three, workers):
+def test_member_is_the_fit_of_its_seed(three, workers):
     some = three if workers == 1 else ensemble(workers=workers)
     assert some.seeds == three.seeds
     for seed, member in zip(some.seeds, some, strict=True):
@@ -62,7 +62,7 @@ def test_a_member_is_the_fit_of_its_seed(three, workers):
         assert member.course is some.course
 
 
-def test_parts_that_only_this_place_knows_travel_there_and_back():
+def test_members_may_have_parts_defined_locally():
     """As what is defined in a notebook does."""
 
     class Mine:
@@ -83,7 +83,7 @@ def test_members_differ_and_more_of_them_begin_with_the_same(three):
     assert torch.equal(weights(two.members[1]), weights(three.members[1]))
 
 
-def test_answers_are_moments_of_the_members(three):
+def test_ensemble_answers_are_moments_of_the_members(three):
     x = cloud(9, 5)
     v = torch.stack([m.velocity(0.5, x) for m in three])
     answer = three.velocity(0.5, x)
@@ -97,7 +97,7 @@ def test_answers_are_moments_of_the_members(three):
     assert trajectory.log_mass is None
 
 
-def test_a_prediction_has_the_cells_of_all_members_and_the_mass_of_one(three):
+def test_ensemble_interpolate_pools_cells_and_has_the_mass_of_one(three):
     cells = three.interpolate(0.5, n_cells=20, generator=3)
     pooled = cells.pooled
     # One number is drawn from the generator, so that all members carry the same cells.
@@ -113,7 +113,7 @@ def _first(seed: int) -> int:
     return int(torch.randint(2**62, (), generator=torch.Generator().manual_seed(seed)))
 
 
-def test_noise_is_the_same_for_all_members():
+def test_ensemble_draws_the_same_noise_for_all_members():
     """Members that learned the same differ by nothing, whatever noise is drawn."""
     fit = cf.SF2M(0.5, **SMALL).fit(course(), steps=5, progress=False)
     twins = Ensemble((fit, fit), (0, 0))
@@ -123,7 +123,7 @@ def test_noise_is_the_same_for_all_members():
     assert float(twins.score(0.5, cloud(5, 1)).std.max()) == 0.0
 
 
-def test_growth_is_answered_with_its_spread():
+def test_ensemble_growth_has_its_spread():
     some = ensemble(UOTCFM(**SMALL), members=2)
     x = cloud(7, 2)
     g = some.growth(0.5, x)
@@ -134,7 +134,7 @@ def test_growth_is_answered_with_its_spread():
     assert_close(path.log_mass_std, masses.std(0))
 
 
-def test_a_saved_ensemble_and_each_member_answer_the_same(three, tmp_path):
+def test_saved_ensemble_and_each_member_answer_the_same(three, tmp_path):
     x = cloud(9, 5)
     folder = three.save(tmp_path / "some")
     three.save(folder)  # replaces it
@@ -150,13 +150,13 @@ def test_a_saved_ensemble_and_each_member_answer_the_same(three, tmp_path):
     assert isinstance(cf.load(folder), cf.Fit)
 
 
-def test_a_folder_of_fits_is_not_an_ensemble_to_replace(three, tmp_path):
+def test_save_refuses_to_replace_a_folder_of_fits(three, tmp_path):
     three.members[0].save(tmp_path / "fits" / "member-0")
     with pytest.raises(FileExistsError, match="holds other things"):
         three.save(tmp_path / "fits")
 
 
-def test_an_interrupted_ensemble_resumes(three, tmp_path, monkeypatch):
+def test_interrupted_ensemble_resumes(three, tmp_path, monkeypatch):
     """The second member is stopped after 10 steps: no third is begun, and it goes on from there."""
     fit, fitted = FlowMatching.fit_with, []
 
@@ -199,7 +199,7 @@ def test_resampled_cells_have_the_bootstraps_law():
     assert not torch.equal(drawn.snapshots[0].x, resampled(drawn, 7).snapshots[0].x)
 
 
-def test_a_bootstrapped_member_is_the_fit_of_its_cells():
+def test_bootstrapped_member_is_the_fit_of_its_cells():
     some = ensemble(bootstrap=True, members=2)
     own = METHOD.fit(
         resampled(course(), some.seeds[1]), steps=20, generator=some.seeds[1], progress=False
@@ -208,7 +208,7 @@ def test_a_bootstrapped_member_is_the_fit_of_its_cells():
     assert torch.equal(some.course.x, course().x)
 
 
-def test_the_bootstraps_spread_is_the_standard_error_of_a_mean():
+def test_bootstrap_spread_is_the_standard_error_of_a_mean():
     """A shift: the flow's mean velocity is the difference of two sample means of n cells.
 
     Its standard error is sqrt(2/n). Of 12 members the spread is known to 1/sqrt(22) = 21 %, and
@@ -246,23 +246,23 @@ def test_the_bootstraps_spread_is_the_standard_error_of_a_mean():
         ({"steps": 0}, "`steps`: got 0"),
     ],
 )
-def test_bad_arguments(options, message):
+def test_fit_members_names_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         ensemble(**options)
 
 
-def test_cells_that_are_known_by_rows_are_not_resampled():
+def test_fit_members_refuses_to_resample_cells_known_by_rows():
     method = FlowMatching(Given(torch.eye(60)), Straight(0.0))
     c = cf.TimeCourse.from_arrays([cloud(60, 0), cloud(60, 1)])
     with pytest.raises(ValueError, match="`bootstrap`: got True, expected False for a coupling"):
         ensemble(method, c, bootstrap=True)
 
 
-def test_an_ensemble_has_two_members_at_least(three):
+def test_ensemble_has_two_members_at_least(three):
     with pytest.raises(ValueError, match="`members`: got 1 fits and 1 seeds, expected two or more"):
         Ensemble(three.members[:1], three.seeds[:1])
 
 
-def test_health_is_of_the_worst(three):
+def test_ensemble_health_is_that_of_the_worst_member(three):
     assert three.health.startswith("0 of 3 members have problems; member 0:\ncoupling: good")
     assert three.summary.startswith("3 members, the first:") and three.health in three.summary

@@ -91,12 +91,12 @@ def test_two_ranks_learn_what_one_process_learns(name, folder, alone) -> None:
         assert history.coupling[key] == pytest.approx(expected.coupling[key], rel=1e-9)
 
 
-def test_in_single_precision_they_differ_by_rounding(folder, alone) -> None:
+def test_two_ranks_in_single_precision_differ_by_rounding(folder, alone) -> None:
     weights, _ = left(folder, "float32")
     torch.testing.assert_close(weights, alone["float32"][0], rtol=0, atol=2e-5)
 
 
-def test_ranks_share_the_members_of_an_ensemble_and_the_fits_of_a_table(folder) -> None:
+def test_ranks_share_members_of_an_ensemble_and_fits_of_a_table(folder) -> None:
     ensemble, table = on_ranks.several(ProcessGroup())
     for k in range(2):
         members, rows = torch.load(folder / f"several-{k}", weights_only=False)
@@ -104,17 +104,17 @@ def test_ranks_share_the_members_of_an_ensemble_and_the_fits_of_a_table(folder) 
         assert rows.rows == table.rows
 
 
-def test_an_error_of_one_rank_is_raised_by_all(folder) -> None:
+def test_shared_raises_the_error_of_one_rank_on_all(folder) -> None:
     assert (folder / "error-0").exists() and (folder / "error-1").exists()
 
 
-def test_a_checkpoint_of_one_process_goes_on_with_two(folder, alone) -> None:
+def test_checkpoint_of_one_process_resumes_with_two(folder, alone) -> None:
     weights, history = left(folder, "from_one")
     torch.testing.assert_close(weights, alone["otcfm"][0], rtol=0, atol=1e-9)
     assert history.step == alone["otcfm"][1].step
 
 
-def test_one_interrupted_rank_stops_all_and_one_process_goes_on(folder, alone) -> None:
+def test_interrupted_rank_stops_all_and_one_process_resumes(folder, alone) -> None:
     _, history = left(folder, "interrupted")
     assert history.stopped == "interrupted"
     resumed = on_ranks.fit("ubsb", folder / "two")
@@ -122,7 +122,7 @@ def test_one_interrupted_rank_stops_all_and_one_process_goes_on(folder, alone) -
     torch.testing.assert_close(on_ranks.weights(resumed), alone["ubsb"][0], rtol=0, atol=1e-9)
 
 
-def test_a_killed_rank_ends_the_others_and_leaves_the_last_step(folder, alone) -> None:
+def test_killed_rank_ends_the_others_and_leaves_the_last_step(folder, alone) -> None:
     path = folder / "killed"
     said = (folder / "lost").read_text()
     assert "Rank 0 of 2 lost another one" in said
@@ -145,7 +145,7 @@ class Lossy(ProcessGroup):
 
 
 @pytest.mark.parametrize("number", [7, 10, 11])
-def test_a_rank_that_is_lost_at_any_message_changes_nothing(number, tmp_path) -> None:
+def test_fit_that_lost_a_rank_at_any_message_resumes_exactly(number, tmp_path) -> None:
     """The eleventh message is that of the first check."""
     cells, path = on_ranks.course(), tmp_path / "run"
     method, options = on_ranks.METHODS["otcfm"], {"steps": 20, "progress": False}
@@ -160,7 +160,7 @@ def test_a_rank_that_is_lost_at_any_message_changes_nothing(number, tmp_path) ->
     assert fit.history.train_loss == whole.history.train_loss
 
 
-def test_processes_started_from_here_return_the_same_fit(folder) -> None:
+def test_fit_on_started_processes_equals_torchruns(folder) -> None:
     """As many processes do the same to the last bit, however they were started."""
     method, cells = on_ranks.METHODS["otcfm"], on_ranks.course()
     before = {k: v for k, v in os.environ.items() if "MASTER" in k or "RANK" in k}
@@ -174,7 +174,7 @@ def test_processes_started_from_here_return_the_same_fit(folder) -> None:
 
 
 @pytest.mark.slow
-def test_a_process_started_from_here_that_is_killed_is_named(tmp_path, alone) -> None:
+def test_fit_on_names_a_killed_process_and_the_checkpoints_step(tmp_path, alone) -> None:
     path = tmp_path / "run"
     method = replace(on_ranks.METHODS["otcfm"], coupling=on_ranks.Deadly())
     options = FitOptions(steps=on_ranks.STEPS, progress=False, checkpointing=Checkpointing(path))
@@ -185,7 +185,7 @@ def test_a_process_started_from_here_that_is_killed_is_named(tmp_path, alone) ->
     torch.testing.assert_close(on_ranks.weights(fit), alone["otcfm"][0], rtol=0, atol=1e-9)
 
 
-def test_the_error_of_a_rank_is_raised_as_it_is(tmp_path) -> None:
+def test_fit_on_raises_the_error_of_a_process_as_it_is(tmp_path) -> None:
     torch.save(RankLost("Rank 0 of 2 lost another one"), tmp_path / "error-0")
     torch.save(ValueError("bad cells"), tmp_path / "error-1")
     ended = SimpleNamespace(error_index=0, exit_code=1)
@@ -196,7 +196,7 @@ def test_the_error_of_a_rank_is_raised_as_it_is(tmp_path) -> None:
 
 @pytest.mark.parametrize("n", [2, 3, 7])
 @pytest.mark.parametrize("growing", [False, True])
-def test_means_of_parts_by_their_shares_are_the_mean_of_all(n, growing) -> None:
+def test_shares_make_the_mean_of_parts_the_mean_of_all(n, growing) -> None:
     g = torch.Generator().manual_seed(0)
     x0, x1 = torch.randn(2, 11, 2, generator=g, dtype=F64)
     growth = torch.randn(11, 1, generator=g, dtype=F64) if growing else None
@@ -217,7 +217,7 @@ def test_means_of_parts_by_their_shares_are_the_mean_of_all(n, growing) -> None:
     torch.testing.assert_close(sum(p.share * mean(p) for p in parts) / n, mean(whole))
 
 
-def test_a_process_by_itself_tells_itself_nothing() -> None:
+def test_process_group_of_one_changes_nothing() -> None:
     ranks, grad = ProcessGroup(), torch.ones(3)
     ranks.mean_(grad)
     assert torch.equal(grad, torch.ones(3))
@@ -238,13 +238,13 @@ def test_join_process_group_refuses_other_devices_than_there_are(monkeypatch) ->
         join_process_group(3)
 
 
-def test_several_members_are_not_started_from_here() -> None:
+def test_tl_fit_refuses_to_start_devices_for_members() -> None:
     adata = AnnData(np.zeros((4, 2)), obs={"day": [0, 0, 1, 1]})
     with pytest.raises(ValueError, match=r"`devices`: got 2, .* which share processes by `wor"):
         cf.tl.fit(adata, time_key="day", use_rep="X", members=3, devices=2)
 
 
-def test_methods_that_cannot_be_dealt_out_say_so() -> None:
+def test_fit_on_refuses_methods_it_cannot_distribute() -> None:
     options = FitOptions(steps=1, progress=False)
     with pytest.raises(ValueError, match="`group`: got 2, expected 1"):
         Shooting().fit_with(on_ranks.course(), replace(options, group=ProcessGroup(0, 2)))

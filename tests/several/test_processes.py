@@ -33,7 +33,7 @@ def course(n: int = 40) -> TimeCourse:
     return TimeCourse.from_arrays(xs, (0.0, 1.0, 2.5, 3.0))
 
 
-def test_a_holdout_table_is_the_same_to_the_bit() -> None:
+def test_holdout_is_the_same_to_the_bit_for_any_workers() -> None:
     """Also with a coupling that only this file has, and scales without the held-out day."""
     own = FlowMatching(lambda a, b: Exact()(a, b), Straight(0.1), name="own", **SMALL)
     methods = [OTCFM(**SMALL), own]
@@ -46,7 +46,7 @@ def test_a_holdout_table_is_the_same_to_the_bit() -> None:
     )
 
 
-def test_a_learned_sweep_is_the_same_to_the_bit() -> None:
+def test_sigma_sweep_is_the_same_to_the_bit_for_any_workers() -> None:
     def method(sigma: float) -> FlowMatching:
         return SF2M(sigma, **SMALL)
 
@@ -56,7 +56,7 @@ def test_a_learned_sweep_is_the_same_to_the_bit() -> None:
     assert [r.sigma for r in one.rows[::2]] == [0.3, 1.0] * 4
 
 
-def test_answers_come_in_the_order_of_the_jobs_whoever_did_them() -> None:
+def test_side_by_side_returns_answers_in_the_order_of_jobs() -> None:
     here = side_by_side(partial(parallel_work.report, 2.0), range(7), workers=1)
     there = side_by_side(partial(parallel_work.report, 2.0), range(7), workers=2)
     assert [a for a, *_ in there] == [a for a, *_ in here] == [2.0 * k for k in range(7)]
@@ -69,13 +69,13 @@ def test_answers_come_in_the_order_of_the_jobs_whoever_did_them() -> None:
     assert {pid for _, pid, _ in again} & pids  # workers stay for the next call
 
 
-def test_a_worker_starts_no_workers() -> None:
+def test_side_by_side_starts_no_workers_in_a_worker() -> None:
     for pids in side_by_side(partial(parallel_work.nested, 1.0), range(2), workers=2):
         assert len(set(pids)) == 1
         assert pids[0] != os.getpid()
 
 
-def test_workers_leave_the_cores_to_each_other() -> None:
+def test_workers_have_no_spare_cores() -> None:
     assert parallel_work.background(None, 0) == (1, True)
     assert (
         side_by_side(partial(parallel_work.background, None), range(2), workers=2)
@@ -83,7 +83,7 @@ def test_workers_leave_the_cores_to_each_other() -> None:
     )
 
 
-def test_light_or_single_work_stays_here() -> None:
+def test_side_by_side_keeps_light_or_single_work_here() -> None:
     for options in ({"heavy": False}, {"here": True}):
         for _, pid, _ in side_by_side(partial(parallel_work.report, 1.0), range(3), **options):
             assert pid == os.getpid()
@@ -93,14 +93,14 @@ def test_light_or_single_work_stays_here() -> None:
         side_by_side(partial(parallel_work.report, 1.0), range(3), workers=2, here=True)
 
 
-def test_warnings_of_workers_are_given_here_once() -> None:
+def test_side_by_side_repeats_warnings_of_workers_once() -> None:
     with pytest.warns(UserWarning, match="few cells") as caught:
         side_by_side(partial(parallel_work.warn, "few cells"), range(4), workers=2)
     assert len(caught) == 1
     assert caught[0].filename == parallel_work.__file__
 
 
-def test_what_cannot_be_sent_stays_here_or_is_refused() -> None:
+def test_side_by_side_keeps_or_refuses_work_that_cannot_be_sent() -> None:
     context = (threading.Lock(), 3.0)
     assert side_by_side(partial(len_of, context), [0, 1]) == [2, 2]
     with pytest.raises(ValueError, match="`workers`: got several, for what cannot be sent"):
@@ -111,7 +111,7 @@ def len_of(context, job):
     return len(context)
 
 
-def test_the_first_error_ends_all_and_is_raised_as_it_is() -> None:
+def test_side_by_side_raises_the_first_error_as_it_is() -> None:
     start = time.perf_counter()
     with pytest.raises(FloatingPointError, match="^lower the rate$"):
         side_by_side(partial(parallel_work.fail, "lower the rate"), range(4), workers=2)
@@ -119,7 +119,7 @@ def test_the_first_error_ends_all_and_is_raised_as_it_is() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-def test_ctrl_c_leaves_no_process_behind(tmp_path) -> None:
+def test_interrupted_side_by_side_leaves_no_process(tmp_path) -> None:
     command = [sys.executable, parallel_work.__file__, str(tmp_path)]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 120
@@ -143,6 +143,6 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_a_worker_that_dies_is_an_error_with_a_remedy() -> None:
+def test_side_by_side_names_a_worker_that_died() -> None:
     with pytest.raises(RuntimeError, match="ended early.*Use fewer `workers`"):
         side_by_side(partial(parallel_work.die, None), range(3), workers=2)

@@ -49,7 +49,7 @@ def weights(fit) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ["otcfm", "icfm", "mmfm", "sbcfm", "sf2m", "uotcfm", "ubsb"])
-def test_members_are_the_fits_of_their_seeds(name) -> None:
+def test_stacked_members_are_the_fits_of_their_seeds(name) -> None:
     """Each with other cells, so that units, sigmas and held-back cells differ as well."""
     method = METHODS[name](**SMALL)
     courses = [resampled(course(), seed) for seed in SEEDS]
@@ -66,7 +66,7 @@ def test_members_are_the_fits_of_their_seeds(name) -> None:
         assert_close(fit.velocity(0.5, x), alone.velocity(0.5, x), rtol=0, atol=1e-9)
 
 
-def test_patience_ends_each_by_itself() -> None:
+def test_stacked_members_end_by_their_own_patience() -> None:
     """A member out of patience keeps the weights it would have, while others go on."""
     training = Training(learning_rate=0.1, schedule="constant", check_every=2, patience=2)
     method = cf.OTCFM(**(SMALL | {"training": training}))
@@ -81,7 +81,7 @@ def test_patience_ends_each_by_itself() -> None:
     assert len(set(steps)) > 1
 
 
-def test_in_single_precision_with_scaled_dimensions() -> None:
+def test_stacked_members_in_single_precision_with_scaled_dimensions() -> None:
     c = course(torch.float32)
     prep = fit_preprocessing(c.x, whiten=True)
     method = cf.SF2M(**SMALL)
@@ -101,7 +101,7 @@ def stop_at(step: int, advance, trainer, batch) -> None:
     advance(trainer, batch)
 
 
-def test_files_serve_both_ways_of_training(tmp_path, monkeypatch) -> None:
+def test_checkpoints_of_stacked_members_serve_both_ways_of_training(tmp_path, monkeypatch) -> None:
     """Stopped after 20 of 30 steps, each member goes on: as one, or alone."""
     method = cf.OTCFM(**SMALL)
     files = [tmp_path / f"{seed}.safetensors" for seed in SEEDS]
@@ -128,7 +128,7 @@ def test_files_serve_both_ways_of_training(tmp_path, monkeypatch) -> None:
         stacked(method, files=files, every=10)
 
 
-def test_an_ensemble_is_trained_as_one_where_that_pays(monkeypatch) -> None:
+def test_fit_members_stacks_on_its_devices(monkeypatch) -> None:
     monkeypatch.setattr(members, "STACKED", ("cpu",))
     options = FitOptions(steps=20, progress=False)
     method = cf.OTCFM(**SMALL)
@@ -140,7 +140,7 @@ def test_an_ensemble_is_trained_as_one_where_that_pays(monkeypatch) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA device")
-def test_on_a_gpu_members_are_trained_as_one() -> None:
+def test_fit_members_stacks_on_a_gpu() -> None:
     method = cf.OTCFM(**SMALL)
     options = FitOptions(steps=30, device="cuda", progress=False)
     some = fit_members(method, course(), options, members=3)

@@ -38,7 +38,7 @@ def course_of(*xs: torch.Tensor) -> TimeCourse:
 
 @pytest.mark.parametrize("d", [1, 3, 8, 12])
 @pytest.mark.parametrize("make", [cloud, ties])
-def test_the_order_is_that_of_all_keys_at_once(make, d: int) -> None:
+def test_canonical_order_sorts_by_all_keys(make, d: int) -> None:
     s = course_of(make(300, d), make(300, d, 1)).snapshots[0]
     x = s.x.double().numpy()
     hashes = [[zlib.crc32(row.tobytes()) for row in x]] if d > 8 else []
@@ -47,7 +47,7 @@ def test_the_order_is_that_of_all_keys_at_once(make, d: int) -> None:
 
 
 @pytest.mark.parametrize("make", [cloud, ties])
-def test_shuffled_cells_come_out_the_same(make) -> None:
+def test_canonical_cells_do_not_depend_on_the_users_order(make) -> None:
     c = course_of(make(200, 12), make(150, 12, 1))
     orders = [torch.randperm(len(s), generator=rng(k)) for k, s in enumerate(c.snapshots)]
     shuffled = TimeCourse(
@@ -60,7 +60,7 @@ def test_shuffled_cells_come_out_the_same(make) -> None:
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.0])
-def test_one_gather_is_ordering_and_then_splitting(fraction: float) -> None:
+def test_split_in_canonical_order_equals_ordering_then_splitting(fraction: float) -> None:
     c = course_of(cloud(90, 3), cloud(130, 3, 1))
     at_once = cells.split_in_canonical_order(c, fraction, 7)
     in_turn = cells.split(cells.canonical(c), fraction, 7)
@@ -72,7 +72,7 @@ def test_one_gather_is_ordering_and_then_splitting(fraction: float) -> None:
             assert torch.equal(p.growth, q.growth)
 
 
-def test_parts_have_each_cell_once_and_the_mass_of_the_whole() -> None:
+def test_split_keeps_each_cell_once_and_the_mass_of_the_whole() -> None:
     c = course_of(cloud(90, 3), cloud(130, 3, 1))
     parts = cells.split_in_canonical_order(c, 0.2, 0)
     for k, s in enumerate(c.snapshots):
@@ -82,7 +82,7 @@ def test_parts_have_each_cell_once_and_the_mass_of_the_whole() -> None:
             assert_close(part.snapshots[k].mass.sum(), s.mass.sum())
 
 
-def test_arranged_cells_are_stacked_without_a_copy() -> None:
+def test_split_cells_are_stacked_without_a_copy() -> None:
     c = course_of(cloud(90, 3), cloud(130, 3, 1))
     for part in cells.split_in_canonical_order(c, 0.2, 0):
         stacked = torch.cat([s.x for s in part.snapshots])
@@ -95,7 +95,7 @@ def test_arranged_cells_are_stacked_without_a_copy() -> None:
     assert torch.equal(with_a_gap.x, torch.cat([stacked[:10], stacked[11:]]))
 
 
-def test_the_digest_is_that_of_all_bytes(monkeypatch) -> None:
+def test_digest_is_the_hash_of_all_bytes(monkeypatch) -> None:
     c = course_of(cloud(90, 3), cloud(130, 3, 1))
     parts = [p for s in c.snapshots for p in (s.x, s.mass, s.growth)]
     whole = hashlib.sha256(b"".join(p.double().numpy().tobytes() for p in parts)).hexdigest()
@@ -104,7 +104,7 @@ def test_the_digest_is_that_of_all_bytes(monkeypatch) -> None:
         assert cells.digest(c) == whole
 
 
-def test_natural_sigma_is_that_of_numpy_also_in_parts(monkeypatch) -> None:
+def test_natural_sigma_equals_numpys_also_in_parts(monkeypatch) -> None:
     c = TimeCourse.from_arrays([cloud(90, 3) * 2, cloud(130, 3, 1)], [0.0, 4.0])
     within = np.mean([s.x.double().numpy().var(0).mean() for s in c.snapshots])
     monkeypatch.setattr(_moments, "_BLOCK", 30)
@@ -115,7 +115,7 @@ def test_natural_sigma_is_that_of_numpy_also_in_parts(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("sizes", [[500], [200, 300], [1, 2, 497]])
-def test_components_in_blocks_are_those_of_scikit_learn(monkeypatch, sizes) -> None:
+def test_preprocessing_components_in_blocks_equal_scikit_learns(monkeypatch, sizes) -> None:
     """With the smallest direction a millionth of the largest: no squares were taken."""
     spread = torch.tensor([1e3, 30.0, 3.0, 1e-3], dtype=F64)
     x = cloud(500, 4).double() * spread @ torch.linalg.qr(cloud(4, 4, 1).double()).Q + 50.0
@@ -131,7 +131,7 @@ def test_components_in_blocks_are_those_of_scikit_learn(monkeypatch, sizes) -> N
     assert_close(ours.scale, deviation, rtol=1e-9, atol=0)
 
 
-def test_cells_whose_sum_overflows_are_finite() -> None:
+def test_moments_of_cells_whose_sum_overflows_are_finite() -> None:
     x = torch.full((4, 3), 3e38)
     assert _checks.as_cells(x, "x") is x
     for bad in (torch.nan, torch.inf, -torch.inf):
@@ -141,6 +141,6 @@ def test_cells_whose_sum_overflows_are_finite() -> None:
             _checks.as_cells(y, "x")
 
 
-def test_a_subset_keeps_labels() -> None:
+def test_snapshot_subset_keeps_labels() -> None:
     s = Snapshot(cloud(4, 2), 0.0, labels=list("abcd"))
     assert s.subset(torch.tensor([3, 1])).labels == ["d", "b"]

@@ -48,7 +48,7 @@ def loss_at(weights: torch.Tensor, batch: Target) -> float:
     return float((net(x) - batch.value).square().mean())
 
 
-def test_a_check_measures_the_average_and_leaves_the_weights_alone() -> None:
+def test_check_measures_the_average_and_leaves_the_weights() -> None:
     run, batch = trainer(ema=0.9), Target(3.0)
     for _ in range(5):
         run.advance(Target(2.0))
@@ -61,7 +61,7 @@ def test_a_check_measures_the_average_and_leaves_the_weights_alone() -> None:
     assert run.history.validation_loss != [pytest.approx(loss_at(live, batch))]
 
 
-def test_training_losses_are_means_since_the_last_check() -> None:
+def test_training_loss_is_the_mean_since_the_last_check() -> None:
     run, batch = trainer(), Target(2.0)
     means = []
     for steps in (3, 2):
@@ -74,7 +74,7 @@ def test_training_losses_are_means_since_the_last_check() -> None:
     assert run.history.train_loss == run.history.validation_loss == means
 
 
-def test_patience_is_not_renewed_by_resuming(tmp_path) -> None:
+def test_restore_does_not_renew_patience(tmp_path) -> None:
     """One bad check before the interruption and one after it are two."""
     path, target = tmp_path / "run.safetensors", Target(0.0)
 
@@ -108,7 +108,7 @@ def fit(c: TimeCourse, path, **training):
     return method.fit(c, steps=20, progress=False, checkpointing=Checkpointing(path))
 
 
-def test_a_checkpoint_of_other_cells_or_masses_is_refused(tmp_path) -> None:
+def test_checkpoint_of_other_cells_or_masses_is_refused(tmp_path) -> None:
     path = tmp_path / "run.safetensors"
     first = fit(course(), path)
     differs = "`checkpoint`: got .* differs in training cells, expected"
@@ -120,7 +120,7 @@ def test_a_checkpoint_of_other_cells_or_masses_is_refused(tmp_path) -> None:
     assert torch.equal(again.velocity(0.5, x), first.velocity(0.5, x))
 
 
-def test_a_checkpoint_of_other_settings_is_refused(tmp_path) -> None:
+def test_checkpoint_of_other_settings_is_refused(tmp_path) -> None:
     path = tmp_path / "run.safetensors"
     fit(course(), path)
     with pytest.raises(ValueError, match="`checkpoint`: got .* differs in method, expected"):

@@ -36,7 +36,7 @@ def loss_of(net: nn.Module):
     return lambda batch: {"fit": (net(x) - batch.value).square().mean()}
 
 
-def test_flat_training_equals_torch_adamw_with_clipping_and_averaging() -> None:
+def test_trainer_equals_torch_adamw_with_clipping_and_averaging() -> None:
     settings = Training(learning_rate=0.05, weight_decay=0.1, clip=0.5, ema=0.9)
     ours, theirs = network(), network()
     trainer = Trainer(ours, loss_of(ours), 1.0, settings, steps=30)
@@ -59,7 +59,7 @@ def test_flat_training_equals_torch_adamw_with_clipping_and_averaging() -> None:
     assert_close(trainer.average, torch.cat([a.flatten() for a in average]))
 
 
-def test_flat_gradients_are_the_modules_own() -> None:
+def test_flat_parameters_hold_the_modules_gradients() -> None:
     net, peer = network(), network()
     flat = FlatParameters(net)
     loss_of(net)(target(1.0))["fit"].backward()
@@ -90,7 +90,7 @@ def weights(fit) -> torch.Tensor:
     return torch.cat([p.data.flatten() for p in fit.dynamics.velocity.parameters()])
 
 
-def test_resuming_after_an_interrupt_equals_an_uninterrupted_run(tmp_path, monkeypatch) -> None:
+def test_resumed_fit_equals_an_uninterrupted_one(tmp_path, monkeypatch) -> None:
     whole = method().fit(course(), steps=100, progress=False)
     path = tmp_path / "run.safetensors"
     advance, seen = Trainer.advance, []
@@ -119,7 +119,7 @@ def test_resuming_after_an_interrupt_equals_an_uninterrupted_run(tmp_path, monke
     assert second.history.stopped == "budget"
 
 
-def test_an_interrupted_fit_keeps_its_best_weights(monkeypatch) -> None:
+def test_interrupted_fit_keeps_its_best_weights(monkeypatch) -> None:
     advance = Trainer.advance
 
     def interrupting(self, batch) -> None:
@@ -134,7 +134,7 @@ def test_an_interrupted_fit_keeps_its_best_weights(monkeypatch) -> None:
     assert torch.isfinite(fit.velocity(0.5, course().x)).all()
 
 
-def test_a_checkpoint_of_another_fit_is_refused(tmp_path) -> None:
+def test_checkpoint_of_another_fit_is_refused(tmp_path) -> None:
     path = tmp_path / "run.safetensors"
     method().fit(course(), steps=20, progress=False, checkpointing=Checkpointing(path))
     differs = "`checkpoint`: got .* differs in seed, training cells, expected"
@@ -144,7 +144,7 @@ def test_a_checkpoint_of_another_fit_is_refused(tmp_path) -> None:
         )
 
 
-def test_a_file_that_is_no_checkpoint_is_refused_and_kept(tmp_path) -> None:
+def test_checkpoint_that_is_another_file_is_refused_and_kept(tmp_path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("mine")
     with pytest.raises(ValueError, match="was not written by cellflow"):
@@ -152,7 +152,7 @@ def test_a_file_that_is_no_checkpoint_is_refused_and_kept(tmp_path) -> None:
     assert path.read_text() == "mine"
 
 
-def test_patience_stops_and_the_best_average_is_kept() -> None:
+def test_patience_stops_training_and_keeps_the_best_average() -> None:
     net = network()
     trainer = Trainer(net, loss_of(net), 1.0, Training(patience=2, ema=0.0), steps=100)
     zero = target(0.0)
@@ -168,7 +168,7 @@ def test_patience_stops_and_the_best_average_is_kept() -> None:
     assert torch.equal(torch.cat([p.data.flatten() for p in net.parameters()]), best)
 
 
-def test_a_diverging_loss_is_a_clear_error() -> None:
+def test_check_refuses_a_loss_that_is_not_finite() -> None:
     net = network()
     trainer = Trainer(
         net, lambda b: {"fit": net(torch.ones(1, 2).double()).sum() * b.value}, 1.0, Training(), 10
@@ -178,7 +178,7 @@ def test_a_diverging_loss_is_a_clear_error() -> None:
         trainer.check(None)
 
 
-def test_the_fits_input_is_left_as_it_was() -> None:
+def test_fit_leaves_its_input_unchanged() -> None:
     c = course()
     before = copy.deepcopy([s.x for s in c.snapshots])
     method().fit(c, steps=5, progress=False)
@@ -202,7 +202,7 @@ def test_bad_settings_are_named(settings, message: str) -> None:
         Training(**settings)
 
 
-def test_the_history_says_where_the_time_went() -> None:
+def test_history_accounts_for_all_seconds() -> None:
     fit = method().fit(course(), steps=60, progress=False)
     timing = fit.history.timing
     assert set(timing) == {"coupling", "data", "network", "checks"}
