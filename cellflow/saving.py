@@ -13,7 +13,7 @@ from cellflow import _checks
 from cellflow._files import read_state
 from cellflow._typing import Tensor
 from cellflow.fits.ensemble import Ensemble
-from cellflow.fits.facts import parts
+from cellflow.fits.facts import from_facts
 from cellflow.fits.fit import Fit
 from cellflow.fits.folder import CELLS, ENSEMBLE, FIT, FORMAT, NUMBERS
 from cellflow.methods.flow_matching import FlowMatching
@@ -26,7 +26,9 @@ from cellflow.training.networks import assemble, build_networks
 from cellflow.training.trainer import History
 
 #: Classes of methods that a file can name.
-KINDS = {kind.__name__: kind for kind in (FlowMatching, Iterated, Shooting)}
+KINDS: dict[str, type[FlowMatching | Iterated | Shooting]] = {
+    kind.__name__: kind for kind in (FlowMatching, Iterated, Shooting)
+}
 #: What reading stumbles over where a file is missing, cut short, or was edited.
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, StopIteration)
 
@@ -102,7 +104,7 @@ def _damaged(folder: Path, error: Exception) -> ValueError:
 
 
 def _build(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
-    method = _method(facts["method"])
+    method = from_facts(facts["method"], KINDS, FlowMatching)
     units = Units(**{**facts["units"], "centre": tuple(facts["units"]["centre"])})
     networks = build_networks(method, units)
     for name, network in networks.items():
@@ -128,17 +130,6 @@ def _build(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
         history=History(**facts["history"]),
         origin=facts["origin"] | ({"components": Preprocessing(**genes)} if genes else {}),
     )
-
-
-def _method(facts: dict[str, Any]) -> Any:
-    facts = dict(facts)
-    kind = KINDS.get(facts.get("kind"), FlowMatching)
-    inner = {
-        field: _method(facts.pop(field))
-        for field, part in list(facts.items())
-        if isinstance(part, dict) and part.get("kind") in KINDS
-    }
-    return kind(**parts(facts), **inner)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

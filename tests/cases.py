@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from cellflow import couplings, metrics
+from cellflow import couplings, metrics, simulate
 from cellflow.paths import BrownianBridge, Path, Spline, Straight
 
 # --- couplings -------------------------------------------------------------------------------
@@ -42,17 +42,11 @@ PATHS: list[Path] = [Straight(0.0), Straight(0.3), Spline(0.2), BrownianBridge(0
 
 # --- solvers ---------------------------------------------------------------------------------
 #: Name and declared order of convergence on an ODE.
-SOLVERS: dict[str, int] = {
-    "euler": 1,
-    "midpoint": 2,
-    "rk4": 4,
-    "dopri5": 5,
-    "tsit5": 5,
-    "euler_maruyama": 1,
-    "sra1": 2,
-}
+SOLVERS: dict[str, int] = {name: s.order for name, s in simulate.SOLVERS.items()}
 #: Those that draw noise, and their strong order where it is additive.
-NOISY_SOLVERS: dict[str, float] = {"euler_maruyama": 1.0, "sra1": 1.5}
+NOISY_SOLVERS: dict[str, float] = {
+    name: s.strong_order for name, s in simulate.SOLVERS.items() if s.strong_order is not None
+}
 
 # --- metrics ---------------------------------------------------------------------------------
 # name -> (metric, exponent of its growth with the data's scale or None, exactly rotation invariant)

@@ -32,7 +32,7 @@ METHODS = (
 #: As in `cellflow.several.devices.STRATEGIES`.
 STRATEGIES = ("auto", "ddp", "ddp_spawn", "ddp_notebook")
 #: As in `cellflow.simulate.SOLVERS`.
-SOLVERS = ("rk4", "euler", "midpoint", "dopri5", "tsit5", "euler_maruyama", "sra1")
+SOLVERS = ("rk4", "euler", "midpoint", "dopri5", "euler_maruyama", "sra1")
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 PATH = click.Path(path_type=Path)

@@ -16,7 +16,7 @@ from cellflow._random import draw_seed, stream_seed
 from cellflow._typing import Rng, Tensor
 from cellflow.batches import Batching, CouplingHealth, PairSampler, spline_rates
 from cellflow.couplings import Coupling
-from cellflow.fits.facts import describe
+from cellflow.fits.facts import to_facts
 from cellflow.fits.fit import Fit
 from cellflow.fits.report import coupling_report
 from cellflow.networks import MLPConfig
@@ -258,7 +258,7 @@ class FlowMatching:
             The seed of the fit.
         """
         return {
-            "method": describe(self),
+            "method": to_facts(self),
             "plan": getattr(self.coupling, "digest", None),
             "steps": steps,
             "seed": seed,

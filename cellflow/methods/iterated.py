@@ -16,7 +16,7 @@ from cellflow._process_group import ProcessGroup
 from cellflow._random import draw_seed, stream_seed
 from cellflow._typing import Rng
 from cellflow.batches import Batching
-from cellflow.fits.facts import describe
+from cellflow.fits.facts import to_facts
 from cellflow.fits.fit import Fit
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.induced import InducedPairs
@@ -205,7 +205,7 @@ class Iterated:
         if not method.base.knows_rows:
             # The base drew its own seed from the one it was given: these cells stay held back.
             kept, held = split(model, method.training.validation, draw_seed(seed))
-        facts = method.base.fingerprint([model], steps, seed) | {"method": describe(method)}
+        facts = method.base.fingerprint([model], steps, seed) | {"method": to_facts(method)}
         run = _Run(method, fit, kept, held, seed=seed, facts=facts, progress=progress, ranks=ranks)
         history = _join(History(), fit.history, 0)
         with deferred_interrupt() as interrupted:

@@ -15,7 +15,7 @@ from cellflow._random import stream_seed
 from cellflow._typing import Tensor
 from cellflow.batches import PairSampler
 from cellflow.networks import Units
-from cellflow.networks.mlp import ANSWERS
+from cellflow.networks.network import ANSWERS
 from cellflow.paths import Pairs, PathPoint
 from cellflow.training.networks import assemble
 from cellflow.training.optimizer import AdamW

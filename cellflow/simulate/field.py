@@ -37,8 +37,6 @@ class RescaledField:
         Earliest and latest time that the fields are asked for, or None for no bounds.
     check
         Whether to examine every value (adaptive solvers never return from a NaN).
-    low
-        Whether values of a lower precision than the state's are welcome, and converted.
     on_advance
         Called with the advance of ``u`` whenever a later time than before is reached.
     """
@@ -53,12 +51,10 @@ class RescaledField:
         noisy: bool = False,
         bounds: tuple[float, float] | None = None,
         check: bool = False,
-        low: bool = False,
         on_advance: Callable[[float], object] | None = None,
     ) -> None:
         self.dynamics, self.start, self.span = dynamics, start, span
         self.max_evaluations, self.check, self.on_advance = max_evaluations, check, on_advance
-        self.low = low
         self.name = ("drift" if span > 0 else "reverse_drift") if noisy else "velocity"
         self.slope: Field = getattr(dynamics, self.name)
         self.bounds = bounds
@@ -122,8 +118,6 @@ class RescaledField:
             got, expected = f"shape {tuple(value.shape)}", f"shape {tuple(like.shape)}"
             raise ValueError(_checks.message(f"dynamics.{name}", got, expected))
         if value.dtype != like.dtype:
-            if self.low and value.dtype in (torch.bfloat16, torch.float16):
-                return value.to(like.dtype)
             raise ValueError(
                 _checks.message(
                     f"dynamics.{name}",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,8 +12,8 @@ from torch import nn
 from cellflow import _checks
 from cellflow._random import stream_seed
 from cellflow._typing import Field, Tensor
-from cellflow.dynamics import Dynamics
-from cellflow.networks import MLP, Units
+from cellflow.dynamics import ComposedField, Dynamics
+from cellflow.networks import Units
 from cellflow.paths import Pairs, Path
 
 
@@ -32,7 +32,7 @@ def build_networks(method: Any, units: Units, *, seed: int = 0) -> nn.ModuleDict
     names = ["velocity", *(name for name in ("score", "growth") if getattr(method, name))]
     return nn.ModuleDict(
         {
-            name: MLP(units, method.net, answer=name, generator=stream_seed(seed, k, 10))
+            name: method.net.build(units, answer=name, generator=stream_seed(seed, k, 10))
             for k, name in enumerate(names)
         }
     )
@@ -61,7 +61,7 @@ def assemble(method: Any, networks: nn.ModuleDict, times: Sequence[float]) -> Dy
 
 
 @dataclass(frozen=True, eq=False)
-class BridgeVelocity:
+class BridgeVelocity(ComposedField):
     r"""Velocity :math:`v = u - \tfrac12 \frac{d\sigma_t^2}{dt} \nabla \log p_t` of a noisy path.
 
     For Brownian bridges it is :math:`u - \tfrac12\sigma^2 (1 - 2s)\,\nabla\log p_t` with `s` the
@@ -84,6 +84,15 @@ class BridgeVelocity:
     score: Field
     path: Path
     times: tuple[float, ...]
+
+    @property
+    def parts(self) -> tuple[Field, ...]:
+        """The mean's velocity and the score."""
+        return self.mean, self.score
+
+    def map(self, change: Callable[[Field], Field]) -> BridgeVelocity:
+        """Return the same field of changed parts."""
+        return replace(self, mean=change(self.mean), score=change(self.score))
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         """Velocity at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""

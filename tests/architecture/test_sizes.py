@@ -70,11 +70,11 @@ def positional(function: Function) -> list[str]:
 
 @pytest.mark.parametrize("path", EVERYTHING, ids=name_of)
 def test_file_is_short(path):
-    assert length(path) <= 300, "split it: a file holds one idea"
+    assert length(path) <= 400, "split it: a file holds one idea"
 
 
 def test_median_file_is_very_short():
-    assert statistics.median(map(length, SOURCE)) <= 120
+    assert statistics.median(map(length, SOURCE)) <= 130
 
 
 @pytest.mark.parametrize("path", EVERYTHING, ids=name_of)
