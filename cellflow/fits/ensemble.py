@@ -173,6 +173,8 @@ class Ensemble:
             max_evaluations=max_evaluations,
             memory=memory,
             progress=progress,
+            knots=self.course.times,
+            readout=None if self.preprocessing is None else self.preprocessing.invert,
         )
         states, masses = Moments(), Moments()
         evaluations = 0

@@ -209,6 +209,8 @@ class Fit:
             store=store,
             store_dtype=store_dtype,
             progress=progress,
+            knots=self.course.times,
+            readout=None if self.preprocessing is None else self.preprocessing.invert,
         )
         return simulate_in_data_units(self, x0, times, how=how)
 
@@ -316,7 +318,7 @@ class Fit:
 def simulate_in_data_units(
     fit: Fit, x0: ArrayLike, times: Sequence[float] | ArrayLike, *, how: Integration
 ) -> Trajectory | StoredTrajectory:
-    """Simulate cells `x0` ``(n, d)`` in data coordinates along `fit`, with the settings `how`."""
+    """Simulate cells `x0` ``(n, d)`` in data coordinates along `fit`; `how` says how to go back."""
     if SOLVERS[how.solver].stochastic and fit.dynamics.sigma == 0:
         warnings.warn(
             f"{fit.method.name!r} learned no noise: solver={how.solver!r} follows the mean flow, "
@@ -324,8 +326,6 @@ def simulate_in_data_units(
             "'sf2m'.",
             stacklevel=3,
         )
-    readout = None if fit.preprocessing is None else fit.preprocessing.invert
-    how = replace(how, knots=fit.course.times, readout=readout)
     return simulate_as(fit.dynamics, fit._encode(x0), times, how=how)
 
 

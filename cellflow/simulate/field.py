@@ -19,26 +19,14 @@ class RescaledField:
     r"""``dx/du`` for :math:`t = t_0 + u \cdot \text{span}`, :math:`u \in [0, 1]`.
 
     Solvers work on the unit interval, so that their step arithmetic is as exact at day 1,000 as
-    at day 0, and backward time is nothing but a negative span. Where the dynamics have growth,
+    at day 0, and backward time is nothing but a negative span. Where the `dynamics` have growth,
     the log mass is one more column of the state.
 
-    Parameters
-    ----------
-    dynamics
-        Its velocity and growth are evaluated.
-    start, span
-        First time and signed length, in the user's unit.
-    max_evaluations
-        Calls allowed, or None for no bound.
-    noisy
-        Whether to evaluate the drift of the stochastic equation in place of the velocity: where
-        time runs backward, that of the SDE run backward.
-    bounds
-        Earliest and latest time that the fields are asked for, or None for no bounds.
-    check
-        Whether to examine every value (adaptive solvers never return from a NaN).
-    on_advance
-        Called with the advance of ``u`` whenever a later time than before is reached.
+    Time begins at `start` and has the signed length `span`. At most `max_evaluations` calls are
+    allowed, None for no bound. A `noisy` field is the drift of the stochastic equation in place of
+    the velocity: where time runs backward, that of the SDE run backward. Fields are asked between
+    the two `bounds` only. With `check`, every value is examined: adaptive solvers never return from
+    a NaN. `on_advance` is called with the advance of ``u`` whenever a later time is reached.
     """
 
     def __init__(

@@ -37,22 +37,11 @@ CACHED = 4096
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Job:
-    """A simulation but for its cells.
+    """Simulation but for its cells: `dynamics` (with evaluators for networks), settings `how`.
 
-    Parameters
-    ----------
-    dynamics
-        Its networks are replaced by what evaluates them fastest.
-    how
-        The settings.
-    segments
-        Stretches of time, in the order of integration.
-    asked
-        Rows of the segments' outputs that were asked for, ``(T,)``.
-    seed
-        Seed of the noise; None where there is none.
-    small
-        Whether the fields are small networks, which threads cannot speed up.
+    It goes through the `segments` in turn; `asked` ``(T,)`` are the rows of their outputs that were
+    asked for. The noise follows from `seed`, None where there is none. A `small` job has fields of
+    small networks only, which threads cannot speed up.
     """
 
     dynamics: Dynamics

@@ -91,30 +91,20 @@ class StoredTrajectory:
     def index(self, time: float) -> int:
         """Return the row of one of the simulated times.
 
-        Parameters
-        ----------
-        time
-            In the user's unit.
-
         Raises
         ------
         ValueError
-            If the simulation was not asked for this time.
+            If the simulation was not asked for this `time`.
         """
         return row_of(self.times, time)
 
     def at(self, time: float) -> Tensor:
         """Return the states at one of the simulated times, ``(n, d)``, in memory.
 
-        Parameters
-        ----------
-        time
-            In the user's unit.
-
         Raises
         ------
         ValueError
-            If the simulation was not asked for this time.
+            If the simulation was not asked for this `time`.
         """
         return torch.from_numpy(self.x[self.index(time)])
 
