@@ -159,5 +159,5 @@ def test_simulate_passes_tolerances_to_an_adaptive_solver() -> None:
     assert loose.n_evaluations < tight.n_evaluations < exact.n_evaluations
     errors = [float((path.final - exact.final).abs().max()) for path in (tight, loose)]
     assert errors[0] < errors[1] < 1e-2
-    with pytest.raises(IntegrationError, match="20 evaluations of the field were not enough"):
-        fit.simulate(x, [0.0, 3.0], solver="dopri5", max_evaluations=20)
+    with pytest.raises(IntegrationError, match="5 evaluations of the field were not enough"):
+        fit.simulate(x, [0.0, 3.0], solver="dopri5", max_evaluations=5)
