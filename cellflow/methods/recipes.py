@@ -17,7 +17,7 @@ from cellflow.couplings import Coupling, Entropic, Exact, Geodesic, Independent,
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.iterated import Iterated
 from cellflow.methods.method import METHODS
-from cellflow.networks import MLPConfig
+from cellflow.networks import MLPConfig, NetworkConfig
 from cellflow.paths import BrownianBridge, Spline, Straight
 from cellflow.training.trainer import Training
 
@@ -31,7 +31,7 @@ RELATIVE_SIGMA = 0.2
 def OTCFM(  # noqa: N802 - a method is named as its paper names it
     sigma: float = 0.1,
     *,
-    net: MLPConfig = MLPConfig(),
+    net: NetworkConfig = MLPConfig(),
     batching: Batching = Batching(),
     training: Training = Training(),
 ) -> FlowMatching:
@@ -54,7 +54,7 @@ def OTCFM(  # noqa: N802 - a method is named as its paper names it
 def ICFM(  # noqa: N802
     sigma: float = 0.1,
     *,
-    net: MLPConfig = MLPConfig(),
+    net: NetworkConfig = MLPConfig(),
     batching: Batching = Batching(),
     training: Training = Training(),
 ) -> FlowMatching:
@@ -75,7 +75,7 @@ def ICFM(  # noqa: N802
 def MMFM(  # noqa: N802
     sigma: float = 0.1,
     *,
-    net: MLPConfig = MLPConfig(),
+    net: NetworkConfig = MLPConfig(),
     batching: Batching = Batching(),
     training: Training = Training(),
 ) -> FlowMatching:
@@ -98,7 +98,7 @@ def MMFM(  # noqa: N802
 def SBCFM(  # noqa: N802
     sigma: float = 1.0,
     *,
-    net: MLPConfig = MLPConfig(),
+    net: NetworkConfig = MLPConfig(),
     batching: Batching = Batching(),
     training: Training = Training(),
 ) -> FlowMatching:
@@ -123,7 +123,7 @@ def SF2M(  # noqa: N802
     sigma: float | None = None,
     *,
     coupling: str | Coupling = "sinkhorn",
-    net: MLPConfig = MLPConfig(),
+    net: NetworkConfig = MLPConfig(),
     batching: Batching = Batching(),
     training: Training = Training(),
 ) -> FlowMatching:
@@ -176,7 +176,7 @@ def DSBM(  # noqa: N802
     *,
     coupling: str | Coupling = "sinkhorn",
     rounds: int = 4,
-    net: MLPConfig = MLPConfig(),
+    net: NetworkConfig = MLPConfig(),
     batching: Batching = Batching(),
     training: Training = Training(),
 ) -> Iterated:
@@ -209,7 +209,7 @@ def UOTCFM(  # noqa: N802
     sigma: float = 0.1,
     *,
     relaxation: float | None = 1.0,
-    net: MLPConfig = MLPConfig(),
+    net: NetworkConfig = MLPConfig(),
     batching: Batching = Batching(),
     training: Training = Training(),
 ) -> FlowMatching:
@@ -242,7 +242,7 @@ def UBSB(  # noqa: N802
     sigma: float | None = None,
     *,
     relaxation: float | None = 1.0,
-    net: MLPConfig = MLPConfig(),
+    net: NetworkConfig = MLPConfig(),
     batching: Batching = Batching(),
     training: Training = Training(),
 ) -> FlowMatching:

@@ -61,7 +61,7 @@ def test_the_interval_after_a_burst_is_learned() -> None:
     grown = TimeCourse.from_arrays(xs, masses=[np.ones(100), *[np.full(100, 1e6)] * 2])
     method = cf.UOTCFM(net=MLPConfig(width=32), training=Training(3e-3, validation=0.0))
     fit = method.fit(grown, steps=200, progress=False)
-    end = fit.carry(grown.snapshots[1], 2.0).x.mean(0)
+    end = fit.predict(grown.snapshots[1], 2.0).x.mean(0)
     assert_close(end, torch.tensor(at[2]), atol=0.6, rtol=0)
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 from cellflow.dynamics import Dynamics
 from cellflow.methods import OTCFM
 from cellflow.preprocessing import fit_preprocessing
-from cellflow.simulate import StoredTrajectory, Trajectory, open_trajectory, room, simulate
-from cellflow.simulate import store as storing
+from cellflow.simulate import StoredTrajectory, Trajectory, open_trajectory, simulate, zarr_store
 from cellflow.timecourse import TimeCourse
 
 pytest.importorskip("zarr")
@@ -23,7 +24,7 @@ SMALL = 100_000  # bytes: chunks of a few cells
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storing, "PART_CHUNKS", 3)
+    monkeypatch.setattr(zarr_store, "PART_CHUNKS", 3)
 
 
 def cells(n: int = 60, d: int = 3, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -111,7 +112,7 @@ def test_an_interrupted_store_is_gone_on_with(name: str, tmp_path: Path) -> None
 def test_an_interrupted_write_leaves_no_part_that_looks_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, narrowed = [], storing._narrowed
+    calls, narrowed = [], zarr_store._narrowed
 
     def broken(states: torch.Tensor, dtype: torch.dtype) -> np.ndarray:
         calls.append(None)
@@ -119,7 +120,7 @@ def test_an_interrupted_write_leaves_no_part_that_looks_whole(
             raise KeyboardInterrupt
         return narrowed(states, dtype)
 
-    monkeypatch.setattr(storing, "_narrowed", broken)
+    monkeypatch.setattr(zarr_store, "_narrowed", broken)
     with pytest.raises(KeyboardInterrupt):
         both("rk4", tmp_path / "x.zarr")
     whole, stored = both("rk4", tmp_path / "x.zarr")
@@ -132,7 +133,6 @@ CHANGES = {
     "times": {"times": [0.0, 0.13, 0.5, 1.0, 2.1]},
     "solver": {"solver": "midpoint"},
     "steps": {"max_step": 0.01},
-    "steps ": {"max_step": None, "knots": (0.0, 0.5, 2.0), "steps": 5},
     "seed": {"generator": 5},
     "store dtype": {"store_dtype": torch.float16},
     "fields": {"dynamics": Dynamics(lambda t, x: 1.001 * wave(t, x), FULL.score, sigma=0.8)},
@@ -149,8 +149,6 @@ def test_a_store_of_another_simulation_is_refused(name: str, tmp_path: Path) -> 
         "x0": cells(),
         "times": TIMES,
         "solver": "euler_maruyama",
-        "knots": (0.0, 1.0, 2.0),
-        "steps": 5,
         "store": tmp_path / "x.zarr",
     }
     before = simulate(**same).final
@@ -228,7 +226,8 @@ def test_solvers_that_find_no_noise_say_so() -> None:
 def test_a_result_that_does_not_fit_names_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "available", lambda device: 60 * 5 * 3 * 4)
+    left = SimpleNamespace(available=60 * 5 * 3 * 4)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: left)
     words = (
         r"`times`: got 5 times of 60 cells in 3 dimensions: 3.35e-06 GiB in memory, "
         r"expected at most 2.68e-06 GiB, 80% of what is left. Pass store='traj"
@@ -237,19 +236,3 @@ def test_a_result_that_does_not_fit_names_the_store(
         simulate(Dynamics(wave), cells(), TIMES)
     assert simulate(Dynamics(wave), cells(), TIMES[:3]).x.shape == (3, 60, 3)
     assert simulate(Dynamics(wave), cells(), TIMES, store=tmp_path / "x.zarr").x.shape[0] == 5
-
-
-def test_what_is_left_is_the_lesser_of_machine_and_container(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = torch.device("cpu")
-    machine = room.available(here)
-    assert machine is None or machine > 2**20
-    monkeypatch.setattr(room, "_CGROUP", tmp_path)
-    (tmp_path / "memory.current").write_text("900\n")
-    (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 400\n")
-    (tmp_path / "memory.max").write_text("1000\n")
-    assert room.available(here) == 500
-    (tmp_path / "memory.max").write_text("max\n")
-    assert room.available(here) == room._of_machine()
-    assert room.available(torch.device("meta")) is None
