@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
 
-import torch
-
 from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.costs import brownian_epsilon, half_squared_distance
@@ -156,19 +154,19 @@ class Entropic(Coupling):
         """Couple pairs of one size at once, but for those that make no matrix."""
         problems = [self._problem(*pair) for pair in pairs]
         dense = [p for p in problems if not (p.exact or p.large)]
-        if len(dense) < len(problems):
-            plans = iter(self._together([(p.source, p.target) for p in dense]) if dense else [])
-            return [
-                self(p.source, p.target) if p.exact or p.large else next(plans) for p in problems
-            ]
-        solutions = solve_batch(
-            torch.stack([p.cost for p in dense]),
-            [p.marginals for p in dense],
-            epsilon=[p.gibbs.epsilon for p in dense],
-            tolerance=self.tolerance,
-            max_iter=self.max_iter,
+        solutions = iter(
+            solve_batch(
+                [p.cost for p in dense],
+                [p.marginals for p in dense],
+                epsilon=[p.gibbs.epsilon for p in dense],
+                tolerance=self.tolerance,
+                max_iter=self.max_iter,
+            )
         )
-        return [self._dense(p, s) for p, s in zip(dense, solutions, strict=True)]
+        return [
+            self(p.source, p.target) if p.exact or p.large else self._dense(p, next(solutions))
+            for p in problems
+        ]
 
     def _problem(self, source: Snapshot, target: Snapshot) -> _Problem:
         x, y = centred(source, target)

@@ -173,7 +173,7 @@ class Unbalanced(Coupling):
         """Couple pairs of one size at once."""
         problems = [self._problem(*pair) for pair in pairs]
         solutions = solve_batch(
-            torch.stack([p.cost for p in problems]),
+            [p.cost for p in problems],
             [p.marginals for p in problems],
             epsilon=[p.epsilon for p in problems],
             tolerance=self.tolerance,
