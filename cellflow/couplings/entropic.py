@@ -43,8 +43,8 @@ class Entropic(Coupling):
     Solved in the log domain in float64, on the device of the cells: no regularisation
     underflows. If the solver does not converge all the same, POT's plan takes its place, or the
     exact one where POT does not converge either; `fallback` says which. Below a millionth of the
-    mean cost, ε makes no difference that could be seen (the cost of the plan rises by at most
-    :math:`\varepsilon \log n`), and the exact plan is what is returned.
+    mean cost, ε makes no visible difference (the cost of the plan rises by at most
+    :math:`\varepsilon \log n`), and the plan is the exact one.
 
     **Size.** Up to 25 million pairs of cells (`LARGE`) the plan is a matrix: ``O(n m)`` memory,
     tens of passes, and factorisations of ``O(m³)`` where ε is small; blocks of 256 cells take
@@ -115,16 +115,9 @@ class Entropic(Coupling):
         return cls(epsilon=0.2)
 
     def __call__(self, source: Snapshot, target: Snapshot) -> Plan:
-        """Couple two snapshots.
+        """Couple `source` and `target`; with `sigma`, the target is the later one.
 
-        Parameters
-        ----------
-        source, target
-            Snapshots of n and m cells; with `sigma`, the target is the later one.
-
-        Returns
-        -------
-        The plan: its ``(n, m)`` matrix, potentials where that would have more than 25 million
+        The plan is an ``(n, m)`` matrix, potentials where that would have more than 25 million
         entries, or pairs where the exact plan had to replace it.
 
         Raises
@@ -219,7 +212,7 @@ class Entropic(Coupling):
         )
 
     def epsilon_for(self, source: Snapshot, target: Snapshot) -> float:
-        """Regularisation ε between two snapshots, in squared data units.
+        """Regularisation ε between `source` and `target`, in squared data units.
 
         Raises
         ------

@@ -131,16 +131,9 @@ class Unbalanced(Coupling):
         return cls(relative_epsilon=0.1)
 
     def __call__(self, source: Snapshot, target: Snapshot) -> DensePlan:
-        """Couple two snapshots.
+        """Couple `source` and `target`: an ``(n, m)`` matrix with growth factors.
 
-        Parameters
-        ----------
-        source, target
-            Snapshots of n and m cells; with `sigma` or prior growth, the target is the later one.
-
-        Returns
-        -------
-        The plan, an ``(n, m)`` matrix, with growth factors.
+        With `sigma` or prior growth, the target is the later one.
 
         Raises
         ------
