@@ -55,6 +55,12 @@ total mass missing from growth | couplings/unbalanced.py | exact/test_bridge_gro
 span missing from prior growth | couplings/unbalanced.py | couplings/test_unbalanced
   - log = source.growth.detach().double() * span
   + log = source.growth.detach().double()
+price of other masses missing from batches | transport/entropic/marginals.py | transport/test_batched
+  - return self.mass if self.exact else self.mass * torch.exp(-f / self.rho)
+  + return self.mass
+epsilon of POT halved | transport/entropic/solve.py | transport/test_batched
+  - sinkhorn_log(a, b, c, epsilon,
+  + sinkhorn_log(a, b, c, 0.5 * epsilon,
 # --- pairs
 growth missing from pairs | batches/pools.py | exact/test_bridge_growth
   - growing = torch.stack([still if r is None else r for r in rates])
