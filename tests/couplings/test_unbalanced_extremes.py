@@ -105,7 +105,7 @@ def test_extreme_priors_stay_finite():
     assert plan.childless > 0.5
 
 
-def test_same_place():
+def test_partial_plan_of_cells_at_one_place_is_free():
     zeros = Snapshot(torch.zeros(4, 2), 0.0), Snapshot(torch.zeros(3, 2), 1.0)
     plan = Unbalanced()(*zeros)
     assert_close(plan.dense(), torch.full((4, 3), 1 / 12, dtype=torch.float64))
