@@ -96,7 +96,8 @@ def couple(
         _checks.choice(coupling, COUPLINGS, "coupling")
     elif isinstance(coupling, type) or not callable(coupling):
         expected = f"one of {', '.join(map(repr, COUPLINGS))}, or a coupling such as Exact()"
-        raise TypeError(_checks.message("coupling", type(coupling).__name__, expected))
+        got = "type" if isinstance(coupling, type) else type(coupling).__name__
+        raise TypeError(_checks.message("coupling", got, expected))
     cells, index, n_components = read_course(adata, keys, show=progress)
     prep = preprocessing_of(cells.x, n_components, whiten)
     if prep is not None:
