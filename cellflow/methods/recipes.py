@@ -13,7 +13,8 @@ from functools import partial
 
 from cellflow import _checks
 from cellflow.batches import Batching
-from cellflow.couplings import Coupling, Entropic, Exact, Geodesic, Independent, Unbalanced
+from cellflow.couplings import Coupling, Entropic, Exact, Independent, Unbalanced
+from cellflow.couplings.coupling import COUPLINGS
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.iterated import Iterated
 from cellflow.methods.method import METHODS
@@ -25,6 +26,8 @@ from cellflow.training.trainer import Training
 #: one whose fits predicted left-out time points of four other courses with the least W1, on average
 #: 0.4 % above each course's best; 0.3 is 1 % above it (benchmarks/accuracy/sigma.py).
 RELATIVE_SIGMA = 0.2
+#: Couplings of [SF]2M by their registered names, beside entropic ones.
+_OTHER_PLANS = ("exact", "geodesic", "independent")
 
 
 @METHODS.register("otcfm")
@@ -151,22 +154,17 @@ def SF2M(  # noqa: N802
     size = RELATIVE_SIGMA if sigma is None else sigma
     path, name = BrownianBridge(size), "sf2m"
     if isinstance(coupling, str):
-        known: dict[str, Coupling] = {
-            "sinkhorn": Entropic(sigma=size),
-            "exact": Exact(),
-            "geodesic": Geodesic(),
-            "independent": Independent(),
-        }
-        choice = _checks.choice(coupling, known, "coupling")
-        name = name if choice == "sinkhorn" else f"{name}_{choice}"
-        coupling = known[choice]
+        if _checks.choice(coupling, ["sinkhorn", *_OTHER_PLANS], "coupling") == "sinkhorn":
+            coupling = Entropic(sigma=size)
+        else:
+            coupling, name = COUPLINGS[coupling](), f"{name}_{coupling}"
     relative = sigma is None
     return FlowMatching(
         coupling, path, net, batching, training, name, score=True, relative_sigma=relative
     )
 
 
-for _name in ("exact", "geodesic", "independent"):
+for _name in _OTHER_PLANS:
     METHODS.register(f"sf2m_{_name}")(partial(SF2M, coupling=_name))
 
 

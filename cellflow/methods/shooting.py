@@ -16,6 +16,7 @@ from cellflow._random import stream_seed
 from cellflow._typing import Field, Tensor
 from cellflow.batches import Batching, CouplingHealth, PairSampler
 from cellflow.couplings import Coupling, Exact, Independent
+from cellflow.couplings.coupling import as_coupling
 from cellflow.fits.fit import Fit
 from cellflow.methods.method import Method
 from cellflow.networks import MLPConfig, NetworkConfig, Units
@@ -85,7 +86,7 @@ class Shooting(Method):
     substeps: int = 8
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        object.__setattr__(self, "coupling", as_coupling(self.coupling))
         _checks.number(self.action, "action", low=0.0, open_low=True)
         _checks.number(self.first_action, "first_action", low=self.action)
         _checks.count(self.substeps, "substeps")

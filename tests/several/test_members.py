@@ -73,7 +73,7 @@ def test_members_may_have_parts_defined_locally():
     one, two = (ensemble(method, members=2, workers=w) for w in (1, 2))
     for a, b in zip(one, two, strict=True):
         assert torch.equal(weights(a), weights(b))
-        assert type(b.method.coupling) is Mine
+        assert type(b.method.coupling.function) is Mine
 
 
 def test_members_differ_and_more_of_them_begin_with_the_same(three):
