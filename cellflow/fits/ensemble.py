@@ -237,4 +237,4 @@ class Ensemble:
 
     def save(self, folder: str | FilePath) -> FilePath:
         """Write a folder of members to `folder`, new or empty; see :func:`cellflow.load`."""
-        return save_ensemble(self, folder)
+        return save_ensemble(self.members, folder, seeds=self.seeds, bootstrap=self.bootstrap)
