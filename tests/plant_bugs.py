@@ -241,7 +241,9 @@ BUGS = bugs(TABLE)
 
 def run(source: Path, tests: str) -> tuple[int, str]:
     """Run test files against the package in `source`; the exit status, and the first failure."""
-    environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+    # The package lies in the folder that the tests are run in: keep that off the path.
+    path = {"PYTHONPATH": str(source), "PYTHONSAFEPATH": "1"}
+    environment = {**os.environ, **path, "OMP_NUM_THREADS": "1"}
     where = "import cellflow; print(cellflow.__file__)"
     found = subprocess.run(
         [sys.executable, "-c", where], env=environment, capture_output=True, text=True, check=False
