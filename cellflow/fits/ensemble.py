@@ -224,12 +224,9 @@ class Ensemble:
     def predict(
         self, start: Snapshot, time: float, *, solver: str = "rk4", generator: Rng = 0
     ) -> Interpolation:
-        """Predict the cells of a snapshot at another time, by every member.
+        """Predict the cells of `start` at another `time`, by every member.
 
-        Parameters
-        ----------
-        start, time, solver, generator
-            As in :meth:`Fit.predict`.
+        With the `solver` and `generator` of :meth:`Fit.predict`.
         """
         seed = draw_seed(generator)
         cells = (fit.predict(start, time, solver=solver, generator=seed) for fit in self.members)
@@ -237,4 +234,4 @@ class Ensemble:
 
     def save(self, folder: str | FilePath) -> FilePath:
         """Write a folder of members to `folder`, new or empty; see :func:`cellflow.load`."""
-        return save_ensemble(self, folder)
+        return save_ensemble(self.members, folder, seeds=self.seeds, bootstrap=self.bootstrap)

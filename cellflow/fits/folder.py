@@ -6,18 +6,20 @@ An ensemble is a folder of such folders, which share the cells beside them.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
+
+from torch import nn
 
 from cellflow import _checks
 from cellflow._files import whole_folder, write_state
 from cellflow._typing import Tensor
-from cellflow.fits.facts import to_facts
-
-if TYPE_CHECKING:
-    from cellflow.fits.ensemble import Ensemble
-    from cellflow.fits.fit import Fit
+from cellflow.fits.facts import FittedMethod, to_facts
+from cellflow.preprocessing import Preprocessing
+from cellflow.timecourse import TimeCourse
+from cellflow.training.trainer import History
 
 #: Raised when the layout of the folder changes.
 FORMAT = 2
@@ -30,7 +32,24 @@ FIT, NUMBERS, ENSEMBLE, CELLS = (
 )
 
 
-def save_fit(fit: Fit, folder: str | Path) -> Path:
+class _Fit(Protocol):
+    """What a folder holds of a fit."""
+
+    @property
+    def method(self) -> FittedMethod: ...
+    @property
+    def course(self) -> TimeCourse: ...
+    @property
+    def networks(self) -> nn.ModuleDict: ...
+    @property
+    def preprocessing(self) -> Preprocessing | None: ...
+    @property
+    def history(self) -> History: ...
+    @property
+    def origin(self) -> dict[str, Any]: ...
+
+
+def save_fit(fit: _Fit, folder: str | Path) -> Path:
     """Write a fit to a folder, whole or not at all, and return it."""
     folder = _replaceable(folder)
     with whole_folder(folder) as place:
@@ -38,20 +57,22 @@ def save_fit(fit: Fit, folder: str | Path) -> Path:
     return folder
 
 
-def save_ensemble(ensemble: Ensemble, folder: str | Path) -> Path:
-    """Write an ensemble to a folder, whole or not at all; the cells are written once."""
+def save_ensemble(
+    fits: Sequence[_Fit], folder: str | Path, *, seeds: Sequence[int], bootstrap: bool
+) -> Path:
+    """Write an ensemble of `fits` to a folder, whole or not at all; the cells are written once."""
     folder = _replaceable(folder)
     with whole_folder(folder) as place:
-        write_state(place / CELLS, _cells(ensemble.members[0]), {})
-        for k, fit in enumerate(ensemble.members):
+        write_state(place / CELLS, _cells(fits[0]), {})
+        for k, fit in enumerate(fits):
             (place / f"member-{k}").mkdir()
             _write(fit, place / f"member-{k}", {})
-        facts = {"format": FORMAT, "seeds": ensemble.seeds, "bootstrap": ensemble.bootstrap}
+        facts = {"format": FORMAT, "seeds": list(seeds), "bootstrap": bootstrap}
         (place / ENSEMBLE).write_text(json.dumps(facts, indent=2), encoding="utf-8")
     return folder
 
 
-def _write(fit: Fit, folder: Path, cells: dict[str, Tensor]) -> None:
+def _write(fit: _Fit, folder: Path, cells: dict[str, Tensor]) -> None:
     write_state(folder / NUMBERS, _tensors(fit) | cells, {})
     text = json.dumps(_facts(fit), indent=2, ensure_ascii=False)
     (folder / FIT).write_text(text, encoding="utf-8")
@@ -66,7 +87,7 @@ def _replaceable(folder: str | Path) -> Path:
     return folder
 
 
-def _tensors(fit: Fit) -> dict[str, Tensor]:
+def _tensors(fit: _Fit) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for name, network in fit.networks.items():
         out |= {f"{name}/{k}": v for k, v in network.state_dict().items()}
@@ -78,7 +99,7 @@ def _tensors(fit: Fit) -> dict[str, Tensor]:
     return out
 
 
-def _cells(fit: Fit) -> dict[str, Tensor]:
+def _cells(fit: _Fit) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for k, snapshot in enumerate(fit.course.snapshots):
         out |= {f"x/{k}": snapshot.x, f"mass/{k}": snapshot.mass}
@@ -87,7 +108,7 @@ def _cells(fit: Fit) -> dict[str, Tensor]:
     return out
 
 
-def _facts(fit: Fit) -> dict[str, Any]:
+def _facts(fit: _Fit) -> dict[str, Any]:
     labels = [None if s.labels is None else list(s.labels) for s in fit.course.snapshots]
     return {
         "format": FORMAT,

@@ -9,8 +9,7 @@ from torch.testing import assert_close
 from cellflow import OTCFM, TimeCourse
 from cellflow.batches import Batching
 from cellflow.networks import MLP, MLPConfig, Units
-from cellflow.networks.fast import LARGE, product, written_out
-from cellflow.networks.mlp import ACTIVATIONS
+from cellflow.networks.fast import ACTIVATIONS, LARGE, product, written_out
 
 F64 = torch.float64
 UNITS = Units(centre=(1.0, -2.0), scale=3.0, origin=2.0, span=8.0)
@@ -36,7 +35,7 @@ def test_forward_is_the_formula() -> None:
     assert_close(net(t, x), 3.0 / 8.0 * (hidden @ last.weight.T + last.bias))
 
 
-def test_skip_adds_a_multiple_of_the_state_that_time_decides() -> None:
+def test_skip_adds_a_time_dependent_multiple_of_the_state() -> None:
     """Closed at first, so that the answer is that without it; then a factor of time alone."""
     plain, net, x = network(), network(skip=True), cells()
     t = torch.full((6,), 5.0, dtype=F64)
@@ -56,7 +55,7 @@ def test_growth_has_no_skip() -> None:
     assert net(torch.tensor(3.0, dtype=F64), cells()).shape == (6,)
 
 
-def test_one_time_is_that_time_for_every_cell() -> None:
+def test_scalar_time_equals_that_time_for_every_cell() -> None:
     net, x = network(), cells()
     t = torch.tensor(4.5, dtype=F64)
     assert_close(net(t, x), net(t.expand(6), x))
@@ -73,7 +72,7 @@ def test_units_are_those_of_the_course() -> None:
     assert units.speed == pytest.approx((20 / 3) ** 0.5 * 2 / 4)
 
 
-def test_ten_times_the_data_is_ten_times_the_velocity() -> None:
+def test_velocity_scales_with_the_data() -> None:
     """Without noise of fixed size nothing in training knows the data's unit."""
     g = torch.Generator().manual_seed(0)
     xs = [k + torch.randn(60, 2, generator=g, dtype=F64) for k in range(3)]

@@ -39,7 +39,7 @@ TIMES = [0.0, 0.41, 1.0]
 
 
 @pytest.mark.parametrize("solver", ["rk4", "sra1", "dopri5"])
-def test_threads_do_not_change_a_bit(solver: str) -> None:
+def test_states_equal_to_the_bit_whatever_the_threads(solver: str) -> None:
     seen = set()
 
     class Watched(MLP):
@@ -68,7 +68,7 @@ def test_threads_do_not_change_a_bit(solver: str) -> None:
     assert one.n_evaluations == three.n_evaluations
 
 
-def test_a_failing_chunk_ends_the_others() -> None:
+def test_failing_chunk_ends_the_others() -> None:
     class Broken(MLP):
         calls = 0
 
@@ -127,7 +127,7 @@ def test_chunks_keep_to_the_budget_and_to_whole_blocks() -> None:
 # --- steps -----------------------------------------------------------------------------------
 
 
-def test_steps_are_as_long_as_their_interval_says() -> None:
+def test_length_of_steps_follows_the_interval_between_knots() -> None:
     asked: list[float] = []
     field = Dynamics(lambda t, x: asked.append(float(t)) or torch.zeros_like(x))
     how = Integration(solver="euler", knots=(0.0, 1.0, 9.0))
@@ -174,7 +174,7 @@ def test_bad_settings_are_named(change: dict, words: str) -> None:
 
 
 @pytest.mark.parametrize("solver", ["rk4", "sra1"])
-def test_a_readout_is_of_the_states_that_there_are(solver: str) -> None:
+def test_readout_is_applied_to_all_states(solver: str) -> None:
     matrix = normal(3, 8, dtype=torch.float64)
     x0 = normal(300, 3, dtype=torch.float64)
     drift = Dynamics(lambda t, x: -x, lambda t, x: -x, lambda t, x: x[:, 0], sigma=0.3)
@@ -187,7 +187,7 @@ def test_a_readout_is_of_the_states_that_there_are(solver: str) -> None:
 # --- one call of the score -------------------------------------------------------------------
 
 
-def test_a_drift_made_of_the_score_asks_it_once() -> None:
+def test_drift_of_a_composed_field_evaluates_its_score_once() -> None:
     score = network("score", seed=3)
     velocity = BridgeVelocity(network(seed=1), score, BrownianBridge(0.6), (0.0, 1.0, 2.5))
     shared = Dynamics(velocity, score, sigma=0.6)
@@ -216,7 +216,7 @@ def test_noise_is_the_same_motion_for_every_solver() -> None:
     torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)
 
 
-def test_noise_is_drawn_once_for_a_solver_that_asks_for_totals(
+def test_noise_is_drawn_once_a_step_for_a_solver_without_means(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drawn: list[int] = []

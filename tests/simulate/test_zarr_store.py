@@ -54,7 +54,7 @@ def both(name: str, folder: Path) -> tuple[Trajectory, StoredTrajectory]:
 
 
 @pytest.mark.parametrize("name", list(CASES))
-def test_a_store_holds_the_bits_that_memory_would(name: str, tmp_path: Path) -> None:
+def test_store_holds_the_same_bits_as_memory(name: str, tmp_path: Path) -> None:
     whole, stored = both(name, tmp_path / "x.zarr")
     assert stored.x.shape == whole.x.shape
     assert stored.x.chunks[1] < 60  # in several parts
@@ -86,7 +86,7 @@ class Switch:
 
 
 @pytest.mark.parametrize("name", ["rk4", "sra1, growth, a break", "readout"])
-def test_an_interrupted_store_is_gone_on_with(name: str, tmp_path: Path) -> None:
+def test_interrupted_store_is_continued(name: str, tmp_path: Path) -> None:
     dynamics, given = CASES[name]
     given = {"memory": SMALL, **given}
     path = tmp_path / "x.zarr"
@@ -109,7 +109,7 @@ def test_an_interrupted_store_is_gone_on_with(name: str, tmp_path: Path) -> None
     assert again.calls == 1  # one cell, to see that it is the same field
 
 
-def test_an_interrupted_write_leaves_no_part_that_looks_whole(
+def test_interrupted_write_leaves_no_part_marked_as_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls, narrowed = [], zarr_store._narrowed
@@ -143,7 +143,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", list(CHANGES))
-def test_a_store_of_another_simulation_is_refused(name: str, tmp_path: Path) -> None:
+def test_store_of_another_simulation_raises(name: str, tmp_path: Path) -> None:
     same = {
         "dynamics": Dynamics(wave, FULL.score, sigma=0.8),
         "x0": cells(),
@@ -158,7 +158,7 @@ def test_a_store_of_another_simulation_is_refused(name: str, tmp_path: Path) -> 
     assert torch.equal(open_trajectory(tmp_path / "x.zarr").final, before)
 
 
-def test_other_folders_are_left_alone(tmp_path: Path) -> None:
+def test_folder_with_other_files_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("all of it")
     with pytest.raises(ValueError, match=r"`store`: got .*mine', which holds something else"):
@@ -173,7 +173,7 @@ def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     assert simulate(Dynamics(wave), cells(), TIMES, store=tmp_path / "empty").x.shape == (5, 60, 3)
 
 
-def test_half_precision_on_disk(tmp_path: Path) -> None:
+def test_half_precision_store_has_the_error_of_rounding(tmp_path: Path) -> None:
     whole = simulate(Dynamics(wave), cells(), TIMES)
     path = tmp_path / "x.zarr"
     stored = simulate(Dynamics(wave), cells(), TIMES, store=path, store_dtype="float16")
@@ -193,7 +193,7 @@ def test_half_precision_on_disk(tmp_path: Path) -> None:
         simulate(Dynamics(wave), cells(), TIMES, store_dtype="float16")
 
 
-def test_fits_write_data_coordinates(tmp_path: Path) -> None:
+def test_store_of_a_fit_holds_data_coordinates(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(1)
     course = TimeCourse.from_arrays(
         [torch.randn(90, 6, generator=generator) + k for k in range(3)], times=[0.0, 1.0, 3.0]
@@ -211,7 +211,7 @@ def test_fits_write_data_coordinates(tmp_path: Path) -> None:
         other.simulate(x, times, store=path)
 
 
-def test_solvers_that_find_no_noise_say_so() -> None:
+def test_stochastic_solver_warns_where_a_fit_has_no_noise() -> None:
     course = TimeCourse.from_arrays([cells(), cells() + 1], times=[0.0, 1.0])
     fit = OTCFM().fit(course, steps=1, progress=False)
     with pytest.warns(
@@ -223,7 +223,7 @@ def test_solvers_that_find_no_noise_say_so() -> None:
     torch.testing.assert_close(path.final, ode.final, rtol=1e-2, atol=1e-2)
 
 
-def test_a_result_that_does_not_fit_names_the_store(
+def test_result_beyond_free_memory_raises_and_names_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = SimpleNamespace(available=60 * 5 * 3 * 4)
