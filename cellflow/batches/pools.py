@@ -1,4 +1,4 @@
-"""Pools of pairs: which cells meet in a block, who couples the blocks, and what comes of them."""
+"""Pools of pairs: cells are drawn into blocks, and blocks are coupled."""
 
 from __future__ import annotations
 
@@ -28,14 +28,9 @@ AHEAD = 8
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Pairs of every interval.
+    """Pairs of every interval: rows of ``course.x``, shape ``(2, intervals, pairs)``.
 
-    Parameters
-    ----------
-    rows
-        Rows of ``course.x``, shape ``(2, intervals, pairs)``.
-    growth
-        Rate of each pair's log mass, shape ``(intervals, pairs)``; None where mass stays.
+    `growth` is the rate of their log mass ``(intervals, pairs)``; None where mass stays.
     """
 
     rows: Tensor
@@ -48,17 +43,7 @@ class Pool:
 
 
 class Chunk(NamedTuple):
-    """Pairs of some consecutive blocks of one interval.
-
-    Parameters
-    ----------
-    rows, cols
-        Cells of the source and of the target, shape ``(pairs,)`` each.
-    growth
-        Change of each pair's log mass, or None.
-    health
-        How coupling them went.
-    """
+    """Pairs of some consecutive blocks of one interval, with the change of their log mass."""
 
     rows: Tensor
     cols: Tensor
@@ -66,18 +51,11 @@ class Chunk(NamedTuple):
     health: CouplingHealth
 
 
-class Making:
-    """A pool in the making.
+class PendingPool:
+    """A pool whose chunks are still to be coupled.
 
-    Its chunks are coupled by workers, where there are any, and from the other end by whoever
-    waits for it: nobody is idle, and nobody's share changes the result.
-
-    Parameters
-    ----------
-    tasks
-        What to do for each chunk.
-    executor
-        The workers, or None.
+    The threads of `executor`, if any, do the `tasks` from the first on; the thread that waits does
+    them from the last on. The result is the same whichever thread does a task.
     """
 
     def __init__(self, tasks: Sequence[Callable[[], Chunk]], executor: Executor | None) -> None:
@@ -85,7 +63,7 @@ class Making:
         self.futures: list[Future] = [executor.submit(task) for task in tasks] if executor else []
 
     def chunks(self) -> list[Chunk]:
-        """Wait for all chunks, doing what nobody has begun."""
+        """Wait for all chunks, and do the tasks that no thread has begun."""
         if not self.futures:
             return [task() for task in self.tasks]
         own = {}
@@ -97,24 +75,10 @@ class Making:
 
 @dataclass(frozen=True, eq=False)
 class PoolMaker:
-    """Makes pools of pairs, each a pure function of the seed and its number.
+    """Maker of pools, each of which is a pure function of the seed and its number.
 
-    Parameters
-    ----------
-    course
-        Cells to couple.
-    coupling
-        From two snapshots to a plan.
-    batching
-        Sizes.
-    seed
-        Decides every pool.
-    steps
-        Training steps that one pass through a pool serves.
-    plans
-        Those of whole snapshots, one an interval; None where blocks are coupled.
-    ranks
-        Who makes the same pools: each couples its part of the blocks, and tells the others.
+    One pass through a pool serves `steps` training steps. `plans` are those of whole snapshots;
+    None where blocks are coupled. The processes of `ranks` couple a part of the blocks each.
     """
 
     course: TimeCourse
@@ -130,7 +94,7 @@ class PoolMaker:
         """Pairs of an interval in a pool."""
         return self.steps * self.batching.batch_size
 
-    def begin(self, k: int, executor: Executor | None) -> Making:
+    def begin(self, k: int, executor: Executor | None) -> PendingPool:
         """Draw the cells of pool `k`, and have its blocks coupled."""
         # Two streams, so that the cells drawn do not depend on the coupling.
         cells = torch.Generator().manual_seed(stream_seed(self.seed, k, 0))
@@ -144,12 +108,11 @@ class PoolMaker:
             left, right = (
                 _draw(s, number * size, size, cells).view(number, size) for s in (source, target)
             )
-            # What cannot be coupled in one go may not be meant for several threads either.
-            step = CHUNK if hasattr(self.coupling, "many") else -(-number // self.ranks.world)
+            step = CHUNK if self.coupling.thread_safe else -(-number // self.ranks.world)
             for low in range(0, number, step):
                 part = slice(low, low + step)
                 tasks.append(self._block_task(j, left[part], right[part], first=low, seed=seed))
-        return Making(self.ranks.share(tasks), executor)
+        return PendingPool(self.ranks.share(tasks), executor)
 
     def finish(self, k: int, chunks: Sequence[Chunk]) -> Pool:
         """Put the pairs of pool `k` together, from the chunks of all ranks."""
@@ -204,20 +167,17 @@ class PoolMaker:
             start = time.perf_counter()
             source, target = self.course.steps[j]
             sources, targets = _cut(source, left), _cut(target, right)
-            if hasattr(self.coupling, "many"):
-                plans = self.coupling.many(sources, targets)
-            else:
-                plans = map(self.coupling, sources, targets)
+            plans = self.coupling.many(sources, targets)
             out, health = [], CouplingHealth()
             for b, (plan, mine, theirs) in enumerate(zip(plans, left, right, strict=True), first):
                 health.add(plan)
                 generator = torch.Generator().manual_seed(stream_seed(seed, b, 4))
                 rows, cols = plan.sample(len(mine), generator)
                 out.append((mine[rows], theirs[cols], log_growth(plan, rows, cols)))
-            rows, cols, growth = zip(*out, strict=True)
+            all_rows, all_cols, growth = zip(*out, strict=True)
             health.seconds = time.perf_counter() - start
             grown = None if growth[0] is None else torch.cat(growth)
-            return Chunk(torch.cat(rows), torch.cat(cols), grown, health)
+            return Chunk(torch.cat(all_rows), torch.cat(all_cols), grown, health)
 
         return task
 

@@ -27,10 +27,10 @@ from cellflow import _checks
 from cellflow._process_group import ProcessGroup
 from cellflow._random import stream_seed
 from cellflow._typing import Tensor
-from cellflow.batches.pools import AHEAD, Making, Pool, PoolMaker
+from cellflow.batches.pools import AHEAD, PendingPool, Pool, PoolMaker
 from cellflow.batches.settings import Batching
 from cellflow.batches.statistics import CouplingHealth
-from cellflow.couplings import Coupling
+from cellflow.couplings.coupling import Coupling, CouplingLike, as_coupling
 from cellflow.paths import Pairs
 from cellflow.plans import Plan
 from cellflow.timecourse import TimeCourse
@@ -48,9 +48,8 @@ class PairSampler:
     course
         Cells to pair.
     coupling
-        Any callable from two snapshots to a plan. One with ``needs_whole`` set is given whole
-        snapshots, whatever the block size. One with a method ``many`` from as many sources as
-        targets to their plans may be asked by several threads at once.
+        A :class:`~cellflow.couplings.Coupling`, or a function from two snapshots to a plan, which
+        one thread calls at a time.
     batching
         Sizes and reuse.
     seed
@@ -67,7 +66,7 @@ class PairSampler:
     """
 
     course: TimeCourse
-    coupling: Coupling
+    coupling: CouplingLike
     batching: Batching = field(default_factory=Batching)
     seed: int = 0
     health: CouplingHealth = field(default_factory=CouplingHealth)
@@ -77,13 +76,14 @@ class PairSampler:
 
     def __post_init__(self) -> None:
         course, b = self.course, self.batching
+        coupling = as_coupling(self.coupling)
         # Plans are solved in float64, which mps lacks; the exact ones, on the CPU anyway.
-        on_cpu = course.x.device.type == "mps" or getattr(self.coupling, "on_cpu", False)
+        on_cpu = course.x.device.type == "mps" or coupling.on_cpu
         coupled = course.to("cpu") if on_cpu else course
         whole = b.block_size is None and b.refresh == "pool"
         plans = None
-        if whole or getattr(self.coupling, "needs_whole", False):
-            plans = self._couple_whole(coupled)
+        if whole or coupling.needs_whole:
+            plans = self._couple_whole(coupled, coupling)
         longest = max(max(len(a), len(b)) for a, b in course.steps)
         fresh = b.refresh == "every_step" and plans is None
         needed = AHEAD if fresh else max(1, math.ceil(longest / b.batch_size))
@@ -92,7 +92,7 @@ class PairSampler:
         self._reuse = 1 if fresh or needed > self.steps_per_epoch else b.reuse
         self._shuffles = not fresh
         made = self.seed, self.steps_per_epoch, plans, self.ranks
-        self._maker = PoolMaker(coupled, self.coupling, b, *made)
+        self._maker = PoolMaker(coupled, coupling, b, *made)
         x = course.snapshots[0].x
         pairs = [(a.time, b.time) for a, b in course.steps]
         times = torch.tensor(pairs, dtype=torch.float64).repeat_interleave(b.batch_size, 0)
@@ -104,7 +104,7 @@ class PairSampler:
         self._used = torch.zeros(len(self._x), dtype=torch.bool)
         self._first: int | None = None
         self._now: tuple[int, Pool] | None = None
-        self._next: tuple[int, Making] | None = None
+        self._next: tuple[int, PendingPool] | None = None
         self._order: tuple[int, Pool] | None = None
         self._executor: ThreadPoolExecutor | None = None
 
@@ -154,8 +154,8 @@ class PairSampler:
         if self._now is not None and self._now[0] == k:
             return self._now[1]
         start = time.perf_counter()
-        making = None if self._next is None or self._next[0] != k else self._next[1]
-        chunks = (making or self._maker.begin(k, None)).chunks()
+        pending = None if self._next is None or self._next[0] != k else self._next[1]
+        chunks = (pending or self._maker.begin(k, None)).chunks()
         chunks = self.ranks.interleave(chunks, self._maker.course.x.device)
         for chunk in chunks:
             self.health.merge(chunk.health)
@@ -171,9 +171,9 @@ class PairSampler:
         self.health.waited += time.perf_counter() - start
         return self._now[1]
 
-    def _couple_whole(self, course: TimeCourse) -> list[Plan]:
+    def _couple_whole(self, course: TimeCourse, coupling: Coupling) -> list[Plan]:
         start = time.perf_counter()
-        own = [self.coupling(source, target) for source, target in self.ranks.share(course.steps)]
+        own = [coupling(source, target) for source, target in self.ranks.share(course.steps)]
         plans = self.ranks.interleave(own, course.x.device)
         for plan in plans:
             self.health.add(plan)

@@ -9,7 +9,7 @@ import torch
 
 from cellflow import _checks
 from cellflow._typing import Rng, Tensor
-from cellflow.couplings.coupling import Coupling
+from cellflow.couplings.coupling import Coupling, CouplingLike, as_coupling
 from cellflow.plans.forms import PairPlan
 from cellflow.plans.plan import Plan
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -19,7 +19,7 @@ _SWEEPS = 60
 
 
 def spline_rates(
-    course: TimeCourse, coupling: Coupling, *, block_size: int = 1024, generator: Rng = 0
+    course: TimeCourse, coupling: CouplingLike, *, block_size: int = 1024, generator: Rng = 0
 ) -> Tensor:
     r"""Velocity of each cell on the natural cubic spline along a chain of plans.
 
@@ -39,7 +39,7 @@ def spline_rates(
     course
         Cells; with two snapshots all chains are straight.
     coupling
-        From two snapshots to a plan. One with ``needs_whole`` set is given whole snapshots.
+        A coupling, or a function from two snapshots to a plan.
     block_size
         Snapshots larger than this are coupled in random blocks of at most this size.
     generator
@@ -49,18 +49,14 @@ def spline_rates(
     -------
     Velocities of the cells of ``course.x``, data units per unit of time, shape ``(sum n_k, d)``;
     zero for a cell without partners.
-
-    Raises
-    ------
-    ValueError
-        If `block_size` is below 2.
     """
     _checks.count(block_size, "block_size", low=2)
+    coupling = as_coupling(coupling)
     rng = _checks.as_generator(generator)
     # Plans are solved in float64, which an mps device lacks.
     cells = course.to("cpu") if course.x.device.type == "mps" else course
     cells = cells.to(dtype=torch.float64)
-    size = None if getattr(coupling, "needs_whole", False) else block_size
+    size = None if coupling.needs_whole else block_size
     links = [_link(source, target, (coupling, size, rng)) for source, target in cells.steps]
     spans = [after.time - before.time for before, after in cells.steps]
     xs = [s.x for s in cells.snapshots]

@@ -1,6 +1,6 @@
-"""Couplings: who is paired with whom between two snapshots."""
+"""Couplings: rules that pair the cells of two snapshots. One file holds one coupling."""
 
-from cellflow.couplings.coupling import Coupling
+from cellflow.couplings.coupling import COUPLINGS, Coupling, as_coupling
 from cellflow.couplings.entropic import Entropic
 from cellflow.couplings.exact import Exact
 from cellflow.couplings.geodesic import Geodesic
@@ -11,6 +11,7 @@ from cellflow.couplings.partial import Partial
 from cellflow.couplings.unbalanced import Unbalanced
 
 __all__ = [
+    "COUPLINGS",
     "Coupling",
     "Entropic",
     "Exact",
@@ -20,4 +21,5 @@ __all__ = [
     "Independent",
     "Partial",
     "Unbalanced",
+    "as_coupling",
 ]

@@ -1,4 +1,4 @@
-"""What a coupling is."""
+"""The coupling: from two snapshots to a plan."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import ClassVar, Self, TypeAlias
 
 from cellflow import _checks
 from cellflow._registry import Registry
+from cellflow._typing import Tensor
 from cellflow.plans import Plan
 from cellflow.timecourse import Snapshot
 
@@ -17,33 +18,39 @@ CouplingLike: TypeAlias = "Coupling | Callable[[Snapshot, Snapshot], Plan]"
 
 
 class Coupling(ABC):
-    """From two snapshots to a plan of who is paired with whom.
+    """A rule that pairs the cells of two snapshots.
 
-    A member is a frozen dataclass in a file of its own, which registers itself by the name that
-    the AnnData door and the command line use:
-    ``@COUPLINGS.register("exact")``. The class attributes say what others must know of it.
+    A member is a frozen dataclass in a file of its own, which registers itself under the name
+    that the AnnData door and the command line use: ``@COUPLINGS.register("exact")``. The
+    attributes tell samplers and methods how it is to be used.
 
     Attributes
     ----------
     needs_whole
-        Whether it is to be given whole snapshots, not blocks of cells.
+        Whether it is given whole snapshots, never blocks of cells.
     knows_rows
-        Whether it knows cells by their rows, which must then stay as they are.
+        Whether it identifies cells by their rows, whose order must then be kept.
     on_cpu
         Whether it works on the CPU wherever the cells are.
+    thread_safe
+        Whether several threads may call it at once.
     grows
-        Whether the masses of its plans change on the way.
+        Whether its plans have growth factors.
     leaves_out
-        Whether its plans leave some cells without a partner on purpose.
+        Whether its plans leave some mass unmatched on purpose.
+    sigma
+        Diffusion of its Brownian reference, if it has one.
     digest
-        Hash of what the plans depend on beside the settings, for checkpoints; None for nothing.
+        Hash of what plans depend on beside the settings, for checkpoints; None for nothing.
     """
 
     needs_whole: ClassVar[bool] = False
     knows_rows: ClassVar[bool] = False
     on_cpu: ClassVar[bool] = False
+    thread_safe: ClassVar[bool] = True
     grows: ClassVar[bool] = False
     leaves_out: ClassVar[bool] = False
+    sigma: float | None = None
 
     @property
     def digest(self) -> str | None:
@@ -52,7 +59,16 @@ class Coupling(ABC):
 
     @abstractmethod
     def __call__(self, source: Snapshot, target: Snapshot) -> Plan:
-        """Couple the snapshots `source` and `target`, of n and m cells.
+        """Couple two snapshots.
+
+        Parameters
+        ----------
+        source, target
+            Snapshots of n and m cells; the target is the later one.
+
+        Returns
+        -------
+        The plan of shape ``(n, m)``, on the device of the cells.
 
         Raises
         ------
@@ -74,14 +90,23 @@ class Coupling(ABC):
         return [self(*pair) for pair in zip(sources, targets, strict=True)]
 
     @classmethod
+    def for_diffusion(cls, sigma: Callable[[], float]) -> Self:
+        """Return the instance that a name stands for, of cells whose diffusion `sigma` tells."""
+        return cls()
+
+    @classmethod
     def example(cls, source: Snapshot, target: Snapshot) -> Self:
         """Return an instance for the law tests, fit to couple `source` and `target`."""
         return cls()
 
 
+#: Couplings by name.
+COUPLINGS: Registry[type[Coupling]] = Registry("cellflow.couplings")
+
+
 @dataclass(frozen=True)
 class FunctionCoupling(Coupling):
-    """A function of two snapshots, as a coupling.
+    """A function of two snapshots, as a coupling that one thread calls at a time.
 
     Parameters
     ----------
@@ -89,17 +114,40 @@ class FunctionCoupling(Coupling):
         From two snapshots to a plan.
     """
 
+    thread_safe: ClassVar[bool] = False
+
     function: Callable[[Snapshot, Snapshot], Plan]
 
     def __call__(self, source: Snapshot, target: Snapshot) -> Plan:
-        """Couple `source` and `target`."""
         return self.function(source, target)
 
 
 def as_coupling(coupling: CouplingLike) -> Coupling:
-    """Return a coupling: `coupling` itself, or a function of two snapshots made into one."""
+    """Return `coupling` itself, or a function of two snapshots made into a coupling."""
     return coupling if isinstance(coupling, Coupling) else FunctionCoupling(coupling)
 
 
-#: Couplings by name.
-COUPLINGS: Registry[type[Coupling]] = Registry("cellflow.couplings")
+def check_pair(source: Snapshot, target: Snapshot) -> None:
+    """Check that two snapshots have cells of as many dimensions on one device."""
+    for name, value in (("source", source), ("target", target)):
+        if not isinstance(value, Snapshot):
+            got = type(value).__name__
+            raise TypeError(_checks.message(name, got, "a Snapshot", "Use Snapshot(x, time)."))
+    if source.x.shape[1] != target.x.shape[1]:
+        got = f"{target.x.shape[1]} dimensions"
+        raise ValueError(
+            _checks.message("target", got, f"{source.x.shape[1]} as in the source snapshot")
+        )
+    if source.x.device != target.x.device:
+        got = f"device {target.x.device}"
+        raise ValueError(
+            _checks.message("target", got, f"{source.x.device} as the source", "Move it with .to.")
+        )
+
+
+def centred(source: Snapshot, target: Snapshot) -> tuple[Tensor, Tensor]:
+    """Return the cells of both in float64 about their common centre, after checking the pair."""
+    check_pair(source, target)
+    x, y = source.x.detach().double(), target.x.detach().double()
+    centre = (x.mean(0) + y.mean(0)) / 2
+    return x - centre, y - centre

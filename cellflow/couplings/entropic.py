@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 
 from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.costs import brownian_epsilon, half_squared_distance
-from cellflow.couplings._pair import centred, l1_error
+from cellflow.couplings.coupling import COUPLINGS, Coupling, centred
 from cellflow.couplings.exact import Exact
 from cellflow.couplings.many import matched, together
-from cellflow.plans.forms import DensePlan
+from cellflow.plans.forms import DensePlan, l1_error
 from cellflow.plans.plan import DENSE_LIMIT, Plan
 from cellflow.plans.potential import potential_plan
 from cellflow.timecourse import Snapshot
@@ -30,8 +30,9 @@ NEGLIGIBLE = 1e-6
 LARGE = DENSE_LIMIT
 
 
+@COUPLINGS.register("entropic")
 @dataclass(frozen=True)
-class Entropic:
+class Entropic(Coupling):
     r"""Pair cells by entropic optimal transport for the cost :math:`\tfrac12\lVert x - y\rVert^2`.
 
     With `sigma`, the regularisation is :math:`\varepsilon = \sigma^2 \cdot \text{span}`: the plan
@@ -106,24 +107,12 @@ class Entropic:
         _checks.number(self.tolerance, "tolerance", low=0.0, high=1.0, open_low=True)
         _checks.count(self.max_iter, "max_iter")
 
+    @classmethod
+    def for_diffusion(cls, sigma: Callable[[], float]) -> Self:
+        """Return the coupling of a Brownian reference whose diffusion `sigma` tells."""
+        return cls(sigma())
+
     def __call__(self, source: Snapshot, target: Snapshot) -> Plan:
-        """Couple two snapshots.
-
-        Parameters
-        ----------
-        source, target
-            Snapshots of n and m cells; with `sigma`, the target is the later one.
-
-        Returns
-        -------
-        The plan: its ``(n, m)`` matrix, potentials where that would have more than 25 million
-        entries, or pairs where the exact plan had to replace it.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the snapshots do not fit each other.
-        """
         p = self._problem(source, target)
         if p.exact:
             return Exact()(source, target)
@@ -132,6 +121,11 @@ class Entropic:
             return self._streamed(p, tiled.solve(p.gibbs, p.masses, **limits))
         cost = half_squared_distance(p.gibbs.x, p.gibbs.y)
         return self._dense(p, sinkhorn.solve(cost, p.masses, epsilon=p.gibbs.epsilon, **limits))
+
+    @classmethod
+    def example(cls, source: Snapshot, target: Snapshot) -> Entropic:
+        """Return an instance for the law tests, fit to couple `source` and `target`."""
+        return cls(epsilon=0.2)
 
     def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:
         """Couple many pairs of snapshots.

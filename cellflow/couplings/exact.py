@@ -2,42 +2,48 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 
 from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.costs import half_squared_distance
-from cellflow.couplings._pair import centred, pair_plan, permutation_plan
-from cellflow.plans.forms import PairPlan
+from cellflow.couplings.coupling import COUPLINGS, Coupling, centred
+from cellflow.plans import Plan
+from cellflow.plans.forms import PairPlan, pair_plan, permutation_plan
 from cellflow.timecourse import Snapshot
 from cellflow.transport.assignment.solve import assign_blocks
+from cellflow.transport.network.matrix import solve_matrix
+from cellflow.transport.network.solve import FEWEST, LARGE, solve_clouds
 
 #: Duality gap, relative to the cost, up to which a plan counts as optimal.
 GAP = 1e-9
+SOLVERS = ("auto", "pot")
 
 
+@COUPLINGS.register("exact")
 @dataclass(frozen=True)
-class Exact:
+class Exact(Coupling):
     r"""Pair cells by optimal transport for the cost :math:`\tfrac12\lVert x - y\rVert^2`.
 
     As many source as target cells, all of equal mass, are assigned one to one
-    (:mod:`cellflow.transport.assignment.solve`); anything else goes to the network simplex of
-    POT, which splits cells. Both run on the CPU in float64, and both are certified by their dual
-    potentials: `converged` says that the duality gap is below 1e-9 of the cost.
+    (:mod:`cellflow.transport.assignment.solve`). Anything else is solved by a network simplex,
+    which splits cells: from two million pairs of cells on by column generation
+    (:mod:`cellflow.transport.network.solve`, which :mod:`cellflow.metrics` shares), below and
+    where that is not certified by POT's. All run on the CPU in float64, and all are certified by
+    their dual potentials: `converged` says that the duality gap is below 1e-9 of the cost.
 
     Parameters
     ----------
     max_iter
         Bound on the pivots of the network simplex; ``100_000 + 1_000 (n + m)`` when omitted,
-        several times what it needs: 2,400 × 4,200 cells take two seconds. (At POT's own default
-        the plan is 1–2 % off above some thousand cells, with no more than a warning.)
+        several times what it needs. (At POT's own default the plan is 1–2 % off above some
+        thousand cells, with no more than a warning.)
+    solver
+        ``"auto"``, or ``"pot"`` to solve every problem by POT's network simplex, as a reference.
 
     Examples
     --------
@@ -49,54 +55,44 @@ class Exact:
     ([2, 1, 0], 2.0, True)
     """
 
-    #: Plans are made on the CPU, wherever the cells are.
     on_cpu: ClassVar[bool] = True
 
     max_iter: int | None = None
+    solver: str = "auto"
 
     def __post_init__(self) -> None:
         if self.max_iter is not None:
             _checks.count(self.max_iter, "max_iter")
+        _checks.choice(self.solver, SOLVERS, "solver")
 
     def __call__(self, source: Snapshot, target: Snapshot) -> PairPlan:
-        """Couple two snapshots.
-
-        Parameters
-        ----------
-        source, target
-            Snapshots of n and m cells.
-
-        Returns
-        -------
-        The plan, on the device of the cells: n pairs when one-to-one, else at most n + m − 1.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the snapshots do not fit each other.
-        """
         x, y = centred(source, target)
         n, m = len(x), len(y)
-        a, b = source.weights, target.weights
-        if n == m and source.is_uniform and target.is_uniform:
+        auto = self.solver == "auto"
+        if auto and n == m and source.is_uniform and target.is_uniform:
             return _assign_many(x[None], y[None])[0]
-        bound = 100_000 + 1_000 * (n + m) if self.max_iter is None else self.max_iter
-        rows, cols, mass, converged = network_simplex(a, b, _cost(x, y), max_iter=bound)
-        return pair_plan((rows, cols, mass), (x, y), (a, b), converged=converged)
+        bound = most_pivots(n, m) if self.max_iter is None else self.max_iter
+        masses = source.weights, target.weights
+        found = None
+        if auto and n * m >= LARGE and min(n, m) >= FEWEST:
+            found = _by_columns(x, y, masses, max_iter=bound)
+        if found is None:
+            found = network_simplex(*masses, _cost(x, y), max_iter=bound)
+        return pair_plan(found[:3], (x, y), masses, converged=found[3])
 
-    def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[PairPlan]:
-        """Couple each source with its target: the same plans, faster where blocks are alike.
-
-        Parameters
-        ----------
-        sources, targets
-            As many snapshots of either kind.
-        """
+    def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:
+        """Couple each of `sources` with its own of `targets`, faster where blocks are alike."""
         shapes = {s.x.shape for s in (*sources, *targets)}
-        if len(shapes) != 1 or not all(s.is_uniform for s in (*sources, *targets)):
-            return [self(source, target) for source, target in zip(sources, targets, strict=True)]
+        alike = len(shapes) == 1 and all(s.is_uniform for s in (*sources, *targets))
+        if not alike or self.solver != "auto":
+            return super().many(sources, targets)
         cells = [centred(source, target) for source, target in zip(sources, targets, strict=True)]
-        return _assign_many(*(torch.stack(side) for side in zip(*cells, strict=True)))
+        return [*_assign_many(*(torch.stack(side) for side in zip(*cells, strict=True)))]
+
+
+def most_pivots(n: int, m: int) -> int:
+    """Bound on the pivots of a network simplex, several times what n + m cells need."""
+    return 100_000 + 1_000 * (n + m)
 
 
 def _assign_many(x: Tensor, y: Tensor) -> list[PairPlan]:
@@ -125,32 +121,31 @@ def _cost(x: Tensor, y: Tensor) -> Tensor:
     return half_squared_distance(x - x.mean(0), y - y.mean(0))
 
 
+def _by_columns(
+    x: Tensor, y: Tensor, masses: tuple[Tensor, Tensor], *, max_iter: int
+) -> tuple[Tensor, Tensor, Tensor, bool] | None:
+    """Solve by column generation; None without a certificate."""
+    x, y = x - x.mean(0), y - y.mean(0)
+    found = solve_clouds(x, y, masses, power=2, max_pivots=max_iter)
+    if found is None or not found.certified:
+        return None
+    entries = (found.rows, found.cols, found.mass)
+    rows, cols, mass = (torch.as_tensor(part, device=x.device) for part in entries)
+    return rows, cols, mass, True
+
+
 def network_simplex(
     a: Tensor, b: Tensor, cost: Tensor, *, max_iter: int
 ) -> tuple[Tensor, Tensor, Tensor, bool]:
-    """Run POT's network simplex; return rows, cols, mass and whether duals certify them."""
-    import ot
+    """Run POT's network simplex; return rows, cols, mass and whether duals certify them.
 
-    p, q, c = (value.cpu().numpy() for value in (a, b, cost / _power_of_two(float(cost.max()))))
-    with warnings.catch_warnings():
-        # Its only warning is that the bound was hit; the certificate below says so for certain.
-        warnings.filterwarnings("ignore", message="numItermax reached")
-        matrix, log = ot.emd(p, q, c, numItermax=max_iter, log=True)
-    rows, cols = np.nonzero(matrix)
-    mass = matrix[rows, cols]
-    mass /= mass.sum()  # one already, unless the bound was hit
-    primal, dual = float(mass @ c[rows, cols]), float(p @ log["u"] + q @ log["v"])
-    slack = float((c - log["u"][:, None] - log["v"][None, :]).min())
-    scale = max(primal, GAP * float(c.max()))
-    converged = log["warning"] is None and abs(primal - dual) <= GAP * scale
-    converged = converged and slack >= -GAP * float(c.max())
-    left, right, share = (torch.as_tensor(v, device=cost.device) for v in (rows, cols, mass))
-    return left, right, share, bool(converged)
-
-
-def _power_of_two(value: float) -> float:
-    """Return that just below `value`: dividing by it keeps every digit.
-
-    The solver's tolerances are absolute ones.
+    `cost` ``(n, m)`` is overwritten.
     """
-    return math.ldexp(1.0, math.frexp(value)[1] - 1)
+    p, q, c = (value.cpu().numpy() for value in (a, b, cost))
+    largest = float(c.max())
+    flow = solve_matrix(c, p, q, max_pivots=max_iter)
+    converged = flow.complete and flow.gap <= GAP * max(flow.cost, GAP * largest)
+    converged = converged and flow.violation <= GAP * largest
+    mass = flow.mass / flow.mass.sum()  # one already, unless the bound was hit
+    rows, cols, share = (torch.as_tensor(v, device=a.device) for v in (flow.rows, flow.cols, mass))
+    return rows, cols, share, converged

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 
 from cellflow import _checks
+from cellflow._random import shuffle
 from cellflow._typing import Tensor
 from cellflow.costs import half_squared_distance
-from cellflow.couplings._blocks import Block, blocks, ordered
-from cellflow.couplings._pair import centred, pair_plan
+from cellflow.couplings.coupling import COUPLINGS, Coupling, centred
 from cellflow.couplings.entropic import Entropic
-from cellflow.couplings.exact import GAP, network_simplex
-from cellflow.plans.forms import PairPlan
+from cellflow.couplings.exact import GAP, most_pivots, network_simplex
+from cellflow.plans.forms import PairPlan, pair_plan
 from cellflow.timecourse import Snapshot
 from cellflow.transport.assignment.solve import assign
 from cellflow.transport.entropic.sinkhorn import solve
 
-METRICS = ("shortest_path", "heat")
 #: Partitions that an exact plan is averaged over.
 ROUNDS = 8
 #: Mass of a block that may be lost to entries too small to list.
-DUST = 1e-9
-#: Cells from which the scale of a heat kernel is read.
-SCALE_CELLS = 64
+UNLISTED_MASS = 1e-9
+#: Part of a cell's share below which its presence in a block is rounding.
+SMALLEST_SHARE = 1e-9
 #: Why a plan is for straight distances.
 APART = (
     "no path in the graph of nearest neighbours leads from source to target cells; "
@@ -38,8 +39,9 @@ APART = (
 Ground: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
+@COUPLINGS.register("geodesic")
 @dataclass(frozen=True)
-class Geodesic:
+class Geodesic(Coupling):
     r"""Pair cells by optimal transport for half the squared distance *along the data*.
 
     Straight lines between cells may cross regions where there are no cells. Here the distance is
@@ -67,15 +69,8 @@ class Geodesic:
         :math:`\varepsilon = \sigma^2 \cdot \text{span}`.
     epsilon
         Regularisation of an entropic plan, in squared data units; at most one of the two.
-    metric
-        ``"shortest_path"`` along the graph, in data units; or ``"heat"``: Varadhan's
-        :math:`-4 t \log H_t` of the graph's heat kernel, which averages over all paths, with one
-        factor that gives it the median of the shortest paths. It is slower, compresses the
-        farthest distances, and knows a gap by how rarely it is crossed, not by its width.
     n_neighbors
         Neighbours of each cell in the graph.
-    heat_time
-        Time of the heat kernel, in steps of a random walk on the graph.
     block_size
         Cells coupled together, about; snapshots no larger are coupled whole.
     rounds
@@ -85,11 +80,6 @@ class Geodesic:
         Of entropic plans, as in :class:`~cellflow.couplings.Entropic`.
     seed
         Decides the blocks. The order of the cells does not matter.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `sigma` and `epsilon` are both given, or an argument is out of bounds.
 
     Examples
     --------
@@ -107,14 +97,11 @@ class Geodesic:
     (15, 0)
     """
 
-    #: The graph needs all cells: samplers must not cut snapshots into blocks.
     needs_whole: ClassVar[bool] = True
 
     sigma: float | None = None
     epsilon: float | None = None
-    metric: str = field(default="shortest_path", kw_only=True)
     n_neighbors: int = field(default=10, kw_only=True)
-    heat_time: float = field(default=10.0, kw_only=True)
     block_size: int = field(default=512, kw_only=True)
     rounds: int | None = field(default=None, kw_only=True)
     tolerance: float = field(default=1e-6, kw_only=True)
@@ -124,10 +111,7 @@ class Geodesic:
     def __post_init__(self) -> None:
         if self.sigma is not None and self.epsilon is not None:
             raise ValueError(_checks.message("sigma, epsilon", "both", "at most one of them"))
-        _checks.choice(self.metric, METRICS, "metric")
         _checks.count(self.n_neighbors, "n_neighbors")
-        # Beyond, the kernel of a cell with itself would underflow.
-        _checks.number(self.heat_time, "heat_time", low=0.0, high=300.0, open_low=True)
         _checks.count(self.block_size, "block_size", low=2)
         if self.rounds is not None:
             _checks.count(self.rounds, "rounds")
@@ -140,27 +124,11 @@ class Geodesic:
         )
 
     def __call__(self, source: Snapshot, target: Snapshot) -> PairPlan:
-        """Couple two snapshots.
-
-        Parameters
-        ----------
-        source, target
-            Snapshots of n and m cells; with `sigma`, the target is the later one.
-
-        Returns
-        -------
-        The plan, as pairs, on the device of the cells.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the snapshots do not fit each other.
-        """
         x, y = centred(source, target)
         entropic = None if self.sigma is None and self.epsilon is None else self._entropic
         epsilon = None if entropic is None else entropic.epsilon_for(source, target)
         default = ROUNDS if epsilon is None else 1
-        cut = blocks(
+        cut = _blocks(
             source,
             target,
             size=self.block_size,
@@ -202,20 +170,9 @@ class Geodesic:
                 return half_squared_distance(x[rows], y[cols]).cpu().numpy()
 
             return straight, APART
-        if self.metric == "shortest_path":
-            return lambda rows, cols: 0.5 * graph.paths(rows, cols + n) ** 2, None
-        order = np.concatenate([ordered(source), ordered(target) + n])
-        nodes = order[np.linspace(0, len(order) - 1, min(SCALE_CELLS, len(order))).astype(int)]
-        scale = neighbours.heat_scale(graph, nodes, self.heat_time)
+        return lambda rows, cols: 0.5 * graph.paths(rows, cols + n) ** 2, None
 
-        def heat(rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-            # Half of -4 t log H, up to constants of rows and columns: no plan depends on these.
-            cost = -2 * self.heat_time * scale * graph.log_heat(rows, cols + n, self.heat_time)
-            return cost - cost.min()
-
-        return heat, None
-
-    def _solve(self, cost: np.ndarray, rows: Block, cols: Block, epsilon: float | None) -> _Part:
+    def _solve(self, cost: np.ndarray, rows: _Block, cols: _Block, epsilon: float | None) -> _Part:
         """Couple two blocks."""
         fallback = None
         if epsilon is not None:
@@ -229,7 +186,7 @@ class Geodesic:
             )
             if s.error <= self.tolerance:
                 plan = s.plan.numpy()
-                i, j = np.nonzero(plan > DUST / plan.size)
+                i, j = np.nonzero(plan > UNLISTED_MASS / plan.size)
                 mass = plan[i, j] * (rows.mass.sum() / plan[i, j].sum())
                 return _Part(rows.cells[i], cols.cells[j], mass)
             fallback = (
@@ -262,9 +219,7 @@ def _exact(
         return i, j, a, bool(gap <= GAP * (primal + 1e-6 * cost.sum() / len(a)))
     total = a.sum()
     p, q, c = (torch.from_numpy(value) for value in (a / total, b / b.sum(), cost))
-    rows, cols, mass, converged = network_simplex(
-        p, q, c, max_iter=100_000 + 1_000 * sum(cost.shape)
-    )
+    rows, cols, mass, converged = network_simplex(p, q, c, max_iter=most_pivots(*cost.shape))
     return rows.numpy(), cols.numpy(), total * mass.numpy(), converged
 
 
@@ -278,3 +233,55 @@ def _merged(
     mass = np.bincount(index, mass)
     left, right, share = (torch.from_numpy(v).to(device) for v in (rows, cols, mass / mass.sum()))
     return left, right, share
+
+
+class _Block(NamedTuple):
+    """Indices ``(k,)`` of cells, and the part of their mass in this block; of all blocks, one."""
+
+    cells: np.ndarray
+    mass: np.ndarray
+
+
+def _blocks(
+    source: Snapshot, target: Snapshot, *, size: int, rounds: int, generator: torch.Generator
+) -> list[tuple[_Block, list[_Block]]]:
+    """Cut both snapshots at random into as many blocks, each as heavy as its partner.
+
+    Cells that straddle a cut are in two blocks; `size` bounds the mean number of cells in a block.
+    Each block of the source comes with its partners of all `rounds` (one if there is one block).
+    What is drawn does not depend on the order of the cells.
+    """
+    n, m = len(source), len(target)
+    count = math.ceil(max(n, m) / size)
+    # As many cells on both sides: whole cells per block. Otherwise masses decide.
+    parts = np.array_split(np.arange(n), count) if n == m else [np.arange(1)] * count
+    ends = np.cumsum([len(part) for part in parts])
+    levels = np.concatenate([[0.0], ends / ends[-1]])
+    left = _cut(source, levels, generator)
+    right = [_cut(target, levels, generator) for _ in range(rounds if count > 1 else 1)]
+    return [(block, list(partners)) for block, *partners in zip(left, *right, strict=True)]
+
+
+def _ordered(snapshot: Snapshot) -> np.ndarray:
+    """Order of the cells by their coordinates, whatever their rows, shift and scale."""
+    x = snapshot.x.detach().double().cpu().numpy()
+    return np.lexsort([snapshot.weights.cpu().numpy(), *x.T[::-1]])
+
+
+def _cut(snapshot: Snapshot, levels: np.ndarray, generator: torch.Generator) -> list[_Block]:
+    """Cut cells, in random order, where their cumulated mass reaches each of `levels`."""
+    order = _ordered(snapshot)[shuffle(len(snapshot), generator).numpy()]
+    mass = snapshot.weights.cpu().numpy()[order]
+    # Not summed where it need not be: cuts between whole cells shall be exactly there.
+    ends = np.arange(1, len(mass) + 1) / len(mass) if snapshot.is_uniform else mass.cumsum()
+    ends[-1] = 1.0
+    starts = np.concatenate([[0.0], ends[:-1]])
+    out = []
+    for low, high in pairwise(levels):
+        span = slice(np.searchsorted(ends, low, "right"), np.searchsorted(starts, high, "left"))
+        inside = np.minimum(ends[span], high) - np.maximum(starts[span], low)
+        whole = (starts[span] >= low) & (ends[span] <= high)
+        share = np.where(whole, mass[span], inside)
+        kept = share > SMALLEST_SHARE * mass[span]
+        out.append(_Block(order[span][kept], share[kept]))
+    return out

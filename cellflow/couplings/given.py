@@ -11,16 +11,18 @@ import numpy as np
 import torch
 
 from cellflow import _checks
-from cellflow.couplings._pair import centred, pair_plan
-from cellflow.plans.forms import PairPlan
+from cellflow.couplings.coupling import COUPLINGS, Coupling, centred
+from cellflow.couplings.entropic import Entropic
+from cellflow.plans.forms import PairPlan, pair_plan
 from cellflow.timecourse import Snapshot
 
-#: Rows, cols, mass and shape.
-Pairs: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]
+#: Entries of a matrix: rows, cols, mass and shape.
+Matrix: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]
 
 
+@COUPLINGS.register("given")
 @dataclass(frozen=True, eq=False)
-class Given:
+class Given(Coupling):
     """Pair cells by a plan computed elsewhere (moscot, Waddington-OT, lineage barcodes, …).
 
     The plan is scaled to total mass one and otherwise kept: rows may carry more mass than others,
@@ -52,46 +54,27 @@ class Given:
     ([0.375, 0.125, 0.5], 0.25)
     """
 
-    #: A precomputed plan matches whole snapshots: samplers must not cut them into blocks.
     needs_whole: ClassVar[bool] = True
-    #: It knows cells by their rows: their order is not to be touched, nor any left out.
     knows_rows: ClassVar[bool] = True
 
     plan: object = field(repr=False)
-    _parts: Pairs | dict = field(init=False, repr=False)
+    _parts: Matrix | dict[tuple[float, float], Matrix] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        parts: Matrix | dict[tuple[float, float], Matrix]
         if isinstance(self.plan, Mapping):
-            pairs = {}
+            parts = {}
             for key, value in self.plan.items():
                 if not isinstance(key, tuple) or len(key) != 2:
                     raise ValueError(
                         _checks.message("plan", f"key {key!r}", "pairs of times as keys")
                     )
-                pairs[float(key[0]), float(key[1])] = _pairs(value, f"plan[{key!r}]")
+                parts[float(key[0]), float(key[1])] = _entries(value, f"plan[{key!r}]")
         else:
-            pairs = _pairs(self.plan, "plan")
-        object.__setattr__(self, "_parts", pairs)
+            parts = _entries(self.plan, "plan")
+        object.__setattr__(self, "_parts", parts)
 
     def __call__(self, source: Snapshot, target: Snapshot) -> PairPlan:
-        """Couple two snapshots.
-
-        Parameters
-        ----------
-        source, target
-            Snapshots of n and m cells.
-
-        Returns
-        -------
-        The plan, as pairs, on the device of the cells.
-
-        Raises
-        ------
-        KeyError
-            If plans were given by pairs of times, and none for these.
-        ValueError
-            If the plan does not have the shape of the snapshots.
-        """
         x, y = centred(source, target)
         rows, cols, mass, shape = self._find(source.time, target.time)
         if shape != (len(x), len(y)):
@@ -103,8 +86,13 @@ class Given:
                     "Subset it to the cells of the snapshots, or transpose it.",
                 )
             )
-        pairs = [torch.as_tensor(part, device=x.device) for part in (rows, cols, mass)]
-        return pair_plan(tuple(pairs), (x, y), (source.weights, target.weights))
+        i, j, share = (torch.as_tensor(part, device=x.device) for part in (rows, cols, mass))
+        return pair_plan((i, j, share), (x, y), (source.weights, target.weights))
+
+    @classmethod
+    def example(cls, source: Snapshot, target: Snapshot) -> Given:
+        """Return an instance for the law tests, fit to couple `source` and `target`."""
+        return cls(3.0 * Entropic(epsilon=0.5, tolerance=1e-9)(source, target).dense())
 
     @property
     def digest(self) -> str:
@@ -117,7 +105,7 @@ class Given:
                 digest.update(array.tobytes())
         return digest.hexdigest()
 
-    def _find(self, start: float, end: float) -> Pairs:
+    def _find(self, start: float, end: float) -> Matrix:
         """Return the pairs for two times."""
         if not isinstance(self._parts, dict):
             return self._parts
@@ -129,7 +117,7 @@ class Given:
         )
 
 
-def _pairs(plan: Any, name: str) -> Pairs:
+def _entries(plan: Any, name: str) -> Matrix:
     """Return rows, cols, mass of total one, and shape of a plan of any supported kind."""
     from scipy import sparse
 

@@ -11,9 +11,9 @@ import torch
 
 from cellflow import _checks
 from cellflow._threads import one_thread
-from cellflow.couplings._pair import check_pair, pair_plan
+from cellflow.couplings.coupling import COUPLINGS, Coupling, check_pair
 from cellflow.couplings.exact import GAP, Exact
-from cellflow.plans.forms import PairPlan
+from cellflow.plans.forms import PairPlan, pair_plan
 from cellflow.timecourse import Snapshot
 from cellflow.transport.clouds.duality_gap import duality_gap
 from cellflow.transport.clouds.equal_mass_pieces import Pairs, cost_of, cut, joined, transport
@@ -32,8 +32,9 @@ EARLY = 0.1
 ROUNDING = 2.0**-21
 
 
+@COUPLINGS.register("global")
 @dataclass(frozen=True)
-class Hierarchical:
+class Hierarchical(Coupling):
     r"""Pair whole snapshots, of a thousand to ten million cells, near optimally for ``½|x − y|²``.
 
     Where :class:`~cellflow.couplings.Exact` takes seconds for thousands of cells and memory for
@@ -72,11 +73,6 @@ class Hierarchical:
     seed
         Decides the directions.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is out of bounds.
-
     Examples
     --------
     >>> import torch
@@ -89,7 +85,6 @@ class Hierarchical:
     True
     """
 
-    #: It is meant for all cells: samplers must not cut snapshots into blocks.
     needs_whole: ClassVar[bool] = True
 
     block_size: int = 256
@@ -104,22 +99,6 @@ class Hierarchical:
         _checks.count(self.seed, "seed", low=0, high=_checks.MAX_SEED)
 
     def __call__(self, source: Snapshot, target: Snapshot) -> PairPlan:
-        """Couple two snapshots.
-
-        Parameters
-        ----------
-        source, target
-            Snapshots of n and m cells.
-
-        Returns
-        -------
-        The plan, on the device of the cells: n pairs when one-to-one, else O(n + m).
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the snapshots do not fit each other.
-        """
         check_pair(source, target)
         if max(len(source), len(target)) <= self.block_size:
             plan = Exact()(source, target)

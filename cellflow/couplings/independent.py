@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import torch
 
-from cellflow.couplings._pair import centred
+from cellflow.couplings.coupling import COUPLINGS, Coupling, centred
 from cellflow.plans.forms import ProductPlan
 from cellflow.timecourse import Snapshot
 
 
+@COUPLINGS.register("independent")
 @dataclass(frozen=True)
-class Independent:
+class Independent(Coupling):
     """Pair cells at random, in proportion to their masses: the plan ``a ⊗ b``.
 
     Examples
@@ -25,22 +26,6 @@ class Independent:
     """
 
     def __call__(self, source: Snapshot, target: Snapshot) -> ProductPlan:
-        """Couple two snapshots.
-
-        Parameters
-        ----------
-        source, target
-            Snapshots of n and m cells.
-
-        Returns
-        -------
-        The product plan of shape ``(n, m)``, never written out.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the snapshots do not fit each other.
-        """
         x, y = centred(source, target)
         a, b = source.weights, target.weights
         second = torch.dot(a, (x * x).sum(1)) + torch.dot(b, (y * y).sum(1))

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 
 from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.costs import half_squared_distance
-from cellflow.couplings._pair import centred
-from cellflow.couplings.exact import Exact, network_simplex
+from cellflow.couplings.coupling import COUPLINGS, Coupling, centred
+from cellflow.couplings.exact import Exact, most_pivots, network_simplex
 from cellflow.plans.forms import PairPlan
 from cellflow.timecourse import Snapshot
 
 #: Share of the smallest cell's mass below which a pair is rounding.
-SPECK = 1e-9
+SMALLEST_PAIR = 1e-9
 
 
+@COUPLINGS.register("partial")
 @dataclass(frozen=True)
-class Partial:
+class Partial(Coupling):
     r"""Pair a known fraction of the mass, at least cost ``½|x − y|²``, and leave out the rest.
 
     For cells that are known to be missing on the other side: a cell type lost in dissociation, a
@@ -41,11 +43,6 @@ class Partial:
     max_iter
         Bound on the pivots of the network simplex; ``100_000 + 1_000 (n + m)`` when omitted.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is out of bounds.
-
     Examples
     --------
     >>> import torch
@@ -56,6 +53,8 @@ class Partial:
     ([0, 1, 3], [0, 1, 2], 0.25)
     """
 
+    leaves_out: ClassVar[bool] = True
+
     fraction: float
     max_iter: int | None = field(default=None, kw_only=True)
 
@@ -65,35 +64,23 @@ class Partial:
             _checks.count(self.max_iter, "max_iter")
 
     def __call__(self, source: Snapshot, target: Snapshot) -> PairPlan:
-        """Couple two snapshots.
-
-        Parameters
-        ----------
-        source, target
-            Snapshots of n and m cells.
-
-        Returns
-        -------
-        The plan, as pairs, on the device of the cells; cells that are left out have no pair.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the snapshots do not fit each other.
-        """
         if self.fraction == 1:
             return Exact(self.max_iter)(source, target)
         x, y = centred(source, target)
         n, m = len(x), len(y)
         a, b = source.weights, target.weights
         cost = half_squared_distance(x, y)
-        bound = 100_000 + 1_000 * (n + m) if self.max_iter is None else self.max_iter
+        bound = most_pivots(n, m) if self.max_iter is None else self.max_iter
         left = 1.0 - self.fraction
         rows, cols, mass, converged = network_simplex(
             _with_rest(a, left), _with_rest(b, left), _with_dummies(cost), max_iter=bound
         )
         mass = mass * (1.0 + left)  # which was scaled to one
-        keep = (rows < n) & (cols < m) & (mass > SPECK * float(torch.minimum(a.min(), b.min())))
+        keep = (
+            (rows < n)
+            & (cols < m)
+            & (mass > SMALLEST_PAIR * float(torch.minimum(a.min(), b.min())))
+        )
         rows, cols, mass = rows[keep], cols[keep], mass[keep]
         if not abs(float(mass.sum()) - self.fraction) <= 1e-6:  # a start, perhaps without any pair
             reason = f"partial transport stopped at its bound of {bound} pivots"
@@ -113,6 +100,11 @@ class Partial:
             marginal_error=float(torch.stack(excess).max()),
             unmatched=left,
         )
+
+    @classmethod
+    def example(cls, source: Snapshot, target: Snapshot) -> Partial:
+        """Return an instance for the law tests, fit to couple `source` and `target`."""
+        return cls(0.75)
 
 
 def _with_rest(mass: Tensor, rest: float) -> Tensor:

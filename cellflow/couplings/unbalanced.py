@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 
 from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.costs import brownian_epsilon, half_squared_distance
-from cellflow.couplings._pair import centred
+from cellflow.couplings.coupling import COUPLINGS, Coupling, centred
 from cellflow.couplings.many import matched, together
 from cellflow.plans.forms import DensePlan
 from cellflow.plans.plan import Plan
@@ -30,8 +30,9 @@ EMPTY = 1e-12
 SPECK = 1e-9
 
 
+@COUPLINGS.register("unbalanced")
 @dataclass(frozen=True)
-class Unbalanced:
+class Unbalanced(Coupling):
     r"""Pair cells by entropic transport whose marginals are unbalanced, for the cost ``½|x − y|²``.
 
     .. math:: \min_\pi\; \langle \pi, c \rangle + \varepsilon R(\pi)
@@ -110,6 +111,8 @@ class Unbalanced:
     [1.6, 0.4]
     """
 
+    grows: ClassVar[bool] = True
+
     sigma: float | None = None
     epsilon: float | None = None
     relative_epsilon: float = field(default=0.005, kw_only=True)
@@ -140,27 +143,16 @@ class Unbalanced:
         _checks.count(self.max_iter, "max_iter")
 
     def __call__(self, source: Snapshot, target: Snapshot) -> DensePlan:
-        """Couple two snapshots.
-
-        Parameters
-        ----------
-        source, target
-            Snapshots of n and m cells; with `sigma` or prior growth, the target is the later one.
-
-        Returns
-        -------
-        The plan, an ``(n, m)`` matrix, with growth factors.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the snapshots do not fit each other.
-        """
         p = self._problem(source, target)
         limits = {"tolerance": self.tolerance, "max_iter": self.max_iter}
         relative = self.reg_type == "kl"
         s = unbalanced.solve(p.cost, p.sides, epsilon=p.epsilon, relative=relative, **limits)
         return self._plan(p, s)
+
+    @classmethod
+    def example(cls, source: Snapshot, target: Snapshot) -> Unbalanced:
+        """Return an instance for the law tests, fit to couple `source` and `target`."""
+        return cls(relative_epsilon=0.1)
 
     def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:
         """Couple many pairs of snapshots.

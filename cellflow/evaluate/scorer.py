@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from cellflow import _checks
+from cellflow import _checks, metrics
 from cellflow._random import stream_seed
 from cellflow._typing import Tensor
 from cellflow.couplings import Exact
 from cellflow.evaluate.table import YARDSTICKS, Row
 from cellflow.methods import Method
-from cellflow.metrics import energy_distance, split_half_floor, wasserstein1, wasserstein2
+from cellflow.metrics import Metric, split_half_floor
 from cellflow.timecourse import Snapshot, TimeCourse
 
-METRICS: dict[str, Callable[..., float]] = {
-    "w1": wasserstein1,
-    "w2": wasserstein2,
-    "energy": energy_distance,
-}
+#: Metrics by name that predictions are scored with.
+METRICS: dict[str, Metric] = {name: m for name, m in metrics.METRICS.items() if m.of_holdouts}
 
 
 @dataclass(frozen=True, eq=False)

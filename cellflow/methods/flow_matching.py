@@ -15,7 +15,7 @@ from cellflow._process_group import ProcessGroup
 from cellflow._random import draw_seed, stream_seed
 from cellflow._typing import Rng, Tensor
 from cellflow.batches import Batching, CouplingHealth, PairSampler, spline_rates
-from cellflow.couplings import Coupling
+from cellflow.couplings.coupling import Coupling, as_coupling
 from cellflow.fits.facts import describe
 from cellflow.fits.fit import Fit
 from cellflow.fits.report import coupling_report
@@ -259,7 +259,7 @@ class FlowMatching:
         """
         return {
             "method": describe(self),
-            "plan": getattr(self.coupling, "digest", None),
+            "plan": as_coupling(self.coupling).digest,
             "steps": steps,
             "seed": seed,
             "times": list(parts[0].times),
@@ -270,4 +270,4 @@ class FlowMatching:
     @property
     def knows_rows(self) -> bool:
         """Whether the coupling knows cells by their rows, which must then stay as they are."""
-        return getattr(self.coupling, "knows_rows", False)
+        return as_coupling(self.coupling).knows_rows

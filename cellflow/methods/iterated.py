@@ -86,7 +86,7 @@ class Iterated:
         path, problem = self.base.path, None
         if self.base.growth:
             problem = "which learns growth", "a method without it, such as SF2M()"
-        elif getattr(path, "needs_rates", False):
+        elif path.needs_rates:
             problem = "whose paths bend", "one of straight paths or bridges"
         elif path.diffusion > 0 and not self.base.score:
             problem = "which has diffusion but no score", "one that learns it, such as SF2M()"

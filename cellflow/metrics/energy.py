@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from cellflow import costs
 from cellflow._typing import ArrayLike, Tensor
-from cellflow.metrics._inputs import as_clouds, row_blocks
-from cellflow.metrics._statistic import within_mean
+from cellflow.metrics.metric import as_clouds, metric, row_blocks, within_mean
 
 
+@metric("energy")
 def energy_distance(
     x: ArrayLike,
     y: ArrayLike,
@@ -46,7 +46,7 @@ def energy_distance(
     ValueError
         If the cells or masses are malformed, or `unbiased` with a single cell.
     """
-    clouds = as_clouds(x, y, x_mass, y_mass)
+    clouds = as_clouds(x, y, x_mass=x_mass, y_mass=y_mass)
     between = _mean_distance(clouds.x, clouds.y, clouds.a, clouds.b)
     # A cell's distance to itself is zero, so it adds nothing to the sum of the U-statistic.
     self_x = within_mean(

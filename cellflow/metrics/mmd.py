@@ -6,13 +6,18 @@ import torch
 
 from cellflow import _checks, costs
 from cellflow._typing import ArrayLike, Tensor
-from cellflow.metrics._inputs import Clouds, as_clouds, row_blocks
-from cellflow.metrics._statistic import within_mean
+from cellflow.metrics.metric import Clouds, as_clouds, metric, row_blocks, within_mean
 
 #: Cells of each cloud that the median heuristic looks at.
 MEDIAN_CELLS = 1_000
 
 
+@metric(
+    "mmd",
+    exponent=None,
+    of_holdouts=False,  # each pair of clouds has its own bandwidth
+    settings={"bandwidth": 1.0, "unbiased": False},
+)
 def mmd(
     x: ArrayLike,
     y: ArrayLike,
@@ -49,7 +54,7 @@ def mmd(
         If the cells or masses are malformed, `bandwidth` is not positive, `unbiased` with a
         single cell, or the median distance is zero.
     """
-    clouds = as_clouds(x, y, x_mass, y_mass)
+    clouds = as_clouds(x, y, x_mass=x_mass, y_mass=y_mass)
     if bandwidth is None:
         bandwidth = _median_distance(clouds)
     h = _checks.number(bandwidth, "bandwidth", low=0.0, open_low=True)

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import math
-import warnings
-
-import numpy as np
 import torch
 
 from cellflow import _checks, costs
-from cellflow._typing import ArrayLike, Tensor
-from cellflow.metrics._inputs import Clouds, as_clouds
-from cellflow.metrics._quantile import quantile_cost
+from cellflow._typing import ArrayLike
+from cellflow.metrics.metric import Clouds, as_clouds, metric
+from cellflow.metrics.sliced import quantile_cost
+from cellflow.transport.network.matrix import solve_matrix
+from cellflow.transport.network.solve import FEWEST, LARGE
 
 #: Pivots of the network simplex. It needs some hundred per cell; POT's own default of 100,000
 #: stops early above a few thousand cells and returns a value that is up to 2 % too large.
 MAX_ITER = 1_000_000_000
 #: Largest relative error that the dual certificate may leave.
 TOLERANCE = 1e-7
-#: The same for large problems; rounding, in units of the largest cost, is allowed on top.
-LARGE_TOLERANCE, ROUNDING = 1e-9, 1e-12
-#: Pairs of cells, and cells on either side, from which on a problem is solved by column generation.
-#: Below, the plain simplex takes less time than loading the compiled code (half a second).
-LARGE, FEWEST = 2_000_000, 50
 #: Most pairs of cells for the plain simplex when the other did not end, and for any exact distance.
 DENSE_LIMIT, LIMIT = 150_000_000, 10_000_000_000
 
 
+@metric("w1")
 def wasserstein1(
     x: ArrayLike,
     y: ArrayLike,
@@ -60,14 +54,14 @@ def wasserstein1(
     Raises
     ------
     ValueError
-        If the cells or masses are malformed, or n·m exceeds 10¹⁰: see
-        :func:`cellflow.metrics.sampled_wasserstein` for more cells.
+        If the cells or masses are malformed, or n·m exceeds 10¹⁰.
     RuntimeError
         If the solver stops before the optimum.
     """
-    return _transport(as_clouds(x, y, x_mass, y_mass), power=1, max_iter=max_iter)
+    return _transport(as_clouds(x, y, x_mass=x_mass, y_mass=y_mass), power=1, max_iter=max_iter)
 
 
+@metric("w2")
 def wasserstein2(
     x: ArrayLike,
     y: ArrayLike,
@@ -104,7 +98,9 @@ def wasserstein2(
     --------
     wasserstein1 : Solver, memory and the dependence on sample size.
     """
-    return _transport(as_clouds(x, y, x_mass, y_mass), power=2, max_iter=max_iter) ** 0.5
+    return (
+        _transport(as_clouds(x, y, x_mass=x_mass, y_mass=y_mass), power=2, max_iter=max_iter) ** 0.5
+    )
 
 
 def _transport(clouds: Clouds, *, power: int, max_iter: int) -> float:
@@ -112,14 +108,14 @@ def _transport(clouds: Clouds, *, power: int, max_iter: int) -> float:
     max_iter = _checks.count(max_iter, "max_iter")
     x, y, a, b = clouds.x, clouds.y, clouds.a, clouds.b
     if x.shape[1] == 1:
-        return float(quantile_cost(x.T, y.T, a, b, power=power))
+        return float(quantile_cost(x.T, y.T, (a, b), power=power))
     pairs = len(x) * len(y)
     if pairs > LIMIT:
         got, most = f"{len(x):,} × {len(y):,} cells", f"at most {LIMIT:,} pairs of cells"
-        remedy = "Use sampled_wasserstein, sliced_wasserstein or energy_distance."
+        remedy = "Use sliced_wasserstein2 or energy_distance."
         raise ValueError(_checks.message("x", got, most, remedy))
     if pairs >= LARGE and min(len(x), len(y)) >= FEWEST:
-        value = _large(clouds, power, max_iter)
+        value = _sparse(clouds, power, max_iter)
         if value is not None:
             return value
         merged = _merged(clouds)  # many cells at one place all want the same few partners
@@ -131,7 +127,7 @@ def _transport(clouds: Clouds, *, power: int, max_iter: int) -> float:
                     "solver",
                     f"no certified optimum for {len(x):,} × {len(y):,} cells",
                     "duals that attain the value",
-                    "Use sampled_wasserstein, sliced_wasserstein or energy_distance.",
+                    "Use sliced_wasserstein2 or energy_distance.",
                 )
             )
     return _plain(clouds, power, max_iter)
@@ -144,27 +140,20 @@ def _merged(clouds: Clouds) -> Clouds:
         places, index = torch.unique(cells, dim=0, return_inverse=True)
         sides.append((places, mass.new_zeros(len(places)).index_add_(0, index, mass)))
     (x, a), (y, b) = sides
-    return Clouds(x, y, a, b, uniform=False)
+    return Clouds(x, y, a, b)
 
 
-def _large(clouds: Clouds, power: int, max_iter: int) -> float | None:
+def _sparse(clouds: Clouds, power: int, max_iter: int) -> float | None:
     """Optimal cost by column generation; None without a certificate."""
-    from cellflow.transport.network import problem, solve
+    from cellflow.transport.network.solve import solve_clouds
 
-    x, y = clouds.x.cpu(), clouds.y.cpu()
-    scale = float(max(x.abs().max(), y.abs().max())) * math.sqrt(x.shape[1])
-    if scale == 0.0:
-        return 0.0
-    units = problem.whole_units(clouds.a.cpu().numpy(), clouds.b.cpu().numpy())
-    problem = problem.Problem(x / scale, y / scale, *units, power, max_iter)
-    solution = solve.solve(problem)
+    masses = clouds.a, clouds.b
+    solution = solve_clouds(clouds.x, clouds.y, masses, power=power, max_pivots=max_iter)
     if solution is None:
-        raise _stopped(max_iter, len(x), len(y))
-    rounding = ROUNDING * float(max(np.abs(solution.u).max(), np.abs(solution.v).max()))
-    gap = solution.value - solution.bound
-    if not (math.isfinite(gap) and gap <= LARGE_TOLERANCE * solution.value + rounding):
-        return None
-    return solution.value * scale**power
+        if not (clouds.x.any() or clouds.y.any()):  # all cells at one place
+            return 0.0
+        raise _stopped(max_iter, len(clouds.x), len(clouds.y))
+    return solution.value if solution.certified else None
 
 
 def _plain(clouds: Clouds, power: int, max_iter: int) -> float:
@@ -172,15 +161,20 @@ def _plain(clouds: Clouds, power: int, max_iter: int) -> float:
     x, y = clouds.x, clouds.y
     ground = costs.distance if power == 1 else costs.squared_distance
     cost = ground(x, y).cpu().numpy()
-    # The solver's tolerances are absolute ones. By a power of two, so that no digit is lost.
-    cost /= math.ldexp(1.0, math.frexp(float(cost.max()))[1] - 1)
+    scale = float(cost.mean())
     a, b = clouds.a.cpu().numpy(), clouds.b.cpu().numpy()
-    rows, columns, log = _solve(cost, a, b, max_iter)
+    flow = solve_matrix(cost, a, b, max_pivots=max_iter)
+    if not flow.complete:
+        raise _stopped(max_iter, len(a), len(b))
+    error = flow.gap + flow.violation
+    if not error <= TOLERANCE * scale:
+        got, most = f"a dual gap of {error / scale:.1e} of the mean cost", f"at most {TOLERANCE:g}"
+        remedy = "Rescale the data, or use sliced_wasserstein2 or energy_distance."
+        raise RuntimeError(_checks.message("solver", got, most, remedy))
     # The expanded squares carry a rounding error that the few pairs in the plan need not have.
-    exact = _pair_costs(x, y, rows, columns, power)
-    value = float(log["flow"] @ exact)
-    _certify(cost, a, b, log=log)
-    return value
+    i, j = (torch.as_tensor(index, device=x.device) for index in (flow.rows, flow.cols))
+    exact = (x[i] - y[j]).norm(dim=1).pow(power).cpu().numpy()
+    return float(flow.mass @ exact)
 
 
 def _stopped(max_iter: int, n: int, m: int) -> RuntimeError:
@@ -189,49 +183,6 @@ def _stopped(max_iter: int, n: int, m: int) -> RuntimeError:
             "max_iter",
             f"no optimum after {max_iter} pivots for {n} × {m} cells",
             "a solved transport problem",
-            "Raise `max_iter`, or use sampled_wasserstein, sliced_wasserstein or energy_distance.",
+            "Raise `max_iter`, or use sliced_wasserstein2 or energy_distance.",
         )
     )
-
-
-def _solve(
-    cost: np.ndarray, a: np.ndarray, b: np.ndarray, max_iter: int
-) -> tuple[np.ndarray, np.ndarray, dict]:
-    """Support of an optimal plan (rows, columns) and a log with flow, u, v."""
-    import ot
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the status is read, and turned into an error, below
-        plan, log = ot.emd(a, b, cost, numItermax=max_iter, log=True)
-    if log["result_code"] != 1 or log["warning"] is not None:
-        raise _stopped(max_iter, len(a), len(b))
-    rows, columns = np.nonzero(plan)
-    log["flow"] = plan[rows, columns]
-    return rows, columns, log
-
-
-def _pair_costs(
-    x: Tensor, y: Tensor, rows: np.ndarray, columns: np.ndarray, power: int
-) -> np.ndarray:
-    i, j = torch.as_tensor(rows, device=x.device), torch.as_tensor(columns, device=y.device)
-    return (x[i] - y[j]).norm(dim=1).pow(power).cpu().numpy()
-
-
-def _certify(cost: np.ndarray, a: np.ndarray, b: np.ndarray, *, log: dict) -> None:
-    """Bound the error by duality: any feasible dual is a lower bound. Overwrites `cost`."""
-    scale = float(cost.mean())
-    u, v = log["u"], log["v"]
-    dual = float(a @ u + b @ v)
-    cost -= u[:, None]
-    cost -= v[None, :]
-    violation = max(0.0, -float(cost.min()))
-    error = abs(float(log["cost"]) - dual) + violation
-    if not error <= TOLERANCE * scale:
-        raise RuntimeError(
-            _checks.message(
-                "solver",
-                f"a dual gap of {error / scale:.1e} of the mean cost",
-                f"at most {TOLERANCE:g}",
-                "Rescale the data, or use sliced_wasserstein or energy_distance.",
-            )
-        )

@@ -8,9 +8,10 @@ import torch
 
 from cellflow import _checks
 from cellflow._typing import Tensor
-from cellflow.paths.path import Pairs, Path
+from cellflow.paths.path import PATHS, Pairs, Path
 
 
+@PATHS.register("bridge")
 @dataclass(frozen=True)
 class BrownianBridge(Path):
     r"""Brownian bridge of diffusion :math:`\sigma` (Tong et al. 2024, SB-CFM, eq. 20).
@@ -26,11 +27,6 @@ class BrownianBridge(Path):
         Diffusion, in data units per square root of time; positive.
     margin
         Smallest distance of a drawn fraction from 0 and 1.
-
-    Raises
-    ------
-    ValueError
-        If `sigma` is not positive or `margin` is outside [0, 0.5).
     """
 
     sigma: float = 1.0
@@ -43,25 +39,19 @@ class BrownianBridge(Path):
 
     @property
     def diffusion(self) -> float:
-        """`sigma`, in data units per square root of time."""
         return self.sigma
 
     def mean(self, pairs: Pairs, s: Tensor) -> Tensor:
-        """Mean at fraction `s`, shape ``(n, d)``."""
         return torch.lerp(pairs.x0, pairs.x1, s)
 
     def std(self, pairs: Pairs, s: Tensor) -> Tensor:
-        """Standard deviation of the bridge, shape ``(n, 1)``."""
         return self.sigma * (pairs.span * s * (1 - s)).sqrt()
 
     def mean_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
-        """Displacement of the pair, shape ``(n, d)``."""
         return pairs.x1 - pairs.x0
 
     def std_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
-        """Derivative of :meth:`std` in `s`, shape ``(n, 1)``."""
         return 0.5 * self.sigma * (1 - 2 * s) * (pairs.span / (s * (1 - s))).sqrt()
 
     def half_variance_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
-        """Return ``½ sigma² (1 − 2s)``, shape ``(n, 1)``; finite at both ends."""
         return 0.5 * self.sigma**2 * (1 - 2 * s)

@@ -1,13 +1,14 @@
-"""What a path is: where a pair of cells is met on its way, and how fast it moves there."""
+"""The path: where a pair of cells is met on its way, and how fast it moves there."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 
+from cellflow._registry import Registry
 from cellflow._typing import Tensor
 
 
@@ -46,8 +47,16 @@ class Pairs:
 
     def part(self, k: int, n: int) -> Pairs:
         """Return every `n`-th pair from number `k` on."""
-        values = (getattr(self, f.name) for f in fields(self))
-        return Pairs(*(None if v is None else v[k::n].contiguous() for v in values))
+
+        def some(value: Tensor) -> Tensor:
+            return value[k::n].contiguous()
+
+        def given(value: Tensor | None) -> Tensor | None:
+            return None if value is None else some(value)
+
+        ends = some(self.x0), some(self.x1), some(self.t0), some(self.t1)
+        rates = given(self.rate0), given(self.rate1)
+        return Pairs(*ends, given(self.growth), *rates, given(self.mean_growth))
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,16 +102,26 @@ class PathPoint:
 class Path(ABC):
     r"""A Gaussian path :math:`x_s = \mu_s(x_0, x_1) + \sigma_s z` between paired cells.
 
-    A member gives :meth:`mean` and :meth:`std`; their rates come from forward-mode automatic
-    differentiation unless it gives them too. `s` in (0, 1) is the fraction of the interval that
-    has passed; real time exists outside.
+    A member is a frozen dataclass in a file of its own, whose settings have defaults, and
+    registers itself by name: ``@PATHS.register("straight")``. It gives :meth:`mean` and
+    :meth:`std`; their rates come from forward-mode automatic differentiation unless it gives them
+    too. `s` in (0, 1) is the fraction of the interval that has passed; real time exists outside.
+
+    Attributes
+    ----------
+    sigma
+        Scale of the noise, if the path has such a setting.
+    margin
+        Distance that draws of ``s`` keep from both ends.
+    needs_rates
+        Whether the path bends and uses the cells' velocities at both ends.
+    constant_std
+        Whether the standard deviation never changes, so that noise moves no cell.
     """
 
-    #: Draws of ``s`` keep this distance from both ends.
+    sigma: float | None = None
     margin: float = 0.0
-    #: Whether the path bends and wants the cells' velocities at both ends.
     needs_rates: ClassVar[bool] = False
-    #: Whether the standard deviation never changes, so that noise moves no cell.
     constant_std: ClassVar[bool] = False
 
     @property
@@ -188,11 +207,15 @@ class Path(ABC):
         return replace(point, share=share)
 
 
+#: Paths by name.
+PATHS: Registry[type[Path]] = Registry("cellflow.paths")
+
+
 def _weight(pairs: Pairs, s: Tensor) -> Tensor | None:
     """Return the mass of `pairs` at fraction `s` ``(n, 1)``: see :class:`PathPoint`."""
     if pairs.growth is None:
         return None
-    # Of shares: a population that grows a thousandfold in one interval would otherwise leave the
-    # others, and its own beginning, a thousandth of the say.
+    # Of shares: a population that grows a thousandfold in one interval would otherwise give the
+    # others, and its own beginning, a thousandth of the weight.
     rate = pairs.growth if pairs.mean_growth is None else pairs.growth - pairs.mean_growth
     return (rate * s * pairs.span).exp()[:, 0]

@@ -9,9 +9,10 @@ import torch
 
 from cellflow import _checks
 from cellflow._typing import Tensor
-from cellflow.paths.path import Pairs, Path
+from cellflow.paths.path import PATHS, Pairs, Path
 
 
+@PATHS.register("spline")
 @dataclass(frozen=True)
 class Spline(Path):
     r"""Cubic path with given velocities at both ends, and constant noise.
@@ -27,11 +28,6 @@ class Spline(Path):
     ----------
     sigma
         Constant standard deviation, in data units.
-
-    Raises
-    ------
-    ValueError
-        If `sigma` is negative.
     """
 
     needs_rates: ClassVar[bool] = True
@@ -42,7 +38,6 @@ class Spline(Path):
         object.__setattr__(self, "sigma", _checks.number(self.sigma, "sigma", low=0.0))
 
     def mean(self, pairs: Pairs, s: Tensor) -> Tensor:
-        """Mean at fraction `s`, shape ``(n, d)``."""
         line = torch.lerp(pairs.x0, pairs.x1, s)
         if pairs.rate0 is None or pairs.rate1 is None:
             return line
@@ -51,11 +46,9 @@ class Spline(Path):
         return line + s * (1 - s) * ((1 - s) * start - s * end)
 
     def std(self, pairs: Pairs, s: Tensor) -> Tensor:
-        """Return `sigma`, shape ``(n, 1)``."""
         return torch.full_like(s, self.sigma)
 
     def mean_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
-        """Derivative of :meth:`mean` in `s`, shape ``(n, d)``."""
         move = pairs.x1 - pairs.x0
         if pairs.rate0 is None or pairs.rate1 is None:
             return move
@@ -63,5 +56,4 @@ class Spline(Path):
         return move + (1 - s) * (1 - 3 * s) * start - s * (2 - 3 * s) * end
 
     def std_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
-        """Zero, shape ``(n, 1)``."""
         return torch.zeros_like(s)

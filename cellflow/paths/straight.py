@@ -9,9 +9,10 @@ import torch
 
 from cellflow import _checks
 from cellflow._typing import Tensor
-from cellflow.paths.path import Pairs, Path
+from cellflow.paths.path import PATHS, Pairs, Path
 
 
+@PATHS.register("straight")
 @dataclass(frozen=True)
 class Straight(Path):
     r"""Straight path :math:`x_s = (1 - s) x_0 + s x_1 + \sigma z` (Tong et al. 2024, eq. 14-15).
@@ -20,11 +21,6 @@ class Straight(Path):
     ----------
     sigma
         Constant standard deviation, in data units.
-
-    Raises
-    ------
-    ValueError
-        If `sigma` is negative.
     """
 
     constant_std: ClassVar[bool] = True
@@ -35,17 +31,13 @@ class Straight(Path):
         object.__setattr__(self, "sigma", _checks.number(self.sigma, "sigma", low=0.0))
 
     def mean(self, pairs: Pairs, s: Tensor) -> Tensor:
-        """Mean at fraction `s`, shape ``(n, d)``."""
         return torch.lerp(pairs.x0, pairs.x1, s)
 
     def std(self, pairs: Pairs, s: Tensor) -> Tensor:
-        """Return `sigma`, shape ``(n, 1)``."""
         return torch.full_like(s, self.sigma)
 
     def mean_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
-        """Displacement of the pair, shape ``(n, d)``."""
         return pairs.x1 - pairs.x0
 
     def std_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
-        """Zero, shape ``(n, 1)``."""
         return torch.zeros_like(s)

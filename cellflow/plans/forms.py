@@ -7,6 +7,7 @@ a sample of pairs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +16,9 @@ import torch
 from cellflow._random import shuffle, stratified
 from cellflow._typing import Tensor
 from cellflow.plans.plan import Plan
+
+#: Entries of the array of differences between paired cells that is made at once.
+DIFFERENCES = 2**22
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -173,3 +177,52 @@ class ProductPlan(Plan):
 
     def _dense(self) -> Tensor:
         return self.a[:, None] * self.b[None, :]
+
+
+def pair_plan(
+    pairs: tuple[Tensor, Tensor, Tensor],
+    cells: tuple[Tensor, Tensor],
+    masses: tuple[Tensor, Tensor],
+    *,
+    converged: bool = True,
+) -> PairPlan:
+    """Return the plan of rows, cols and mass, with its cost and the error of its marginals.
+
+    Differences of cells of any precision are taken in float64.
+    """
+    rows, cols, mass = pairs
+    step = max(1, DIFFERENCES // cells[0].shape[1])
+    gaps = (
+        cells[0][i].double() - cells[1][j].double()
+        for i, j in zip(rows.split(step), cols.split(step))
+    )
+    squared = torch.cat([(gap * gap).sum(1) for gap in gaps])
+    attained = [
+        torch.zeros_like(asked).index_add_(0, index, mass)
+        for index, asked in zip((rows, cols), masses, strict=True)
+    ]
+    return PairPlan(
+        rows=rows,
+        cols=cols,
+        mass=mass,
+        size=(len(masses[0]), len(masses[1])),
+        cost=0.5 * float(torch.dot(mass, squared)),
+        converged=converged,
+        marginal_error=l1_error(attained, masses),
+    )
+
+
+def permutation_plan(cols: Tensor, *, cost: float, converged: bool) -> PairPlan:
+    """Return the plan that pairs cell i with cell ``cols[i]``, all of equal mass."""
+    n = len(cols)
+    mass = torch.full((n,), 1.0 / n, dtype=torch.float64, device=cols.device)
+    rows = torch.arange(n, device=cols.device)
+    plan = PairPlan(rows=rows, cols=cols, mass=mass, size=(n, n), cost=cost, converged=converged)
+    plan.__dict__["is_permutation"] = True  # a cached property, known without a search
+    return plan
+
+
+def l1_error(attained: Sequence[Tensor], asked: Sequence[Tensor]) -> float:
+    """Return the larger of the two L1 distances between marginals."""
+    gaps = [(p - q).abs().sum() for p, q in zip(attained, asked, strict=True)]
+    return float(torch.stack(gaps).max())

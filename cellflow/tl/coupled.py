@@ -1,4 +1,4 @@
-"""What coupling the time points of an AnnData returns, and what can be asked of it."""
+"""Matched cells of an AnnData's time points, and the questions that they answer."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Coupled:
     n_obs: int
 
     def push(self, values: PerCell, start: Time, end: Time) -> pd.Series | pd.DataFrame:
-        """Where the descendants are.
+        """Push masses to the descendants.
 
         Parameters
         ----------
@@ -74,7 +74,7 @@ class Coupled:
         return self._named(self.transitions.push(mass, first, last), last, names)
 
     def pull(self, values: PerCell, start: Time, end: Time) -> pd.Series | pd.DataFrame:
-        """Where the ancestors are.
+        """Pull masses back to the ancestors.
 
         Parameters
         ----------
@@ -236,7 +236,7 @@ class Coupled:
         raise ValueError(_checks.message(name, repr(time), f"{known}, or a label of these"))
 
     def _label(self, k: int) -> Hashable:
-        """What the column of times calls time point `k`."""
+        """Label of time point `k` in the column of times."""
         if len(self.labels[k]) > 1:
             got = f"{', '.join(map(repr, self.labels[k]))} for time {self.transitions.times[k]:g}"
             remedy = "Merge them in the column of times."
@@ -293,7 +293,7 @@ class Coupled:
 
 
 def _line(interval: str, plan: PairPlan) -> str:
-    """How one plan went, in one line."""
+    """Summary of one plan, in a line."""
     n, m = plan.shape
     out = f"{interval}: {n} × {m} cells, {len(plan.mass)} pairs, cost {plan.cost:.4g}"
     if plan.unmatched > 0:

@@ -174,7 +174,7 @@ def _learner(
     *,
     device: torch.device | str | None,
 ) -> tuple[Callable[..., Fit | Ensemble], bool]:
-    """What returns one fit, or an ensemble for several members; and whether to speak of it."""
+    """Function that returns one fit, or an ensemble for several members; is this process main?"""
     ranks = join(on, kind="cpu" if device is None else torch.device(device).type)
     if _checks.count(several["members"], "members") > 1:
         if ranks.world < on.total:
@@ -188,7 +188,7 @@ def _learner(
 
 
 def _facts(adata: AnnData, index: CourseIndex, keys: Reading) -> dict[str, Any]:
-    """What predictions need to know of the AnnData."""
+    """Facts of the AnnData that predictions need."""
     labels = dict(zip(index.table.labels, index.table.times, strict=True))
     facts: dict[str, Any] = {"use_rep": index.use_rep, "labels": labels}
     facts |= {name: getattr(keys, name) for name in ("time_key", "label_key", "mass_key")}

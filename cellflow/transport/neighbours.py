@@ -1,12 +1,8 @@
-r"""Neighbour graphs of cells, and distances along them. Everything here is numpy, on the CPU.
+"""Neighbour graphs of cells, and distances along them. Everything here is numpy, on the CPU.
 
 Shortest paths along a graph of nearest neighbours approximate geodesics of the manifold that the
 cells are drawn from (Tenenbaum, de Silva and Langford, 2000, "A global geometric framework for
-nonlinear dimensionality reduction"). The heat kernel knows them too (Varadhan, 1967, "On the
-behavior of the fundamental solution of the heat equation with variable coefficients"):
-:math:`d^2(x, y) = \lim_{t \to 0} -4 t \log H_t(x, y)`, here with the graph's Laplacian, as in
-Huguet et al., 2023, "A heat diffusion perspective on geodesic preserving dimensionality
-reduction".
+nonlinear dimensionality reduction").
 """
 
 from __future__ import annotations
@@ -24,16 +20,10 @@ from cellflow.costs import squared_distance
 
 #: Entries of a dense work array; what is larger is done in parts.
 CHUNK = 2**23
-#: Origins of a heat kernel that are done at once: more of them fall out of the processor's cache.
-COLUMNS = 64
 #: Nodes and dimensions from which on neighbours are searched approximately, if pynndescent is
 #: installed. Below, the exact search takes at most about half a
 #: minute.
 LARGE, HIGH = 60_000, 15
-#: Smallest weight of an edge in the heat kernel: an outlier is far, but not out of reach.
-WEAKEST = 1e-3
-#: Relative size of the last term of a heat kernel, and bound on the number of terms.
-HEAT_TOLERANCE, HEAT_STEPS = 1e-8, 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,59 +52,13 @@ class Graph:
             [csgraph.dijkstra(self._lengths, indices=part)[:, ends] for part in parts]
         )
 
-    def log_heat(self, origins: np.ndarray, ends: np.ndarray, time: float) -> np.ndarray:
-        r"""Logarithm of the heat kernel :math:`e^{-tL}`, shape ``(origins, ends)``.
-
-        :math:`L = I - A` is the symmetric normalised Laplacian. Uniformisation,
-        :math:`e^{-tL} = e^{-t} \sum_k t^k A^k / k!`, adds no negative terms: unlike a Chebyshev
-        series it has every digit of the small entries too, which the logarithm asks for.
-        """
-        parts = np.array_split(origins, math.ceil(len(origins) / COLUMNS))
-        return np.concatenate([self._log_heat(part, ends, time) for part in parts])
-
-    def _log_heat(self, origins: np.ndarray, ends: np.ndarray, time: float) -> np.ndarray:
-        term = np.zeros((len(self.component), len(origins)))
-        term[origins, np.arange(len(origins))] = math.exp(-time)
-        kernel = term[ends]
-        settled = 0
-        for k in range(1, HEAT_STEPS + 1):
-            term = self._walk @ term
-            term *= time / k
-            last = term[ends]
-            kernel += last
-            if k < time:  # terms still grow
-                continue
-            # Twice in a row: on a bipartite graph every other term of an entry is zero.
-            done = kernel.min() > 0 and (last <= HEAT_TOLERANCE * kernel).all()
-            settled = settled + 1 if done else 0
-            if settled == 2 or not term.any():
-                break
-        # What heat has not reached counts as just out of reach: never an infinite distance.
-        return np.log(np.maximum(kernel, np.finfo(float).tiny)).T
-
     @cached_property
     def _lengths(self) -> sparse.csr_matrix:
-        return self._matrix(self.lengths)
-
-    @cached_property
-    def _walk(self) -> sparse.csr_matrix:
-        """The normalised adjacency ``A``: Gaussian weights of self-tuning width."""
-        i, j = self.edges.T
-        far = np.zeros(len(self.component))
-        np.maximum.at(far, i, self.lengths)
-        np.maximum.at(far, j, self.lengths)
-        widths = far[i] * far[j]
-        ratio = np.divide(self.lengths**2, widths, out=np.zeros_like(widths), where=widths > 0)
-        weight = np.maximum(np.exp(-ratio), WEAKEST)
-        total = np.bincount(i, weight, len(far)) + np.bincount(j, weight, len(far))
-        return self._matrix(weight / np.sqrt(total[i] * total[j]))
-
-    def _matrix(self, values: np.ndarray) -> sparse.csr_matrix:
         i, j = self.edges.T
         n = len(self.component)
         both = (np.concatenate([i, j]), np.concatenate([j, i]))
         # Lengths of zero (repeated cells) stay edges: nothing here prunes explicit zeros.
-        return sparse.csr_matrix((np.concatenate([values, values]), both), shape=(n, n))
+        return sparse.csr_matrix((np.concatenate([self.lengths, self.lengths]), both), shape=(n, n))
 
 
 def neighbour_graph(x: np.ndarray, n_neighbors: int) -> Graph:
@@ -145,18 +89,6 @@ def neighbour_graph(x: np.ndarray, n_neighbors: int) -> Graph:
     )
     lengths = np.concatenate([np.sqrt((gap * gap).sum(1)) for gap in gaps])
     return Graph(edges, lengths, component)
-
-
-def heat_scale(graph: Graph, nodes: np.ndarray, time: float) -> float:
-    """Factor that gives ``-4 t log H`` the median of the squared shortest paths among `nodes`."""
-    log = graph.log_heat(nodes, nodes, time)
-    own = log.diagonal()
-    heat = -4 * time * (log - (own[:, None] + own[None, :]) / 2)
-    medians = [
-        float(np.median(squares[~np.eye(len(nodes), dtype=bool)]))
-        for squares in (graph.paths(nodes, nodes) ** 2, heat)
-    ]
-    return medians[0] / medians[1] if min(medians) > 0 else 1.0
 
 
 def _neighbours(x: np.ndarray, k: int) -> np.ndarray:

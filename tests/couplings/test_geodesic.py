@@ -33,12 +33,11 @@ def pair(n, m=None, *, d=3, weighted=False):
     )
 
 
-@pytest.mark.parametrize("metric", ["shortest_path", "heat"])
-def test_pairs_follow_the_arc_and_not_the_gap(metric):
+def test_pairs_follow_the_arc_and_not_the_gap():
     """On a line the monotone plan is optimal for any convex cost; chords pair the two tips."""
     x = arc(torch.linspace(0.0, 5.8, 120))
     source, target = Snapshot(x[:60], 0.0), Snapshot(x[60:], 1.0)
-    plan = Geodesic(metric=metric, n_neighbors=2)(source, target)
+    plan = Geodesic(n_neighbors=2)(source, target)
     assert plan.is_permutation and plan.converged
     assert torch.equal(plan.cols[plan.rows.argsort()], torch.arange(60))
     straight = Exact()(source, target)
@@ -62,10 +61,9 @@ def test_clusters_keep_to_themselves():
     far = torch.tensor([[1e3, 0.0, 0.0]], dtype=torch.float64)
     cells = [torch.cat([normal(20, seed=k), normal(20, seed=k + 2) + far]) for k in (0, 1)]
     source, target = (Snapshot(x, t) for x, t in zip(cells, (0.0, 1.0), strict=True))
-    for metric in ("shortest_path", "heat"):
-        plan = Geodesic(n_neighbors=6, metric=metric)(source, target)
-        assert plan.fallback is None
-        assert torch.equal(plan.rows // 20, plan.cols // 20)
+    plan = Geodesic(n_neighbors=6)(source, target)
+    assert plan.fallback is None
+    assert torch.equal(plan.rows // 20, plan.cols // 20)
 
 
 def test_straight_distances_where_no_path_joins_the_snapshots():
@@ -89,7 +87,6 @@ BLOCKED = {
     "exact": Geodesic(block_size=32),
     "one round": Geodesic(block_size=32, rounds=1),
     "entropic": Geodesic(epsilon=0.5, block_size=32),
-    "heat": Geodesic(metric="heat", block_size=32, rounds=2),
 }
 
 
@@ -133,10 +130,8 @@ def test_block_plans_ignore_order_and_scale(blocked):
 def test_wider_data_and_sigma_give_the_same_plan():
     source, target = pair(40)
     wide = [Snapshot(s.x * 1e3, s.time) for s in (source, target)]
-    for metric in ("shortest_path", "heat"):
-        plan = Geodesic(sigma=0.5, metric=metric)(source, target)
-        scaled = Geodesic(sigma=500.0, metric=metric)(*wide)
-        assert_close(scaled.dense(), plan.dense(), atol=1e-8, rtol=1e-4)
+    plan, scaled = Geodesic(sigma=0.5)(source, target), Geodesic(sigma=500.0)(*wide)
+    assert_close(scaled.dense(), plan.dense(), atol=1e-8, rtol=1e-4)
 
 
 def test_seeds_decide_the_blocks():
@@ -174,7 +169,7 @@ def test_no_matrix_of_all_pairs_is_made():
 
 
 def test_whole_snapshots_and_files():
-    coupling = Geodesic(sigma=0.5, metric="heat", seed=4)
+    coupling = Geodesic(sigma=0.5, seed=4)
     assert coupling.needs_whole
     part = facts.PARTS["Geodesic"]
     method = SimpleNamespace(coupling=coupling)
@@ -189,13 +184,7 @@ BAD = {
     ),
     "sigma": (lambda: Geodesic(0.0), ValueError, "`sigma`: got 0.0, expected a finite number in"),
     "epsilon": (lambda: Geodesic(epsilon=-1.0), ValueError, "`epsilon`: got -1.0"),
-    "metric": (
-        lambda: Geodesic(metric="heats"),
-        ValueError,
-        "`metric`: got 'heats', expected one of 'heat', 'shortest_path'. Did you mean 'heat'",
-    ),
     "n_neighbors": (lambda: Geodesic(n_neighbors=0), ValueError, "`n_neighbors`: got 0"),
-    "heat_time": (lambda: Geodesic(heat_time=0.0), ValueError, "`heat_time`: got 0.0"),
     "block_size": (lambda: Geodesic(block_size=1), ValueError, "`block_size`: got 1"),
     "rounds": (lambda: Geodesic(rounds=0), ValueError, "`rounds`: got 0"),
     "seed": (lambda: Geodesic(seed=1.5), TypeError, "`seed`: got 1.5, expected an integer"),

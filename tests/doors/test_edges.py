@@ -88,15 +88,15 @@ def test_methods_of_one_name_are_refused_at_the_anndata_door_too() -> None:
         ({"seeds": []}, "`seeds`: got none, expected at least one"),
         ({"seeds": [-1]}, "`seeds`: got -1"),
         ({"seeds": [2**63]}, f"`seeds`: got {2**63}"),
-        ({"metrics": []}, "`metrics`: got none, expected some of w1, w2, energy"),
+        ({"metrics": []}, "`metrics`: got none, expected some of energy, w1, w2"),
     ],
 )
-def test_nothing_to_evaluate_is_named(options, message: str) -> None:
+def test_holdout_refuses_empty_lists(options, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         table(course(), **options)
 
 
-def test_seeds_may_be_numpys() -> None:
+def test_seeds_may_be_numpy_integers() -> None:
     c = course()
     assert table(c, seeds=np.int64(2)) == table(c, seeds=np.arange(2)) == table(c, seeds=2)
 

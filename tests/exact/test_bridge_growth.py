@@ -9,7 +9,7 @@ from torch.testing import assert_close
 import cellflow as cf
 from cellflow import Snapshot, TimeCourse
 from cellflow.batches import Batching, PairSampler
-from cellflow.couplings import Independent
+from cellflow.couplings import Coupling, Independent
 from cellflow.methods import UBSB, FlowMatching
 from cellflow.networks import MLPConfig
 from cellflow.paths import Straight
@@ -139,21 +139,22 @@ def test_cells_stay_in_their_cluster(clusters) -> None:
 SLOPE = 0.8
 
 
-def in_place(source: Snapshot, target: Snapshot) -> Plan:
+class InPlace(Coupling):
     """Cells stay where they are, and grow the faster the further right."""
-    index = torch.arange(len(source))
-    return PairPlan(
-        rows=index,
-        cols=index,
-        mass=source.weights,
-        size=(len(source), len(source)),
-        cost=0.0,
-        source_growth=(target.time - source.time) * SLOPE * source.x[:, 0].double(),
-        target_growth=torch.zeros(len(source), dtype=F64),
-    )
 
+    needs_whole = True
 
-in_place.needs_whole = True
+    def __call__(self, source: Snapshot, target: Snapshot) -> Plan:
+        index = torch.arange(len(source))
+        return PairPlan(
+            rows=index,
+            cols=index,
+            mass=source.weights,
+            size=(len(source), len(source)),
+            cost=0.0,
+            source_growth=(target.time - source.time) * SLOPE * source.x[:, 0].double(),
+            target_growth=torch.zeros(len(source), dtype=F64),
+        )
 
 
 def test_growth_that_is_linear_in_the_state_makes_mass_exponential_in_it() -> None:
@@ -161,7 +162,7 @@ def test_growth_that_is_linear_in_the_state_makes_mass_exponential_in_it() -> No
     course = TimeCourse.from_arrays(
         [x, x], [1.0, 3.0], masses=[x[:, 0] * 0 + 1.0, (2 * SLOPE * x[:, 0]).exp()]
     )
-    method = FlowMatching(in_place, Straight(0.0), growth=True, **PARTS)
+    method = FlowMatching(InPlace(), Straight(0.0), growth=True, **PARTS)
     fit = method.fit(course, steps=800, progress=False)
     for t in (1.0, 1.7, 2.9):
         assert float(fit.velocity(t, x).abs().max()) < 0.1

@@ -7,7 +7,7 @@ import torch
 from scipy.spatial.distance import cdist
 from torch.testing import assert_close
 
-from cases import COUPLINGS, GROWING, PARTIAL
+from cases import COUPLINGS
 from cellflow.couplings import Independent
 from cellflow.plans.forms import DensePlan, PairPlan
 from cellflow.timecourse import Snapshot
@@ -30,13 +30,21 @@ def snapshots(shape="equal", *, d=3, dtype=torch.float64, seed=0):
 
 
 @pytest.fixture(params=COUPLINGS, ids=str)
-def name(request):
-    return request.param
+def maker(request):
+    return COUPLINGS[request.param]
 
 
-@pytest.fixture
-def maker(name):
-    return COUPLINGS[name]
+def makers(grows, leaves_out):
+    """Couplings whose marginals are the masses, or that differ in these ways."""
+    pair = snapshots()
+    return pytest.mark.parametrize(
+        "maker",
+        [
+            pytest.param(maker, id=name)
+            for name, maker in COUPLINGS.items()
+            if (maker(*pair).grows, maker(*pair).leaves_out) == (grows, leaves_out)
+        ],
+    )
 
 
 @pytest.fixture(params=["equal", "unequal", "single"])
@@ -55,9 +63,10 @@ def half_cost(source, target):
 # --- laws of every coupling -------------------------------------------------------------------
 
 
-def test_a_joint_distribution(name, maker, shape):
+def test_plan_is_a_joint_distribution(maker, shape):
     source, target = snapshots(shape)
-    plan = plan_of(maker, source, target)
+    coupling = maker(source, target)
+    plan = coupling(source, target)
     matrix = plan.dense()
     assert plan.shape == matrix.shape == (len(source), len(target))
     assert matrix.dtype == torch.float64
@@ -66,14 +75,14 @@ def test_a_joint_distribution(name, maker, shape):
     assert plan.converged
     assert plan.fallback is None
     assert 0 <= plan.marginal_error <= 1e-6
-    assert (plan.source_growth is not None) == (plan.target_growth is not None) == (name in GROWING)
-    assert (plan.unmatched > 0) == (name in PARTIAL)
+    assert (plan.source_growth is not None) == (plan.target_growth is not None) == coupling.grows
+    assert (plan.unmatched > 0) == coupling.leaves_out
     assert_close(plan.row_mass, matrix.sum(1))
     assert_close(plan.col_mass, matrix.sum(0))
 
 
-@pytest.mark.parametrize("name", [name for name in COUPLINGS if name not in (*GROWING, *PARTIAL)])
-def test_marginals_are_the_masses(name, maker, shape):
+@makers(grows=False, leaves_out=False)
+def test_marginals_are_the_masses(maker, shape):
     source, target = snapshots(shape)
     plan = plan_of(maker, source, target)
     matrix = plan.dense()
@@ -86,8 +95,8 @@ def test_marginals_are_the_masses(name, maker, shape):
     assert plan.childless == 0.0
 
 
-@pytest.mark.parametrize("name", GROWING)
-def test_marginals_that_grow_are_the_masses(name, maker, shape):
+@makers(grows=True, leaves_out=False)
+def test_marginals_that_grow_are_the_masses(maker, shape):
     """Pairs start with the source's masses, and end with the target's."""
     source, target = snapshots(shape)
     plan = plan_of(maker, source, target)
@@ -98,8 +107,8 @@ def test_marginals_that_grow_are_the_masses(name, maker, shape):
     assert_close(grown.sum(0), target.mass / target.mass.sum() * ratio)
 
 
-@pytest.mark.parametrize("name", PARTIAL)
-def test_marginals_that_are_partly_matched_stay_below_the_masses(name, maker, shape):
+@makers(grows=False, leaves_out=True)
+def test_marginals_that_are_partly_matched_stay_below_the_masses(maker, shape):
     source, target = snapshots(shape)
     plan = plan_of(maker, source, target)
     matrix = plan.dense() * (1 - plan.unmatched)

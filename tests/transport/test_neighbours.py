@@ -5,13 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.linalg import expm
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import cdist
-from scipy.special import ive
 
 from cellflow.transport import neighbours
-from cellflow.transport.neighbours import heat_scale, neighbour_graph
+from cellflow.transport.neighbours import neighbour_graph
 
 
 def arc(angle):
@@ -85,7 +83,6 @@ def test_repeated_cells_are_at_no_distance_of_each_other():
     assert np.isfinite(paths).all()
     same = everything[:, None] // 12 == everything // 12
     assert (paths[same] == 0).all() and (paths[~same] > 0).all()
-    assert np.isfinite(graph.log_heat(everything, everything, 10.0)).all()
 
 
 def test_large_sets_are_searched_in_parts(monkeypatch):
@@ -94,13 +91,11 @@ def test_large_sets_are_searched_in_parts(monkeypatch):
 
     def answers():
         graph = neighbour_graph(x, 5)
-        return graph.paths(some, everything), graph.log_heat(some, everything, 3.0)
+        return graph.paths(some, everything)
 
     whole = answers()
     monkeypatch.setattr(neighbours, "CHUNK", 100)
-    monkeypatch.setattr(neighbours, "COLUMNS", 3)
-    for one, other in zip(whole, answers(), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-9)
+    np.testing.assert_allclose(whole, answers(), rtol=1e-9)
 
 
 @pytest.mark.slow
@@ -114,44 +109,3 @@ def test_approximate_neighbours_are_nearly_the_exact_ones(monkeypatch):
     assert not (found == np.arange(600)[:, None]).any()
     shared = [len(np.intersect1d(a, b)) for a, b in zip(exact, found, strict=True)]
     assert np.mean(shared) > 9.5
-
-
-def test_heat_kernel_of_a_ring_is_a_bessel_function():
-    """Also where it is far smaller than rounding: e^{-t} I_h(t) at h steps, plus the way round."""
-    n, t = 80, 6.0
-    x = arc(2 * np.pi * np.arange(n) / n)
-    got = neighbour_graph(x, 2).log_heat(np.array([0]), np.arange(n), t)[0]
-    steps = np.arange(n)
-    expected = np.log(ive(steps, t) + ive(n - steps, t))
-    assert expected.min() < -70  # 1e-31
-    np.testing.assert_allclose(got, expected, rtol=1e-9)
-
-
-def test_heat_kernel_is_the_exponential_of_the_laplacian():
-    x = normal(40)
-    graph = neighbour_graph(x, 6)
-    weight = np.zeros((40, 40))
-    near = np.argsort(cdist(x, x), 1)[:, 1:7]
-    np.put_along_axis(weight, near, 1.0, 1)
-    joined = np.maximum(weight, weight.T) > 0
-    d = cdist(x, x)
-    far = (d * joined).max(1)
-    weight = np.where(joined, np.exp(-(d**2) / np.outer(far, far)), 0.0)
-    root = weight.sum(1) ** -0.5
-    walk = weight * np.outer(root, root)
-    everything = np.arange(40)
-    got = np.exp(graph.log_heat(everything, everything, 10.0))
-    np.testing.assert_allclose(got, expm(-10.0 * (np.eye(40) - walk)), rtol=1e-7)
-
-
-def test_heat_distances_follow_the_ring():
-    angle = 2 * np.pi * np.arange(200) / 200
-    graph = neighbour_graph(arc(angle), 10)
-    nodes, t = np.arange(200), 40.0
-    log = graph.log_heat(nodes, nodes, t)
-    own = log.diagonal()
-    squared = -4 * t * (log - (own[:, None] + own) / 2) * heat_scale(graph, nodes, t)
-    gap = cdist(angle[:, None], angle[:, None])
-    true = np.minimum(gap, 2 * np.pi - gap)
-    one_way = (true > 0.3) & (true < 2.5)  # heat takes both ways to the far side
-    np.testing.assert_allclose(np.sqrt(squared[one_way]), true[one_way], rtol=0.05)

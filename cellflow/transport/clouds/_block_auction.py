@@ -22,7 +22,7 @@ BIDS = 40
 DAMPING = np.float32(0.5)
 # Sums are never reordered, and products never fused: freshly compiled code and that of the cache
 # would do so differently, and one last digit changes all pairs.
-_strict = partial(compiled, math={"nnan", "nsz"})
+_strict = partial(compiled, math=frozenset({"nnan", "nsz"}))
 
 
 @_strict

@@ -89,7 +89,7 @@ def whole_units(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.full(len(a), len(b) // common), np.full(len(b), len(a) // common)
     units = []
     for mass in (a, b):
-        unit = np.rint(mass * 2.0**52).astype(np.int64)
-        unit[unit.argmax()] += 2**52 - unit.sum()
+        unit = np.rint(mass * 2.0**60).astype(np.int64)  # half an ulp of the least mass, or less
+        unit[unit.argmax()] += 2**60 - unit.sum()
         units.append(unit)
     return units[0], units[1]

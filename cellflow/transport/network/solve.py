@@ -11,12 +11,13 @@ problem, and their value is a lower bound that the plan attains.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from cellflow.transport.network.problem import Problem
+from cellflow._typing import Tensor
+from cellflow.transport.network.problem import Problem, whole_units
 
 #: Arcs picked for each row and each column, and largest number of a row's arcs added in a round.
 PICKED, ADDED = 14, 16
@@ -26,32 +27,50 @@ COARSER, SMALL = 8, 640
 BLOCK = 600
 #: Toll of the way through the root that no arc of a problem exceeds, nor need it be paid.
 DEAREST = 8.0
+#: Largest gap, relative to the cost, of a certified plan; rounding, in units of the largest dual,
+#: is allowed on top.
+TOLERANCE, ROUNDING = 1e-9, 1e-12
+#: Pairs of cells, and cells on either side, from which on a problem is worth this way. Below, the
+#: plain simplex takes less time than loading the compiled code (half a second).
+LARGE, FEWEST = 2_000_000, 50
 #: Rounds of column generation: three or four suffice unless ties abound.
 ROUNDS = 40
 
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """An optimal plan's value and its duals.
+    """A plan, its cost and its duals.
 
     Parameters
     ----------
     value
-        Cost of the plan: an upper bound of the optimal cost.
+        Cost of the plan, an upper bound of the optimal cost; infinite where there is no plan.
     bound
         Value of the duals once made feasible: a lower bound.
+    rows, cols, mass
+        Entries of the plan, at most n + m − 1, of total mass one.
     u, v
         Duals, shapes ``(n,)`` and ``(m,)``.
     pivots, rounds
-        What it took.
+        Number of pivots and of rounds of column generation.
     """
 
     value: float
     bound: float
+    rows: np.ndarray
+    cols: np.ndarray
+    mass: np.ndarray
     u: np.ndarray
     v: np.ndarray
     pivots: int
     rounds: int
+
+    @property
+    def certified(self) -> bool:
+        """Whether the gap to the bound is no more than rounding."""
+        rounding = ROUNDING * float(max(np.abs(self.u).max(), np.abs(self.v).max()))
+        gap = self.value - self.bound
+        return math.isfinite(gap) and gap <= TOLERANCE * self.value + rounding
 
 
 class _Graph:
@@ -118,24 +137,48 @@ class _Graph:
     @property
     def value(self) -> float:
         """Cost of the plan, where no mass goes through the root."""
+        arcs, share = self._flows()
+        return float(share @ self.cost[arcs])
+
+    def _flows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the arcs of the tree that are not the root's, and the share of mass on each."""
         real = self.tree.arc >= 0
         real[-1] = False  # the root has none
-        share = self.tree.flow[real] / float(self.problem.a.sum())
-        return float(share @ self.cost[self.tree.arc[real]])
+        return self.tree.arc[real], self.tree.flow[real] / float(self.problem.a.sum())
+
+    def plan(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return rows, columns and mass of the entries of the plan, by rows and columns."""
+        arcs, share = self._flows()
+        rows, cols = self.rows[arcs].astype(np.int64), self.cols[arcs].astype(np.int64)
+        order = np.lexsort([cols, rows])
+        order = order[share[order] > 0]
+        return rows[order], cols[order], share[order]
+
+
+def solve_clouds(
+    x: Tensor, y: Tensor, masses: tuple[Tensor, Tensor], *, power: int, max_pivots: int
+) -> Solution | None:
+    """Solve transport between clouds ``(n, d)`` and ``(m, d)`` near the origin, of any scale.
+
+    Costs and duals are those of the clouds. None where the pivots did not suffice, or all points
+    are at the origin.
+    """
+    x, y = x.cpu(), y.cpu()
+    scale = float(max(x.abs().max(), y.abs().max())) * math.sqrt(x.shape[1])
+    if scale == 0.0:
+        return None
+    a, b = whole_units(*(mass.cpu().numpy() for mass in masses))
+    s = solve(Problem(x / scale, y / scale, a, b, power, max_pivots))
+    if s is None:
+        return None
+    unit = scale**power
+    return replace(s, value=s.value * unit, bound=s.bound * unit, u=s.u * unit, v=s.v * unit)
 
 
 def solve(problem: Problem) -> Solution | None:
     """Solve a transport problem of at least `PICKED` rows and columns.
 
-    Parameters
-    ----------
-    problem
-        The problem.
-
-    Returns
-    -------
-    The solution, to be judged by its gap: infinite if the rounds did not suffice for a plan. None
-    if the pivots did not.
+    The solution is to be judged by its gap. None if the pivots did not suffice.
     """
     u, v, extra = _guess(problem)
     graph = _Graph(problem, _pick(problem, u, v), (u, v))
@@ -158,7 +201,7 @@ def solve(problem: Problem) -> Solution | None:
         graph.add(rows, cols)
         if len(rows) < len(u) // 100:  # the graph has nearly all it needs
             extra = min(8.0 * extra, DEAREST)
-    return Solution(value, bound, u, v, graph.pivots, rounds)
+    return Solution(value, bound, *graph.plan(), u, v, graph.pivots, rounds)
 
 
 def _guess(problem: Problem) -> tuple[np.ndarray, np.ndarray, float]:

@@ -1,17 +1,15 @@
 from __future__ import annotations
 
 from importlib import resources
-from types import SimpleNamespace
 
 import numpy as np
 import ot
 import pytest
 import torch
-from scipy import sparse
 from scipy.spatial.distance import cdist
 from torch.testing import assert_close
 
-from cellflow.couplings import Entropic, Exact, Given, Independent
+from cellflow.couplings import Entropic, Exact, Independent
 from cellflow.timecourse import Snapshot
 from cellflow.transport.entropic import sinkhorn
 
@@ -26,49 +24,6 @@ def pair(n=30, m=30, *, d=3, weighted=False, span=1.0):
 
 def half_cost(source, target):
     return 0.5 * cdist(source.x.double(), target.x.double(), "sqeuclidean")
-
-
-def test_independent_is_the_product():
-    source, target = pair(8, 5, weighted=True)
-    expected = torch.outer(source.weights, target.weights)
-    assert_close(Independent()(source, target).dense(), expected)
-
-
-# --- exact ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("n", "m", "weighted"), [(40, 40, False), (40, 40, True), (40, 25, False)])
-def test_exact_costs_what_pot_says(n, m, weighted):
-    source, target = pair(n, m, weighted=weighted)
-    plan = Exact()(source, target)
-    masses = source.weights.numpy(), target.weights.numpy()
-    assert plan.cost == pytest.approx(ot.emd2(*masses, half_cost(source, target)), rel=1e-9)
-    assert plan.is_permutation == (n == m and not weighted)
-    assert len(plan.rows) <= n + m - 1
-
-
-def test_exact_sorts_a_line():
-    """In one dimension the optimal plan is the monotone one."""
-    source, target = pair(d=1)
-    plan = Exact()(source, target)
-    assert torch.equal(target.x[plan.cols, 0].argsort(), source.x[plan.rows, 0].argsort())
-
-
-def test_exact_finds_a_translation():
-    source, _ = pair(50, d=10)
-    order = torch.randperm(50, generator=torch.Generator().manual_seed(0))
-    plan = Exact()(source, Snapshot(source.x[order] + 3.0, 1.0))
-    assert torch.equal(order[plan.cols], plan.rows)
-    assert plan.cost == pytest.approx(0.5 * 10 * 9.0)
-
-
-def test_exact_says_when_its_bound_was_hit():
-    source, target = pair(60, 40)
-    short = Exact(max_iter=20)(source, target)
-    assert not short.converged
-    assert short.marginal_error > 0.1
-    assert float(short.mass.sum()) == pytest.approx(1.0)
-    assert Exact()(source, target).converged
 
 
 # --- entropic ---------------------------------------------------------------------------------
@@ -230,7 +185,6 @@ BAD_ENTROPIC = {
     "nan": (lambda: Entropic(epsilon=float("nan")), "`epsilon`: got nan"),
     "tolerance": (lambda: Entropic(1.0, tolerance=0.0), "`tolerance`: got 0.0"),
     "max_iter": (lambda: Entropic(1.0, max_iter=0), "`max_iter`: got 0"),
-    "exact max_iter": (lambda: Exact(max_iter=0), "`max_iter`: got 0, expected an integer"),
     "span": (lambda: Entropic(1.0)(*pair(span=-1.0)), "`span`: got -1.0"),
 }
 
@@ -239,61 +193,3 @@ BAD_ENTROPIC = {
 def test_bad_settings(call, text):
     with pytest.raises(ValueError, match=text):
         call()
-
-
-# --- given ------------------------------------------------------------------------------------
-
-MATRIX = np.array([[0.0, 2.0, 1.0], [3.0, 0.0, 0.0]])
-FORMS = {
-    "array": MATRIX,
-    "list": MATRIX.tolist(),
-    "integers": MATRIX.astype(int),
-    "tensor": torch.tensor(MATRIX, dtype=torch.float32),
-    "sparse tensor": torch.tensor(MATRIX).to_sparse(),
-    "csr": sparse.csr_matrix(MATRIX),
-    "csc array": sparse.csc_array(MATRIX),
-    "coo with repeats": sparse.coo_matrix(
-        ([1.0, 1.0, 1.0, 3.0], ([0, 0, 0, 1], [1, 1, 2, 0])), shape=(2, 3)
-    ),
-    "moscot output": SimpleNamespace(transport_matrix=torch.tensor(MATRIX)),
-    "AnnData": SimpleNamespace(X=sparse.csr_matrix(MATRIX), obs=None),
-    "by times": {(0, 1): MATRIX, (1, 2): MATRIX.T},
-}
-
-
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_given_plans_of_any_form(form):
-    """Scaled to total one; which row carries how much (growth) is kept."""
-    source, target = pair(2, 3)
-    plan = Given(form)(source, target)
-    assert_close(plan.dense(), torch.tensor(MATRIX / 6))
-    assert len(plan.rows) == 3
-    assert plan.converged
-    assert plan.marginal_error == pytest.approx(np.abs(MATRIX.sum(0) / 6 - 1 / 3).sum())
-
-
-def test_given_plans_are_not_cut_into_blocks():
-    assert Given(MATRIX).needs_whole
-
-
-BAD_GIVEN = {
-    "shape": (
-        MATRIX.T,
-        ValueError,
-        r"`plan`: got shape \(3, 2\), expected \(2, 3\): source × target",
-    ),
-    "vector": (MATRIX[0], ValueError, r"`plan`: got shape \(3,\), expected a matrix"),
-    "negative": (-MATRIX, ValueError, "`plan`: got minimum -3, expected no negative values"),
-    "nan": (MATRIX * np.nan, ValueError, "`plan`: got NaN or infinite values, expected finite"),
-    "empty": (0 * MATRIX, ValueError, "`plan`: got only zeros, expected a plan with mass"),
-    "text": ("plan.npz", TypeError, r"`plan`: got str, expected an \(n, m\) matrix of numbers"),
-    "key": ({"0_1": MATRIX}, ValueError, "`plan`: got key '0_1', expected pairs of times as keys"),
-    "times": ({(3, 4): MATRIX}, KeyError, r"got times \(0.0, 1.0\), expected one of"),
-    "inside": ({(0, 1): -MATRIX}, ValueError, r"`plan\[\(0, 1\)\]`: got minimum -3"),
-}
-
-
-@pytest.mark.parametrize(("plan", "error", "text"), BAD_GIVEN.values(), ids=BAD_GIVEN)
-def test_bad_given_plans(plan, error, text):
-    with pytest.raises(error, match=text):
-        Given(plan)(*pair(2, 3))
