@@ -30,7 +30,8 @@ class Coupled:
     Whatever is asked about cells may be a column of ``obs`` (matched by the names of the cells, or
     by position where it has others), or an array for all cells of the AnnData, or for those
     of its time point. Answers about cells are named by their ``obs_names``, so that
-    ``adata.obs["descendants"] = coupled.push(...)`` puts them where they belong.
+    ``adata.obs["descendants"] = coupled.push(...)`` puts them where they belong. Time points are
+    numbers in the unit of the course, or labels; of two, the earlier comes first.
 
     Parameters
     ----------
@@ -50,19 +51,11 @@ class Coupled:
     n_obs: int
 
     def push(self, values: PerCell, start: Time, end: Time) -> pd.Series | pd.DataFrame:
-        """Push masses to the descendants.
+        """Push masses to the descendants: from the cells at `start` to those at `end`.
 
-        Parameters
-        ----------
-        values
-            Masses of the cells at `start`, in one or several columns; or true for some of them,
-            which then have the masses that they were coupled with (all together one).
-        start, end
-            Two time points, in order: numbers in the unit of the course, or labels.
-
-        Returns
-        -------
-        Masses of the cells at `end`; the total stays but for growth, and cells without a partner.
+        `values` are masses of the cells at `start`, in one or several columns; or true for some of
+        them, which then have the masses that they were coupled with (all together one). The total
+        stays but for growth, and cells without a partner.
 
         Notes
         -----
@@ -74,55 +67,27 @@ class Coupled:
         return self._named(self.transitions.push(mass, first, last), last, names)
 
     def pull(self, values: PerCell, start: Time, end: Time) -> pd.Series | pd.DataFrame:
-        """Pull masses back to the ancestors.
+        """Pull masses back to the ancestors: from the cells at `end` to those at `start`.
 
-        Parameters
-        ----------
-        values
-            Masses of the cells at `end`, or true for some of them, as in :meth:`push`.
-        start, end
-            Two time points, in order.
-
-        Returns
-        -------
-        Masses of the cells at `start`; the total stays but for cells without a partner.
+        `values` are as in :meth:`push`. The total stays but for cells without a partner.
         """
         first, last = self._interval(start, end)
         mass, names = self._masses(values, last)
         return self._named(self.transitions.pull(mass, first, last), first, names)
 
     def descendants(self, labels: PerCell, start: Time, end: Time) -> pd.DataFrame:
-        """Labels of each cell's descendants.
+        """Share of each of `labels`, those of the cells at `end`, among each cell's descendants.
 
-        Parameters
-        ----------
-        labels
-            Label of each cell at `end`, such as ``adata.obs["cell_type"]``.
-        start, end
-            Two time points, in order.
-
-        Returns
-        -------
-        Share of each label, one row for each cell at `start`. Rows sum to one, or to zero for
-        cells without descendants.
+        One row for each cell at `start`, of sum one, or zero for cells without descendants.
         """
         first, last = self._interval(start, end)
         marks = self._indicators(labels, last)
         return self._named(self.transitions.expect(marks.to_numpy(), first, last), first, marks)
 
     def ancestors(self, labels: PerCell, start: Time, end: Time) -> pd.DataFrame:
-        """Labels of each cell's ancestors.
+        """Share of each of `labels`, those of the cells at `start`, among each cell's ancestors.
 
-        Parameters
-        ----------
-        labels
-            Label of each cell at `start`.
-        start, end
-            Two time points, in order.
-
-        Returns
-        -------
-        Share of each label, one row for each cell at `end`.
+        One row for each cell at `end`.
         """
         first, last = self._interval(start, end)
         marks = self._indicators(labels, first)
@@ -131,7 +96,7 @@ class Coupled:
     def table(
         self, labels: PerCell, start: Time, end: Time, *, normalize: str | None = "start"
     ) -> pd.DataFrame:
-        """Mass that goes from each label to each other.
+        """Mass that goes from each label at `start` to each label at `end`.
 
         Parameters
         ----------
@@ -164,8 +129,6 @@ class Coupled:
     def tmaps(self) -> dict[tuple[Hashable, Hashable], AnnData]:
         """Return the plans as CellRank's ``RealTimeKernel(couplings=…)`` reads them.
 
-        Returns
-        -------
         For each interval, under the labels of its time points, an AnnData of source by target
         cells with the mass that each pair ends with, sparse: rows are weighted with growth.
 
