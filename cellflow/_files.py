@@ -29,6 +29,14 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def beside(path: str | Path | None, name: str) -> Path | None:
+    """Return the file beside `path` with `name` before its ending; None for none."""
+    if path is None:
+        return None
+    path = Path(path)
+    return path.with_name(f"{path.stem}.{name}{path.suffix}")
+
+
 def write_state(path: str | Path, tensors: dict[str, Tensor], facts: dict) -> None:
     """Write `tensors` and JSON-able `facts` to `path` (safetensors), atomically."""
     from safetensors.torch import save_file

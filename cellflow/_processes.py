@@ -7,48 +7,47 @@ import os
 import pickle
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from tqdm import tqdm
 
 from cellflow import _checks, _threads
 
+J = TypeVar("J")
+R = TypeVar("R")
 #: Seconds that idle workers stay, so that the next call need not start them again.
 _IDLE = 60
 #: Joblib's remark that it replaced a worker, which is its business.
 _REPLACED = "A worker stopped while some jobs were given to the executor"
 
 _inside = False  # whether this process is a worker
-_context: tuple[str, Any] = ("", None)  # what this worker read last
+_read: tuple[str, Callable[[Any], Any]] | None = None  # what this worker read last
 
 
 def side_by_side(
-    work: Callable[[Any, Any], Any],
-    context: Any,
-    jobs: Sequence[Any],
+    work: Callable[[J], R],
+    jobs: Sequence[J],
     *,
     workers: int | None = None,
     heavy: bool = True,
     here: bool = False,
     progress: bool = False,
     unit: str = "fit",
-) -> list[Any]:
-    """Return ``work(context, job)`` for each of `jobs`, in their order.
+) -> list[R]:
+    """Return ``work(job)`` for each of `jobs`, in their order.
 
     Every job runs on one thread of torch, here or in a worker, so that results are the same bits
     however many workers there are. Jobs start in the order given: the longest come first. A
-    worker reads the context once. The first exception ends all jobs and is raised as it is;
-    Ctrl-C ends the workers at once. Warnings of workers are given again here.
+    worker reads `work`, and the cells that it holds, once. The first exception ends all jobs and
+    is raised as it is; Ctrl-C ends the workers at once. Warnings of workers are given again here.
 
     Parameters
     ----------
     work
-        A function of a module.
-    context
-        What all jobs need, such as cells.
+        A function of a module, or a partial one.
     jobs
         One argument for each call.
     workers
@@ -66,8 +65,7 @@ def side_by_side(
     Raises
     ------
     ValueError
-        If `workers` is not positive, or more than one are asked for where `context` cannot be sent
-        to another process.
+        If more than one of `workers` are asked for where `work` cannot be sent to them.
     """
     if workers is not None:
         _checks.count(workers, "workers")
@@ -77,41 +75,40 @@ def side_by_side(
     lone = here or _inside or multiprocessing.current_process().daemon
     n = 1 if lone or len(jobs) < 2 else workers or (_cores() if heavy else 1)
     n = min(n, len(jobs))
-    with tqdm(total=len(jobs), disable=not progress, unit=unit) as bar:
-        if n > 1:
-            with tempfile.TemporaryDirectory(prefix="cellflow-") as folder:
-                path = Path(folder) / "context"
-                if _sent(path, (work, context), asked=workers is not None):
-                    with warnings.catch_warnings():
-                        # In its own thread, where an error would leave us waiting for ever.
-                        warnings.filterwarnings("ignore", _REPLACED)
-                        return _ordered(_in_processes(path, jobs, n), len(jobs), bar)
-        with _threads.one_thread():
-            return _ordered(((k, work(context, job)) for k, job in enumerate(jobs)), len(jobs), bar)
+    out: dict[int, R] = {}
+
+    def collect(done: Iterable[tuple[int, R]]) -> list[R]:
+        with tqdm(total=len(jobs), disable=not progress, unit=unit) as bar:
+            for k, result in done:
+                out[k] = result
+                bar.update()
+        return [out[k] for k in range(len(jobs))]
+
+    if n > 1:
+        with tempfile.TemporaryDirectory(prefix="cellflow-") as folder, warnings.catch_warnings():
+            # In joblib's own thread, where an error would leave us waiting for ever.
+            warnings.filterwarnings("ignore", _REPLACED)
+            path = Path(folder) / "work"
+            if _sent(path, work, asked=workers is not None):
+                return collect(_in_processes(path, jobs, n))
+    with _threads.one_thread():
+        return collect((k, work(job)) for k, job in enumerate(jobs))
 
 
 def _cores() -> int:
-    """Cores that this process may use, by affinity and quotas, of several ranks here its part."""
+    """Cores that this process may use, by affinity and quotas; its part, if ranks share them."""
     from joblib import cpu_count
 
     return max(1, cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def _ordered(done: Iterator[tuple[int, Any]], n: int, bar: tqdm) -> list[Any]:
-    out: list[Any] = [None] * n
-    for k, result in done:
-        out[k] = result
-        bar.update()
-    return out
-
-
-def _sent(path: Path, content: Any, *, asked: bool) -> bool:
-    """Write `content` for the workers; return whether that is possible, fail if it was asked."""
+def _sent(path: Path, work: object, *, asked: bool) -> bool:
+    """Write `work` for the workers; return whether that is possible, fail if it was asked."""
     import cloudpickle
 
     try:
         with path.open("wb") as file:
-            cloudpickle.dump(content, file)
+            cloudpickle.dump(work, file)
     except (pickle.PicklingError, TypeError, AttributeError, RuntimeError) as error:
         if not asked:
             return False
@@ -129,41 +126,37 @@ def _in_processes(path: Path, jobs: Sequence[Any], n: int) -> Iterator[tuple[int
     calls = (delayed(_work)(str(path), k, cloudpickle.dumps(job)) for k, job in enumerate(jobs))
     with parallel_config("loky", inner_max_num_threads=1, idle_worker_timeout=_IDLE):
         pool = Parallel(n, batch_size=1, pre_dispatch=2 * n, return_as="generator_unordered")
-        results = pool(calls)
-    said: set[tuple] = set()
-    while True:
-        try:
-            k, answer = next(results)
-        except StopIteration:
-            return
-        except TerminatedWorkerError as error:
-            raise RuntimeError(
-                "A worker process ended early, most likely for want of memory. "
-                "Use fewer `workers`; 1 works in this process."
-            ) from error
-        result, told = pickle.loads(answer)
-        for warning in told:
-            if warning not in said:
-                said.add(warning)
-                warnings.warn_explicit(*warning)
-        yield k, result
+        answers = pool(calls)
+    said: set[tuple[Any, ...]] = set()
+    try:
+        for k, answer in answers:
+            result, told = pickle.loads(answer)
+            for warning in told:
+                if warning not in said:
+                    said.add(warning)
+                    warnings.warn_explicit(*warning)
+            yield k, result
+    except TerminatedWorkerError as error:
+        raise RuntimeError(
+            "A worker process ended early, most likely for want of memory. "
+            "Use fewer `workers`; 1 works in this process."
+        ) from error
 
 
 def _work(path: str, k: int, job: bytes) -> tuple[int, bytes]:
     """Do one job in a worker; bytes, because tensors would travel through shared memory."""
     import cloudpickle
 
-    global _inside, _context
+    global _inside, _read
     _inside = True
     torch.set_num_threads(1)
     _threads.MOST_SPARE = 0  # the cores are the other workers'
-    if _context[0] != path:
-        _context = ("", None)  # the one before makes room
+    if _read is None or _read[0] != path:
+        _read = None  # the one before makes room
         with open(path, "rb") as file:
-            _context = (path, pickle.load(file))
-    work, context = _context[1]
+            _read = (path, pickle.load(file))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
-        result = work(context, pickle.loads(job))
+        result = _read[1](pickle.loads(job))
     told = [(str(w.message), w.category, w.filename, w.lineno) for w in caught]
     return k, cloudpickle.dumps((result, told))

@@ -16,17 +16,14 @@ from cellflow.fits.ensemble import Ensemble
 from cellflow.fits.facts import parts
 from cellflow.fits.fit import Fit
 from cellflow.fits.folder import CELLS, ENSEMBLE, FIT, FORMAT, NUMBERS
-from cellflow.methods.flow_matching import FlowMatching
-from cellflow.methods.iterated import Iterated
-from cellflow.methods.shooting import Shooting
+from cellflow.methods import FlowMatching
+from cellflow.methods.method import kinds
 from cellflow.networks import Units
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.training.networks import assemble, build_networks
 from cellflow.training.trainer import History
 
-#: Classes of methods that a file can name.
-KINDS = {kind.__name__: kind for kind in (FlowMatching, Iterated, Shooting)}
 #: What reading stumbles over where a file is missing, cut short, or was edited.
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, StopIteration)
 
@@ -104,7 +101,7 @@ def _damaged(folder: Path, error: Exception) -> ValueError:
 def _build(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
     method = _method(facts["method"])
     units = Units(**{**facts["units"], "centre": tuple(facts["units"]["centre"])})
-    networks = build_networks(method, units)
+    networks = build_networks(method.parts, units)
     for name, network in networks.items():
         weights = _under(name, tensors)
         network.to(next(iter(weights.values()))).load_state_dict(weights)
@@ -120,7 +117,7 @@ def _build(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
     ]
     affine, genes = (_under(name, tensors) for name in ("preprocessing", "components"))
     return Fit(
-        assemble(method, networks, facts["times"]),
+        assemble(method.parts, networks, facts["times"]),
         method,
         TimeCourse(tuple(snapshots), facts["unit"]),
         networks,
@@ -132,11 +129,11 @@ def _build(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
 
 def _method(facts: dict[str, Any]) -> Any:
     facts = dict(facts)
-    kind = KINDS.get(facts.get("kind"), FlowMatching)
+    kind = kinds().get(facts["kind"], FlowMatching)
     inner = {
         field: _method(facts.pop(field))
         for field, part in list(facts.items())
-        if isinstance(part, dict) and part.get("kind") in KINDS
+        if isinstance(part, dict) and part.get("kind") in kinds()
     }
     return kind(**parts(facts), **inner)
 

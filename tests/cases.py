@@ -48,18 +48,3 @@ SOLVERS: dict[str, int] = {
 }
 #: Those that draw noise, and their strong order where it is additive.
 NOISY_SOLVERS: dict[str, float] = {"euler_maruyama": 1.0, "sra1": 1.5}
-
-# --- methods ---------------------------------------------------------------------------------
-METHODS: list[str] = [
-    "otcfm",
-    "icfm",
-    "mmfm",
-    "sbcfm",
-    "sf2m",
-    "sf2m_exact",
-    "sf2m_geodesic",
-    "sf2m_independent",
-    "dsbm",
-    "uotcfm",
-    "ubsb",
-]

@@ -1,4 +1,4 @@
-"""What every rank of a test does; started as torchrun would start it, by test_ranks.py."""
+"""What every rank of a test does; started as torchrun would start it, by test_process_group.py."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ from cellflow.evaluate import HoldoutTable, holdout
 from cellflow.fits import Ensemble, Fit
 from cellflow.methods import OTCFM, UBSB, FlowMatching
 from cellflow.networks import MLPConfig
-from cellflow.several import Devices, fit_members, fit_on, join
-from cellflow.training.loop import Checkpointing
-from cellflow.training.trainer import Trainer, Training
+from cellflow.several import fit_members, fit_on, join_process_group
+from cellflow.training import Checkpointing, FitOptions, Trainer, Training
 
 STEPS = 40
 #: Odd numbers of pairs in a batch, so that ranks have unequal parts.
@@ -68,15 +67,16 @@ def course(dtype: torch.dtype = torch.float64) -> TimeCourse:
 def fit(name: str, path: Path | None = None, dtype: torch.dtype = torch.float64) -> Fit:
     """Fit on all ranks that there are."""
     saved = Checkpointing(path, every=10)
-    cells = course(dtype)
-    return fit_on(Devices(), METHODS[name], cells, steps=STEPS, checkpointing=saved, progress=False)
+    options = FitOptions(steps=STEPS, checkpointing=saved, progress=False)
+    return fit_on(METHODS[name], course(dtype), options)
 
 
-def several(ranks: ProcessGroup) -> tuple[Ensemble, HoldoutTable]:
+def several(group: ProcessGroup) -> tuple[Ensemble, HoldoutTable]:
     """Members of an ensemble, and a hold-out table; three and four fits."""
-    method, options = METHODS["otcfm"], {"steps": 12, "workers": 1, "progress": False}
-    ensemble = fit_members(method, course(), members=3, ranks=ranks, **options)
-    table = holdout(course(), method, seeds=2, metrics=["w1"], ranks=ranks, **options)
+    method, asked = METHODS["otcfm"], {"steps": 12, "progress": False}
+    options = FitOptions(**asked, group=group)
+    ensemble = fit_members(method, course(), options, members=3, workers=1)
+    table = holdout(course(), method, seeds=2, metrics=["w1"], ranks=group, workers=1, **asked)
     return ensemble, table
 
 
@@ -115,10 +115,10 @@ def main(folder: Path, rank: int) -> None:
     keep("from_one", fit("otcfm", folder / "one"))
     with at_step(17, interrupt if rank == 1 else lambda: None):
         keep("interrupted", fit("ubsb", folder / "two"))
-    ensemble, table = several(join())
+    ensemble, table = several(join_process_group())
     torch.save([list(map(weights, ensemble)), table], folder / f"several-{rank}")
     try:
-        join().shared([0, 1], lambda mine: [1 / (1 - k) for k in mine])
+        join_process_group().shared([0, 1], lambda mine: [1 / (1 - k) for k in mine])
     except ZeroDivisionError:
         (folder / f"error-{rank}").touch()
     end = (lambda: os.kill(os.getpid(), signal.SIGKILL)) if rank == 1 else (lambda: None)

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from cellflow.couplings import Exact
 from cellflow.timecourse import TimeCourse
 
 
-def report(context, job):
+def report(context: float, job: int):
     """Which process did it, on how many threads."""
     return job * context, os.getpid(), torch.get_num_threads()
 
@@ -36,7 +37,7 @@ def background(context, job):
 
 def nested(context, job):
     """Work that would start workers of its own."""
-    return [pid for _, pid, _ in side_by_side(report, context, range(3), workers=2)]
+    return [pid for _, pid, _ in side_by_side(partial(report, context), range(3), workers=2)]
 
 
 def warn(context, job):
@@ -63,4 +64,4 @@ def wait(context, job):
 if __name__ == "__main__":
     # Whoever was started in the background of a shell ignores it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    side_by_side(wait, sys.argv[1], range(4), workers=2)
+    side_by_side(partial(wait, sys.argv[1]), range(4), workers=2)

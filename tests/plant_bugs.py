@@ -75,7 +75,7 @@ a block forgets the prior growth of its cells | batches/pools.py | exact/test_br
   - [None] * len(blocks) if snapshot.growth is None else snapshot.growth[blocks]
   + [None] * len(blocks)
 cells held back take mass with them | training/cells.py | exact/test_bridge_fields
-  - (mass.double() * (s.mass.double().sum() / mass.double().sum())).to(mass)
+  - (mass.double() * (s.total_mass / mass.double().sum())).to(mass)
   + 1 * mass
 # --- the path
 span missing from the bridge's deviation | paths/bridge.py | laws/test_paths
@@ -123,8 +123,8 @@ span missing from the data's own sigma | training/cells.py | exact/test_bridge_f
   - / len(within) / span)
   + / len(within))
 no breaks | training/networks.py | exact/test_bridge_fields
-  - sigma=method.path.diffusion, breaks=breaks)
-  + sigma=method.path.diffusion)
+  - sigma=parts.path.diffusion, breaks=breaks)
+  + sigma=parts.path.diffusion)
 no half of the score in the drift | dynamics.py | simulate/test_sde
   - self._tilted(t, x, +0.5)
   + self._tilted(t, x, +1.0)
@@ -191,11 +191,11 @@ plans that do not carry all mass | transport/network/solve.py | transport/test_n
   -         if left == 0:
   +         if True:
 all members have the first one's seed | several/members.py | several/test_members
-  - stream_seed(seed, k, 50)
-  + stream_seed(seed, 0 * k, 50)
+  - stream_seed(options.seed, k, 50)
+  + stream_seed(options.seed, 0 * k, 50)
 a member fitted with another one's seed | several/members.py | several/test_members
-  - generator=task.seeds[k]
-  + generator=task.seeds[k - 1]
+  - draw_seed(seeds[k])
+  + draw_seed(seeds[k - 1])
 parts of a store in the wrong order | simulate/store.py | simulate/test_zarr_store
   - group["x"][:, rows] =
   + group["x"][:, n - rows.stop : n - rows.start] =

@@ -26,7 +26,7 @@ from timing import Row, in_subprocess, interleaved, print_rows, skip_aloud
 
 from cellflow.costs import half_squared_distance
 from cellflow.couplings import Entropic, Unbalanced
-from cellflow.methods.sf2m import RELATIVE_SIGMA
+from cellflow.methods.recipes import RELATIVE_SIGMA
 from cellflow.plans import Plan, PotentialPlan
 from cellflow.preprocessing import fit_preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse

@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -27,6 +28,7 @@ from cellflow.evaluate import holdout
 from cellflow.methods import OTCFM
 from cellflow.several import fit_members
 from cellflow.timecourse import TimeCourse
+from cellflow.training import FitOptions
 from training import read
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -65,19 +67,21 @@ def rows(data: Path, *, quick: bool = True) -> Iterator[Row]:
     yield from curve(course, steps=500 if quick else 3000)
 
 
-def fits_alone(course: TimeCourse, **options) -> None:
+def fits_alone(course: TimeCourse, *, workers: int | None, progress: bool) -> None:
     """The fits of the table without its predictions and scores."""
+    options = FitOptions(steps=STEPS, progress=progress)
     for k in range(1, len(course) - 1):
-        fit_members(OTCFM(), course.without(k), members=SEEDS, steps=STEPS, **options)
+        fit_members(OTCFM(), course.without(k), options, members=SEEDS, workers=workers)
 
 
 def curve(course: TimeCourse, *, steps: int) -> Iterator[Row]:
     """Seconds of ensembles, against fits in turn."""
     OTCFM().fit(course, steps=20, progress=False)  # reads the compiled kernels
     alone = seconds(lambda: OTCFM().fit(course, steps=steps, progress=False))
+    options = FitOptions(steps=steps, progress=False)
     for members in (2, 4, 8):
-        options = {"members": members, "steps": steps, "workers": WORKERS, "progress": False}
-        ours = seconds(lambda options=options: fit_members(OTCFM(), course, **options))
+        several = partial(fit_members, members=members, workers=WORKERS)
+        ours = seconds(partial(several, OTCFM(), course, options))
         turn = members * alone
         work = f"{members} members, {steps} steps, {WORKERS} cores"
         yield Row(work, "one fit, times that", ours, turn, "s", "-", turn / ours)
@@ -107,10 +111,10 @@ def their_seconds(course: TimeCourse, steps: int, share: float) -> float:
 
 def workers_peaks() -> list[float]:
     """Peak memory of each worker, in MB."""
-    return _processes.side_by_side(_peak, None, range(WORKERS), workers=WORKERS)
+    return _processes.side_by_side(_peak, range(WORKERS), workers=WORKERS)
 
 
-def _peak(context: None, job: int) -> float:
+def _peak(job: int) -> float:
     time.sleep(0.5)  # so that each worker has one of the jobs
     return peak_mb()
 

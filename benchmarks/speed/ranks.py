@@ -25,9 +25,9 @@ from cellflow.batches import Batching
 from cellflow.fits import Fit
 from cellflow.methods import OTCFM
 from cellflow.networks import MLPConfig
-from cellflow.several import Devices, fit_on, join
+from cellflow.several import fit_on, join_process_group
 from cellflow.timecourse import TimeCourse
-from cellflow.training.trainer import Training
+from cellflow.training import FitOptions, Training
 
 #: What, dimensions, pairs an interval, network, refresh, steps.
 CASES = (
@@ -59,7 +59,8 @@ def rows(*, ranks: int, rounds: int) -> Iterator[Row]:
         for k in range(rounds):
             one = method.fit(course, steps=steps, generator=k, progress=False)
             start = time.perf_counter()
-            two = fit_on(Devices(ranks), method, course, steps=steps, generator=k, progress=False)
+            options = FitOptions(steps=steps, generator=k, progress=False)
+            two = fit_on(method, course, options, devices=ranks)
             starts.append(time.perf_counter() - start - two.history.seconds)
             alone.append(one.history.seconds / steps * 1e3)
             together.append(two.history.seconds / steps * 1e3)
@@ -81,14 +82,14 @@ def rows(*, ranks: int, rounds: int) -> Iterator[Row]:
 
 def cpu() -> None:
     """Print milliseconds a step that the training thread of this rank computes."""
-    ranks = join()
+    ranks = join_process_group()
     for work, dims, size, net, refresh, steps in CASES:
         course = cells(dims)
         batching = Batching(size, min(size, 256), refresh=refresh)
         method = OTCFM(net=net, batching=batching, training=Training(check_every=500))
-        fit_on(Devices(), method, course, steps=3, progress=False)  # compiles
+        fit_on(method, course, FitOptions(steps=3, progress=False))  # compiles
         start = time.thread_time()
-        fit_on(Devices(), method, course, steps=steps, progress=False)
+        fit_on(method, course, FitOptions(steps=steps, progress=False))
         each = (time.thread_time() - start) / steps * 1e3
         told = ranks.gather(each)
         if ranks.is_main:

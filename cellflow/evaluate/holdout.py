@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from cellflow import _checks
@@ -13,7 +14,7 @@ from cellflow.evaluate.scorer import Scorer, as_methods, as_metrics, as_seeds
 from cellflow.evaluate.table import YARDSTICKS, HoldoutTable, Row
 from cellflow.methods import Method
 from cellflow.preprocessing import Preprocessing, fit_preprocessing
-from cellflow.several.members import WORTH
+from cellflow.several.members import MIN_STEPS_FOR_PROCESSES
 from cellflow.simulate import SOLVERS
 from cellflow.timecourse import TimeCourse
 
@@ -79,7 +80,7 @@ def holdout(
         Whether to show a bar over fits and yardsticks on standard error.
     ranks
         Processes that each call this, share the work, and all get the table:
-        see :func:`cellflow.several.join`.
+        see :func:`cellflow.several.join_process_group`.
 
     Returns
     -------
@@ -115,11 +116,10 @@ def holdout(
     done = (ranks or ProcessGroup()).shared(
         fits_first,
         lambda mine: side_by_side(
-            _rows,
-            task,
+            partial(_rows, task),
             mine,
             workers=workers,
-            heavy=steps * sum(job.name in task.methods for job in mine) >= WORTH,
+            heavy=steps * sum(job.name in task.methods for job in mine) >= MIN_STEPS_FOR_PROCESSES,
             here=course.x.device.type != "cpu",
             progress=progress,
             unit="job",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,9 +16,9 @@ from cellflow._typing import Tensor
 from cellflow.evaluate.scorer import Scorer, as_metrics, as_seeds
 from cellflow.evaluate.table import SigmaRow, SigmaSweep
 from cellflow.methods import SF2M, FlowMatching
-from cellflow.methods.sf2m import RELATIVE_SIGMA
+from cellflow.methods.recipes import RELATIVE_SIGMA
 from cellflow.paths import Pairs
-from cellflow.several.members import WORTH
+from cellflow.several.members import MIN_STEPS_FOR_PROCESSES
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.training.cells import natural_sigma
 
@@ -106,11 +107,10 @@ def sigma_sweep(
         (k, seed, j) for k in range(1, len(course) - 1) for seed in seeds for j in range(len(tried))
     ]
     rows = side_by_side(
-        _rows,
-        task,
+        partial(_rows, task),
         jobs,
         workers=workers,
-        heavy=learned and len(jobs) * steps >= WORTH,
+        heavy=learned and len(jobs) * steps >= MIN_STEPS_FOR_PROCESSES,
         here=course.x.device.type != "cpu",
         progress=progress,
         unit="sigma",

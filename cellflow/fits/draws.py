@@ -36,7 +36,7 @@ def draw_cells(fit: Any, start: Snapshot, *, n_cells: int, generator: torch.Gene
     ValueError
         If more cells are asked for than there are and the path was not saved with the fit.
     """
-    n, path, prep = len(start), fit.method.path, fit.preprocessing
+    n, path, prep = len(start), fit.method.parts.path, fit.preprocessing
     order = torch.randperm(n, generator=generator)[:n_cells]
     again = torch.randint(n, (max(n_cells - n, 0),), generator=generator)
     drawn = start.subset(torch.cat([order, again]).to(start.x.device))

@@ -1,32 +1,71 @@
-"""What every method offers, whatever it is made of."""
+"""Method: hyperparameters with a name, which can be fitted to a time course."""
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 
+from cellflow._registry import Registry
 from cellflow._typing import Rng
+from cellflow.fits.facts import describe
 from cellflow.fits.fit import Fit
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import TimeCourse
-from cellflow.training.loop import Checkpointing
+from cellflow.training.networks import Parts
+from cellflow.training.options import Checkpointing, FitOptions
 
 
-@runtime_checkable
-class Method(Protocol):
-    """Hyperparameters with a name, which can be fitted to a time course."""
+class Method(ABC):
+    """Hyperparameters with a name, which can be fitted to a time course.
+
+    A member is a frozen dataclass, whose fields are what a saved fit holds of it. A recipe for it
+    registers itself by the name that the AnnData door and the command line use:
+    ``@METHODS.register("otcfm")``.
+
+    Attributes
+    ----------
+    default_steps
+        Budget of training steps where none is given.
+    """
+
+    default_steps: ClassVar[int] = 3000
+    name: str
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        _KINDS[cls.__name__] = cls
 
     @property
-    def name(self) -> str:
-        """What tables and files call this method."""
-        ...
+    @abstractmethod
+    def parts(self) -> Parts:
+        """Coupling, path, networks and settings, from which dynamics are assembled."""
+
+    @property
+    def knows_rows(self) -> bool:
+        """Whether the coupling knows cells by their rows, which must then stay as they are."""
+        return bool(getattr(self.parts.coupling, "knows_rows", False))
+
+    def facts(self) -> dict[str, Any]:
+        """Return the method as facts that JSON can hold."""
+        return describe(self)
+
+    @abstractmethod
+    def fit_with(
+        self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None
+    ) -> Fit:
+        """Learn the dynamics that carry each snapshot of `course` into the next.
+
+        What :meth:`fit` does, with its arguments as one value `options`; `preprocessing` as there.
+        """
 
     def fit(
         self,
         course: TimeCourse,
         *,
-        steps: int = 3000,
+        steps: int | None = None,
         generator: Rng = 0,
         preprocessing: Preprocessing | None = None,
         device: torch.device | str | None = None,
@@ -38,7 +77,51 @@ class Method(Protocol):
 
         Parameters
         ----------
-        course, steps, generator, preprocessing, device, dtype, checkpointing, progress
-            As in :meth:`cellflow.methods.FlowMatching.fit`.
+        course
+            Snapshots of the population, in data coordinates.
+        steps
+            Budget of training steps; the method's `default_steps` when omitted.
+        generator
+            Seed or generator; it decides everything that is random.
+        preprocessing
+            Applied to the cells before training and undone in every answer; the noise of the
+            path is in its coordinates.
+        device
+            ``"cpu"``, ``"cuda"``, ``"mps"``; that of the course when omitted.
+        dtype
+            Floating type of cells and networks; that of the course when omitted.
+        checkpointing
+            File to write and resume from.
+        progress
+            Whether to show a bar and the device on standard error.
+
+        Returns
+        -------
+        The fit, which can simulate, and be saved.
+
+        Raises
+        ------
+        FloatingPointError
+            If training diverges.
         """
-        ...
+        options = FitOptions(
+            steps=self.default_steps if steps is None else steps,
+            generator=generator,
+            device=device,
+            dtype=dtype,
+            checkpointing=checkpointing or Checkpointing(),
+            progress=progress,
+        )
+        return self.fit_with(course, options, preprocessing)
+
+
+#: Recipes of methods by the names that the AnnData door and the command line use; each takes a
+#: sigma first.
+METHODS: Registry[Callable[..., Method]] = Registry("cellflow.methods")
+_KINDS: dict[str, type[Method]] = {}
+
+
+def kinds() -> dict[str, type[Method]]:
+    """Return the classes of methods by their names, which saved fits hold."""
+    len(METHODS)  # imports the file of each
+    return _KINDS

@@ -5,26 +5,28 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import ClassVar, Self
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
 from cellflow import _checks
-from cellflow._process_group import ProcessGroup
-from cellflow._random import draw_seed, stream_seed
-from cellflow._typing import Field, Rng, Tensor
+from cellflow._random import stream_seed
+from cellflow._typing import Field, Tensor
 from cellflow.batches import Batching, CouplingHealth, PairSampler
 from cellflow.couplings import Coupling, Exact, Independent
 from cellflow.fits.fit import Fit
-from cellflow.methods.flow_matching import FlowMatching
+from cellflow.methods.method import Method
 from cellflow.networks import MLPConfig, Units
 from cellflow.paths import Pairs, Path, Straight
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
-from cellflow.training.loop import Checkpointing, train
+from cellflow.training.cells import canonical, to_device
+from cellflow.training.loop import run
 from cellflow.training.networks import assemble, build_networks
+from cellflow.training.options import FitOptions
+from cellflow.training.prepare import fingerprint
 from cellflow.training.train_on_pairs import threads_for
 from cellflow.training.trainer import Trainer, Training
 
@@ -33,7 +35,7 @@ _COOLING = 0.7
 
 
 @dataclass(frozen=True)
-class Shooting(FlowMatching):
+class Shooting(Method):
     r"""Least action among the fields that carry each snapshot into the next.
 
     .. math:: \min_v \sum_k W_2^2\big(\phi_{t_k \to t_{k+1}} \# \mu_k,\; \mu_{k+1}\big)
@@ -55,8 +57,6 @@ class Shooting(FlowMatching):
     ----------
     coupling
         Of simulated with observed cells.
-    path
-        Not met: cells move along the field.
     net
         Shape of the network; ``MLPConfig(time=False)`` for one law at all times.
     batching
@@ -65,21 +65,17 @@ class Shooting(FlowMatching):
         How the network is trained; no cells are held back to validate on.
     name
         What tables and files call this method.
-    score, growth, direct_velocity, relative_sigma
-        Must be left False.
     action, first_action
         Last and first weight of the action.
     substeps
         Runge-Kutta steps per interval while training.
-
-    Raises
-    ------
-    ValueError
-        If a number is out of its range, or a score or growth is asked for.
     """
 
+    default_steps: ClassVar[int] = 1000
     coupling: Coupling = field(default_factory=Exact)
-    path: Path = field(default_factory=lambda: Straight(0.0))
+    path: ClassVar[Path] = Straight(0.0)  # not met: cells move along the field
+    score: ClassVar[bool] = False
+    growth: ClassVar[bool] = False
     net: MLPConfig = MLPConfig(time=False)
     batching: Batching = Batching(batch_size=100, prefetch=False)
     training: Training = Training(learning_rate=5e-3, ema=0.99, validation=0.0)
@@ -92,108 +88,67 @@ class Shooting(FlowMatching):
         _checks.number(self.action, "action", low=0.0, open_low=True)
         _checks.number(self.first_action, "first_action", low=self.action)
         _checks.count(self.substeps, "substeps")
-        for name in ("score", "growth", "direct_velocity", "relative_sigma"):
-            if getattr(self, name):
-                raise ValueError(_checks.message(name, "True", "False", "It is not learned."))
 
-    def fit(
-        self,
-        course: TimeCourse,
-        *,
-        steps: int = 1000,
-        generator: Rng = 0,
-        preprocessing: Preprocessing | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        checkpointing: Checkpointing | None = None,
-        progress: bool = True,
-        ranks: ProcessGroup | None = None,
+    @property
+    def parts(self) -> Self:
+        """The method itself."""
+        return self
+
+    def fit_with(
+        self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None
     ) -> Fit:
-        """Learn the dynamics that carry each snapshot into the next.
-
-        Parameters
-        ----------
-        course, steps, generator, preprocessing, device, dtype, checkpointing, progress
-            As in :meth:`FlowMatching.fit`; a thousand steps are enough.
-        ranks
-            One: every step couples all the cells that it has moved.
-
-        Returns
-        -------
-        The fit, which can simulate, and be saved.
+        """Learn the dynamics of `course`; see :meth:`Method.fit_with`.
 
         Raises
         ------
         ValueError
-            If an argument is out of its range.
-        FloatingPointError
-            If training diverges.
+            If several processes are to train together: every step couples all cells it has moved.
         """
-        _checks.count(steps, "steps")
-        if ranks is not None and ranks.world > 1:
+        if options.group.world > 1:
             remedy = "Its steps couple the cells that they have moved."
-            raise ValueError(_checks.message("ranks", ranks.world, "1", remedy))
-        seed = draw_seed(generator)
-        model = self.prepare(course, preprocessing, device=device, dtype=dtype)
+            raise ValueError(_checks.message("group", options.group.world, "1", remedy))
+        seed, steps = options.seed, options.steps
+        model = course if preprocessing is None else course.map(preprocessing.apply)
+        model = to_device(model if self.knows_rows else canonical(model), options)
         units = Units.of(model)
         x = model.snapshots[0].x
         networks = build_networks(self, units, seed=seed).to(x)
-        last = networks["velocity"].layers[-1]  # type: ignore[index] # an MLP's
-        for parameter in last.parameters():  # at rest, from where the slower motion is found
+        *_, weight, bias = networks["velocity"].parameters()
+        for parameter in (weight, bias):  # at rest, from where the slower motion is found
             nn.init.zeros_(parameter)
         dynamics = assemble(self, networks, model.times)
-        if progress:
+        if options.progress:
             tqdm.write(f"{self.name}: training on {x.device}, {x.dtype}", file=sys.stderr)
-        # Cells are drawn as for pairs, but who meets whom is seen after they have moved.
-        sampler = PairSampler(
-            model, Independent(), self.batching, stream_seed(seed, 0, 11), CouplingHealth()
-        )
+        # Cells are drawn as for pairs; they are paired after they have moved.
+        seed = stream_seed(seed, 0, 11)
+        sampler = PairSampler(model, Independent(), self.batching, seed, CouplingHealth())
         health = CouplingHealth()
-        trainer = Trainer(
-            networks,
-            self.objective(dynamics.velocity, health),
-            unit=units.scale**2,
-            training=self.training,
-            steps=steps,
-        )
+        terms = self.objective(dynamics.velocity, health)
+        trainer = Trainer(networks, terms, units.scale**2, self.training, steps)
         try:
             with threads_for(self.net, x.device):
-                history = train(
+                history = run(
                     trainer,
                     lambda step: self.shots(sampler.batch(step), step, steps),
                     None,
-                    checkpointing=checkpointing or Checkpointing(),
-                    fingerprint=self.fingerprint([model], steps, seed),
-                    progress=progress,
+                    fingerprint=fingerprint(self, [model], options),
+                    checkpointing=options.checkpointing,
+                    progress=options.progress,
                 )
         finally:
             sampler.close()
         history.coupling = health.summary() | {"unused": sampler.unused}
         return Fit(dynamics, self, course, networks, preprocessing, history)
 
-    def shots(self, pairs: Pairs, step: int, steps: int) -> Any:
-        """Return the batch of a step: cells, and the weight of the action by then.
-
-        Parameters
-        ----------
-        pairs
-            Cells at both ends of every interval, in turn; in no relation to each other.
-        step, steps
-            Number of the step and budget.
-        """
+    def shots(self, pairs: Pairs, step: int, steps: int) -> Shots:
+        """Return the batch of `step` of `steps`: unrelated `pairs`, and the action's weight."""
         left = max(0.0, 1 - step / (_COOLING * steps))
         return Shots(pairs, self.action * (self.first_action / self.action) ** left, step)
 
-    def objective(self, velocity: Field, health: CouplingHealth) -> Callable[[Any], dict]:
-        """Return the loss terms of a batch, in squared data units.
-
-        Parameters
-        ----------
-        velocity
-            The field to learn.
-        health
-            Where plans are counted.
-        """
+    def objective(
+        self, velocity: Field, health: CouplingHealth
+    ) -> Callable[[Shots], dict[str, Tensor]]:
+        """Return the loss terms of `velocity`, in squared data units; `health` counts plans."""
         size = self.batching.batch_size
 
         def terms(batch: Shots) -> dict[str, Tensor]:
@@ -218,40 +173,20 @@ class Shooting(FlowMatching):
 
 @dataclass(frozen=True, eq=False)
 class Shots:
-    """Cells to carry over every interval.
-
-    Parameters
-    ----------
-    pairs
-        Cells at both ends of every interval, in turn.
-    weight
-        Weight of the action.
-    step
-        Number of the step.
-    """
+    """Cells at both ends of every interval, in turn, and the weight of the action."""
 
     pairs: Pairs
     weight: float
     step: int
+    share: float = 1.0
 
 
 def travel(velocity: Field, pairs: Pairs, substeps: int) -> tuple[Tensor, Tensor]:
     r"""Carry the first cells of `pairs` along `velocity` to the time of the second.
 
-    Parameters
-    ----------
-    velocity
-        The field.
-    pairs
-        Where and when to start, and when to stop.
-    substeps
-        Classical Runge-Kutta steps.
-
-    Returns
-    -------
-    The ends, shape ``(n, d)``, and the action of each cell, its span times
-    :math:`\int \lVert v \rVert^2 dt`, shape ``(n,)`` in squared data units: never less than the
-    squared distance between start and end.
+    By so many `substeps` of the classical Runge-Kutta method. Return the ends ``(n, d)`` and the
+    action of each cell ``(n,)``, its span times :math:`\int \lVert v \rVert^2 dt`: never less than
+    the squared distance between start and end.
     """
     x, h = pairs.x0, pairs.span / substeps
     action = x.new_zeros(len(x))

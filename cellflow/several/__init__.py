@@ -1,7 +1,6 @@
-"""Many fits, or many processes for one."""
+"""Several fits, or several processes for one."""
 
-from cellflow.several.devices import Devices, join
-from cellflow.several.launch import fit_on
+from cellflow.several.launch import fit_on, join_process_group
 from cellflow.several.members import fit_members
 
-__all__ = ["Devices", "fit_members", "fit_on", "join"]
+__all__ = ["fit_members", "fit_on", "join_process_group"]

@@ -6,135 +6,263 @@ together launch them once. On a CPU nothing is gained, so there they run side by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path as FilePath
 from typing import Any
 
 import torch
+from torch import nn
 
 from cellflow._process_group import ProcessGroup
-from cellflow._random import draw_seed
+from cellflow._random import stream_seed
+from cellflow._typing import Tensor
 from cellflow.fits.fit import Fit
-from cellflow.methods.flow_matching import FlowMatching
+from cellflow.methods import FlowMatching
+from cellflow.networks import Units
+from cellflow.networks.mlp import ANSWERS
+from cellflow.paths import Pairs, PathPoint
 from cellflow.preprocessing import Preprocessing
-from cellflow.several.together import Member, Together, stack
 from cellflow.timecourse import TimeCourse
-from cellflow.training.loop import Checkpointing, train
-from cellflow.training.prepare import begin
-from cellflow.training.trainer import History
+from cellflow.training.loop import run
+from cellflow.training.networks import assemble
+from cellflow.training.options import FitOptions
+from cellflow.training.prepare import PreparedFit, prepare
+from cellflow.training.train_on_pairs import objective
+from cellflow.training.trainer import SCHEDULES, AdamW, History, Trainer
+
+#: Tensors of a :class:`PathPoint`, by name, with a dimension of members in front.
+Stack = dict[str, Tensor]
 
 
-def stackable(method: Any) -> bool:
-    """Whether members of `method` can be trained as one: a plain method, not compiled."""
-    return type(method) is FlowMatching and method.training.compile is None
+class UnequalStepsError(ValueError):
+    """Members have come differently far, so that they cannot step together."""
 
 
 def fit_stacked(
     method: FlowMatching,
     courses: Sequence[TimeCourse],
-    seeds: Sequence[int],
+    options: Sequence[FitOptions],
     *,
-    preprocessing: Preprocessing | None,
-    steps: int,
-    device: torch.device | str | None,
-    dtype: torch.dtype | None,
-    checkpoints: Sequence[FilePath | None],
-    checkpointing: Checkpointing,
-    progress: bool,
+    preprocessing: Preprocessing | None = None,
 ) -> list[Fit]:
-    """Fit members as one; each as ``method.fit(courses[k], generator=seeds[k], ...)`` to rounding.
+    """Fit members as one; each as ``method.fit_with(courses[k], options[k], ...)`` to rounding.
 
-    Parameters
-    ----------
-    method
-        A :func:`stackable` one.
-    courses, seeds, checkpoints
-        Of each member: its cells, its seed, its file or None.
-    preprocessing, steps, device, dtype, checkpointing, progress
-        As in :meth:`FlowMatching.fit`; the path of `checkpointing` only says whether to write.
-
-    Returns
-    -------
-    One fit for each member.
+    Sums come in another order. Memory is that of all members at once, and of one step of all.
+    The `options` differ in seed and checkpoint.
 
     Raises
     ------
     UnequalStepsError
-        If the files of the members are of different steps.
+        If the checkpoints of the members are of different steps.
     """
-    place = {"device": device, "dtype": dtype}
-    members: list[Member] = []
+    members: list[StackedFit] = []
     try:
-        for course, seed, file in zip(courses, seeds, checkpoints, strict=True):
-            own = draw_seed(seed)
-            start = begin(method, course, preprocessing, seed=own, steps=steps, **place)
-            sampler, held = start.method.samplers(start.parts, own, ProcessGroup())
-            members.append(Member(start, sampler, held, file))
-        upfront = [m.sampler.health.waited for m in members]
-        histories = learn_stacked(
-            members, steps=steps, checkpointing=checkpointing, progress=progress
-        )
+        for course, own in zip(courses, options, strict=True):
+            quiet = replace(own, progress=False)
+            prepared = prepare(method, course, quiet, preprocessing=preprocessing)
+            members.append(StackedFit(prepared, own))
+        histories = train_stacked(members)
     finally:
         for m in members:
-            m.sampler.close()
+            m.prepared.sampler.close()
     fits = []
-    for k, (m, history) in enumerate(zip(members, histories, strict=True)):
-        of = m.start
-        of.account(history, m.sampler, upfront[k])
-        fits.append(Fit(of.dynamics, of.method, courses[k], of.networks, preprocessing, history))
+    for m, course, history in zip(members, courses, histories, strict=True):
+        of = m.prepared
+        of.account(history)
+        fits.append(Fit(of.dynamics, of.method, course, of.networks, preprocessing, history))
     return fits
 
 
-def learn_stacked(
-    members: Sequence[Member],
-    *,
-    steps: int,
-    checkpointing: Checkpointing,
-    progress: bool,
-) -> list[History]:
-    """Train the networks of all members, in place, as each would be trained alone.
-
-    Sums come in another order, so that weights agree to rounding. Memory is that of all members
-    at once, and of one step of all.
-
-    Parameters
-    ----------
-    members
-        Of one method, with batches of one size.
-    steps
-        Budget of steps.
-    checkpointing
-        How often files are written; which, the members say.
-    progress
-        Whether to show a bar on standard error.
-
-    Returns
-    -------
-    What happened to each.
-
-    Raises
-    ------
-    FloatingPointError
-        If the loss of a member stops being finite.
-    ValueError
-        If checkpoints of members are of different steps.
-    """
-    together = Together(members, steps)
-    held = [None if m.held is None else m.meet(m.held, 0, 14) for m in members]
-    train(
-        together,  # type: ignore[arg-type] # has what is asked of a trainer
-        lambda step: stack([m.meet(m.sampler.batch(step), step, 12) for m in members]),  # type: ignore[arg-type,return-value]
-        held,  # type: ignore[arg-type]
-        checkpointing=checkpointing,
+def train_stacked(members: Sequence[StackedFit]) -> list[History]:
+    """Train the networks of all members, in place; return what happened to each."""
+    options = members[0].options
+    stacked = StackedTrainer(members)
+    run(
+        stacked,
+        lambda step: stack([m.meet(m.prepared.sampler.batch(step), step, 12) for m in members]),
+        [None if m.prepared.held is None else m.meet(m.prepared.held, 0, 14) for m in members],
         fingerprint={},
-        progress=progress,
+        checkpointing=options.checkpointing,
+        progress=options.progress,
     )
-    for trainer in together.trainers:
+    for trainer in stacked.trainers:
         history = trainer.history
-        history.seconds += together.history.seconds / len(members)
-        for what, seconds in together.history.timing.items():
+        history.seconds += stacked.history.seconds / len(members)
+        for what, seconds in stacked.history.timing.items():
             history.timing[what] = history.timing.get(what, 0.0) + seconds / len(members)
-        history.stopped = together.history.stopped
+        history.stopped = stacked.history.stopped
         if trainer.out_of_patience:
             history.stopped = "patience"
-    return [trainer.history for trainer in together.trainers]
+    return [trainer.history for trainer in stacked.trainers]
+
+
+@dataclass(frozen=True, eq=False)
+class StackedFit:
+    """Fit that is trained with others."""
+
+    prepared: PreparedFit[FlowMatching]
+    options: FitOptions
+
+    def meet(self, pairs: Pairs, step: int, stream: int) -> PathPoint:
+        """Return where on their paths the `pairs` of `step` are met, by noise from `stream`."""
+        noise = torch.Generator(device=pairs.x0.device)
+        noise.manual_seed(stream_seed(self.options.seed, step, stream))
+        return self.prepared.method.path.draw(pairs, noise)
+
+    def trainer(self) -> Trainer[PathPoint]:
+        """Return what would train it alone."""
+        of = self.prepared
+        terms = objective(of.method, of.networks, of.dynamics, units=of.units)
+        return Trainer(
+            of.networks, terms, of.units.speed**2, of.method.training, self.options.steps
+        )
+
+
+def stack(points: Sequence[PathPoint]) -> Stack:
+    """Return the tensors of `points`, of equal shapes, with a dimension of members in front."""
+    out = {}
+    for name in (f.name for f in fields(PathPoint)):
+        parts = [getattr(point, name) for point in points]
+        if isinstance(parts[0], Tensor):
+            out[name] = torch.stack(parts)
+    return out
+
+
+class StackedTrainer:
+    """Trainers of all members, whose weights, gradients and averages are rows of one tensor.
+
+    What is done every step is done once, to all rows; what is done now and then (validation,
+    history, checkpoints) each trainer does for itself.
+    """
+
+    def __init__(self, members: Sequence[StackedFit]) -> None:
+        first = members[0]
+        self.trainers = [m.trainer() for m in members]
+        self.files = [(m.options.checkpointing.path, m.prepared.facts) for m in members]
+        self.training, self.steps = first.prepared.method.training, first.options.steps
+        self.group = ProcessGroup()
+        self.history = History()
+        self.value = nn.Parameter(torch.stack([t.flat.value.detach() for t in self.trainers]))
+        self.average = self.value.detach().clone()
+        self.losses = self.value.new_zeros(len(members))
+        t = self.training
+        self.optimizer = AdamW(self.value, rate=t.learning_rate, weight_decay=t.weight_decay)
+        for k, trainer in enumerate(self.trainers):
+            trainer.flat.value.data = self.value.data[k]
+            start = 0
+            for p in trainer.module.parameters():
+                p.data = self.value.data[k, start : start + p.numel()].view_as(p)
+                start += p.numel()
+            trainer.average, trainer.train_loss = self.average[k], self.losses[k]
+            own, all_ = trainer.optimizer, self.optimizer
+            own.mean, own.square, own.count = all_.mean[k], all_.square[k], all_.count
+        self._gradients = _gradients(members)
+        self._resume()
+
+    @property
+    def step(self) -> int:
+        """Steps taken, by all members."""
+        return self.trainers[0].step
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the patience of every member has run out."""
+        return all(trainer.out_of_patience for trainer in self.trainers)
+
+    def advance(self, batch: Stack) -> None:
+        """Take one step of every member on its part of `batch`."""
+        t = self.training
+        rate = t.learning_rate * SCHEDULES[t.schedule](self.step / self.steps)
+        self.optimizer.rate = rate
+        grad, loss = self._gradients(self.value.detach(), batch)
+        norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
+        self.value.grad = grad.mul_((t.clip / (norm + 1e-12)).clamp_(max=1.0))
+        self.optimizer.step()
+        for trainer in self.trainers:
+            trainer.step += 1
+            trainer.optimizer.rate = rate
+        decay = min(t.ema, self.step / (10 + self.step))
+        self.average.lerp_(self.value.detach(), 1 - decay)
+        self.losses += loss
+
+    def check(self, batches: Sequence[PathPoint | None]) -> bool:
+        """Validate every member that has patience left; return whether none has."""
+        for k, trainer in enumerate(self.trainers):
+            if not trainer.out_of_patience:
+                trainer.check(batches[k])
+        last = [trainer.history.validation_loss[-1] for trainer in self.trainers]
+        self.history.step.append(self.step)
+        self.history.validation_loss.append(sum(last) / len(last))
+        return self.out_of_patience
+
+    def keep_best(self) -> None:
+        """Leave the best averaged weights of each member in its networks."""
+        for trainer in self.trainers:
+            trainer.keep_best()
+
+    def save(self, path: str | FilePath, fingerprint: dict[str, Any]) -> None:
+        """Write a file for each member, as it would alone; not `path`, nor its `fingerprint`."""
+        for trainer, (file, facts) in zip(self.trainers, self.files, strict=True):
+            if file is not None:
+                trainer.save(file, facts)
+
+    def restore(self, path: str | FilePath, fingerprint: dict[str, Any]) -> None:
+        """Do nothing: each member goes on from its own file, before the first step."""
+
+    @torch.no_grad()
+    def _resume(self) -> None:
+        """Go on from the files of the members, where all of them have come as far."""
+        for trainer, (file, facts) in zip(self.trainers, self.files, strict=True):
+            if file is not None and FilePath(file).exists():
+                trainer.restore(file, facts)
+        steps = sorted({trainer.step for trainer in self.trainers})
+        if len(steps) > 1:
+            raise UnequalStepsError(f"Checkpoints of members are of steps {steps}.")
+        if steps[0]:
+            self.history.step.append(self.trainers[0].history.step[-1])
+
+
+class _Terms(nn.Module):
+    """The loss of one member as a function of its weights, its units and its batch."""
+
+    def __init__(self, of: PreparedFit[FlowMatching]) -> None:
+        super().__init__()
+        self.networks = copy.deepcopy(of.networks)
+        self.method = of.method
+        self.dynamics = assemble(of.method, self.networks, of.parts[0].times)
+
+    def forward(self, batch: Stack, units: Tensor) -> Tensor:
+        own = Units((), *units.unbind())  # type: ignore[arg-type] # numbers, as tensors
+        for network in self.networks.values():
+            scale, span = ANSWERS[network.answer]  # type: ignore[index]
+            network.units = own  # type: ignore[assignment]
+            network.unit = own.scale**scale * own.span**span  # type: ignore[assignment]
+        terms = objective(self.method, self.networks, self.dynamics, units=own)
+        return sum(terms(PathPoint(**batch)).values()) / own.speed**2  # type: ignore[return-value]
+
+
+def _gradients(members: Sequence[StackedFit]) -> Callable[[Tensor, Stack], tuple[Tensor, Tensor]]:
+    """Return a map from weights ``(m, p)`` and a stack to their gradients and losses ``(m,)``."""
+    from torch.func import functional_call, grad_and_value, vmap
+
+    starts = [m.prepared for m in members]
+    terms = _Terms(starts[0])
+    shapes = {name: p.shape for name, p in terms.named_parameters()}
+    sizes = [shape.numel() for shape in shapes.values()]
+    like = next(terms.parameters())
+    numbers = [(s.units.scale, s.units.origin, s.units.span) for s in starts]
+    units = torch.tensor(numbers, dtype=torch.float64, device=like.device)
+    buffers = {
+        f"networks.{name}": torch.stack([dict(s.networks.named_buffers())[name] for s in starts])
+        for name, _ in starts[0].networks.named_buffers()
+    }
+
+    def loss(weights: Tensor, batch: Stack, unit: Tensor, buffer: Stack) -> Tensor:
+        parts = zip(shapes.items(), weights.split(sizes), strict=True)
+        own = {name: part.view(shape) for (name, shape), part in parts}
+        return functional_call(terms, {**own, **buffer}, (batch, unit))
+
+    stacked = vmap(grad_and_value(loss))
+    return lambda weights, batch: stacked(weights, batch, units, buffers)

@@ -16,7 +16,7 @@ from cellflow._typing import Tensor
 from cellflow.couplings import Coupling
 from cellflow.couplings.coupling import FunctionCoupling
 from cellflow.fits import Ensemble, Fit
-from cellflow.methods import METHODS, FlowMatching, Iterated, Method
+from cellflow.methods import METHODS, Method
 from cellflow.pp import CourseIndex, parse_times
 from cellflow.pp.access import column_of, expression_on_disk, find_representation, read_states
 from cellflow.pp.components import project
@@ -87,8 +87,7 @@ def warn_of_unused_growth(methods: Sequence[Method]) -> None:
 
 def _ignores_growth(method: Method) -> bool:
     """Whether the coupling is known to take no growth rates; one of the user's own may."""
-    base = method.base if isinstance(method, Iterated) else method
-    coupling = base.coupling if isinstance(base, FlowMatching) else None
+    coupling = method.parts.coupling
     if not isinstance(coupling, Coupling) or isinstance(coupling, FunctionCoupling):
         return False
     return not coupling.grows

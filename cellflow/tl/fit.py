@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cellflow import _checks
+from cellflow._process_group import ProcessGroup
 from cellflow._typing import Rng
 from cellflow.fits import Ensemble, Fit
 from cellflow.methods import Method
 from cellflow.pp import CourseIndex
 from cellflow.pp.reading import Reading
-from cellflow.several import Devices, fit_members, fit_on, join
+from cellflow.several import fit_members, fit_on, join_process_group
 from cellflow.tl._reading import (
     preprocessing_of,
     read_course,
     resolve_method,
     warn_of_unused_growth,
 )
-from cellflow.training.loop import Checkpointing
+from cellflow.training import Checkpointing, FitOptions
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -50,8 +51,6 @@ def fit(
     bootstrap: bool = False,
     workers: int | None = None,
     devices: int | None = None,
-    num_nodes: int = 1,
-    strategy: str = "auto",
     progress: bool = True,
 ) -> Fit | Ensemble:
     """Learn how the cells of an AnnData move from each time point to the next.
@@ -109,14 +108,9 @@ def fit(
     workers
         Processes for the members, each with one thread; as many as there are cores when omitted.
     devices
-        Processes that train one fit together on each node, one for each GPU or part of the cores.
-        Under ``torchrun`` leave this out: all processes take part, or share the members, and get
-        the same.
-    num_nodes
-        Nodes with so many processes each.
-    strategy
-        How the processes are started, by Lightning's names: see
-        :class:`cellflow.several.Devices`.
+        Processes that train one fit together on this machine, one for each GPU or part of the
+        cores: see :func:`cellflow.several.fit_on`. Under ``torchrun`` leave it out: all processes
+        take part, or share the members, and get the same.
     progress
         Whether to print the table of times, the device and a progress bar to standard error.
 
@@ -145,46 +139,43 @@ def fit(
         missing=missing,
     )
     recipe = resolve_method(method)
-    several = {"members": members, "bootstrap": bootstrap, "workers": workers}
-    learn, main = _learner(recipe, several, Devices(devices, num_nodes, strategy), device=device)
+    group = _join(devices, device, members=members, bootstrap=bootstrap)
     if growth_key is not None:
         warn_of_unused_growth([recipe])
-    cells, index, n_components = read_course(adata, keys, show=progress and main)
+    progress = progress and group.is_main
+    cells, index, n_components = read_course(adata, keys, show=progress)
     facts = _facts(adata, index, keys) | {"n_dims": cells.dim}
     del index  # of millions of cells, a sixth of what they take
-    out = learn(
-        cells,
+    options = FitOptions(
         steps=steps,
         generator=_checks.as_generator(rng, "rng"),
-        preprocessing=preprocessing_of([s.x for s in cells.snapshots], n_components, whiten),
         device=device,
         dtype=dtype,
         checkpointing=Checkpointing(checkpoint),
-        progress=progress and main,
+        progress=progress,
+        group=group,
     )
+    several = partial(fit_members, members=members, bootstrap=bootstrap, workers=workers)
+    fit_all = partial(fit_on, devices=devices) if members == 1 else several
+    prep = preprocessing_of([s.x for s in cells.snapshots], n_components, whiten)
+    out: Fit | Ensemble = fit_all(recipe, cells, options, preprocessing=prep)
     for one in out if isinstance(out, Ensemble) else (out,):
         one.origin.update(facts)
     return out
 
 
-def _learner(
-    recipe: Method,
-    several: dict[str, Any],
-    on: Devices,
-    *,
-    device: torch.device | str | None,
-) -> tuple[Callable[..., Fit | Ensemble], bool]:
-    """Function that returns one fit, or an ensemble for several members; is this process main?"""
-    ranks = join(on, kind="cpu" if device is None else torch.device(device).type)
-    if _checks.count(several["members"], "members") > 1:
-        if ranks.world < on.total:
-            expected = "1 from here for several members, which share processes by `workers`"
-            remedy = "Or start the script with torchrun."
-            raise ValueError(_checks.message("devices", on.devices, expected, remedy))
-        return partial(fit_members, recipe, **several, ranks=ranks), ranks.is_main
-    if several["bootstrap"]:
+def _join(
+    devices: int | None, device: torch.device | str | None, *, members: int, bootstrap: bool
+) -> ProcessGroup:
+    """Return the processes that fit together, once they and the members agree."""
+    group = join_process_group(devices, kind=torch.device(device or "cpu").type)
+    if _checks.count(members, "members") == 1 and bootstrap:
         raise ValueError(_checks.message("bootstrap", "True for one fit", "several `members`"))
-    return partial(fit_on, on, recipe), ranks.is_main
+    if members > 1 and devices not in (None, 1, group.world):
+        expected = "1 from here for several members, which share processes by `workers`"
+        remedy = "Or start the script with torchrun."
+        raise ValueError(_checks.message("devices", devices, expected, remedy))
+    return group
 
 
 def _facts(adata: AnnData, index: CourseIndex, keys: Reading) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from cellflow import _checks, evaluate
 from cellflow.evaluate import HoldoutTable
 from cellflow.methods import Method
 from cellflow.pp.reading import Reading
-from cellflow.several import join
+from cellflow.several import join_process_group
 from cellflow.tl._reading import read_course, resolve_method, warn_of_unused_growth
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def holdout(
         time_map=time_map,
         missing=missing,
     )
-    ranks = join()
+    ranks = join_process_group()
     asked = [method] if isinstance(method, str | Method) else list(method)
     recipes = [resolve_method(m) for m in asked]
     if growth_key is not None:

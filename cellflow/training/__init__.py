@@ -1,6 +1,6 @@
-"""Training: settings, preparation, the trainer and its loop."""
+"""Training: options, preparation, the trainer and its loop."""
 
-from cellflow.training.loop import Checkpointing
+from cellflow.training.options import Checkpointing, FitOptions
 from cellflow.training.trainer import History, Trainer, Training
 
-__all__ = ["Checkpointing", "History", "Trainer", "Training"]
+__all__ = ["Checkpointing", "FitOptions", "History", "Trainer", "Training"]

@@ -1,4 +1,4 @@
-"""The cells of a course as a method sees them: ordered, split, summarised."""
+"""Cells of a course as a method sees them: in canonical order, split, on a device."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from cellflow import _checks, _moments
+from cellflow import _moments
 from cellflow._random import stream_seed
 from cellflow._typing import Tensor
 from cellflow.timecourse import Snapshot, TimeCourse
+from cellflow.training.options import FitOptions
 
 #: Rows that are converted at once.
 _BLOCK = 2**16
@@ -71,13 +72,15 @@ def _keys(snapshot: Snapshot, rows: Tensor) -> list[np.ndarray]:
 def split(course: TimeCourse, fraction: float, seed: int) -> tuple[TimeCourse, TimeCourse | None]:
     """Split each snapshot at random into cells to train on and cells to validate on.
 
-    Either part has the mass of the whole. Nothing is held back from a course with a snapshot too
-    small to spare two cells.
+    Each part has the mass of the whole. Hold nothing back if any snapshot has fewer than two cells
+    to spare.
     """
     return _split(course, [None] * len(course), fraction, seed)
 
 
-def arrange(course: TimeCourse, fraction: float, seed: int) -> tuple[TimeCourse, ...]:
+def split_in_canonical_order(
+    course: TimeCourse, fraction: float, seed: int
+) -> tuple[TimeCourse, ...]:
     """Return what :func:`split` makes of :func:`canonical` cells, one part or two.
 
     Each cell is copied once, so that millions need little more memory than they take.
@@ -87,23 +90,10 @@ def arrange(course: TimeCourse, fraction: float, seed: int) -> tuple[TimeCourse,
     return (kept,) if held is None else (kept, held)
 
 
-def moved(
-    course: TimeCourse, device: torch.device | str | None, dtype: torch.dtype | None
-) -> TimeCourse:
-    """Return `course` where, and in the floating type that, it is trained on.
-
-    Raises
-    ------
-    ValueError
-        If there is no such device.
-    TypeError
-        If `dtype` is not ``torch.float32`` or ``torch.float64``.
-    """
-    place = _checks.as_device(device, course.snapshots[0].x.device)
-    if dtype not in (None, torch.float32, torch.float64):
-        # Cells would be cut down to whole numbers; of half precision, gradients would not do.
-        expected = "a floating type to train in: torch.float32 or torch.float64"
-        raise TypeError(_checks.message("dtype", repr(dtype), expected))
+def to_device(course: TimeCourse, options: FitOptions) -> TimeCourse:
+    """Return `course` on the device, and in the floating type, that it is trained in."""
+    place = course.snapshots[0].x.device if options.device is None else torch.device(options.device)
+    dtype = options.dtype
     if dtype is None and place.type == "mps":
         dtype = torch.float32  # the only one that this device computes in
     return course.to(device=place, dtype=dtype)

@@ -1,4 +1,4 @@
-"""The only training loop."""
+"""Training loop."""
 
 from __future__ import annotations
 
@@ -7,74 +7,65 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path as FilePath
+from typing import Any, Protocol, TypeVar
 
 from tqdm import tqdm
 
-from cellflow import _checks
 from cellflow._files import read_state
-from cellflow._process_group import RankLost
-from cellflow.paths import PathPoint
-from cellflow.training.trainer import History, Trainer
+from cellflow._process_group import ProcessGroup, RankLost
+from cellflow.training.options import Checkpointing
+from cellflow.training.trainer import History, Training
+
+B = TypeVar("B", contravariant=True)
+H = TypeVar("H", contravariant=True)
 
 
-@dataclass(frozen=True)
-class Checkpointing:
-    """Where and how often a run is written down.
+class Run(Protocol[B, H]):
+    """Training run as the loop sees it: a trainer, or the trainers of several members."""
 
-    Parameters
-    ----------
-    path
-        File to write, and to resume from if it exists; None for no checkpoints.
-    every
-        Steps between two writes; it is also written when the run ends, in whatever way.
+    training: Training
+    steps: int
+    group: ProcessGroup
+    history: History
 
-    Raises
-    ------
-    ValueError
-        If `every` is not positive, or `path` is a folder.
-    """
+    @property
+    def step(self) -> int:
+        """Steps taken."""
 
-    path: str | FilePath | None = None
-    every: int = 1000
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the last validations brought no improvement for too long."""
 
-    def __post_init__(self) -> None:
-        _checks.count(self.every, "every")
-        if self.path is not None and FilePath(self.path).is_dir():
-            got = f"{str(self.path)!r}, a folder"
-            raise ValueError(_checks.message("checkpoint", got, "a file to write"))
+    def advance(self, batch: B) -> None:
+        """Take one step."""
+
+    def check(self, batch: H) -> bool:
+        """Validate; return whether patience has run out."""
+
+    def keep_best(self) -> None:
+        """Leave the best averaged weights in the networks."""
+
+    def save(self, path: str | FilePath, fingerprint: dict[str, Any]) -> None:
+        """Write a checkpoint."""
+
+    def restore(self, path: str | FilePath, fingerprint: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
 
 
-def train(
-    trainer: Trainer,
-    draw: Callable[[int], PathPoint],
-    validation: PathPoint | None,
+def run(
+    trainer: Run[B, H],
+    draw: Callable[[int], B],
+    validation: H,
     *,
+    fingerprint: dict[str, Any],
     checkpointing: Checkpointing,
-    fingerprint: dict,
-    progress: bool = True,
+    progress: bool,
 ) -> History:
     """Train until the budget is spent, patience has run out, or Ctrl-C; keep the best weights.
 
-    Parameters
-    ----------
-    trainer
-        The run to advance.
-    draw
-        Batch number ``k`` as a pure function of ``k``.
-    validation
-        A fixed batch to measure the loss on, or None for the training loss.
-    checkpointing
-        Where the run is written, and resumed from.
-    fingerprint
-        Facts that a checkpoint must agree on.
-    progress
-        Whether to show a bar on standard error.
-
-    Returns
-    -------
-    The history, also kept by `trainer`.
+    `draw` gives batch number ``k`` as a pure function of ``k``; `validation` is a fixed batch to
+    measure the loss on, or None for the training loss. A checkpoint must agree on `fingerprint`.
 
     Raises
     ------
@@ -83,12 +74,12 @@ def train(
     ValueError
         If the checkpoint belongs to another fit.
     RankLost
-        If another rank has ended. The checkpoint then holds the last step.
+        If another process has ended. The checkpoint then holds the last step.
     """
     path = None if checkpointing.path is None else FilePath(checkpointing.path)
-    ranks, every = trainer.ranks, trainer.training.check_every
-    ranks.start()
-    if path is not None and ranks.broadcast(path.exists):
+    group, every = trainer.group, trainer.training.check_every
+    group.start()
+    if path is not None and group.broadcast(path.exists):
         trainer.restore(path, fingerprint)
     history = trainer.history
     watch = _Stopwatch(history)
@@ -96,7 +87,7 @@ def train(
         trainer.check(validation)  # on the way to which a rank was lost
     stopped = "patience" if trainer.out_of_patience else "budget"
     bar = tqdm(total=trainer.steps, initial=trainer.step, disable=not progress, unit="step")
-    with bar, deferred_interrupt(terminable=ranks.world > 1) as interrupted:
+    with bar, deferred_interrupt(terminable=group.world > 1) as interrupted:
         while trainer.step < trainer.steps and stopped == "budget":
             try:
                 batch = draw(trainer.step)
@@ -110,11 +101,11 @@ def train(
                     bar.set_postfix(loss=f"{history.validation_loss[-1]:.4g}", refresh=False)
             except RankLost as lost:
                 raise _left_alone(lost, trainer, path, fingerprint) from lost
-            if ranks.agree_to_stop(interrupted()):
+            if group.agree_to_stop(interrupted()):
                 stopped = "interrupted"
             last = stopped != "budget" or trainer.step == trainer.steps
             due = last or trainer.step % checkpointing.every == 0
-            if path is not None and due and ranks.is_main:
+            if path is not None and due and group.is_main:
                 trainer.save(path, fingerprint)
             watch.lap("checks")
     history.stopped = stopped
@@ -123,7 +114,7 @@ def train(
 
 
 def _left_alone(
-    lost: RankLost, trainer: Trainer, path: FilePath | None, fingerprint: dict
+    lost: RankLost, trainer: Run[B, H], path: FilePath | None, fingerprint: dict[str, Any]
 ) -> RankLost:
     """Write the last step down, as the main rank may be the one that was lost, and say where."""
     if path is not None:
@@ -134,13 +125,7 @@ def _left_alone(
 
 
 def resumption(path: str | FilePath | None) -> str:
-    """Say from where a fit that has ended can go on.
-
-    Parameters
-    ----------
-    path
-        Its checkpoint, or None.
-    """
+    """Say from where a fit with the checkpoint `path`, or with none, can go on."""
     if path is None:
         return "Give `checkpoint` a file, and a fit that ends early goes on from there."
     if not FilePath(path).is_file():
@@ -167,11 +152,8 @@ class _Stopwatch:
 def deferred_interrupt(*, terminable: bool = False) -> Iterator[Callable[[], bool]]:
     """Turn Ctrl-C into a question to ask between steps; a second one interrupts at once.
 
-    Parameters
-    ----------
-    terminable
-        Whether to take in the same way the polite request to end (SIGTERM) that what started
-        several processes sends to those that are left.
+    If `terminable`, so is the request to end (SIGTERM) that the remaining ones of several
+    processes are sent.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -12,52 +12,71 @@ from torch import nn
 from cellflow import _checks
 from cellflow._random import stream_seed
 from cellflow._typing import Field, Tensor
+from cellflow.batches import Batching
+from cellflow.couplings import Coupling
 from cellflow.dynamics import Dynamics
-from cellflow.networks import MLP, Units
+from cellflow.networks import MLP, MLPConfig, Units
 from cellflow.paths import Pairs, Path
+from cellflow.training.trainer import Training
 
 
-def build_networks(method: Any, units: Units, *, seed: int = 0) -> nn.ModuleDict:
-    """Return the fresh networks that `method` trains, by the names of what they answer.
+class Parts(Protocol):
+    """Parts of a method that its networks, dynamics and losses depend on."""
 
-    Parameters
-    ----------
-    method
-        Its `net` gives their shape, its `score` and `growth` say which there are.
-    units
-        Units of their inputs and outputs.
-    seed
-        Decides the initial weights.
-    """
-    names = ["velocity", *(name for name in ("score", "growth") if getattr(method, name))]
+    @property
+    def coupling(self) -> Coupling:
+        """From two snapshots to a plan."""
+
+    @property
+    def path(self) -> Path:
+        """Between paired cells."""
+
+    @property
+    def net(self) -> MLPConfig:
+        """Shape of the networks."""
+
+    @property
+    def batching(self) -> Batching:
+        """How pairs are made."""
+
+    @property
+    def training(self) -> Training:
+        """How the networks are trained."""
+
+    @property
+    def score(self) -> bool:
+        """Whether the score is learned."""
+
+    @property
+    def growth(self) -> bool:
+        """Whether the growth rate is learned."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return the method as plain facts."""
+
+
+def build_networks(parts: Parts, units: Units, *, seed: int = 0) -> nn.ModuleDict:
+    """Return fresh networks by the names of what they answer: velocity, score, growth."""
+    learned = {"velocity": True, "score": parts.score, "growth": parts.growth}
+    names = [name for name, asked in learned.items() if asked]
     return nn.ModuleDict(
         {
-            name: MLP(units, method.net, answer=name, generator=stream_seed(seed, k, 10))
+            name: MLP(units, parts.net, answer=name, generator=stream_seed(seed, k, 10))
             for k, name in enumerate(names)
         }
     )
 
 
-def assemble(method: Any, networks: nn.ModuleDict, times: Sequence[float]) -> Dynamics:
-    """Return the dynamics that trained `networks` of `method` make up.
-
-    Parameters
-    ----------
-    method
-        Its path says how the parts combine.
-    networks
-        What :func:`build_networks` returned.
-    times
-        Times of the snapshots.
-    """
+def assemble(parts: Parts, networks: nn.ModuleDict, times: Sequence[float]) -> Dynamics:
+    """Return the dynamics that `networks` make up, between snapshots at `times`."""
     velocity: Field = networks["velocity"]
-    score = networks["score"] if method.score else None
-    growth = networks["growth"] if method.growth else None
+    score = networks["score"] if parts.score else None
+    growth = networks["growth"] if parts.growth else None
     breaks: tuple[float, ...] = ()
-    if score is not None and not method.direct_velocity:
+    if score is not None:
         breaks = tuple(times)
-        velocity = BridgeVelocity(velocity, score, method.path, breaks)
-    return Dynamics(velocity, score, growth, sigma=method.path.diffusion, breaks=breaks)
+        velocity = BridgeVelocity(velocity, score, parts.path, breaks)
+    return Dynamics(velocity, score, growth, sigma=parts.path.diffusion, breaks=breaks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,14 +109,9 @@ class BridgeVelocity:
         return self.tilted(t, x, 0.0)
 
     def tilted(self, t: Tensor, x: Tensor, weight: float) -> Tensor:
-        """Velocity and `weight` times the score, at ``t`` and ``x``, of one call of each network.
+        """Velocity and `weight` times the score, of one call of each network.
 
-        Parameters
-        ----------
-        t, x
-            As above.
-        weight
-            For a drift, plus or minus half the squared diffusion.
+        The weight of a drift is plus or minus half the squared diffusion.
         """
         return self.mean(t, x) + (weight - self._rate(t)).to(x.dtype) * self.score(t, x)
 

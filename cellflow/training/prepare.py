@@ -1,78 +1,76 @@
-"""What a fit is made of before it is trained, and what is written down after."""
+"""Preparation of a fit: cells in model coordinates, networks, and pairs to train on."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, Self, TypeVar
 
-import torch
 from torch import nn
+from tqdm import tqdm
 
-from cellflow._process_group import ProcessGroup
-from cellflow.batches import PairSampler
+from cellflow._random import stream_seed
+from cellflow.batches import Batching, CouplingHealth, PairSampler, spline_rates
 from cellflow.dynamics import Dynamics
 from cellflow.networks import Units
+from cellflow.paths import Pairs
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import TimeCourse
-from cellflow.training.cells import arrange, moved
-from cellflow.training.networks import assemble, build_networks
+from cellflow.training.cells import digest, split_in_canonical_order, to_device
+from cellflow.training.networks import Parts, assemble, build_networks
+from cellflow.training.options import FitOptions
+from cellflow.training.train_on_pairs import workers_for
 from cellflow.training.trainer import History
+
+#: Pairs per interval on which the validation loss is measured.
+VALIDATION_PAIRS = 1024
+
+
+class Preparable(Parts, Protocol):
+    """Method that is fitted on the pairs of its coupling."""
+
+    @property
+    def name(self) -> str:
+        """What tables and files call this method."""
+
+    @property
+    def knows_rows(self) -> bool:
+        """Whether the coupling knows cells by their rows."""
+
+    def scaled_to(self, *parts: TimeCourse) -> Self:
+        """Return this method with absolute sigmas."""
+
+
+P = TypeVar("P", bound=Preparable)
 
 
 @dataclass(frozen=True, eq=False)
-class Start:
-    """A fit that has not been trained.
+class PreparedFit(Generic[P]):
+    """Fit that has not been trained: networks, their dynamics, and pairs.
 
-    Parameters
-    ----------
-    method
-        With absolute sigmas.
-    parts
-        Cells to train on and, if there are any, those held back, in model coordinates.
-    units
-        Of the networks.
-    networks
-        To train, in place.
-    dynamics
-        That they are parts of.
-    seed
-        Of the fit.
-    facts
-        That a checkpoint must agree on.
+    `parts` are the cells to train on and, if there are any, those held back, of which `held` are
+    pairs to validate on; a checkpoint must agree on `facts`.
     """
 
-    method: Any
+    method: P
     parts: Sequence[TimeCourse]
     units: Units
     networks: nn.ModuleDict
     dynamics: Dynamics
-    seed: int
+    sampler: PairSampler
+    held: Pairs | None
     facts: dict[str, Any]
+    upfront: float
 
-    @property
-    def device(self) -> torch.device:
-        """Where the cells are."""
-        return self.parts[0].snapshots[0].x.device
-
-    def account(self, history: History, sampler: PairSampler, upfront: float) -> None:
-        """Write into `history` how coupling went.
-
-        Parameters
-        ----------
-        history
-            Of the training.
-        sampler
-            Of its pairs.
-        upfront
-            Seconds that coupling took before the training.
-        """
-        health, facts = sampler.health, history.coupling
-        history.seconds += upfront
-        history.timing["data"] = history.timing.get("data", 0.0) - health.waited + upfront
+    def account(self, history: History) -> None:
+        """Write into `history` how coupling went."""
+        health, facts = self.sampler.health, history.coupling
+        history.seconds += self.upfront
+        history.timing["data"] = history.timing.get("data", 0.0) - health.waited + self.upfront
         history.timing["coupling"] = history.timing.get("coupling", 0.0) + health.waited
         facts.clear()
-        facts |= health.summary() | {"unused": sampler.unused}
+        facts |= health.summary() | {"unused": self.sampler.unused}
         if getattr(self.method.coupling, "sigma", None) is not None:  # plans blur with it
             facts["blurred_by_sigma"] = 1.0
         if facts["mean_cost"] > 0:
@@ -80,37 +78,62 @@ class Start:
             facts["noise_share"] = noise / facts["mean_cost"]
 
 
-def begin(
-    method: Any,
-    course: TimeCourse,
-    preprocessing: Preprocessing | None,
-    *,
-    seed: int,
-    steps: int,
-    device: torch.device | str | None,
-    dtype: torch.dtype | None,
-    ranks: ProcessGroup | None = None,
-) -> Start:
-    """Prepare a fit of `method`, a :class:`~cellflow.methods.FlowMatching`.
-
-    Parameters
-    ----------
-    method
-        What to fit.
-    course, preprocessing, steps, device, dtype, ranks
-        As in :meth:`FlowMatching.fit`.
-    seed
-        From which everything random follows.
-    """
+def prepare(
+    method: P, course: TimeCourse, options: FitOptions, *, preprocessing: Preprocessing | None
+) -> PreparedFit[P]:
+    """Return networks, dynamics and pairs of a fit, ready to train, all from the options' seed."""
     model = course if preprocessing is None else course.map(preprocessing.apply)
     parts: tuple[TimeCourse, ...] = (model,)
     if not method.knows_rows:  # a precomputed plan knows cells by their rows
-        parts = arrange(model, method.training.validation, seed)
-    parts = tuple(moved(part, device, dtype) for part in parts)
+        parts = split_in_canonical_order(model, method.training.validation, options.seed)
+    parts = tuple(to_device(part, options) for part in parts)
     own, units = method.scaled_to(*parts), Units.of(*parts)
-    facts = own.fingerprint(parts, steps, seed)
-    if ranks is not None:
-        ranks.require_same(facts, "ranks")
-    networks = build_networks(own, units, seed=seed).to(parts[0].snapshots[0].x)
+    facts = fingerprint(own, parts, options)
+    options.group.require_same(facts, "group")
+    x = parts[0].snapshots[0].x
+    if options.progress:
+        tqdm.write(f"{method.name}: training on {x.device}, {x.dtype}", file=sys.stderr)
+    networks = build_networks(own, units, seed=options.seed).to(x)
     dynamics = assemble(own, networks, parts[0].times)
-    return Start(own, parts, units, networks, dynamics, seed, facts)
+    health = CouplingHealth()
+    workers = workers_for(own.net, x.device)
+    sampler = _sampler(own, parts[0], own.batching, health, options, stream=11, workers=workers)
+    held = None
+    if len(parts) > 1:
+        batching = Batching(VALIDATION_PAIRS, own.batching.block_size, 1, prefetch=False)
+        held = _sampler(own, parts[1], batching, health, options, stream=13, workers=1).batch(0)
+    return PreparedFit(
+        own, parts, units, networks, dynamics, sampler, held, facts, upfront=health.waited
+    )
+
+
+def _sampler(
+    method: Parts,
+    course: TimeCourse,
+    batching: Batching,
+    health: CouplingHealth,
+    options: FitOptions,
+    *,
+    stream: int,
+    workers: int,
+) -> PairSampler:
+    rates = None
+    if method.path.needs_rates and len(course) > 2:  # of two snapshots, splines are straight
+        rates = spline_rates(course, method.coupling)
+    seed = stream_seed(options.seed, 0, stream)
+    return PairSampler(
+        course, method.coupling, batching, seed, health, rates, workers, options.group
+    )
+
+
+def fingerprint(method: Parts, parts: Sequence[TimeCourse], options: FitOptions) -> dict[str, Any]:
+    """Return the facts that a checkpoint of a fit of `method` to `parts` must agree on."""
+    return {
+        "method": method.facts(),
+        "plan": getattr(method.coupling, "digest", None),
+        "steps": options.steps,
+        "seed": options.seed,
+        "times": list(parts[0].times),
+        "cells": [len(s) for part in parts for s in part.snapshots],
+        "training cells": digest(*parts),
+    }

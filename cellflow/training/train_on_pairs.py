@@ -1,4 +1,4 @@
-"""Train the networks of a method on pairs of cells, wherever the pairs come from."""
+"""Training of networks on pairs of cells, wherever the pairs come from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from cellflow._process_group import ProcessGroup
 from cellflow._random import stream_seed
 from cellflow._threads import one_thread, spare_cores
 from cellflow._typing import Tensor
@@ -23,86 +22,51 @@ from cellflow.objectives import (
     velocity_matching,
 )
 from cellflow.paths import Pairs, PathPoint
-from cellflow.training.loop import Checkpointing, train
+from cellflow.training.loop import run
+from cellflow.training.networks import Parts
+from cellflow.training.options import FitOptions
 from cellflow.training.trainer import History, Trainer
 
 #: Width up to which a network is trained on one thread of the CPU.
 SMALL = 256
 
 
-def learn(
-    method: Any,
+def train_on_pairs(
+    method: Parts,
     networks: nn.ModuleDict,
     dynamics: Dynamics,
     *,
     pairs: Callable[[int], Pairs],
     held: Pairs | None,
     units: Units,
-    steps: int,
-    seed: int,
+    options: FitOptions,
     fingerprint: dict[str, Any],
-    checkpointing: Checkpointing,
-    progress: bool,
-    ranks: ProcessGroup | None = None,
 ) -> History:
-    """Train, in place, the networks that `dynamics` are made of.
+    """Train, in place, the `networks` that `dynamics` are made of; return what happened.
 
-    Parameters
-    ----------
-    method
-        Its path is met, and its parts are learned.
-    networks
-        What :func:`~cellflow.training.networks.build_networks` returned.
-    dynamics
-        What :func:`~cellflow.training.networks.assemble` made of them.
-    pairs
-        Batch number ``k`` as a pure function of ``k``.
-    held
-        Pairs to validate on, or None for the training loss.
-    units
-        Of the networks.
-    steps
-        Budget of steps.
-    seed
-        Decides where on its path each pair is met.
-    fingerprint
-        Facts that a checkpoint must agree on.
-    checkpointing
-        File to write and resume from.
-    progress
-        Whether to show a bar on standard error.
-    ranks
-        Who trains together; all must give the same `pairs`.
-
-    Returns
-    -------
-    What happened.
+    `pairs` gives batch number ``k`` as a pure function of ``k``, the same in all processes of a
+    group; `held` are pairs to validate on, or None for the training loss. The seed of `options`
+    decides where on its path each pair is met.
     """
-    ranks = ranks or ProcessGroup()
     device = next(networks.parameters()).device
     noise = torch.Generator(device=device)
+    group = options.group
 
     def meet(batch: Pairs, step: int, stream: int) -> PathPoint:
-        noise.manual_seed(stream_seed(seed, step, stream))
-        # Drawn for all ranks, of which each takes its part: their number changes nothing.
-        return method.path.draw(batch, noise, part=(ranks.rank, ranks.world))
+        noise.manual_seed(stream_seed(options.seed, step, stream))
+        # Drawn for all processes, of which each takes its part: their number changes nothing.
+        return method.path.draw(batch, noise, part=(group.rank, group.world))
 
-    trainer = Trainer(
-        networks,
-        objective(method, networks, dynamics, units=units),
-        unit=units.speed**2,
-        training=method.training,
-        steps=steps,
-        ranks=ranks,
-    )
+    terms = objective(method, networks, dynamics, units=units)
+    trainer = Trainer(networks, terms, units.speed**2, method.training, options.steps, group)
     with threads_for(method.net, device), written_out():
-        return train(
+        return run(
             trainer,
             lambda step: meet(pairs(step), step, 12),
             None if held is None else meet(held, 0, 14),
-            checkpointing=checkpointing,
             fingerprint=fingerprint,
-            progress=progress,
+            checkpointing=options.checkpointing,
+            progress=options.progress,
         )
 
 
@@ -113,25 +77,23 @@ def workers_for(net: MLPConfig, device: torch.device) -> int:
     return min(spare, 1) if large else spare  # a large network on the CPU has all cores busy
 
 
-def threads_for(net: MLPConfig, device: torch.device) -> AbstractContextManager[Any]:
+def threads_for(net: MLPConfig, device: torch.device) -> AbstractContextManager[None]:
     """Return where to train `net` on `device`: a small one loses time by sharing a step."""
     small = device.type == "cpu" and net.width <= SMALL
     return one_thread() if small else nullcontext()
 
 
 def objective(
-    method: Any, networks: nn.ModuleDict, dynamics: Dynamics, *, units: Units
+    method: Parts, networks: nn.ModuleDict, dynamics: Dynamics, *, units: Units
 ) -> Callable[[PathPoint], dict[str, Tensor]]:
     """Return the loss terms of `method`, all in squared velocities of `units`."""
-    split = method.score and not method.direct_velocity
 
     def terms(batch: PathPoint) -> dict[str, Tensor]:
-        if split:
+        if method.score:  # the noise's part of the velocity is taken from the score
             out = mean_velocity_matching(networks["velocity"], batch)
+            out |= score_matching(dynamics, batch, unit=units.speed**2)
         else:
             out = velocity_matching(dynamics, batch)
-        if method.score:
-            out |= score_matching(dynamics, batch, unit=units.speed**2)
         if method.growth:
             out |= growth_matching(dynamics, batch, unit=units.speed**2 * units.span**2)
         return out

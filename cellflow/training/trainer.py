@@ -7,27 +7,22 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path as FilePath
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import nn
+from torch.optim.adamw import adamw
 
 from cellflow import _checks
 from cellflow._files import read_state, write_state
 from cellflow._process_group import ProcessGroup
 from cellflow._typing import Tensor
-from cellflow.paths import PathPoint
-from cellflow.training.flat import Flat
-from cellflow.training.optimizer import AdamW
-
-Loss = Callable[[PathPoint], dict[str, Tensor]]
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
     "linear": lambda done: 1 - done,
     "constant": lambda done: 1.0,
 }
-
-COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 
 @dataclass(frozen=True)
@@ -54,15 +49,6 @@ class Training:
         Steps between two validations.
     patience
         Validations without improvement before training stops early; None uses the whole budget.
-    compile
-        Mode of :func:`torch.compile` for the loss, such as ``"reduce-overhead"``, which on CUDA
-        replays its kernels as one graph; None does not compile. Compiling takes a minute or two
-        and gains little on a CPU.
-
-    Raises
-    ------
-    ValueError
-        If a value is out of its range.
     """
 
     learning_rate: float = 1e-3
@@ -73,7 +59,6 @@ class Training:
     validation: float = 0.1
     check_every: int = 100
     patience: int | None = None
-    compile: str | None = None
 
     def __post_init__(self) -> None:
         _checks.number(self.learning_rate, "learning_rate", low=0.0, open_low=True)
@@ -83,8 +68,6 @@ class Training:
         _checks.number(self.ema, "ema", low=0.0, high=0.999999)
         _checks.number(self.validation, "validation", low=0.0, high=0.5)
         _checks.count(self.check_every, "check_every")
-        if self.compile is not None:
-            _checks.choice(self.compile, COMPILE_MODES, "compile")
         if self.patience is not None:
             _checks.count(self.patience, "patience")
 
@@ -126,8 +109,77 @@ class History:
     rounds: list[int] = field(default_factory=list)
 
 
+class FlatParameters:
+    """All parameters of a module as one vector, so that the optimiser touches one tensor.
+
+    The module's parameters and gradients become views of `value` and `grad`: clipping, averaging
+    and saving are one operation each.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        parameters = list(module.parameters())
+        self.value = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in parameters]))
+        self.value.grad = self.grad = torch.zeros_like(self.value)
+        start = 0
+        for p in parameters:
+            part = slice(start, start + p.numel())
+            p.data = self.value.data[part].view_as(p)
+            p.grad = self.grad[part].view_as(p)
+            start += p.numel()
+
+
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), by torch's own update.
+
+    The class around that update is torch's as well, but loads its compiler when first used (a
+    second), and adds as much to a step as the update of a small network takes.
+    """
+
+    def __init__(self, value: Tensor, *, rate: float, weight_decay: float) -> None:
+        self.value, self.rate, self.weight_decay = value, rate, weight_decay
+        self.fused = value.device.type in ("cpu", "cuda")
+        self.mean = torch.zeros_like(value, requires_grad=False)
+        self.square = torch.zeros_like(value, requires_grad=False)
+        # A fused update counts on the device, the other on the CPU.
+        self.count = torch.zeros((), device=value.device if self.fused else "cpu")
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Take one step; where there is no gradient, none."""
+        if self.value.grad is None:
+            return
+        adamw(
+            [self.value],
+            [self.value.grad],
+            [self.mean],
+            [self.square],
+            [],
+            [self.count],
+            fused=self.fused,
+            foreach=False if not self.fused else None,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=self.rate,
+            weight_decay=self.weight_decay,
+            eps=1e-8,
+            maximize=False,
+        )
+
+
+class Batch(Protocol):
+    """Batch of training, of which each process of a group may hold a part."""
+
+    @property
+    def share(self) -> Tensor | float:
+        """Weight of this part, of mean one over the parts."""
+
+
+B = TypeVar("B", bound=Batch)
+
+
 @dataclass
-class Trainer:
+class Trainer(Generic[B]):
     """One training run: its weights, optimiser, average, history and random state.
 
     Parameters
@@ -142,19 +194,19 @@ class Trainer:
         Optimiser, schedule, averaging and stopping.
     steps
         Budget of steps.
-    ranks
-        Who trains together: each on its share of every batch.
+    group
+        Processes that train together, each on its share of every batch.
     """
 
     module: nn.Module
-    loss: Loss
+    loss: Callable[[B], dict[str, Tensor]]
     unit: float
     training: Training
     steps: int
-    ranks: ProcessGroup = field(default_factory=ProcessGroup)
+    group: ProcessGroup = field(default_factory=ProcessGroup)
 
     def __post_init__(self) -> None:
-        self.flat = Flat(self.module)
+        self.flat = FlatParameters(self.module)
         t = self.training
         self.optimizer = AdamW(self.flat.value, rate=t.learning_rate, weight_decay=t.weight_decay)
         self.average = self.flat.value.detach().clone()
@@ -163,28 +215,27 @@ class Trainer:
         self.step = 0
         self.since_best = 0
         self.history = History()
-        self._train_loss = torch.zeros((), device=self.average.device)
-        self._terms = self.loss if t.compile is None else torch.compile(self.loss, mode=t.compile)
+        self.train_loss = torch.zeros((), device=self.average.device)
 
-    def advance(self, batch: PathPoint) -> None:
+    def advance(self, batch: B) -> None:
         """Take one step on `batch`."""
         t = self.training
         self.optimizer.rate = t.learning_rate * SCHEDULES[t.schedule](self.step / self.steps)
-        grad = self.flat.value.grad
+        grad = self.flat.grad
         grad.zero_()
-        loss = sum(self._terms(batch).values()) / self.unit
+        loss = self._loss(batch)
         loss.backward()
-        self.ranks.mean_(grad, loss, share=getattr(batch, "share", 1.0))
+        self.group.mean_(grad, loss, share=batch.share)
         norm = torch.linalg.vector_norm(grad)
         grad.mul_((t.clip / (norm + 1e-12)).clamp_(max=1.0))
         self.optimizer.step()
         self.step += 1
         decay = min(t.ema, self.step / (10 + self.step))  # a short memory while all is new
         self.average.lerp_(self.flat.value.detach(), 1 - decay)
-        self._train_loss += loss.detach()
+        self.train_loss += loss.detach()
 
     @torch.no_grad()
-    def check(self, batch: PathPoint | None) -> bool:
+    def check(self, batch: B | None) -> bool:
         """Validate the averaged weights on `batch`; return whether patience has run out.
 
         Raises
@@ -194,9 +245,9 @@ class Trainer:
         """
         t, h = self.training, self.history
         done = self.step - (h.step[-1] if h.step else 0)
-        train = float(self._train_loss) / max(done, 1)
+        train = float(self.train_loss) / max(done, 1)
         valid = train if batch is None else self._evaluate(batch)
-        self._train_loss.zero_()
+        self.train_loss.zero_()
         if not (math.isfinite(train) and math.isfinite(valid)):
             raise FloatingPointError(
                 f"The training loss became {train:g} at step {self.step}. Lower `learning_rate` "
@@ -218,12 +269,16 @@ class Trainer:
         patience = self.training.patience
         return patience is not None and self.since_best >= patience
 
-    def _evaluate(self, batch: PathPoint) -> float:
+    def _loss(self, batch: B) -> Tensor:
+        first, *rest = self.loss(batch).values()
+        return sum(rest, start=first) / self.unit
+
+    def _evaluate(self, batch: B) -> float:
         live = self.flat.value.detach().clone()
         self.flat.value.data.copy_(self.average)
         try:
-            loss = sum(self.loss(batch).values()) / self.unit
-            self.ranks.mean_(loss, share=getattr(batch, "share", 1.0))
+            loss = self._loss(batch)
+            self.group.mean_(loss, share=batch.share)
             return float(loss)
         finally:
             self.flat.value.data.copy_(live)
@@ -240,7 +295,7 @@ class Trainer:
         """Write everything that the next step depends on to `path`, with a `fingerprint`."""
         tensors = {"value": self.flat.value, "average": self.average, "best": self.best}
         tensors |= {"exp_avg": self.optimizer.mean, "exp_avg_sq": self.optimizer.square}
-        tensors |= {"train_loss": self._train_loss}
+        tensors |= {"train_loss": self.train_loss}
         facts = {"step": self.step, "since_best": self.since_best, "fingerprint": fingerprint}
         write_state(path, tensors, facts | {"history": asdict(self.history)})
 
@@ -253,7 +308,7 @@ class Trainer:
         ValueError
             If the file belongs to another configuration.
         """
-        tensors, facts = self.ranks.broadcast(lambda: read_state(path))
+        tensors, facts = self.group.broadcast(lambda: read_state(path))
         if facts["fingerprint"] != json.loads(json.dumps(fingerprint)):
             differ = [k for k, v in fingerprint.items() if facts["fingerprint"].get(k) != v]
             raise ValueError(
@@ -267,7 +322,7 @@ class Trainer:
         self.flat.value.data.copy_(tensors["value"])
         self.average.copy_(tensors["average"])
         self.best.copy_(tensors["best"])
-        self._train_loss.copy_(tensors["train_loss"])
+        self.train_loss.copy_(tensors["train_loss"])
         self.optimizer.mean.copy_(tensors["exp_avg"])
         self.optimizer.square.copy_(tensors["exp_avg_sq"])
         self.optimizer.count.fill_(facts["step"])

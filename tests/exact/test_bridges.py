@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -131,10 +130,8 @@ SPIRAL = Chain(
 )
 PAIR = Chain((Oracle(toys.gaussian_bridge(SOURCE, TARGET, span=2.0, sigma=SIGMA), 1.0),))
 #: Fitted course -> (its exact bridges, times to ask, those far from where the fields jump).
-#: The direct one is the pair, with its velocity regressed as it is.
 COURSES = {
     "pair": (PAIR, (1.0, 1.4, 2.0, 2.6, 3.0), (1.2, 1.6, 2.0, 2.4, 2.8)),
-    "direct": (PAIR, (1.0, 1.4, 2.0, 2.6, 3.0), (1.2, 1.6, 2.0, 2.4, 2.8)),
     "spiral": (SPIRAL, (0.0, 0.25, 0.5, 1.0, 1.5, 2.5), (0.1, 0.25, 0.4, 0.8, 1.5, 2.2)),
 }
 STEP = {"rk4": 0.05, "euler_maruyama": 0.02, "sra1": 0.05}
@@ -153,8 +150,7 @@ def fits() -> dict[str, cf.Fit]:
     for name, (exact, _, _) in COURSES.items():
         cells = [matched(exact.at(t), 1000, k) for k, t in enumerate(exact.times)]
         course = TimeCourse.from_arrays(cells, exact.times)
-        this = replace(method, direct_velocity=name == "direct")
-        out[name] = this.fit(course, steps=2000, dtype=torch.float32, progress=False)
+        out[name] = method.fit(course, steps=2000, dtype=torch.float32, progress=False)
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -10,11 +11,10 @@ import torch
 from torch.testing import assert_close
 
 import cellflow as cf
-from cases import METHODS
 from cellflow import OTCFM, TimeCourse, toys
 from cellflow.batches import Batching
-from cellflow.couplings import Given
-from cellflow.methods import FlowMatching
+from cellflow.couplings import Given, Independent
+from cellflow.methods import METHODS, FlowMatching
 from cellflow.networks import MLPConfig
 from cellflow.paths import Pairs, Straight
 from cellflow.preprocessing import fit_preprocessing
@@ -37,7 +37,7 @@ def course(times=(0.0, 1.0, 3.0), dtype: torch.dtype = F64) -> TimeCourse:
 
 
 def tiny(name: str, c: TimeCourse, **options):
-    return cf.methods.METHODS[name](**SMALL).fit(c, steps=30, progress=False, **options)
+    return METHODS[name](**SMALL).fit(c, steps=30, progress=False, **options)
 
 
 # --- closed forms ----------------------------------------------------------------------------
@@ -126,6 +126,25 @@ def test_bridge_targets_agree_with_torchcfm() -> None:
 
 
 # --- laws ------------------------------------------------------------------------------------
+
+
+def test_every_recipe_has_a_short_cut() -> None:
+    """Those that are one setting of another, such as ``"sf2m_exact"``, have that one's."""
+    recipes = {getattr(recipe, "func", recipe) for recipe in METHODS.values()}
+    assert {getattr(cf, recipe.__name__) for recipe in recipes} == recipes
+
+
+@dataclass(frozen=True)
+class Doubled(FlowMatching):
+    """A method of the user's own, with a setting more."""
+
+    factor: float = 1.0
+
+
+def test_a_class_of_methods_is_found_by_its_name_in_a_saved_fit(tmp_path) -> None:
+    method = Doubled(Independent(), Straight(0.1), **SMALL, factor=2.0)
+    fit = method.fit(course(), steps=5, progress=False)
+    assert cf.load(fit.save(tmp_path / "fit")).method == method
 
 
 @pytest.mark.parametrize("name", METHODS)

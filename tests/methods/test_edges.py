@@ -19,7 +19,7 @@ from cellflow.methods import METHODS, FlowMatching
 from cellflow.networks import MLPConfig
 from cellflow.paths import Straight
 from cellflow.timecourse import Snapshot
-from cellflow.training.loop import Checkpointing
+from cellflow.training import Checkpointing
 
 PARTS = {"net": MLPConfig(16, 2), "batching": Batching(32, 32)}
 METHOD = cf.OTCFM(**PARTS)

@@ -14,7 +14,7 @@ from cellflow import ICFM, SF2M, Dynamics, TimeCourse, toys
 from cellflow.batches import Batching
 from cellflow.couplings import Given
 from cellflow.methods import Iterated
-from cellflow.methods.induced import InducedPairs
+from cellflow.methods.iterated import InducedPairs
 from cellflow.networks import MLPConfig
 from cellflow.toys.gaussians import Gaussian, matrix_root
 from cellflow.training.trainer import Training

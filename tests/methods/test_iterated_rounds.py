@@ -15,7 +15,7 @@ from cellflow.couplings import Exact
 from cellflow.methods import DSBM, FlowMatching, Iterated, Method, Shooting
 from cellflow.networks import MLPConfig
 from cellflow.paths import Spline
-from cellflow.training.loop import Checkpointing
+from cellflow.training import Checkpointing
 from cellflow.training.trainer import Trainer, Training
 
 F64 = torch.float64
@@ -124,7 +124,7 @@ def test_a_fit_with_a_natural_sigma_is_saved_with_its_rounds(tmp_path) -> None:
     assert loaded.method == fit.method
     assert isinstance(loaded.method, Iterated)
     assert not loaded.method.base.relative_sigma
-    assert loaded.method.path.diffusion == loaded.dynamics.sigma > 0
+    assert loaded.method.parts.path.diffusion == loaded.dynamics.sigma > 0
     assert loaded.history.rounds == [0, 1, 2]
     assert len(loaded.interpolate(0.5, n_cells=50).x) == 50
 

@@ -142,8 +142,6 @@ def test_runaway_simulation_is_named() -> None:
         ({"action": 0.0}, "action"),
         ({"action": 0.2, "first_action": 0.1}, "first_action"),
         ({"substeps": 0}, "substeps"),
-        ({"score": True}, "score"),
-        ({"growth": True}, "growth"),
     ],
 )
 def test_bad_settings_are_named(settings, name: str) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch.testing import assert_close
 
 import cellflow as cf
+from cellflow._random import draw_seed
 from cellflow.batches import Batching
 from cellflow.couplings import Exact, Given
 from cellflow.fits import Ensemble
@@ -18,8 +19,7 @@ from cellflow.paths import Straight
 from cellflow.several import fit_members
 from cellflow.several.members import resampled
 from cellflow.timecourse import Snapshot
-from cellflow.training.loop import Checkpointing
-from cellflow.training.trainer import Training
+from cellflow.training import Checkpointing, FitOptions, Training
 
 F64 = torch.float64
 SMALL = {"net": MLPConfig(16, 2), "batching": Batching(32, 32)}
@@ -35,8 +35,11 @@ def course(n: int = 60) -> cf.TimeCourse:
 
 
 def ensemble(method=METHOD, c=None, **options) -> Ensemble:
-    options = {"members": 3, "steps": 20, "workers": 1, "progress": False} | options
-    return fit_members(method, c or course(), **options)
+    several = {"members": 3, "workers": 1}
+    names = {"members", "workers", "bootstrap"} & options.keys()
+    several |= {name: options.pop(name) for name in names}
+    options = FitOptions(**{"steps": 20, "progress": False} | options)
+    return fit_members(method, c or course(), options, **several)
 
 
 @pytest.fixture(scope="module")
@@ -155,21 +158,21 @@ def test_a_folder_of_fits_is_not_an_ensemble_to_replace(three, tmp_path):
 
 def test_an_interrupted_ensemble_resumes(three, tmp_path, monkeypatch):
     """The second member is stopped after 10 steps: no third is begun, and it goes on from there."""
-    fit, fitted = FlowMatching.fit, []
+    fit, fitted = FlowMatching.fit_with, []
 
-    def stopping(self, c, **options):
-        out = fit(self, c, **options)
-        fitted.append(options["generator"])
+    def stopping(self, c, options, preprocessing):
+        out = fit(self, c, options, preprocessing)
+        fitted.append(options.seed)
         if len(fitted) == 2:
             out.history.stopped = "interrupted"
         return out
 
     keep = Checkpointing(tmp_path / "run.safetensors", every=10)
     with monkeypatch.context() as patch:
-        patch.setattr(FlowMatching, "fit", stopping)
+        patch.setattr(FlowMatching, "fit_with", stopping)
         with pytest.raises(KeyboardInterrupt):
             ensemble(checkpointing=keep)
-    assert tuple(fitted) == three.seeds[:2]
+    assert fitted == [draw_seed(seed) for seed in three.seeds[:2]]
     names = sorted(p.name for p in tmp_path.iterdir())
     assert names == ["run.member0.safetensors", "run.member1.safetensors"]
     again = ensemble(checkpointing=keep)

@@ -10,20 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from anndata import AnnData
 
+import cellflow as cf
 import on_ranks
 from cellflow._process_group import ProcessGroup, RankLost
-from cellflow.cli import options
 from cellflow.methods import OTCFM, Shooting
 from cellflow.paths import Pairs, PathPoint, Straight
-from cellflow.several import Devices, fit_on, join
-from cellflow.several.devices import STRATEGIES, choose_strategy, started_outside
+from cellflow.several import fit_on, join_process_group
 from cellflow.several.launch import _reason
-from cellflow.tl.fit import _learner
-from cellflow.training.loop import Checkpointing
-from cellflow.training.trainer import History
+from cellflow.training import Checkpointing, FitOptions, History
 
 F64 = torch.float64
 
@@ -151,8 +150,9 @@ def test_a_rank_that_is_lost_at_any_message_changes_nothing(number, tmp_path) ->
     cells, path = on_ranks.course(), tmp_path / "run"
     method, options = on_ranks.METHODS["otcfm"], {"steps": 20, "progress": False}
     whole = method.fit(cells, **options)
+    lossy = FitOptions(checkpointing=Checkpointing(path), group=Lossy(number), **options)
     with pytest.raises(RankLost, match=f"holds step {number - (number > 10)}:"):
-        method.fit(cells, checkpointing=Checkpointing(path), ranks=Lossy(number), **options)
+        method.fit_with(cells, lossy)
     fit = method.fit(cells, checkpointing=Checkpointing(path), **options)
     assert torch.equal(on_ranks.weights(fit), on_ranks.weights(whole))
     assert fit.history.step == [10, 20]
@@ -164,7 +164,7 @@ def test_processes_started_from_here_return_the_same_fit(folder) -> None:
     """As many processes do the same to the last bit, however they were started."""
     method, cells = on_ranks.METHODS["otcfm"], on_ranks.course()
     before = {k: v for k, v in os.environ.items() if "MASTER" in k or "RANK" in k}
-    fit = fit_on(Devices(2), method, cells, steps=on_ranks.STEPS, progress=False)
+    fit = fit_on(method, cells, FitOptions(steps=on_ranks.STEPS, progress=False), devices=2)
     assert before == {k: v for k, v in os.environ.items() if "MASTER" in k or "RANK" in k}
     weights, history = left(folder, "otcfm")
     assert torch.equal(on_ranks.weights(fit), weights)
@@ -177,11 +177,11 @@ def test_processes_started_from_here_return_the_same_fit(folder) -> None:
 def test_a_process_started_from_here_that_is_killed_is_named(tmp_path, alone) -> None:
     path = tmp_path / "run"
     method = replace(on_ranks.METHODS["otcfm"], coupling=on_ranks.Deadly())
-    options = {"steps": on_ranks.STEPS, "progress": False}
+    options = FitOptions(steps=on_ranks.STEPS, progress=False, checkpointing=Checkpointing(path))
     with pytest.raises(RankLost, match=r"Rank 1 of 2 was ended by SIGKILL. .* holds step") as lost:
-        fit_on(Devices(2), method, on_ranks.course(), checkpointing=Checkpointing(path), **options)
+        fit_on(method, on_ranks.course(), options, devices=2)
     assert "the same call goes on from there" in str(lost.value)
-    fit = method.fit(on_ranks.course(), checkpointing=Checkpointing(path), **options)
+    fit = method.fit_with(on_ranks.course(), options)
     torch.testing.assert_close(on_ranks.weights(fit), alone["otcfm"][0], rtol=0, atol=1e-9)
 
 
@@ -189,8 +189,7 @@ def test_the_error_of_a_rank_is_raised_as_it_is(tmp_path) -> None:
     torch.save(RankLost("Rank 0 of 2 lost another one"), tmp_path / "error-0")
     torch.save(ValueError("bad cells"), tmp_path / "error-1")
     ended = SimpleNamespace(error_index=0, exit_code=1)
-    job = SimpleNamespace(checkpointing=None)
-    found = _reason(ended, tmp_path, job, 2)
+    found = _reason(ended, tmp_path, FitOptions(), 2)
     assert isinstance(found, ValueError)
     assert str(found) == "bad cells"
 
@@ -228,36 +227,28 @@ def test_a_process_by_itself_tells_itself_nothing() -> None:
         ranks.broadcast({}.popitem)
 
 
-def test_devices_that_are_not_there_are_refused(monkeypatch) -> None:
-    for bad in ({"devices": 0}, {"num_nodes": 0}, {"strategy": "fsdp"}):
-        with pytest.raises(ValueError, match=f"`{next(iter(bad))}`: got"):
-            Devices(**bad)
-    with pytest.raises(ValueError, match=r"`num_nodes`: got 2, .* with torchrun or srun"):
-        choose_strategy(Devices(2, 2))
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    assert not started_outside(Devices())  # a variable that others use as well
-    assert join().world == 1
+def test_join_process_group_refuses_other_devices_than_there_are(monkeypatch) -> None:
+    with pytest.raises(ValueError, match="`devices`: got 0"):
+        join_process_group(0)
+    monkeypatch.setenv("WORLD_SIZE", "4")  # a variable that others use as well
+    assert join_process_group().world == 1
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert started_outside(Devices()) and started_outside(Devices(2, 2))
-    assert join(Devices(1)).world == 1
-    with pytest.raises(ValueError, match="`devices`: got 3 on each of 1 nodes, expected 4 proc"):
-        started_outside(Devices(3))
-
-
-def test_the_shell_knows_the_ways_to_start() -> None:
-    assert ("auto", *STRATEGIES) == options.STRATEGIES
+    assert join_process_group(1).world == 1
+    with pytest.raises(ValueError, match="`devices`: got 3, expected 4 processes in all"):
+        join_process_group(3)
 
 
 def test_several_members_are_not_started_from_here() -> None:
-    several = {"members": 3, "bootstrap": False, "workers": None}
+    adata = AnnData(np.zeros((4, 2)), obs={"day": [0, 0, 1, 1]})
     with pytest.raises(ValueError, match=r"`devices`: got 2, .* which share processes by `wor"):
-        _learner(OTCFM(), several, Devices(2), device=None)
+        cf.tl.fit(adata, time_key="day", use_rep="X", members=3, devices=2)
 
 
 def test_methods_that_cannot_be_dealt_out_say_so() -> None:
-    with pytest.raises(ValueError, match="`ranks`: got 2, expected 1"):
-        Shooting().fit(on_ranks.course(), steps=1, ranks=ProcessGroup(0, 2))
+    options = FitOptions(steps=1, progress=False)
+    with pytest.raises(ValueError, match="`group`: got 2, expected 1"):
+        Shooting().fit_with(on_ranks.course(), replace(options, group=ProcessGroup(0, 2)))
     method = OTCFM()
     object.__setattr__(method, "coupling", lambda a, b: None)
     with pytest.raises(ValueError, match="`method`: got one that cannot be sent"):
-        fit_on(Devices(2), method, on_ranks.course(), progress=False)
+        fit_on(method, on_ranks.course(), options, devices=2)

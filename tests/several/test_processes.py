@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,51 +57,54 @@ def test_a_learned_sweep_is_the_same_to_the_bit() -> None:
 
 
 def test_answers_come_in_the_order_of_the_jobs_whoever_did_them() -> None:
-    here = side_by_side(parallel_work.report, 2.0, range(7), workers=1)
-    there = side_by_side(parallel_work.report, 2.0, range(7), workers=2)
+    here = side_by_side(partial(parallel_work.report, 2.0), range(7), workers=1)
+    there = side_by_side(partial(parallel_work.report, 2.0), range(7), workers=2)
     assert [a for a, *_ in there] == [a for a, *_ in here] == [2.0 * k for k in range(7)]
     assert {pid for _, pid, _ in here} == {os.getpid()}
     pids = {pid for _, pid, _ in there}
     assert os.getpid() not in pids
     assert len(pids) <= 2
     assert {threads for *_, threads in (*here, *there)} == {1}
-    again = side_by_side(parallel_work.report, 2.0, range(7), workers=2)
+    again = side_by_side(partial(parallel_work.report, 2.0), range(7), workers=2)
     assert {pid for _, pid, _ in again} & pids  # workers stay for the next call
 
 
 def test_a_worker_starts_no_workers() -> None:
-    for pids in side_by_side(parallel_work.nested, 1.0, range(2), workers=2):
+    for pids in side_by_side(partial(parallel_work.nested, 1.0), range(2), workers=2):
         assert len(set(pids)) == 1
         assert pids[0] != os.getpid()
 
 
 def test_workers_leave_the_cores_to_each_other() -> None:
     assert parallel_work.background(None, 0) == (1, True)
-    assert side_by_side(parallel_work.background, None, range(2), workers=2) == [(0, True)] * 2
+    assert (
+        side_by_side(partial(parallel_work.background, None), range(2), workers=2)
+        == [(0, True)] * 2
+    )
 
 
 def test_light_or_single_work_stays_here() -> None:
     for options in ({"heavy": False}, {"here": True}):
-        for _, pid, _ in side_by_side(parallel_work.report, 1.0, range(3), **options):
+        for _, pid, _ in side_by_side(partial(parallel_work.report, 1.0), range(3), **options):
             assert pid == os.getpid()
-    ((_, pid, _),) = side_by_side(parallel_work.report, 1.0, [1], workers=2)
+    ((_, pid, _),) = side_by_side(partial(parallel_work.report, 1.0), [1], workers=2)
     assert pid == os.getpid()
     with pytest.raises(ValueError, match="`workers`: got 2, expected 1 or None. Jobs on a GPU"):
-        side_by_side(parallel_work.report, 1.0, range(3), workers=2, here=True)
+        side_by_side(partial(parallel_work.report, 1.0), range(3), workers=2, here=True)
 
 
 def test_warnings_of_workers_are_given_here_once() -> None:
     with pytest.warns(UserWarning, match="few cells") as caught:
-        side_by_side(parallel_work.warn, "few cells", range(4), workers=2)
+        side_by_side(partial(parallel_work.warn, "few cells"), range(4), workers=2)
     assert len(caught) == 1
     assert caught[0].filename == parallel_work.__file__
 
 
 def test_what_cannot_be_sent_stays_here_or_is_refused() -> None:
     context = (threading.Lock(), 3.0)
-    assert side_by_side(len_of, context, [0, 1]) == [2, 2]
+    assert side_by_side(partial(len_of, context), [0, 1]) == [2, 2]
     with pytest.raises(ValueError, match="`workers`: got several, for what cannot be sent"):
-        side_by_side(len_of, context, [0, 1], workers=2)
+        side_by_side(partial(len_of, context), [0, 1], workers=2)
 
 
 def len_of(context, job):
@@ -110,7 +114,7 @@ def len_of(context, job):
 def test_the_first_error_ends_all_and_is_raised_as_it_is() -> None:
     start = time.perf_counter()
     with pytest.raises(FloatingPointError, match="^lower the rate$"):
-        side_by_side(parallel_work.fail, "lower the rate", range(4), workers=2)
+        side_by_side(partial(parallel_work.fail, "lower the rate"), range(4), workers=2)
     assert time.perf_counter() - start < 50  # the others would have slept for a minute
 
 
@@ -141,4 +145,4 @@ def alive(pid: int) -> bool:
 
 def test_a_worker_that_dies_is_an_error_with_a_remedy() -> None:
     with pytest.raises(RuntimeError, match="ended early.*Use fewer `workers`"):
-        side_by_side(parallel_work.die, None, range(3), workers=2)
+        side_by_side(partial(parallel_work.die, None), range(3), workers=2)

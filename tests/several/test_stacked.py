@@ -13,10 +13,8 @@ from cellflow.networks import MLPConfig
 from cellflow.preprocessing import fit_preprocessing
 from cellflow.several import fit_members, members
 from cellflow.several.members import resampled
-from cellflow.several.stacked import fit_stacked, stackable
-from cellflow.several.together import Together, UnequalStepsError
-from cellflow.training.loop import Checkpointing
-from cellflow.training.trainer import Training
+from cellflow.several.stacked import StackedTrainer, UnequalStepsError, fit_stacked
+from cellflow.training import Checkpointing, FitOptions, Training
 
 F64 = torch.float64
 SMALL = {
@@ -33,10 +31,17 @@ def course(dtype: torch.dtype = F64) -> cf.TimeCourse:
     return cf.TimeCourse.from_arrays(xs, (0.0, 1.0, 3.0))
 
 
-def stacked(method, courses=None, files=(None,) * 3, **options):
-    rest = {"preprocessing": None, "steps": 30, "device": None, "dtype": None, "progress": False}
-    rest |= {"checkpoints": files, "checkpointing": Checkpointing()} | options
-    return fit_stacked(method, courses or [course()] * 3, SEEDS, **rest)
+def stacked(method, courses=None, files=(None,) * 3, *, preprocessing=None, every=1000, steps=30):
+    options = [
+        FitOptions(
+            steps=steps,
+            generator=seed,
+            checkpointing=Checkpointing(file, every),
+            progress=False,
+        )
+        for seed, file in zip(SEEDS, files, strict=True)
+    ]
+    return fit_stacked(method, courses or [course()] * 3, options, preprocessing=preprocessing)
 
 
 def weights(fit) -> torch.Tensor:
@@ -47,7 +52,6 @@ def weights(fit) -> torch.Tensor:
 def test_members_are_the_fits_of_their_seeds(name) -> None:
     """Each with other cells, so that units, sigmas and held-back cells differ as well."""
     method = METHODS[name](**SMALL)
-    assert stackable(method)
     courses = [resampled(course(), seed) for seed in SEEDS]
     together = stacked(method, courses)
     for fit, c, seed in zip(together, courses, SEEDS, strict=True):
@@ -101,15 +105,16 @@ def test_files_serve_both_ways_of_training(tmp_path, monkeypatch) -> None:
     """Stopped after 20 of 30 steps, each member goes on: as one, or alone."""
     method = cf.OTCFM(**SMALL)
     files = [tmp_path / f"{seed}.safetensors" for seed in SEEDS]
-    keep = Checkpointing(tmp_path / "any", every=10)
     with monkeypatch.context() as patch:
-        advance = Together.advance
-        patch.setattr(Together, "advance", lambda self, batch: stop_at(20, advance, self, batch))
+        advance = StackedTrainer.advance
+        patch.setattr(
+            StackedTrainer, "advance", lambda self, batch: stop_at(20, advance, self, batch)
+        )
         with pytest.raises(StopError):
-            stacked(method, files=files, checkpointing=keep)
+            stacked(method, files=files, every=10)
     texts = [file.read_bytes() for file in files]
     whole = stacked(method)
-    again = stacked(method, files=files, checkpointing=keep)
+    again = stacked(method, files=files, every=10)
     for a, b in zip(again, whole, strict=True):
         assert_close(weights(a), weights(b), rtol=0, atol=1e-12)
         assert a.history.step == b.history.step
@@ -120,29 +125,25 @@ def test_files_serve_both_ways_of_training(tmp_path, monkeypatch) -> None:
     )
     assert_close(weights(alone), weights(whole[1]), rtol=0, atol=1e-10)
     with pytest.raises(UnequalStepsError, match=r"steps \[20, 30\]"):  # the second is at its end
-        stacked(method, files=files, checkpointing=keep)
+        stacked(method, files=files, every=10)
 
 
 def test_an_ensemble_is_trained_as_one_where_that_pays(monkeypatch) -> None:
     monkeypatch.setattr(members, "STACKED", ("cpu",))
-    options = {"members": 3, "steps": 20, "progress": False}
+    options = FitOptions(steps=20, progress=False)
     method = cf.OTCFM(**SMALL)
-    one = fit_members(method, course(), **options)
+    one = fit_members(method, course(), options, members=3)
     monkeypatch.undo()
-    for a, b in zip(one, fit_members(method, course(), workers=1, **options), strict=True):
+    for a, b in zip(one, fit_members(method, course(), options, members=3, workers=1), strict=True):
         assert_close(weights(a), weights(b), rtol=0, atol=1e-10)
-
-
-def test_what_cannot_be_stacked() -> None:
-    compiled = cf.OTCFM(training=Training(compile="default"))
-    assert not any(map(stackable, (compiled, METHODS["dsbm"](), cf.methods.Shooting())))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA device")
 def test_on_a_gpu_members_are_trained_as_one() -> None:
     method = cf.OTCFM(**SMALL)
-    some = fit_members(method, course(), members=3, steps=30, device="cuda", progress=False)
+    options = FitOptions(steps=30, device="cuda", progress=False)
+    some = fit_members(method, course(), options, members=3)
     for fit, seed in zip(some, some.seeds, strict=True):
         alone = method.fit(course(), steps=30, generator=seed, device="cuda", progress=False)
         assert weights(fit).device.type == "cuda"

@@ -16,8 +16,8 @@ from cellflow.methods import METHODS, FlowMatching
 from cellflow.networks import MLPConfig
 from cellflow.paths import Straight
 from cellflow.timecourse import Snapshot, TimeCourse
+from cellflow.training import Checkpointing
 from cellflow.training.cells import canonical
-from cellflow.training.loop import Checkpointing
 from cellflow.training.trainer import Training
 
 PARTS = {

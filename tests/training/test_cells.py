@@ -62,7 +62,7 @@ def test_shuffled_cells_come_out_the_same(make) -> None:
 @pytest.mark.parametrize("fraction", [0.1, 0.0])
 def test_one_gather_is_ordering_and_then_splitting(fraction: float) -> None:
     c = course_of(cloud(90, 3), cloud(130, 3, 1))
-    at_once = cells.arrange(c, fraction, 7)
+    at_once = cells.split_in_canonical_order(c, fraction, 7)
     in_turn = cells.split(cells.canonical(c), fraction, 7)
     assert len(at_once) == (1 if fraction == 0.0 else 2)
     for a, b in zip(at_once, [part for part in in_turn if part is not None], strict=True):
@@ -74,7 +74,7 @@ def test_one_gather_is_ordering_and_then_splitting(fraction: float) -> None:
 
 def test_parts_have_each_cell_once_and_the_mass_of_the_whole() -> None:
     c = course_of(cloud(90, 3), cloud(130, 3, 1))
-    parts = cells.arrange(c, 0.2, 0)
+    parts = cells.split_in_canonical_order(c, 0.2, 0)
     for k, s in enumerate(c.snapshots):
         both = torch.cat([part.snapshots[k].x for part in parts])
         assert_close(both.sort(0).values, s.x.sort(0).values, rtol=0, atol=0)
@@ -84,7 +84,7 @@ def test_parts_have_each_cell_once_and_the_mass_of_the_whole() -> None:
 
 def test_arranged_cells_are_stacked_without_a_copy() -> None:
     c = course_of(cloud(90, 3), cloud(130, 3, 1))
-    for part in cells.arrange(c, 0.2, 0):
+    for part in cells.split_in_canonical_order(c, 0.2, 0):
         stacked = torch.cat([s.x for s in part.snapshots])
         assert torch.equal(part.x, stacked)
         assert part.x.data_ptr() == part.snapshots[0].x.data_ptr()
@@ -109,7 +109,7 @@ def test_natural_sigma_is_that_of_numpy_also_in_parts(monkeypatch) -> None:
     within = np.mean([s.x.double().numpy().var(0).mean() for s in c.snapshots])
     monkeypatch.setattr(_moments, "_BLOCK", 30)
     assert cells.natural_sigma(c) == pytest.approx((within / 4) ** 0.5, rel=1e-12)
-    assert cells.natural_sigma(*cells.arrange(c, 0.3, 0)) == pytest.approx(
+    assert cells.natural_sigma(*cells.split_in_canonical_order(c, 0.3, 0)) == pytest.approx(
         cells.natural_sigma(c), rel=1e-12
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import nn
@@ -9,10 +11,18 @@ from torch import nn
 from cellflow import OTCFM, TimeCourse
 from cellflow.batches import Batching
 from cellflow.networks import MLPConfig
-from cellflow.training.loop import Checkpointing
+from cellflow.training import Checkpointing
 from cellflow.training.trainer import Trainer, Training
 
 F64 = torch.float64
+
+
+@dataclass(frozen=True)
+class Target:
+    """A batch: one target for all rows."""
+
+    value: float
+    share: float = 1.0
 
 
 def network() -> nn.Module:
@@ -27,21 +37,21 @@ def trainer(**training) -> Trainer:
     """A trainer whose batches are the targets of one linear layer, in units of 4."""
     net, x = network(), torch.linspace(-1, 1, 20, dtype=F64).view(10, 2)
     settings = Training(learning_rate=0.1, **training)
-    return Trainer(net, lambda b: {"fit": (net(x) - b).square().mean()}, 4.0, settings, 100)
+    return Trainer(net, lambda b: {"fit": (net(x) - b.value).square().mean()}, 4.0, settings, 100)
 
 
 @torch.no_grad()
-def loss_at(weights: torch.Tensor, batch: torch.Tensor) -> float:
+def loss_at(weights: torch.Tensor, batch: Target) -> float:
     """Loss of a network of its own at the given weights."""
     net, x = network(), torch.linspace(-1, 1, 20, dtype=F64).view(10, 2)
     nn.utils.vector_to_parameters(weights, net.parameters())
-    return float((net(x) - batch).square().mean())
+    return float((net(x) - batch.value).square().mean())
 
 
 def test_a_check_measures_the_average_and_leaves_the_weights_alone() -> None:
-    run, batch = trainer(ema=0.9), torch.tensor(3.0, dtype=F64)
+    run, batch = trainer(ema=0.9), Target(3.0)
     for _ in range(5):
-        run.advance(torch.tensor(2.0, dtype=F64))
+        run.advance(Target(2.0))
     live, average = run.flat.value.detach().clone(), run.average.clone()
     assert not torch.equal(live, average)
     run.check(batch)
@@ -52,7 +62,7 @@ def test_a_check_measures_the_average_and_leaves_the_weights_alone() -> None:
 
 
 def test_training_losses_are_means_since_the_last_check() -> None:
-    run, batch = trainer(), torch.tensor(2.0, dtype=F64)
+    run, batch = trainer(), Target(2.0)
     means = []
     for steps in (3, 2):
         losses = []
@@ -66,7 +76,7 @@ def test_training_losses_are_means_since_the_last_check() -> None:
 
 def test_patience_is_not_renewed_by_resuming(tmp_path) -> None:
     """One bad check before the interruption and one after it are two."""
-    path, target = tmp_path / "run.safetensors", torch.tensor(0.0, dtype=F64)
+    path, target = tmp_path / "run.safetensors", Target(0.0)
 
     def check(run: Trainer, valid: float) -> bool:
         run.advance(target)

@@ -1,0 +1,270 @@
+"""Recipes: published methods as a coupling, a path and what is learned.
+
+Each takes ``sigma`` first, in model coordinates: the constant standard deviation of a path, or the
+diffusion of a bridge per square root of time. The other settings are those of
+:class:`~cellflow.methods.FlowMatching`: ``net`` is the shape of each network, ``batching`` says how
+pairs are made, ``training`` how the networks are trained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from cellflow import _checks
+from cellflow.batches import Batching
+from cellflow.couplings import Coupling, Entropic, Exact, Geodesic, Independent, Unbalanced
+from cellflow.methods.flow_matching import FlowMatching
+from cellflow.methods.iterated import Iterated
+from cellflow.methods.method import METHODS
+from cellflow.networks import MLPConfig
+from cellflow.paths import BrownianBridge, Spline, Straight
+from cellflow.training.trainer import Training
+
+#: Diffusion as a multiple of the data's own, where none is given. Of multiples from 0.1 to 0.8 the
+#: one whose fits predicted left-out time points of four other courses with the least W1, on average
+#: 0.4 % above each course's best; 0.3 is 1 % above it (benchmarks/accuracy/sigma.py).
+RELATIVE_SIGMA = 0.2
+
+
+@METHODS.register("otcfm")
+def OTCFM(  # noqa: N802 - a method is named as its paper names it
+    sigma: float = 0.1,
+    *,
+    net: MLPConfig = MLPConfig(),
+    batching: Batching = Batching(),
+    training: Training = Training(),
+) -> FlowMatching:
+    """Optimal-transport conditional flow matching (Tong et al. 2024, TMLR, section 3.2.3).
+
+    Its flow is the dynamic optimal transport between snapshots as the noise vanishes and the
+    coupled blocks grow (their proposition 3.4).
+
+    Parameters
+    ----------
+    sigma
+        Constant standard deviation of the path, in model coordinates.
+    net, batching, training
+        As in :class:`FlowMatching`.
+    """
+    return FlowMatching(Exact(), Straight(sigma), net, batching, training, name="otcfm")
+
+
+@METHODS.register("icfm")
+def ICFM(  # noqa: N802
+    sigma: float = 0.1,
+    *,
+    net: MLPConfig = MLPConfig(),
+    batching: Batching = Batching(),
+    training: Training = Training(),
+) -> FlowMatching:
+    """Independent conditional flow matching (Tong et al. 2024, TMLR, section 3.2.2).
+
+    Cells are paired without regard to distance, so paths cross and flows bend: the baseline that
+    couplings are measured against.
+
+    Parameters
+    ----------
+    sigma, net, batching, training
+        As in :func:`OTCFM`.
+    """
+    return FlowMatching(Independent(), Straight(sigma), net, batching, training, name="icfm")
+
+
+@METHODS.register("mmfm")
+def MMFM(  # noqa: N802
+    sigma: float = 0.1,
+    *,
+    net: MLPConfig = MLPConfig(),
+    batching: Batching = Batching(),
+    training: Training = Training(),
+) -> FlowMatching:
+    """Multi-marginal flow matching (Rohbeck et al. 2025, ICLR) with exact plans.
+
+    Cells are paired as by OT-CFM, and meet on natural cubic splines through the cells' partners
+    in the snapshots before and after (:func:`cellflow.batches.spline_rates`), so that the flow
+    does not turn a corner at a snapshot. It pays where snapshots are dense enough for a spline:
+    more than some three in every turn of the motion. With two snapshots it is OT-CFM.
+
+    Parameters
+    ----------
+    sigma, net, batching, training
+        As in :func:`OTCFM`.
+    """
+    return FlowMatching(Exact(), Spline(sigma), net, batching, training, name="mmfm")
+
+
+@METHODS.register("sbcfm")
+def SBCFM(  # noqa: N802
+    sigma: float = 1.0,
+    *,
+    net: MLPConfig = MLPConfig(),
+    batching: Batching = Batching(),
+    training: Training = Training(),
+) -> FlowMatching:
+    """Schrödinger-bridge conditional flow matching (Tong et al. 2024, TMLR, section 3.2.4).
+
+    Plans of regularisation ``sigma² · span`` feed Brownian bridges; the learned flow is the
+    probability-flow ODE of the Schrödinger bridge (their proposition 3.5).
+
+    Parameters
+    ----------
+    sigma
+        Diffusion, in model coordinates per square root of time; positive.
+    net, batching, training
+        As in :class:`FlowMatching`.
+    """
+    bridge = BrownianBridge(sigma)
+    return FlowMatching(Entropic(sigma=sigma), bridge, net, batching, training, name="sbcfm")
+
+
+@METHODS.register("sf2m")
+def SF2M(  # noqa: N802
+    sigma: float | None = None,
+    *,
+    coupling: str | Coupling = "sinkhorn",
+    net: MLPConfig = MLPConfig(),
+    batching: Batching = Batching(),
+    training: Training = Training(),
+) -> FlowMatching:
+    r"""Simulation-free score and flow matching (Tong et al. 2023, [SF]2M).
+
+    Learns the Schrödinger bridge :math:`dX = (v + \tfrac12\sigma^2 \nabla\log p)\,dt + \sigma\,dW`
+    between consecutive snapshots: among all processes with these marginals the one closest to
+    Brownian motion of diffusion `sigma` (their proposition 3.4, as the coupled blocks grow).
+
+    Parameters
+    ----------
+    sigma
+        Diffusion, in model coordinates per square root of time; positive. When omitted, 0.2 times
+        the data's own (:func:`~cellflow.training.cells.natural_sigma`): the multiple whose fits
+        predicted left-out time points best by W1, on courses that no published figure is about.
+        W1 hardly tells diffusions below 0.3 apart; see :func:`cellflow.tl.suggest_sigma` for a
+        choice by the data.
+    coupling
+        ``"sinkhorn"`` for entropic plans of regularisation ``sigma² · span``, whose bridges are
+        the Schrödinger bridge; ``"exact"`` for transport plans, ``"geodesic"`` for transport
+        along the data (their section 4.3), ``"independent"`` for none; or a coupling.
+    net, batching, training
+        As in :class:`FlowMatching`.
+    """
+    size = RELATIVE_SIGMA if sigma is None else sigma
+    path, name = BrownianBridge(size), "sf2m"
+    if isinstance(coupling, str):
+        known: dict[str, Coupling] = {
+            "sinkhorn": Entropic(sigma=size),
+            "exact": Exact(),
+            "geodesic": Geodesic(),
+            "independent": Independent(),
+        }
+        choice = _checks.choice(coupling, known, "coupling")
+        name = name if choice == "sinkhorn" else f"{name}_{choice}"
+        coupling = known[choice]
+    relative = sigma is None
+    return FlowMatching(
+        coupling, path, net, batching, training, name, score=True, relative_sigma=relative
+    )
+
+
+# Names are written out: the command line reads them from this text, without importing it.
+METHODS.register("sf2m_exact")(partial(SF2M, coupling="exact"))
+METHODS.register("sf2m_geodesic")(partial(SF2M, coupling="geodesic"))
+METHODS.register("sf2m_independent")(partial(SF2M, coupling="independent"))
+
+
+@METHODS.register("dsbm")
+def DSBM(  # noqa: N802
+    sigma: float | None = None,
+    *,
+    coupling: str | Coupling = "sinkhorn",
+    rounds: int = 4,
+    net: MLPConfig = MLPConfig(),
+    batching: Batching = Batching(),
+    training: Training = Training(),
+) -> Iterated:
+    """Diffusion Schrödinger bridge matching (Shi et al. 2023) that starts from [SF]2M.
+
+    :func:`SF2M` learns the Schrödinger bridge only as well as its plans are those of the whole
+    snapshots. Here rounds follow in which the bridge is learned again from pairs that the dynamics
+    so far have made, alternately forward and backward: see :class:`Iterated`. It pays where the
+    first coupling is far from the entropic plan (small blocks in many dimensions, independent
+    pairs); where it is not, the rounds only add the errors of the networks. Between normal laws in
+    the plane, four rounds of 375 steps left variances of the mean flow up to 8 % off, where one
+    fit left 2 %: give the rounds more steps, and ``Batching(reuse=1)`` fresh pairs.
+
+    Parameters
+    ----------
+    sigma, coupling
+        Of the first fit, as in :func:`SF2M`.
+    rounds
+        Rounds after the first fit.
+    net, batching, training
+        As in :class:`FlowMatching`, in every round; of how pairs are made, the rounds use only
+        their number and reuse.
+    """
+    base = SF2M(sigma, coupling=coupling, net=net, batching=batching, training=training)
+    return Iterated(base, rounds, name=base.name.replace("sf2m", "dsbm"))
+
+
+@METHODS.register("uotcfm")
+def UOTCFM(  # noqa: N802
+    sigma: float = 0.1,
+    *,
+    relaxation: float | None = 1.0,
+    net: MLPConfig = MLPConfig(),
+    batching: Batching = Batching(),
+    training: Training = Training(),
+) -> FlowMatching:
+    r"""Unbalanced optimal-transport flow matching, with growth rates.
+
+    OT-CFM (Tong et al. 2024, section 3.2.3) on unbalanced plans, as in UOT-FM (Eyring et al.
+    2024, section 3.2), whose marginals here are not forgotten but learned: a pair gains mass on
+    its way at the rate that takes it from its share of the source cell to its share of the
+    target cell, and :math:`\partial_t p + \nabla\cdot(p v) = g p` has the snapshots as marginals.
+
+    What is known of growth beforehand goes into the snapshots' `growth`; the masses of the
+    snapshots set how much the population grows as a whole.
+
+    Parameters
+    ----------
+    sigma
+        Constant standard deviation of the path, in model coordinates.
+    relaxation
+        How strongly the source's marginal (or its prior growth) is held, in units of the mean
+        cost: see :class:`~cellflow.couplings.Unbalanced`. None believes it entirely.
+    net, batching, training
+        As in :class:`FlowMatching`.
+    """
+    coupling, path = Unbalanced(relaxation=relaxation), Straight(sigma)
+    return FlowMatching(coupling, path, net, batching, training, name="uotcfm", growth=True)
+
+
+@METHODS.register("ubsb")
+def UBSB(  # noqa: N802
+    sigma: float | None = None,
+    *,
+    relaxation: float | None = 1.0,
+    net: MLPConfig = MLPConfig(),
+    batching: Batching = Batching(),
+    training: Training = Training(),
+) -> FlowMatching:
+    r"""Unbalanced Schrödinger bridges: [SF]2M with growth rates.
+
+    Entropic plans with soft marginals feed Brownian bridges whose mass changes on the way;
+    velocity, score and growth of
+    :math:`dX = (v + \tfrac12\sigma^2\nabla\log p)\,dt + \sigma\,dW`, :math:`d\log m = g\,dt` are
+    learned together (Tong et al. 2023, [SF]2M, for the bridge; Chen, Georgiou and Pavon, 2022,
+    "The most likely evolution of diffusing and vanishing particles", for what it stands for).
+
+    Parameters
+    ----------
+    sigma
+        Diffusion, in model coordinates per square root of time; as in :func:`SF2M` when omitted.
+    relaxation
+        As in :func:`UOTCFM`.
+    net, batching, training
+        As in :class:`FlowMatching`.
+    """
+    size = RELATIVE_SIGMA if sigma is None else sigma
+    base = SF2M(sigma, coupling=Unbalanced(sigma=size, relaxation=relaxation), net=net)
+    return replace(base, batching=batching, training=training, name="ubsb", growth=True)

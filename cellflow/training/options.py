@@ -1,0 +1,89 @@
+"""Options of a fit: everything beside the method and the cells."""
+
+from __future__ import annotations
+
+from dataclasses import InitVar, dataclass, field
+from pathlib import Path as FilePath
+
+import torch
+
+from cellflow import _checks
+from cellflow._process_group import ProcessGroup
+from cellflow._random import draw_seed
+from cellflow._typing import Rng
+
+
+@dataclass(frozen=True)
+class Checkpointing:
+    """Where and how often a run is written down.
+
+    Parameters
+    ----------
+    path
+        File to write, and to resume from if it exists; None for no checkpoints.
+    every
+        Steps between two writes; it is also written when the run ends, in whatever way.
+    """
+
+    path: str | FilePath | None = None
+    every: int = 1000
+
+    def __post_init__(self) -> None:
+        _checks.count(self.every, "every")
+        if self.path is not None and FilePath(self.path).is_dir():
+            got = f"{str(self.path)!r}, a folder"
+            raise ValueError(_checks.message("checkpoint", got, "a file to write"))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FitOptions:
+    """Options of a fit, checked once and handed on whole.
+
+    Parameters
+    ----------
+    steps
+        Budget of training steps.
+    generator
+        Seed or generator that `seed` is drawn from.
+    seed
+        Number that everything random follows from; drawn from `generator` when omitted.
+    device
+        ``"cpu"``, ``"cuda"``, ``"mps"``; that of the course when omitted.
+    dtype
+        ``torch.float32`` or ``torch.float64``, of cells and networks; that of the course when
+        omitted.
+    checkpointing
+        File to write and resume from.
+    progress
+        Whether to show a bar and the device on standard error.
+    group
+        Processes that train together.
+
+    Raises
+    ------
+    ValueError
+        If `steps` is not positive or there is no such device.
+    TypeError
+        If `dtype` is another one.
+    """
+
+    steps: int = 3000
+    generator: InitVar[Rng] = 0
+    seed: int = -1
+    device: torch.device | str | None = None
+    dtype: torch.dtype | None = None
+    checkpointing: Checkpointing = Checkpointing()
+    progress: bool = True
+    group: ProcessGroup = field(default_factory=ProcessGroup)
+
+    def __post_init__(self, generator: Rng) -> None:
+        _checks.count(self.steps, "steps")
+        if self.dtype not in (None, torch.float32, torch.float64):
+            # Cells would be cut down to whole numbers; of half precision, gradients would not do.
+            expected = "a floating type to train in: torch.float32 or torch.float64"
+            raise TypeError(_checks.message("dtype", repr(self.dtype), expected))
+        if self.device is not None:
+            place = _checks.as_device(self.device, torch.device("cpu"))
+            object.__setattr__(self, "device", place)
+        if self.seed < 0:
+            object.__setattr__(self, "seed", draw_seed(generator, self.group))
