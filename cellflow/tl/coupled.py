@@ -12,6 +12,7 @@ import numpy as np
 
 from cellflow import _checks
 from cellflow._files import whole_file
+from cellflow._typing import Tensor
 from cellflow.plans import PairPlan, Transitions
 from cellflow.pp import CourseIndex
 
@@ -82,7 +83,9 @@ class Coupled:
         """
         first, last = self._interval(start, end)
         marks = self._indicators(labels, last)
-        return self._named(self.transitions.expect(marks.to_numpy(), first, last), first, marks)
+        return self._named(
+            self.transitions.expect(marks.to_numpy(), first, last), first, marks.columns
+        )
 
     def ancestors(self, labels: PerCell, start: Time, end: Time) -> pd.DataFrame:
         """Share of each of `labels`, those of the cells at `start`, among each cell's ancestors.
@@ -91,7 +94,9 @@ class Coupled:
         """
         first, last = self._interval(start, end)
         marks = self._indicators(labels, first)
-        return self._named(self.transitions.recall(marks.to_numpy(), first, last), last, marks)
+        return self._named(
+            self.transitions.recall(marks.to_numpy(), first, last), last, marks.columns
+        )
 
     def table(
         self, labels: PerCell, start: Time, end: Time, *, normalize: str | None = "start"
@@ -227,7 +232,7 @@ class Coupled:
             raise ValueError(_checks.message(name, f"shape {out.shape}", expected))
         return out
 
-    def _masses(self, values: PerCell, time: float) -> tuple[np.ndarray, Any]:
+    def _masses(self, values: PerCell, time: float) -> tuple[np.ndarray, pd.Index | None]:
         found = self._of(values, time, "values")
         if found.dtype == bool or (found.dtype == object and set(found.ravel()) <= {True, False}):
             weights = self.transitions.weights(time).cpu().numpy()
@@ -245,13 +250,13 @@ class Coupled:
             raise ValueError(_checks.message("labels", got, "a label for each cell", remedy))
         return pd.get_dummies(found, dtype=float)
 
-    def _named(self, values: Any, time: float, columns: Any) -> Any:
+    def _named(self, values: Tensor, time: float, columns: pd.Index | None) -> Any:
+        """Answers about the cells at `time`, under their names: a series, or a frame."""
         import pandas as pd
 
         names = self.index.obs_names[self.transitions.times.index(time)]
         if values.ndim == 1:
             return pd.Series(values.cpu().numpy(), index=names)
-        columns = columns.columns if isinstance(columns, pd.DataFrame) else columns
         return pd.DataFrame(values.cpu().numpy(), index=names, columns=columns)
 
 
