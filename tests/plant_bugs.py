@@ -232,6 +232,19 @@ shares of ranks that ignore mass | paths/path.py | several/test_process_group
 an activation's slope at its result | networks/fast.py | networks/test_networks
   - kept[2 * k - 1], kept[2 * k])
   + kept[2 * k], kept[2 * k - 1])
+# --- the doors
+times in the wrong unit | pp/times.py | doors/test_times
+  - return [m.value * SECONDS[m.unit or unit] / SECONDS[unit] for m in read], unit
+  + return [m.value * SECONDS[unit] / SECONDS[m.unit or unit] for m in read], unit
+scales of excluded days | tl/suggest_sigma.py | doors/test_suggest_sigma
+  - prep = preprocessing_of(kept.x, n_components, whiten)
+  + prep = preprocessing_of(cells.x, n_components, whiten)
+options without the function's defaults | cli/options.py | cli/test_commands
+  - given = {"required": True} if self.required else {"default": self.default}
+  + given = {"required": self.required, "default": None}
+verdicts without the floor's noise | evaluate/table.py | evaluate/test_holdout
+  - error = math.sqrt(deviation(ours) ** 2 / len(ours) + noise**2)
+  + error = math.sqrt(deviation(ours) ** 2 / len(ours) + 0 * noise**2)
 """
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
 
@@ -107,6 +107,11 @@ class Entropic(Coupling):
         _checks.number(self.tolerance, "tolerance", low=0.0, high=1.0, open_low=True)
         _checks.count(self.max_iter, "max_iter")
         _checks.choice(self.solver, SOLVERS, "solver")
+
+    @classmethod
+    def for_diffusion(cls, sigma: Callable[[], float]) -> Self:
+        """Return the coupling of a Brownian reference whose diffusion `sigma` tells."""
+        return cls(sigma=sigma())
 
     @classmethod
     def example(cls, source: Snapshot, target: Snapshot) -> Self:
