@@ -29,6 +29,10 @@ class Parts(Protocol):
         """What tables and files call the method."""
 
     @property
+    def parts(self) -> Parts:
+        """The method itself."""
+
+    @property
     def coupling(self) -> Coupling:
         """From two snapshots to a plan."""
 
