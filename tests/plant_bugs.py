@@ -235,13 +235,8 @@ BUGS = bugs(TABLE)
 
 def run(source: Path, tests: str) -> tuple[int, str]:
     """Run test files against the package in `source`; the exit status, and the first failure."""
-    # The working directory holds the package as well: it is not to be on the path.
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(source),
-        "PYTHONSAFEPATH": "1",
-        "OMP_NUM_THREADS": "1",
-    }
+    paths = {"PYTHONPATH": str(source), "PYTHONSAFEPATH": "1"}  # not the working directory
+    environment = {**os.environ, **paths, "OMP_NUM_THREADS": "1"}
     where = "import cellflow; print(cellflow.__file__)"
     found = subprocess.run(
         [sys.executable, "-c", where], env=environment, capture_output=True, text=True, check=False
