@@ -263,12 +263,11 @@ BUGS = bugs(TABLE)
 
 def run(source: Path, tests: str) -> tuple[int, str]:
     """Run test files against the package in `source`; the exit status, and the first failure."""
-    # The package lies in the folder that the tests are run in: keep that off the path.
-    path = {"PYTHONPATH": str(source), "PYTHONSAFEPATH": "1"}
-    environment = {**os.environ, **path, "OMP_NUM_THREADS": "1"}
+    paths = {"PYTHONPATH": str(source), "PYTHONSAFEPATH": "1"}  # not the working directory
+    environment = {**os.environ, **paths, "OMP_NUM_THREADS": "1"}
     where = "import cellflow; print(cellflow.__file__)"
     found = subprocess.run(
-        [sys.executable, "-P", "-c", where],
+        [sys.executable, "-c", where],
         env=environment,
         capture_output=True,
         text=True,
