@@ -44,21 +44,11 @@ def energy_distance(
     clouds = as_clouds(x, y, x_mass=x_mass, y_mass=y_mass)
     between = _mean_distance(clouds.x, clouds.y, clouds.a, clouds.b)
     # A cell's distance to itself is zero, so it adds nothing to the sum of the U-statistic.
-    self_x = within_mean(
-        _mean_distance(clouds.x, None, clouds.a, clouds.a),
-        0.0,
-        clouds.a,
-        unbiased=unbiased,
-        name="x",
-    )
-    self_y = within_mean(
-        _mean_distance(clouds.y, None, clouds.b, clouds.b),
-        0.0,
-        clouds.b,
-        unbiased=unbiased,
-        name="y",
-    )
-    value = 2.0 * between - self_x - self_y
+    within = [
+        within_mean(_mean_distance(cells, None, m, m), 0.0, m, unbiased=unbiased, name=name)
+        for name, cells, m in (("x", clouds.x, clouds.a), ("y", clouds.y, clouds.b))
+    ]
+    value = 2.0 * between - within[0] - within[1]
     return value if unbiased else max(value, 0.0)
 
 

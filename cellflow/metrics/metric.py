@@ -57,19 +57,12 @@ METRICS: Registry[Metric] = Registry("cellflow.metrics")
 
 
 def metric(
-    name: str,
-    *,
-    exponent: int | None = 1,
-    rotation_invariant: bool = True,
-    of_holdouts: bool = True,
-    settings: Mapping[str, Any] | None = None,
+    name: str, make: Callable[[Distance], Metric] = Metric
 ) -> Callable[[Distance], Distance]:
-    """Return a decorator that registers a function as the :class:`Metric` called `name`."""
+    """Return a decorator that registers a function as a metric called `name`, by way of `make`."""
 
     def enter(function: Distance) -> Distance:
-        METRICS.register(name)(
-            Metric(function, exponent, rotation_invariant, of_holdouts, settings or {})
-        )
+        METRICS.register(name)(make(function))
         return function
 
     return enter

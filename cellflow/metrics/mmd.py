@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from cellflow import _checks, costs
 from cellflow._typing import ArrayLike, Tensor
-from cellflow.metrics.metric import Clouds, as_clouds, metric, row_blocks, within_mean
+from cellflow.metrics.metric import Clouds, Metric, as_clouds, metric, row_blocks, within_mean
 
 #: Cells of each cloud that the median heuristic looks at.
 MEDIAN_CELLS = 1_000
 
 
-@metric(
-    "mmd",
-    exponent=None,
-    of_holdouts=False,  # each pair of clouds has its own bandwidth
-    settings={"bandwidth": 1.0, "unbiased": False},
-)
+#: Keywords under which it is a distance with one scale for all clouds.
+FIXED = {"bandwidth": 1.0, "unbiased": False}
+
+
+@metric("mmd", partial(Metric, exponent=None, of_holdouts=False, settings=FIXED))
 def mmd(
     x: ArrayLike,
     y: ArrayLike,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from cellflow import _checks
 from cellflow._typing import ArrayLike, Rng, Tensor
-from cellflow.metrics.metric import BLOCK_ENTRIES, as_clouds, metric
+from cellflow.metrics.metric import BLOCK_ENTRIES, Metric, as_clouds, metric
 
 
-@metric("sliced_w2", rotation_invariant=False, of_holdouts=False)
+@metric("sliced_w2", partial(Metric, rotation_invariant=False, of_holdouts=False))
 def sliced_wasserstein2(
     x: ArrayLike,
     y: ArrayLike,
