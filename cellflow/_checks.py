@@ -73,7 +73,7 @@ def count(value: int, name: str, *, low: int = 1, high: int | None = None) -> in
     return int(value)
 
 
-def as_numbers(x: ArrayLike, name: str, expected: str = "numbers") -> Tensor:
+def as_numbers(x: ArrayLike | float, name: str, expected: str = "numbers") -> Tensor:
     """Return `x` as a tensor, whatever its strides, byte order and permissions; not yet checked.
 
     Raises

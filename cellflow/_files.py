@@ -1,9 +1,10 @@
-"""Tensors and plain facts in one file, written whole or not at all, read without pickle."""
+"""Files and folders that are written whole or not at all; tensors without pickle."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,32 @@ def beside(path: str | Path | None, name: str) -> Path | None:
         return None
     path = Path(path)
     return path.with_name(f"{path.stem}.{name}{path.suffix}")
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Give a new folder beside `folder`, which takes its place, and is complete, if all goes well.
+
+    Whether what is at `folder` may be replaced, the caller decides.
+    """
+    folder = folder.resolve()
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if folder.exists():
+            os.replace(folder, old)
+        try:
+            os.replace(temporary, folder)
+        except OSError:
+            if old.exists():
+                os.replace(old, folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_state(path: str | Path, tensors: dict[str, Tensor], facts: dict) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -9,6 +11,36 @@ import torch
 
 from cellflow import _checks
 from cellflow._typing import Field, Rng, Tensor
+
+
+class ComposedField(ABC):
+    """Velocity that is made of other fields, one of which is the score.
+
+    A drift asks it for both with one call of each part.
+    """
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[Field, ...]:
+        """The fields that it is made of."""
+
+    @abstractmethod
+    def map(self, change: Callable[[Field], Field]) -> ComposedField:
+        """Return the same field with ``change(part)`` in place of each of its `parts`.
+
+        Parameters
+        ----------
+        change
+            From a part to another one.
+        """
+
+    @abstractmethod
+    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
+        """Velocity at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
+
+    @abstractmethod
+    def tilted(self, t: Tensor, x: Tensor, weight: float) -> Tensor:
+        """Velocity at `t` and `x` ``(n, d)``, and `weight` times the score."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +57,7 @@ class Dynamics:
     ----------
     velocity
         Probability-flow velocity :math:`v(t, x)`, data units per unit of time. One that is made
-        of the `score`, and has it as an attribute of this name, answers ``tilted(t, x, weight)``
-        with the velocity and `weight` times the score, so that the drift asks it once.
+        of the `score` is a :class:`ComposedField`, so that the drift asks the score once.
     score
         :math:`\nabla \log p_t(x)`, or None for deterministic dynamics.
     growth
@@ -35,11 +66,6 @@ class Dynamics:
         Diffusion, in data units per square root of a unit of time.
     breaks
         Times, increasing, at which the fields may jump.
-
-    Raises
-    ------
-    ValueError
-        If `sigma` is negative, or `breaks` are not finite and increasing.
     """
 
     velocity: Field
@@ -66,9 +92,8 @@ class Dynamics:
     def _tilted(self, t: Tensor, x: Tensor, factor: float) -> Tensor:
         if self.score is None or self.sigma == 0:
             return self.velocity(t, x)
-        tilted = getattr(self.velocity, "tilted", None)
-        if tilted is not None and getattr(self.velocity, "score", None) is self.score:
-            return tilted(t, x, factor * self.sigma**2)
+        if isinstance(self.velocity, ComposedField) and self.score in self.velocity.parts:
+            return self.velocity.tilted(t, x, factor * self.sigma**2)
         v, score = self.velocity(t, x), self.score(t, x)
         if score.shape != v.shape:  # it would be broadcast
             got, expected = f"shape {tuple(score.shape)}", f"shape {tuple(v.shape)}"

@@ -13,7 +13,7 @@ from cellflow import _checks
 from cellflow._files import read_state
 from cellflow._typing import Tensor
 from cellflow.fits.ensemble import Ensemble
-from cellflow.fits.facts import parts
+from cellflow.fits.facts import from_facts
 from cellflow.fits.fit import Fit
 from cellflow.fits.folder import CELLS, ENSEMBLE, FIT, FORMAT, NUMBERS
 from cellflow.methods import FlowMatching
@@ -99,7 +99,7 @@ def _damaged(folder: Path, error: Exception) -> ValueError:
 
 
 def _build(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
-    method = _method(facts["method"])
+    method = from_facts(facts["method"], kinds(), FlowMatching)
     units = Units(**{**facts["units"], "centre": tuple(facts["units"]["centre"])})
     networks = build_networks(method.parts, units)
     for name, network in networks.items():
@@ -125,17 +125,6 @@ def _build(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
         history=History(**facts["history"]),
         origin=facts["origin"] | ({"components": Preprocessing(**genes)} if genes else {}),
     )
-
-
-def _method(facts: dict[str, Any]) -> Any:
-    facts = dict(facts)
-    kind = kinds().get(facts["kind"], FlowMatching)
-    inner = {
-        field: _method(facts.pop(field))
-        for field, part in list(facts.items())
-        if isinstance(part, dict) and part.get("kind") in kinds()
-    }
-    return kind(**parts(facts), **inner)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

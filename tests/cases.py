@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cellflow import couplings, paths
+from cellflow import couplings, paths, simulate
 from cellflow.couplings import Coupling
 from cellflow.paths import Path
 from cellflow.timecourse import Snapshot
@@ -31,14 +31,8 @@ PATHS: list[Path] = [*(kind() for kind in paths.PATHS.values()), paths.Straight(
 
 # --- solvers ---------------------------------------------------------------------------------
 #: Name and declared order of convergence on an ODE.
-SOLVERS: dict[str, int] = {
-    "euler": 1,
-    "midpoint": 2,
-    "rk4": 4,
-    "dopri5": 5,
-    "tsit5": 5,
-    "euler_maruyama": 1,
-    "sra1": 2,
-}
+SOLVERS: dict[str, int] = {name: s.order for name, s in simulate.SOLVERS.items()}
 #: Those that draw noise, and their strong order where it is additive.
-NOISY_SOLVERS: dict[str, float] = {"euler_maruyama": 1.0, "sra1": 1.5}
+NOISY_SOLVERS: dict[str, float] = {
+    name: s.strong_order for name, s in simulate.SOLVERS.items() if s.strong_order is not None
+}

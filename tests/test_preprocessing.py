@@ -47,13 +47,13 @@ def test_the_largest_loading_of_each_component_is_positive(seed: int) -> None:
     assert bool((loadings.max(0).values >= -loadings.min(0).values).all())
 
 
-def test_mirrored_cells_keep_their_components() -> None:
+def test_components_of_mirrored_cells_are_the_same() -> None:
     """A sign convention that looked at the cells would turn with them."""
     a, b = (fit_preprocessing(x, n_components=5).loadings for x in (cells(), -cells()))
     assert_close(a, b)
 
 
-def test_vectors_are_carried_back_as_differences_of_cells() -> None:
+def test_invert_vectors_equals_differences_of_inverted_cells() -> None:
     p = fit_preprocessing(cells(), n_components=5, whiten=True)
     z = p.apply(cells())
     assert_close(p.invert(z), cells())

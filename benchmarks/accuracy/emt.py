@@ -66,7 +66,7 @@ def chosen_steps(course: TimeCourse, small: float) -> int:
             for inner in range(1, len(rest) - 1):
                 fit = method.fit(rest.without(inner), steps=steps, progress=False)
                 before, truth = rest.snapshots[inner - 1 : inner + 1]
-                values.append(wasserstein1(fit.carry(before, truth.time).x, truth.x))
+                values.append(wasserstein1(fit.predict(before, truth.time).x, truth.x))
         scores[steps] = fmean(values)
     print("training time points, by steps:", {k: round(v, 4) for k, v in scores.items()})
     return min(scores, key=scores.get)
@@ -95,7 +95,7 @@ def main(path: str, steps: int | None, seeds: int, small: float, target: str | N
                 solvers = ["rk4"] + ["euler_maruyama"] * (fit.dynamics.score is not None)
                 for solver in solvers:
                     name = method.name if solver == "rk4" else f"{method.name}, {solver}"
-                    cells = fit.carry(before, truth.time, solver=solver, generator=seed)
+                    cells = fit.predict(before, truth.time, solver=solver, generator=seed)
                     value = wasserstein1(cells.x, truth.x, x_mass=cells.mass, y_mass=truth.mass)
                     scores[name][k].append(value)
     print(f"emt, {course.dim} dimensions, all cells, {steps} steps, {seeds} seeds; W1")

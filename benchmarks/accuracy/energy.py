@@ -73,7 +73,7 @@ def fitted(method: FlowMatching, ends: TimeCourse, day: float, **options) -> dic
     fit = method.fit(ends, progress=False, **options)
     seed = options["generator"]
     start = ends.snapshots[0]
-    return {s: fit.carry(start, day, solver=s, generator=seed).x for s in SOLVERS}
+    return {s: fit.predict(start, day, solver=s, generator=seed).x for s in SOLVERS}
 
 
 def choose(days: dict[float, torch.Tensor], steps: int) -> None:

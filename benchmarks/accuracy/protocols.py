@@ -29,7 +29,7 @@ from cellflow.methods import ICFM, OTCFM, FlowMatching
 from cellflow.metrics import wasserstein1
 from cellflow.networks import MLPConfig
 from cellflow.preprocessing import fit_preprocessing
-from cellflow.simulate.solvers import SOLVERS
+from cellflow.simulate import SOLVERS
 from cellflow.timecourse import TimeCourse
 from cellflow.training.cells import split
 from cellflow.training.trainer import Training

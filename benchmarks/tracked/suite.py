@@ -89,7 +89,7 @@ class Answering:
         wasserstein1(self.course.snapshots[0].x, self.course.snapshots[1].x)
 
     def track_fitted_w1(self) -> float:
-        end = self.fit.carry(self.course.snapshots[0], 1.0)
+        end = self.fit.predict(self.course.snapshots[0], 1.0)
         return float(wasserstein1(end.x, self.course.snapshots[1].x))
 
 

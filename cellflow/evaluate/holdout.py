@@ -169,7 +169,7 @@ def _rows(task: _Task, job: _Job) -> list[Row]:
     if fit.history.stopped == "interrupted":  # that fit alone ended: end them all
         raise KeyboardInterrupt
     start, end = fold.snapshots[k - 1 : k + 1]
-    cells = fit.carry(start, end.time, solver=task.solver, generator=seed)
+    cells = fit.predict(start, end.time, solver=task.solver, generator=seed)
     return score(method.name, seed, cells)
 
 

@@ -198,7 +198,7 @@ def _learned(
         raise KeyboardInterrupt
     solver = "rk4" if fit.dynamics.score is None else "euler_maruyama"
     generator = stream_seed(seed, k, 31)
-    return fit.carry(fold.snapshots[k - 1], time, solver=solver, generator=generator)
+    return fit.predict(fold.snapshots[k - 1], time, solver=solver, generator=generator)
 
 
 def _unlearned(

@@ -64,7 +64,7 @@ class Interpolation:
 
     @property
     def states(self) -> Spread:
-        """Where the members carry each cell, shape ``(members, n, d)``."""
+        """Where the members predict each cell, shape ``(members, n, d)``."""
         return Spread(torch.stack([s.x for s in self.members]))
 
     @property
@@ -75,7 +75,7 @@ class Interpolation:
         Each member has an equal part of the mass.
         """
         first, n = self.members[0], len(self.members)
-        labels = None if first.labels is None else [v for s in self.members for v in s.labels]
+        labels = None if first.labels is None else [v for s in self.members for v in s.labels or ()]
         mass = torch.cat([s.mass for s in self.members]) / n
         return Snapshot(torch.cat([s.x for s in self.members]), first.time, mass, labels)
 

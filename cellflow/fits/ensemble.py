@@ -13,9 +13,12 @@ from cellflow import _checks
 from cellflow._random import draw_seed
 from cellflow._typing import ArrayLike, Rng
 from cellflow.fits.answers import EnsembleTrajectory, Interpolation, Moments, Spread
-from cellflow.fits.fit import Fit
+from cellflow.fits.facts import FittedMethod
+from cellflow.fits.fit import Fit, simulate_in_data_units
+from cellflow.fits.folder import save_ensemble
 from cellflow.fits.report import coupling_problems
 from cellflow.preprocessing import Preprocessing
+from cellflow.simulate.integration import Integration
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.training.trainer import History
 
@@ -38,11 +41,6 @@ class Ensemble:
         Seed of each: ``method.fit(course, generator=seeds[k])`` is member `k`.
     bootstrap
         Whether each member was trained on :func:`~cellflow.several.members.resampled` cells.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two members, or not one seed for each.
     """
 
     members: tuple[Fit, ...]
@@ -63,7 +61,7 @@ class Ensemble:
         return iter(self.members)
 
     @property
-    def method(self) -> Any:
+    def method(self) -> FittedMethod:
         """The method that was fitted."""
         return self.members[0].method
 
@@ -135,22 +133,25 @@ class Ensemble:
     def simulate(
         self,
         x0: ArrayLike,
-        times: Sequence[float],
+        times: Sequence[float] | ArrayLike,
         *,
         solver: str = "rk4",
         generator: Rng = 0,
         max_step: float | None = None,
+        rtol: float = 1e-5,
+        atol: float = 1e-6,
+        max_evaluations: int = 10_000,
         memory: float = 2**30,
         progress: bool = False,
     ) -> EnsembleTrajectory:
-        """Carry cells along the dynamics of every member.
+        """Simulate cells along the dynamics of every member.
 
         The members are simulated in turn, in the memory of three trajectories. A stochastic
         solver draws the same noise for all of them, so that they differ by what they learned.
 
         Parameters
         ----------
-        x0, times, solver, generator, max_step, memory, progress
+        x0, times, solver, generator, max_step, rtol, atol, max_evaluations, memory, progress
             As in :meth:`Fit.simulate`.
 
         Returns
@@ -160,24 +161,25 @@ class Ensemble:
 
         Raises
         ------
-        ValueError
-            If an argument is out of its range.
         IntegrationError
-            If a solution is not finite.
+            If a solution is not finite, or an adaptive solver needs more than `max_evaluations`.
         """
-        seed = draw_seed(generator)
+        how = Integration(
+            solver=solver,
+            generator=draw_seed(generator),
+            max_step=max_step,
+            rtol=rtol,
+            atol=atol,
+            max_evaluations=max_evaluations,
+            memory=memory,
+            progress=progress,
+            knots=self.course.times,
+            readout=None if self.preprocessing is None else self.preprocessing.invert,
+        )
         states, masses = Moments(), Moments()
         evaluations = 0
         for fit in self.members:
-            out = fit.simulate(
-                x0,
-                times,
-                solver=solver,
-                generator=seed,
-                max_step=max_step,
-                memory=memory,
-                progress=progress,
-            )
+            out = simulate_in_data_units(fit, x0, times, how=how)
             states.add(out.x)
             if out.log_mass is not None:
                 masses.add(out.log_mass)
@@ -205,31 +207,34 @@ class Ensemble:
         Parameters
         ----------
         time, n_cells, solver, generator
-            As in :meth:`Fit.interpolate`. All members carry the same cells.
+            As in :meth:`Fit.interpolate`. All members start from the same cells.
 
         Returns
         -------
         Interpolation
             The cells of each member; :attr:`Interpolation.pooled` is one population.
         """
-        rest = {"n_cells": n_cells, "solver": solver, "generator": draw_seed(generator)}
-        return Interpolation(tuple(fit.interpolate(time, **rest) for fit in self.members))
+        seed = draw_seed(generator)
+        cells = (
+            fit.interpolate(time, n_cells=n_cells, solver=solver, generator=seed)
+            for fit in self.members
+        )
+        return Interpolation(tuple(cells))
 
-    def carry(
+    def predict(
         self, start: Snapshot, time: float, *, solver: str = "rk4", generator: Rng = 0
     ) -> Interpolation:
-        """Cells of a snapshot at another time, by every member.
+        """Predict the cells of a snapshot at another time, by every member.
 
         Parameters
         ----------
         start, time, solver, generator
-            As in :meth:`Fit.carry`.
+            As in :meth:`Fit.predict`.
         """
-        rest = {"solver": solver, "generator": draw_seed(generator)}
-        return Interpolation(tuple(fit.carry(start, time, **rest) for fit in self.members))
+        seed = draw_seed(generator)
+        cells = (fit.predict(start, time, solver=solver, generator=seed) for fit in self.members)
+        return Interpolation(tuple(cells))
 
     def save(self, folder: str | FilePath) -> FilePath:
         """Write a folder of members to `folder`, new or empty; see :func:`cellflow.load`."""
-        from cellflow.fits.folder import save_ensemble
-
-        return save_ensemble(self, folder)
+        return save_ensemble(self.members, folder, seeds=self.seeds, bootstrap=self.bootstrap)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -13,11 +14,13 @@ from torch import nn
 from cellflow import _checks
 from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.dynamics import Dynamics
-from cellflow.fits.carrying import carry_cells, times_of
-from cellflow.fits.draws import draw_cells, grown_mass
+from cellflow.fits.facts import FittedMethod, Unsaved
+from cellflow.fits.folder import save_fit
 from cellflow.fits.report import coupling_report, fit_report
 from cellflow.preprocessing import Preprocessing
-from cellflow.simulate import StoredTrajectory, Trajectory
+from cellflow.simulate import SOLVERS, StoredTrajectory, Trajectory
+from cellflow.simulate.integration import Integration
+from cellflow.simulate.simulate import simulate_as
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.training.trainer import History
 
@@ -45,7 +48,7 @@ class Fit:
     """
 
     dynamics: Dynamics
-    method: Any
+    method: FittedMethod
     course: TimeCourse
     networks: nn.ModuleDict
     preprocessing: Preprocessing | None = None
@@ -137,17 +140,20 @@ class Fit:
     def simulate(
         self,
         x0: ArrayLike,
-        times: Sequence[float],
+        times: Sequence[float] | ArrayLike,
         *,
         solver: str = "rk4",
         generator: Rng = 0,
         max_step: float | None = None,
+        rtol: float = 1e-5,
+        atol: float = 1e-6,
+        max_evaluations: int = 10_000,
         memory: float = 2**30,
         store: str | FilePath | None = None,
         store_dtype: torch.dtype | str | None = None,
         progress: bool = False,
     ) -> Trajectory | StoredTrajectory:
-        """Carry cells along the learned dynamics.
+        """Simulate cells along the learned dynamics.
 
         Parameters
         ----------
@@ -163,7 +169,10 @@ class Fit:
             Seed or generator of a stochastic solver.
         max_step
             Longest step of a fixed-step solver. When omitted, six (``"rk4"``) or ten of them
-            lead from snapshot to snapshot.
+            lead from snapshot to snapshot, so that an uneven course costs as many as an even one.
+        rtol, atol, max_evaluations
+            Tolerances of an adaptive solver, and how often it may ask the field: see
+            :func:`cellflow.simulate.simulate`.
         memory
             Bytes for the solver's working set.
         store, store_dtype
@@ -179,22 +188,31 @@ class Fit:
         Raises
         ------
         ValueError
-            If an argument is out of its range, or the result would not fit in memory.
+            If the result would not fit in memory.
         IntegrationError
-            If the solution is not finite.
+            If the solution is not finite, or an adaptive solver needs more than
+            `max_evaluations`.
+
+        Warns
+        -----
+        UserWarning
+            If a stochastic solver is asked for and the fit has no noise.
         """
-        return carry_cells(
-            self,
-            self._encode(x0),
-            times,
+        how = Integration(
             solver=solver,
             generator=generator,
             max_step=max_step,
+            rtol=rtol,
+            atol=atol,
+            max_evaluations=max_evaluations,
             memory=memory,
             store=store,
             store_dtype=store_dtype,
             progress=progress,
+            knots=self.course.times,
+            readout=None if self.preprocessing is None else self.preprocessing.invert,
         )
+        return simulate_in_data_units(self, x0, times, how=how)
 
     def interpolate(
         self,
@@ -206,8 +224,8 @@ class Fit:
     ) -> Snapshot:
         """Cells of the population at any time.
 
-        The cells of the last snapshot before `time` are carried forward to it (before the first
-        snapshot, its cells are carried back).
+        The cells of the last snapshot before `time` are simulated forward to it (before the first
+        snapshot, its cells are simulated back).
 
         Parameters
         ----------
@@ -233,8 +251,7 @@ class Fit:
         Raises
         ------
         ValueError
-            If `time` is not finite, `n_cells` is not positive, or more cells are asked for than
-            there are and the path was not saved with the fit.
+            If more cells are asked for than there are and the path was not saved with the fit.
         """
         time = _checks.number(time, "time")
         start = max(
@@ -244,17 +261,17 @@ class Fit:
         )
         rng = _checks.as_generator(generator)
         if n_cells is not None:
-            start = draw_cells(
+            start = sample_cells(
                 self, start, n_cells=_checks.count(n_cells, "n_cells"), generator=rng
             )
         if time == start.time:
             return start
-        return self.carry(start, time, solver=solver, generator=rng)
+        return self.predict(start, time, solver=solver, generator=rng)
 
-    def carry(
+    def predict(
         self, start: Snapshot, time: float, *, solver: str = "rk4", generator: Rng = 0
     ) -> Snapshot:
-        """Cells of a snapshot at another time, with their masses and labels.
+        """Predict the cells of a snapshot at another time, with their masses and labels.
 
         Parameters
         ----------
@@ -267,14 +284,20 @@ class Fit:
         """
         out = self.simulate(start.x, [start.time, time], solver=solver, generator=generator)
         grown = out.log_mass
-        mass = start.mass if grown is None else grown_mass(start.mass, grown[-1], time)
+        mass = start.mass if grown is None else _grown_mass(start.mass, grown[-1], time)
         return Snapshot(out.final.to(start.x), time, mass, start.labels)
 
     def save(self, folder: str | FilePath) -> FilePath:
-        """Write the fit to `folder`, new or empty; see :func:`cellflow.load`."""
-        from cellflow.fits.folder import save
+        """Write the fit to `folder`, new or empty, whole or not at all.
 
-        return save(self, folder)
+        See :func:`cellflow.load`.
+
+        Raises
+        ------
+        FileExistsError
+            If the folder holds anything but an earlier fit, which is replaced.
+        """
+        return save_fit(self, folder)
 
     def _require(self, part: str, example: str) -> None:
         if getattr(self.dynamics, part) is None:
@@ -284,9 +307,74 @@ class Fit:
     def _at(self, time: float | ArrayLike, x: ArrayLike) -> tuple[Tensor, Tensor]:
         """Times and cells in model coordinates, checked against each other."""
         z = self._encode(x)
-        return times_of(time, z), z
+        return _times_of(time, z), z
 
     def _encode(self, x: ArrayLike) -> Tensor:
         cells = _checks.as_cells(x, "x", dim=self.course.dim)
         cells = cells.to(next(self.networks.parameters()))
         return cells if self.preprocessing is None else self.preprocessing.apply(cells)
+
+
+def simulate_in_data_units(
+    fit: Fit, x0: ArrayLike, times: Sequence[float] | ArrayLike, *, how: Integration
+) -> Trajectory | StoredTrajectory:
+    """Simulate cells `x0` ``(n, d)`` in data coordinates along `fit`; `how` says how to go back."""
+    if SOLVERS[how.solver].stochastic and fit.dynamics.sigma == 0:
+        warnings.warn(
+            f"{fit.method.name!r} learned no noise: solver={how.solver!r} follows the mean flow, "
+            "and every draw is the same. Take solver='rk4', or a method with a score such as "
+            "'sf2m'.",
+            stacklevel=3,
+        )
+    return simulate_as(fit.dynamics, fit._encode(x0), times, how=how)
+
+
+def sample_cells(
+    fit: Fit, start: Snapshot, *, n_cells: int, generator: torch.Generator
+) -> Snapshot:
+    """Draw cells of `start`, each once; beyond its size, again with the noise of the path.
+
+    Their masses are scaled so that they stand for the whole snapshot.
+    """
+    n, path, prep = len(start), fit.method.parts.path, fit.preprocessing
+    order = torch.randperm(n, generator=generator)[:n_cells]
+    again = torch.randint(n, (max(n_cells - n, 0),), generator=generator)
+    drawn = start.subset(torch.cat([order, again]).to(start.x.device))
+    if n_cells != n:
+        whole = start.total_mass / drawn.total_mass
+        drawn = replace(drawn, mass=(drawn.mass.double() * whole).to(drawn.mass))
+    if len(again) == 0:
+        return drawn
+    if isinstance(path, Unsaved):
+        remedy = "The path is the user's own and was not saved: its noise is not known."
+        raise ValueError(_checks.message("n_cells", n_cells, f"at most {n}", remedy))
+    dim = start.x.shape[1] if prep is None else len(prep.scale)
+    noise = path.std_at_start() * torch.randn(len(again), dim, generator=generator)
+    noise = noise.to(drawn.x)
+    if prep is not None:
+        noise = prep.invert_vectors(noise)
+    return replace(drawn, x=torch.cat([drawn.x[:n], drawn.x[n:] + noise]))
+
+
+def _grown_mass(mass: Tensor, growth: Tensor, time: float) -> Tensor:
+    """Return `mass` ``(n,)`` after its logarithms have changed by `growth` ``(n,)`` by `time`."""
+    growth = growth.to(mass)
+    out = mass * growth.exp()
+    if not bool(torch.isfinite(out).all() and (out > 0).all()):
+        factors = f"exp({growth.min():.3g}) to exp({growth.max():.3g})"
+        got = f"{time:g}, by when masses have grown by factors of {factors}"
+        expected = f"a time by which {mass.dtype} can hold them"
+        raise ValueError(_checks.message("time", got, expected, "Stay near the course."))
+    return out
+
+
+def _times_of(time: float | ArrayLike, z: Tensor) -> Tensor:
+    """Return one time, ``()``, or one for each of the cells `z`, ``(n,)``, beside these."""
+    expected = f"a finite number, or one for each cell, shape ({len(z)},)"
+    t = _checks.as_numbers(time, "time", expected)
+    t = t.to(device=z.device, dtype=_checks.time_dtype(z.device))
+    if t.ndim > 1 or (t.ndim == 1 and len(t) != len(z)):
+        raise ValueError(_checks.message("time", f"shape {tuple(t.shape)}", expected))
+    if not bool(torch.isfinite(t).all()):
+        raise ValueError(_checks.message("time", "NaN or infinite times", expected))
+    return t

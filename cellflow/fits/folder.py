@@ -6,21 +6,20 @@ An ensemble is a folder of such folders, which share the cells beside them.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
+
+from torch import nn
 
 from cellflow import _checks
-from cellflow._files import write_state
+from cellflow._files import whole_folder, write_state
 from cellflow._typing import Tensor
-from cellflow.fits.facts import describe
-
-if TYPE_CHECKING:
-    from cellflow.fits.ensemble import Ensemble
-    from cellflow.fits.fit import Fit
+from cellflow.fits.facts import FittedMethod, to_facts
+from cellflow.preprocessing import Preprocessing
+from cellflow.timecourse import TimeCourse
+from cellflow.training.trainer import History
 
 #: Raised when the layout of the folder changes.
 FORMAT = 2
@@ -33,95 +32,62 @@ FIT, NUMBERS, ENSEMBLE, CELLS = (
 )
 
 
-def save(fit: Fit, folder: str | Path) -> Path:
-    """Write a fit to a folder, whole or not at all.
+class _Fit(Protocol):
+    """What a folder holds of a fit."""
 
-    Parameters
-    ----------
-    fit
-        The fit to save.
-    folder
-        A folder that does not exist, is empty, or holds an earlier fit, which is replaced.
-
-    Returns
-    -------
-    The folder.
-
-    Raises
-    ------
-    FileExistsError
-        If the folder holds anything else.
-    """
-    return _whole_folder(Path(folder), lambda place: _write(fit, place, _cells(fit)))
+    @property
+    def method(self) -> FittedMethod: ...
+    @property
+    def course(self) -> TimeCourse: ...
+    @property
+    def networks(self) -> nn.ModuleDict: ...
+    @property
+    def preprocessing(self) -> Preprocessing | None: ...
+    @property
+    def history(self) -> History: ...
+    @property
+    def origin(self) -> dict[str, Any]: ...
 
 
-def save_ensemble(ensemble: Ensemble, folder: str | Path) -> Path:
-    """Write an ensemble to a folder, whole or not at all; the cells are written once.
+def save_fit(fit: _Fit, folder: str | Path) -> Path:
+    """Write a fit to a folder, whole or not at all, and return it."""
+    folder = _replaceable(folder)
+    with whole_folder(folder) as place:
+        _write(fit, place, _cells(fit))
+    return folder
 
-    Parameters
-    ----------
-    ensemble
-        The fits to save.
-    folder
-        As in :func:`save`. A folder in it, such as ``member-0``, is a fit that :func:`load` reads.
 
-    Returns
-    -------
-    The folder.
-
-    Raises
-    ------
-    FileExistsError
-        If the folder holds anything else.
-    """
-
-    def write(place: Path) -> None:
-        write_state(place / CELLS, _cells(ensemble.members[0]), {})
-        for k, fit in enumerate(ensemble.members):
+def save_ensemble(
+    fits: Sequence[_Fit], folder: str | Path, *, seeds: Sequence[int], bootstrap: bool
+) -> Path:
+    """Write an ensemble of `fits` to a folder, whole or not at all; the cells are written once."""
+    folder = _replaceable(folder)
+    with whole_folder(folder) as place:
+        write_state(place / CELLS, _cells(fits[0]), {})
+        for k, fit in enumerate(fits):
             (place / f"member-{k}").mkdir()
             _write(fit, place / f"member-{k}", {})
-        facts = {"format": FORMAT, "seeds": ensemble.seeds, "bootstrap": ensemble.bootstrap}
+        facts = {"format": FORMAT, "seeds": list(seeds), "bootstrap": bootstrap}
         (place / ENSEMBLE).write_text(json.dumps(facts, indent=2), encoding="utf-8")
+    return folder
 
-    return _whole_folder(Path(folder), write)
 
-
-def _write(fit: Fit, folder: Path, cells: dict[str, Tensor]) -> None:
+def _write(fit: _Fit, folder: Path, cells: dict[str, Tensor]) -> None:
     write_state(folder / NUMBERS, _tensors(fit) | cells, {})
     text = json.dumps(_facts(fit), indent=2, ensure_ascii=False)
     (folder / FIT).write_text(text, encoding="utf-8")
 
 
-def _whole_folder(folder: Path, write: Callable[[Path], None]) -> Path:
-    """Let `write` fill a new folder, which takes the place of `folder` if all goes well."""
-    folder = folder.resolve()
+def _replaceable(folder: str | Path) -> Path:
+    """Return the whole path of `folder`, which holds nothing but a fit or an ensemble, if that."""
+    folder = Path(folder).resolve()
     if folder.exists() and (not folder.is_dir() or _strangers(folder)):
-        raise FileExistsError(
-            _checks.message(
-                "folder", f"{str(folder)!r}, which holds other things", "a new or empty folder"
-            )
-        )
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        write(temporary)
-        if folder.exists():
-            os.replace(folder, old)
-        try:
-            os.replace(temporary, folder)
-        except OSError:
-            if old.exists():
-                os.replace(old, folder)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        got = f"{str(folder)!r}, which holds other things"
+        raise FileExistsError(_checks.message("folder", got, "a new or empty folder"))
     return folder
 
 
-def _tensors(fit: Fit) -> dict[str, Tensor]:
+def _tensors(fit: _Fit) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for name, network in fit.networks.items():
         out |= {f"{name}/{k}": v for k, v in network.state_dict().items()}
@@ -133,7 +99,7 @@ def _tensors(fit: Fit) -> dict[str, Tensor]:
     return out
 
 
-def _cells(fit: Fit) -> dict[str, Tensor]:
+def _cells(fit: _Fit) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for k, snapshot in enumerate(fit.course.snapshots):
         out |= {f"x/{k}": snapshot.x, f"mass/{k}": snapshot.mass}
@@ -142,11 +108,11 @@ def _cells(fit: Fit) -> dict[str, Tensor]:
     return out
 
 
-def _facts(fit: Fit) -> dict[str, Any]:
+def _facts(fit: _Fit) -> dict[str, Any]:
     labels = [None if s.labels is None else list(s.labels) for s in fit.course.snapshots]
     return {
         "format": FORMAT,
-        "method": describe(fit.method),
+        "method": to_facts(fit.method),
         "units": asdict(fit.networks["velocity"].units),  # type: ignore[call-overload] # an MLP
         "times": list(fit.course.times),
         "unit": fit.course.unit,

@@ -1,9 +1,10 @@
-"""What to make of the health of a fit's couplings, and of its history."""
+"""Report of a fit: the health of its couplings, with remedies, and its training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+
+from cellflow.training.trainer import History
 
 #: A marginal error of 1 % of the mass is visible in the answers.
 _MARGINAL = 0.01
@@ -14,17 +15,7 @@ _NOISY = 0.1
 
 
 def coupling_problems(facts: Mapping[str, float]) -> list[str]:
-    """Say what is wrong with the couplings of a fit.
-
-    Parameters
-    ----------
-    facts
-        ``fit.history.coupling``: see :class:`cellflow.batches.CouplingHealth`.
-
-    Returns
-    -------
-    One sentence for each problem, with its remedy; none where all is well.
-    """
+    """Return a sentence, with its remedy, for each problem in ``fit.history.coupling``."""
     out = []
     plans = max(facts.get("plans", 0), 1)
     bad = max(facts.get("fallbacks", 0), facts.get("unconverged", 0))
@@ -56,17 +47,7 @@ def coupling_problems(facts: Mapping[str, float]) -> list[str]:
 
 
 def coupling_report(facts: Mapping[str, float]) -> str:
-    """Describe the couplings of a fit: in one line, or with what is wrong with them.
-
-    Parameters
-    ----------
-    facts
-        ``fit.history.coupling``: see :class:`cellflow.batches.CouplingHealth`.
-
-    Returns
-    -------
-    Text of one or more lines.
-    """
+    """Describe ``fit.history.coupling``: in one line, or with what is wrong."""
     if not facts.get("plans"):
         return "coupling: no plans were made"
     line = (
@@ -86,20 +67,8 @@ def coupling_report(facts: Mapping[str, float]) -> str:
     return "\n".join([f"coupling: PROBLEMS ({line})", *(f"  - {text}" for text in problems)])
 
 
-def fit_report(name: str, history: Any) -> str:
-    """Describe a training: steps, where the time went, and how coupling went.
-
-    Parameters
-    ----------
-    name
-        Of the method.
-    history
-        See :class:`cellflow.training.trainer.History`.
-
-    Returns
-    -------
-    Text of three or more lines.
-    """
+def fit_report(name: str, history: History) -> str:
+    """Describe a training: steps, where the time went, and how coupling went."""
     steps = history.step[-1] if history.step else 0
     loss = f", loss {history.validation_loss[-1]:.4g}" if history.step else ""
     total = max(history.seconds, 1e-12)

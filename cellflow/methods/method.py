@@ -10,7 +10,7 @@ import torch
 
 from cellflow._registry import Registry
 from cellflow._typing import Rng
-from cellflow.fits.facts import describe
+from cellflow.fits.facts import to_facts
 from cellflow.fits.fit import Fit
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import TimeCourse
@@ -60,7 +60,7 @@ class Method(ABC):
 
     def facts(self) -> dict[str, Any]:
         """Return the method as facts that JSON can hold."""
-        return describe(self)
+        return to_facts(self)
 
     @abstractmethod
     def fit_with(

@@ -48,14 +48,9 @@ def written_out() -> Iterator[None]:
 
 
 def chain(layers: nn.Sequential, x: Tensor) -> Tensor:
-    """Return ``layers(x)``, with gradients written out where that was asked for.
+    """Return ``layers(x)`` for `x` ``(n, d)``, with gradients written out where that was asked for.
 
-    Parameters
-    ----------
-    layers
-        Linear layers with an activation between any two.
-    x
-        Inputs, shape ``(n, d)``.
+    The `layers` are linear, with an activation between any two.
     """
     if torch.compiler.is_compiling() or not _written_out.get():
         return layers(x)
@@ -96,17 +91,7 @@ class Chain(torch.autograd.Function):
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return ``x @ weight.T + bias``.
-
-    Parameters
-    ----------
-    x
-        Shape ``(n, d)``.
-    weight
-        Shape ``(m, d)``.
-    bias
-        Shape ``(m,)``, or None for zero.
-    """
+    """Return ``x @ weight.T + bias`` of ``(n, d)``, ``(m, d)`` and ``(m,)``; None is zero."""
     small = len(x) * weight.numel() < LARGE
     if small or x.dtype != torch.float32 or x.device.type != "cpu" or not has_onednn():
         return functional.linear(x, weight, bias)

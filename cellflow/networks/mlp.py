@@ -10,10 +10,10 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from cellflow import _checks, _moments
-from cellflow._typing import Rng, Tensor
-from cellflow.networks.fast import chain
-from cellflow.timecourse import TimeCourse
+from cellflow import _checks
+from cellflow._typing import Field, Rng, Tensor
+from cellflow.networks.fast import chain, product
+from cellflow.networks.network import ANSWERS, NETWORKS, Network, NetworkConfig, Units
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "selu": nn.SELU,
@@ -24,13 +24,15 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "softplus": nn.Softplus,
 }
 
-
 #: Hidden units of the factor of the skip connection.
 _GATE_WIDTH = 32
+#: Width of hidden layers up to which a step loses by sharing threads.
+_SMALL = 256
 
 
+@NETWORKS.register("mlp")
 @dataclass(frozen=True)
-class MLPConfig:
+class MLPConfig(NetworkConfig):
     """Shape of a :class:`MLP`; 3 × 64 as in the OT-CFM paper, with a smooth activation.
 
     Parameters
@@ -41,25 +43,17 @@ class MLPConfig:
         Number of hidden layers.
     activation
         One of ``"selu"``, ``"silu"``, ``"relu"``, ``"gelu"``, ``"tanh"``, ``"softplus"``.
-    time_features
-        0 feeds time itself; ``k > 0`` feeds ``k`` sine and ``k`` cosine features beside it.
     skip
         Whether a multiple of the centred state is added to the answer, by a factor that a small
         network makes of time alone. The score of a wide cloud and the drift of its bridge are
         mostly that, and hidden layers narrower than the data cannot carry it.
     time
         Whether the field depends on time; False hides it, for one law of motion at all times.
-
-    Raises
-    ------
-    ValueError
-        If a size is not positive or the activation is unknown.
     """
 
     width: int = 64
     depth: int = 3
     activation: str = "silu"
-    time_features: int = 0
     skip: bool = False
     time: bool = True
 
@@ -67,61 +61,18 @@ class MLPConfig:
         _checks.count(self.width, "width")
         _checks.count(self.depth, "depth")
         _checks.choice(self.activation, ACTIVATIONS, "activation")
-        _checks.count(self.time_features, "time_features", low=0)
-
-
-@dataclass(frozen=True)
-class Units:
-    """Affine units in which a network sees its inputs and answers.
-
-    A network sees ``(x - centre) / scale`` and ``(t - origin) / span``, and its output is
-    multiplied by ``scale / span``, so that raw principal components, hours or days train alike.
-    One `scale` for all dimensions keeps the geometry of the data. For a course at times 0, 1, 2, …
-    the network sees time as it is, as in the OT-CFM paper.
-
-    Parameters
-    ----------
-    centre
-        Mean of the cells, length d.
-    scale
-        Root mean square deviation per dimension, in data units.
-    origin
-        First time of the course.
-    span
-        Mean time between snapshots.
-    """
-
-    centre: tuple[float, ...]
-    scale: float = 1.0
-    origin: float = 0.0
-    span: float = 1.0
 
     @property
-    def speed(self) -> float:
-        """Unit of velocity, in data units per unit of time."""
-        return self.scale / self.span
+    def small(self) -> bool:
+        """Whether threads cannot speed up a step of training."""
+        return self.width <= _SMALL
 
-    @classmethod
-    def of(cls, course: TimeCourse, *more: TimeCourse) -> Units:
-        """Units of a time course.
-
-        Parameters
-        ----------
-        course, *more
-            Its parts.
-        """
-        xs = [s.x.detach() for part in (course, *more) for s in part.snapshots]
-        centre = _moments.mean(xs)
-        scale = float(_moments.variance(xs, centre).mean().sqrt()) or 1.0
-        span = (course.times[-1] - course.times[0]) / (len(course) - 1)
-        return cls(tuple(centre.tolist()), scale, course.times[0], span)
+    def build(self, units: Units, *, answer: str = "velocity", generator: Rng = 0) -> MLP:
+        """Return a fresh :class:`MLP`."""
+        return MLP(units, self, answer=answer, generator=generator)
 
 
-#: What a network answers with, and the unit of that: a power of the scale, one of the span.
-ANSWERS: dict[str, tuple[int, int]] = {"velocity": (1, -1), "score": (-1, 0), "growth": (0, -1)}
-
-
-class MLP(nn.Module):
+class MLP(Network):
     """A field ``(t, x) -> (n, d)``, or ``(n,)`` for growth.
 
     Parameters
@@ -129,7 +80,7 @@ class MLP(nn.Module):
     units
         Units of inputs and outputs; their length sets the dimension d.
     config
-        Width, depth, activation and time features.
+        Width, depth and activation.
     answer
         ``"velocity"``, ``"score"`` or ``"growth"``: sets the unit of the output, and that growth
         is one number a cell.
@@ -148,14 +99,14 @@ class MLP(nn.Module):
         answer: str = "velocity",
         generator: Rng = 0,
     ) -> None:
-        super().__init__()
-        self.units, self.config = units, config or MLPConfig()
+        super().__init__(units)
+        self.config = config or MLPConfig()
+        self.small = self.config.small
         self.answer = _checks.choice(answer, ANSWERS, "answer")
         scale, span = ANSWERS[answer]
         self.unit = units.scale**scale * units.span**span
         dim = len(units.centre)
-        sizes = [dim + 1 + 2 * self.config.time_features]
-        sizes += [self.config.width] * self.config.depth
+        sizes = [dim + 1] + [self.config.width] * self.config.depth
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(sizes):
             layers += [_Linear(fan_in, fan_out), ACTIVATIONS[self.config.activation]()]
@@ -186,16 +137,61 @@ class MLP(nn.Module):
         time = ((t - u.origin) / u.span).to(x.dtype).expand(x.shape[0])[:, None]
         if not self.config.time:
             time = torch.zeros_like(time)
-        inputs = [(x - self.centre) / u.scale, time]
-        if self.config.time_features:
-            rates = torch.arange(1, self.config.time_features + 1, dtype=x.dtype, device=x.device)
-            phase = time * rates * math.pi
-            inputs += [phase.sin(), phase.cos()]
-        out = chain(self.layers, torch.cat(inputs, 1))
+        centred = (x - self.centre) / u.scale
+        out = chain(self.layers, torch.cat([centred, time], 1))
         if self.gate is not None:
-            out = out + self.gate(torch.cat(inputs[1:], 1)) * inputs[0]
+            out = out + self.gate(time) * centred
         out = out * self.unit
         return out[:, 0] if self.answer == "growth" else out
+
+    def evaluator(self, like: Tensor) -> Field:
+        """Return what evaluates this network without gradients, for cells such as `like`."""
+        cells = [like, *self.parameters()]
+        plain = all(p.dtype == torch.float32 and p.device.type == "cpu" for p in cells)
+        watched = self._forward_hooks or self._forward_pre_hooks
+        # A subclass may answer otherwise.
+        return _Evaluator(self) if plain and not watched and type(self) is MLP else self
+
+
+class _Evaluator:
+    """Copy of a network on a CPU in float32, with its units in its weights.
+
+    Equal to the network up to rounding, for scalar times.
+    """
+
+    def __init__(self, net: MLP) -> None:
+        u = net.units
+        self.net, self.units = net, u
+        self.centre = net.centre.float()
+        linear = [layer for layer in net.layers if isinstance(layer, nn.Linear)]
+        first = linear[0].weight.detach().double()
+        dim = len(u.centre)
+        self.bias, self.of_time = linear[0].bias.detach().double(), first[:, dim:]
+        self.weight = (first[:, :dim] / u.scale).float()
+        self.rest: list[tuple[Tensor, Tensor] | nn.Module] = [
+            (layer.weight.detach(), layer.bias.detach()) if isinstance(layer, nn.Linear) else layer
+            for layer in list(net.layers)[1:-1]
+        ]
+        self.rest.append(
+            (linear[-1].weight.detach() * net.unit, linear[-1].bias.detach() * net.unit)
+        )
+
+    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
+        """Evaluate at the scalar time `t` and cells `x` ``(n, d)``."""
+        time = self.bias.new_zeros(1)
+        if self.net.config.time:
+            time += (float(t) - self.units.origin) / self.units.span
+        centred = x - self.centre
+        h = product(centred, self.weight, (self.bias + self.of_time @ time).float())
+        for step in self.rest:
+            if isinstance(step, tuple):
+                h = product(h, *step)
+            else:
+                h = nn.functional.silu(h, inplace=True) if isinstance(step, nn.SiLU) else step(h)
+        if self.net.gate is not None:  # of time alone: the same for all cells
+            factor = self.net.gate(time.float()[None]) * (self.net.unit / self.units.scale)
+            h.addcmul_(centred, factor)
+        return h[:, 0] if self.net.answer == "growth" else h
 
 
 class _Linear(nn.Linear):

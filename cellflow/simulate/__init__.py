@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from cellflow.simulate.field import IntegrationError
 from cellflow.simulate.simulate import simulate
-from cellflow.simulate.solvers import SOLVERS
-from cellflow.simulate.stored import StoredTrajectory, open_trajectory
+from cellflow.simulate.solver import SOLVERS
 from cellflow.simulate.trajectory import Trajectory
+from cellflow.simulate.zarr_store import StoredTrajectory, open_trajectory
 
 __all__ = [
     "SOLVERS",

@@ -19,28 +19,14 @@ class RescaledField:
     r"""``dx/du`` for :math:`t = t_0 + u \cdot \text{span}`, :math:`u \in [0, 1]`.
 
     Solvers work on the unit interval, so that their step arithmetic is as exact at day 1,000 as
-    at day 0, and backward time is nothing but a negative span. Where the dynamics have growth,
+    at day 0, and backward time is nothing but a negative span. Where the `dynamics` have growth,
     the log mass is one more column of the state.
 
-    Parameters
-    ----------
-    dynamics
-        Its velocity and growth are evaluated.
-    start, span
-        First time and signed length, in the user's unit.
-    max_evaluations
-        Calls allowed, or None for no bound.
-    noisy
-        Whether to evaluate the drift of the stochastic equation in place of the velocity: where
-        time runs backward, that of the SDE run backward.
-    bounds
-        Earliest and latest time that the fields are asked for, or None for no bounds.
-    check
-        Whether to examine every value (adaptive solvers never return from a NaN).
-    low
-        Whether values of a lower precision than the state's are welcome, and converted.
-    on_advance
-        Called with the advance of ``u`` whenever a later time than before is reached.
+    Time begins at `start` and has the signed length `span`. At most `max_evaluations` calls are
+    allowed, None for no bound. A `noisy` field is the drift of the stochastic equation in place of
+    the velocity: where time runs backward, that of the SDE run backward. Fields are asked between
+    the two `bounds` only. With `check`, every value is examined: adaptive solvers never return from
+    a NaN. `on_advance` is called with the advance of ``u`` whenever a later time is reached.
     """
 
     def __init__(
@@ -53,12 +39,10 @@ class RescaledField:
         noisy: bool = False,
         bounds: tuple[float, float] | None = None,
         check: bool = False,
-        low: bool = False,
         on_advance: Callable[[float], object] | None = None,
     ) -> None:
         self.dynamics, self.start, self.span = dynamics, start, span
         self.max_evaluations, self.check, self.on_advance = max_evaluations, check, on_advance
-        self.low = low
         self.name = ("drift" if span > 0 else "reverse_drift") if noisy else "velocity"
         self.slope: Field = getattr(dynamics, self.name)
         self.bounds = bounds
@@ -122,8 +106,6 @@ class RescaledField:
             got, expected = f"shape {tuple(value.shape)}", f"shape {tuple(like.shape)}"
             raise ValueError(_checks.message(f"dynamics.{name}", got, expected))
         if value.dtype != like.dtype:
-            if self.low and value.dtype in (torch.bfloat16, torch.float16):
-                return value.to(like.dtype)
             raise ValueError(
                 _checks.message(
                     f"dynamics.{name}",

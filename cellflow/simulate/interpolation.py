@@ -21,14 +21,9 @@ THIRD = (1 - 1 / math.sqrt(3)) / 2
 
 @dataclass(frozen=True, eq=False)
 class Cubic:
-    """The cubic through a step: states and slopes at its ends, each ``(n, d)``.
+    """Cubic through a step: states `x0`, `x1` and slopes `v0`, `v1` at its ends, each ``(n, d)``.
 
-    Parameters
-    ----------
-    x0, x1
-        States.
-    v0, v1
-        Slopes, times the length of the step.
+    Slopes are times the length of the step.
     """
 
     x0: Tensor
@@ -67,33 +62,20 @@ class Cubic:
 def quartic_term(slope: Tensor, cubic_slope: Tensor) -> tuple[Tensor]:
     """Return the term that gives the cubic the field's slope at `THIRD`, ``(n, d)``.
 
-    The field, asked at the cubic's state, is exact to the cubic's error; that suffices for one
-    more order, as in the bootstrapping of Enright, Jackson, Norsett and Thomsen (1986).
-
-    Parameters
-    ----------
-    slope
-        The field at `THIRD` and the cubic's state there, times the length of the step, ``(n, d)``.
-    cubic_slope
-        The cubic's slope there, ``(n, d)``.
+    `slope` is the field at `THIRD` and the cubic's state there, `cubic_slope` the cubic's own
+    slope, both times the length of the step. The field, asked at the cubic's state, is exact to
+    the cubic's error; that suffices for one more order, as in the bootstrapping of Enright,
+    Jackson, Norsett and Thomsen (1986).
     """
     return ((slope - cubic_slope) / (2 * THIRD * (1 - THIRD) * (1 - 2 * THIRD)),)
 
 
 def quintic_terms(cubic: Cubic, theta: float, *, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Return the terms that lead the cubic through state `x` and slope `v` at `theta` outside.
+    """Return the terms that lead `cubic` through state `x` and slope `v` at `theta` outside.
 
-    They cost no evaluation, but want a neighbouring step of a similar length. The error is then
-    :math:`O(h^6)`.
-
-    Parameters
-    ----------
-    cubic
-        The cubic through the step.
-    theta
-        The other end of the neighbouring step: for equal steps -1 (previous) or 2 (next).
-    x, v
-        State there, and slope times the length of the step that `cubic` spans, each ``(n, d)``.
+    They cost no evaluation, but want a neighbouring step of a similar length, whose other end is at
+    `theta`: for equal steps -1 (previous) or 2 (next). Slopes are times the length of the step that
+    `cubic` spans. The error is then :math:`O(h^6)`.
     """
     state, slope = cubic.at(theta)
     bump = (theta * (1 - theta)) ** 2

@@ -25,15 +25,11 @@ def block_size(device: torch.device) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Increments:
-    r"""The Brownian motion of one step of length h, times the diffusion; each ``(n, d)``.
+    r"""Brownian motion of one step of length h, times the diffusion; each ``(n, d)``.
 
-    Parameters
-    ----------
-    total
-        :math:`\sigma (W_{t+h} - W_t)`.
-    mean
-        :math:`\sigma I_{(1,0)} / h`, with :math:`I_{(1,0)} = \int_t^{t+h} (W_s - W_t)\,ds`: its
-        mean over the step. None for a solver that does not ask for it.
+    `total` is :math:`\sigma (W_{t+h} - W_t)` and `mean` :math:`\sigma I_{(1,0)} / h`, with
+    :math:`I_{(1,0)} = \int_t^{t+h} (W_s - W_t)\,ds`: its mean over the step, None for a solver that
+    does not ask for it.
     """
 
     total: Tensor
@@ -43,20 +39,11 @@ class Increments:
 class Noise:
     """Brownian increments for consecutive cells, drawn on their device and in their dtype.
 
-    Each block of cells has its own generators, on the device: streams of the CPU and of CUDA
-    differ, as do those of different dtypes. Totals, means and bridges have separate streams: the
-    motion is the same for every solver, and does not depend on where bridges are asked for.
-
-    Parameters
-    ----------
-    seed
-        Seed of everything drawn.
-    first
-        Number of the first cell among all cells.
-    like
-        State ``(n, d)`` or, with log mass in the last column, ``(n, d + 1)``.
-    dim
-        Columns that are noisy, d; others receive zero.
+    Each block of cells has its own generators, which follow from `seed`: streams of the CPU and of
+    CUDA differ, as do those of different dtypes. Totals, means and bridges have separate streams:
+    the motion is the same for every solver, and does not depend on where bridges are asked for.
+    `first` is the number of the first cell among all cells, `like` a state ``(n, d)`` or, with log
+    mass in the last column, ``(n, d + 1)``, and `dim` the noisy columns, d; others receive zero.
     """
 
     def __init__(self, seed: int, first: int, like: Tensor, *, dim: int) -> None:
@@ -81,12 +68,8 @@ class Noise:
     def bridge(self, theta: Tensor, scale: float) -> Tensor:
         """Return a Brownian bridge over a step at `theta` ``(m,)``, increasing in (0, 1).
 
-        It is zero at both ends; `scale` is the standard deviation of the motion's increment over
-        the step.
-
-        Returns
-        -------
-        Tensor of shape ``(m, n, d)``, or ``(m, n, d + 1)`` with log mass.
+        It is zero at both ends, and of shape ``(m, n, d)`` or, with log mass, ``(m, n, d + 1)``;
+        `scale` is the standard deviation of the motion's increment over the step.
         """
         out = self.like.new_empty(len(theta), *self.like.shape)
         before, state = 0.0, torch.zeros_like(self.like)

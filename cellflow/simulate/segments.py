@@ -14,22 +14,12 @@ from cellflow._typing import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """A stretch of time in which the fields are smooth.
+    """Stretch of time in which the fields are smooth.
 
-    Parameters
-    ----------
-    start, span
-        First time and signed length, in the user's unit.
-    share
-        Fraction of the whole span.
-    rows
-        Rows of the outputs, both ends included.
-    u
-        Their positions from 0 to 1, in float64.
-    bounds
-        Earliest and latest time at which the fields may be asked, or None for no bounds.
-    interval
-        Time between the two knots around it, or None without knots.
+    It begins at `start`, has the signed length `span` (in the user's unit) and is a `share` of the
+    whole span. It writes the `rows` of the outputs, both ends included, at the positions `u` from 0
+    to 1 (in float64). Fields may be asked between the two `bounds`, None for no bounds. The time
+    between the two knots around it is `interval`, None without knots.
     """
 
     start: float
@@ -48,29 +38,13 @@ def cut_at_breaks(
     knots: tuple[float, ...] = (),
     device: torch.device,
 ) -> tuple[list[Segment], Tensor]:
-    """Cut the span of `grid` at those of `breaks` and `knots` that are inside it.
+    """Cut the span of `grid` ``(T,)`` at those of `breaks` and `knots` that are inside it.
 
-    The fields of a segment are asked strictly inside it, a billionth of its length from its
-    ends: what a field says at the very time of a jump belongs to one side only. Without breaks
+    Returns the segments in the order of `grid`, and the rows of their outputs (the times of `grid`
+    and the cuts) that are times of `grid`, ``(T,)``. Times on `device` may be of a lower
+    precision. The fields of a segment are asked strictly inside it, a billionth of its length from
+    its ends: what a field says at the very time of a jump belongs to one side only. Without breaks
     there is one segment, and no bounds.
-
-    Parameters
-    ----------
-    grid
-        Output times, monotone, ``(T,)`` in float64.
-    breaks
-        Times at which the fields may jump, increasing.
-    knots
-        Times between which the pace differs, increasing: at least two, or none.
-    device
-        Of the state: its times may be of a lower precision.
-
-    Returns
-    -------
-    segments
-        In the order of `grid`. The rows of their outputs are the times of `grid` and the cuts.
-    asked
-        Those rows that are times of `grid`, ``(T,)``.
     """
     span = float(grid[-1] - grid[0])
     eps = torch.finfo(_checks.time_dtype(device)).eps

@@ -1,4 +1,4 @@
-"""The one verb of this package."""
+"""Simulate dynamics: the states and masses of cells at a number of times."""
 
 from __future__ import annotations
 
@@ -7,19 +7,24 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import torch
 
 from cellflow import _checks
 from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.dynamics import Dynamics
-from cellflow.simulate.arguments import as_job, as_times, kept_of
-from cellflow.simulate.chunks import Readout, divide, integrate_cells
-from cellflow.simulate.job import SEGMENT_STEPS, Job
-from cellflow.simulate.room import require_room
-from cellflow.simulate.solvers import SOLVERS
-from cellflow.simulate.store import as_store_dtype, write_cells
-from cellflow.simulate.stored import StoredTrajectory, open_trajectory
+from cellflow.simulate.integration import Integration, Readout, as_times
+from cellflow.simulate.job import Job, divide, integrate_cells
 from cellflow.simulate.trajectory import Trajectory
+from cellflow.simulate.zarr_store import (
+    StoredTrajectory,
+    as_store_dtype,
+    open_trajectory,
+    write_cells,
+)
+
+#: Fraction of the memory that is left that a result may take.
+MEMORY_SHARE = 0.8
 
 
 def simulate(
@@ -29,14 +34,11 @@ def simulate(
     *,
     solver: str = "rk4",
     max_step: float | None = None,
-    knots: Sequence[float] = (),
-    steps: int = SEGMENT_STEPS,
     rtol: float = 1e-5,
     atol: float = 1e-6,
     max_evaluations: int = 10_000,
     memory: float = 2**30,
     generator: Rng = 0,
-    field_dtype: torch.dtype | None = None,
     readout: Readout | None = None,
     store: str | Path | None = None,
     store_dtype: torch.dtype | str | None = None,
@@ -69,18 +71,12 @@ def simulate(
         integrate backward.
     solver
         For the ODE, fixed-step ``"euler"``, ``"midpoint"`` or ``"rk4"``, which do not judge their
-        own accuracy (halve `max_step` to see it), or adaptive ``"dopri5"`` or ``"tsit5"``. For
+        own accuracy (halve `max_step` to see it), or adaptive ``"dopri5"``. For
         the SDE, fixed-step ``"euler_maruyama"`` (strong order 1) or ``"sra1"`` (1.5); where
         sigma is zero there is no noise to draw, and these solve the ODE.
     max_step
         Longest step of a fixed-step solver in units of time. When omitted a 32nd of the span,
-        and between two breaks at most an 8th of the time between them; or as `knots` say.
-    knots
-        Times, increasing, between which the pace of things differs, such as those of snapshots.
-        Without `max_step`, a fixed-step solver takes `steps` steps from one to the next, and as
-        long ones before the first and after the last. No step crosses a knot.
-    steps
-        That number.
+        and between two breaks at most an 8th of the time between them.
     rtol, atol
         Tolerances of an adaptive solver on the root mean square error of a step, over cells and
         dimensions: a single odd cell among thousands may be less exact, and so may, by one or
@@ -97,10 +93,6 @@ def simulate(
     generator
         Seed or generator of the noise: one number is drawn from it. The noise of a cell follows
         from that number and from the cell's position in `x0`, for one device and dtype.
-    field_dtype
-        ``torch.bfloat16``, or on an accelerator ``torch.float16``, lets networks compute in half
-        precision (autocast), with states and sums in float32: an error of about 0.4 % of the
-        velocity. See the page of benchmarks for what it gains.
     readout
         Function from states ``(m, d)`` to what is kept of them, ``(m, k)``, such as the way back
         to the coordinates of the data; applied chunk by chunk.
@@ -122,9 +114,9 @@ def simulate(
     Raises
     ------
     ValueError
-        If an argument is out of its range, the field answers in another shape or dtype, a
-        stochastic solver is asked for and the dynamics have noise but no score, the result
-        would exceed the memory that is left, or `store` holds something else.
+        If the field answers in another shape or dtype, a stochastic solver is asked for and the
+        dynamics have noise but no score, the result would exceed the memory that is left, or
+        `store` holds something else.
     ImportError
         If `store` is given and zarr is not installed.
     IntegrationError
@@ -139,79 +131,83 @@ def simulate(
     >>> simulate(decay, torch.ones(3, 2), [0, 1]).final[0]
     tensor([0.3679, 0.3679])
     """
-    x0, grid = _checks.as_cells(x0, "x0").detach(), as_times(times)
-    job = as_job(
-        dynamics,
-        grid,
-        x0,
-        solver=_checks.choice(solver, SOLVERS, "solver"),
+    how = Integration(
+        solver=solver,
         max_step=max_step,
-        knots=knots,
-        steps=steps,
         rtol=rtol,
         atol=atol,
         max_evaluations=max_evaluations,
+        memory=memory,
         generator=generator,
-        field_dtype=field_dtype,
+        readout=readout,
+        store=store,
+        store_dtype=store_dtype,
+        progress=progress,
     )
-    memory = _checks.number(memory, "memory", low=0.0, open_low=True)
-    like = x0[:1] if readout is None else kept_of(readout, x0)
-    if store is None:
-        if store_dtype is not None:
-            got, remedy = f"{store_dtype} without `store`", "Name the folder to write."
-            raise ValueError(_checks.message("store_dtype", got, "both or neither", remedy))
-        return _in_memory(job, x0, grid, memory=memory, readout=readout, like=like, show=progress)
-    like = like.to(as_store_dtype(store_dtype, like.dtype))
-    row = (like.shape[1] + job.n_columns) * x0.element_size()
-    chunks = divide(job, _with_masses(job, x0), memory=memory / 2, row=row)
-    with _progress(math.ceil(len(x0) / chunks.cells), show=progress) as advance:
-        write_cells(
-            job,
-            x0,
-            times=grid,
-            path=Path(store),
-            chunks=chunks,
-            memory=memory / 2,
-            readout=readout,
-            like=like,
-            advance=advance,
-        )
-    return open_trajectory(store)
+    return simulate_as(dynamics, x0, times, how=how)
 
 
-def _in_memory(
-    job: Job,
-    x0: Tensor,
-    grid: Tensor,
+def simulate_as(
+    dynamics: Dynamics,
+    x0: ArrayLike,
+    times: Sequence[float] | ArrayLike,
     *,
-    memory: float,
-    readout: Readout | None,
-    like: Tensor,
-    show: bool,
-) -> Trajectory:
-    n, width = len(x0), like.shape[1]
-    size = len(grid) * n * (width * like.element_size() + job.n_columns * x0.element_size())
-    require_room(
-        size, f"{len(grid):,} times of {n:,} cells in {width} dimensions", device=x0.device
-    )
-    out = like.new_empty(len(grid), n, width)
-    log_mass = x0.new_empty(len(grid), n) if job.n_columns else None
-    row = 0 if readout is None else width * like.element_size()
-    chunks = divide(job, _with_masses(job, x0), memory=memory, row=row)
-    with _progress(math.ceil(n / chunks.cells), show=show) as advance:
+    how: Integration,
+) -> Trajectory | StoredTrajectory:
+    """Simulate `dynamics` from cells `x0` ``(n, d)`` through `times`, with the settings `how`."""
+    x0, times = _checks.as_cells(x0, "x0").detach(), as_times(times)
+    job = Job.prepare(dynamics, x0, times, how=how)
+    like = x0[:1] if how.readout is None else _read_out(how.readout, x0[:1])
+    n, mass_bytes = len(x0), job.n_columns * x0.element_size()
+    if how.store is not None:
+        like = like.to(as_store_dtype(how.store_dtype, like.dtype))
+        row = like.shape[1] * x0.element_size() + mass_bytes
+        chunks = divide(job, x0, memory=how.memory / 2, row=row)
+        with _progress(math.ceil(n / chunks.cells), show=how.progress) as advance:
+            write_cells(job, x0, times=times, chunks=chunks, like=like, advance=advance)
+        return open_trajectory(how.store)
+    width, row = like.shape[1], like.shape[1] * like.element_size()
+    what = f"{len(times):,} times of {n:,} cells in {width} dimensions"
+    _require_free_memory(len(times) * n * (row + mass_bytes), what, x0.device)
+    out = like.new_empty(len(times), n, width)
+    log_mass = x0.new_empty(len(times), n) if job.n_columns else None
+    chunks = divide(job, x0, memory=how.memory, row=0 if how.readout is None else row)
+    with _progress(math.ceil(n / chunks.cells), show=how.progress) as advance:
         n_evaluations = integrate_cells(
-            job, x0, chunks=chunks, readout=readout, out=out, log_mass=log_mass, advance=advance
+            job, x0, chunks=chunks, out=out, log_mass=log_mass, advance=advance
         )
-    return Trajectory(grid, out, log_mass, n_evaluations, job.solver)
+    return Trajectory(times, out, log_mass, n_evaluations, how.solver)
 
 
-def _with_masses(job: Job, x0: Tensor) -> Tensor:
-    """Stand-in, without memory, for the states with their log masses."""
-    return x0.new_empty(1, 1).expand(len(x0), x0.shape[1] + job.n_columns)
+def _read_out(readout: Readout, x: Tensor) -> Tensor:
+    """Return what `readout` keeps of one cell `x` ``(1, d)``, checked."""
+    with torch.no_grad():
+        kept = readout(x)
+    if not isinstance(kept, torch.Tensor) or kept.ndim != 2 or len(kept) != 1:
+        got = f"{tuple(kept.shape)}" if isinstance(kept, torch.Tensor) else type(kept).__name__
+        raise ValueError(_checks.message("readout", got, "a tensor (1, k) of one cell"))
+    return kept
+
+
+def _require_free_memory(size: int, what: str, device: torch.device) -> None:
+    """Raise ValueError if a result of `size` bytes would take most of the memory that is left."""
+    if device.type == "cuda":
+        left = torch.cuda.mem_get_info(device)[0]
+    elif device.type == "cpu":
+        left = psutil.virtual_memory().available
+    else:
+        return
+    if size > MEMORY_SHARE * left:
+        got = f"{what}: {size / 2**30:,.3g} GiB in memory"
+        share = f"{MEMORY_SHARE:.0%} of what is left"
+        expected = f"at most {MEMORY_SHARE * left / 2**30:,.3g} GiB, {share}"
+        remedy = "Pass store='trajectories.zarr' to write them to disk, or ask for fewer times."
+        raise ValueError(_checks.message("times", got, expected, remedy))
 
 
 @contextlib.contextmanager
 def _progress(chunks: int, *, show: bool) -> Iterator[Callable[[float], object]]:
+    """Give a function that is told which share of one of the `chunks` is done."""
     if not show:
         yield lambda amount: None
         return

@@ -50,42 +50,26 @@ class Trajectory:
     def index(self, time: float) -> int:
         """Return the row of one of the simulated times.
 
-        Parameters
-        ----------
-        time
-            In the user's unit.
-
         Raises
         ------
         ValueError
-            If the simulation was not asked for this time.
+            If the simulation was not asked for this `time`.
         """
         return row_of(self.times, time)
 
     def at(self, time: float) -> Tensor:
         """Return the states at one of the simulated times, ``(n, d)``.
 
-        Parameters
-        ----------
-        time
-            In the user's unit.
-
         Raises
         ------
         ValueError
-            If the simulation was not asked for this time.
+            If the simulation was not asked for this `time`.
         """
         return self.x[self.index(time)]
 
 
 def row_of(times: Tensor, time: float) -> int:
-    """Return the row of `time` among `times` ``(T,)``.
-
-    Raises
-    ------
-    ValueError
-        If it is none of them.
-    """
+    """Return the row of `time` among `times` ``(T,)``."""
     time = _checks.number(time, "time")
     distance = (times - time).abs()
     row = int(distance.argmin())

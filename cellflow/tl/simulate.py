@@ -13,7 +13,7 @@ from cellflow import _checks
 from cellflow._typing import ArrayLike, Rng
 from cellflow.fits import Ensemble, Fit
 from cellflow.simulate import StoredTrajectory, Trajectory
-from cellflow.simulate.arguments import as_times
+from cellflow.simulate.integration import as_times
 from cellflow.tl._reading import states_and_times
 
 if TYPE_CHECKING:

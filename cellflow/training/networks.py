@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -14,8 +14,8 @@ from cellflow._random import stream_seed
 from cellflow._typing import Field, Tensor
 from cellflow.batches import Batching
 from cellflow.couplings import Coupling
-from cellflow.dynamics import Dynamics
-from cellflow.networks import MLP, MLPConfig, Units
+from cellflow.dynamics import ComposedField, Dynamics
+from cellflow.networks import NetworkConfig, Units
 from cellflow.paths import Pairs, Path
 from cellflow.timecourse import TimeCourse
 from cellflow.training.trainer import Training
@@ -37,7 +37,7 @@ class Parts(Protocol):
         """Between paired cells."""
 
     @property
-    def net(self) -> MLPConfig:
+    def net(self) -> NetworkConfig:
         """Shape of the networks."""
 
     @property
@@ -57,6 +57,10 @@ class Parts(Protocol):
         """Whether the growth rate is learned."""
 
     @property
+    def parts(self) -> Parts:
+        """The parts themselves."""
+
+    @property
     def knows_rows(self) -> bool:
         """Whether the coupling knows cells by their rows."""
 
@@ -73,7 +77,7 @@ def build_networks(parts: Parts, units: Units, *, seed: int = 0) -> nn.ModuleDic
     names = [name for name, asked in learned.items() if asked]
     return nn.ModuleDict(
         {
-            name: MLP(units, parts.net, answer=name, generator=stream_seed(seed, k, 10))
+            name: parts.net.build(units, answer=name, generator=stream_seed(seed, k, 10))
             for k, name in enumerate(names)
         }
     )
@@ -92,7 +96,7 @@ def assemble(parts: Parts, networks: nn.ModuleDict, times: Sequence[float]) -> D
 
 
 @dataclass(frozen=True, eq=False)
-class BridgeVelocity:
+class BridgeVelocity(ComposedField):
     r"""Velocity :math:`v = u - \tfrac12 \frac{d\sigma_t^2}{dt} \nabla \log p_t` of a noisy path.
 
     For Brownian bridges it is :math:`u - \tfrac12\sigma^2 (1 - 2s)\,\nabla\log p_t` with `s` the
@@ -115,6 +119,15 @@ class BridgeVelocity:
     score: Field
     path: Path
     times: tuple[float, ...]
+
+    @property
+    def parts(self) -> tuple[Field, ...]:
+        """The mean's velocity and the score."""
+        return self.mean, self.score
+
+    def map(self, change: Callable[[Field], Field]) -> BridgeVelocity:
+        """Return the same field of changed parts."""
+        return replace(self, mean=change(self.mean), score=change(self.score))
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         """Velocity at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""

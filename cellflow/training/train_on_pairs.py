@@ -13,7 +13,7 @@ from cellflow._random import stream_seed
 from cellflow._threads import one_thread, spare_cores
 from cellflow._typing import Tensor
 from cellflow.dynamics import Dynamics
-from cellflow.networks import MLPConfig, Units
+from cellflow.networks import NetworkConfig, Units
 from cellflow.networks.fast import written_out
 from cellflow.objectives import (
     growth_matching,
@@ -26,9 +26,6 @@ from cellflow.training.loop import run
 from cellflow.training.networks import Parts
 from cellflow.training.options import FitOptions
 from cellflow.training.trainer import History, Trainer
-
-#: Width up to which a network is trained on one thread of the CPU.
-SMALL = 256
 
 
 def train_on_pairs(
@@ -70,16 +67,16 @@ def train_on_pairs(
         )
 
 
-def workers_for(net: MLPConfig, device: torch.device) -> int:
+def workers_for(net: NetworkConfig, device: torch.device) -> int:
     """Return how many threads may couple while `net` trains on `device`: the cores left over."""
-    large = device.type == "cpu" and net.width > SMALL
+    large = device.type == "cpu" and not net.small
     spare = spare_cores()
     return min(spare, 1) if large else spare  # a large network on the CPU has all cores busy
 
 
-def threads_for(net: MLPConfig, device: torch.device) -> AbstractContextManager[None]:
+def threads_for(net: NetworkConfig, device: torch.device) -> AbstractContextManager[None]:
     """Return where to train `net` on `device`: a small one loses time by sharing a step."""
-    small = device.type == "cpu" and net.width <= SMALL
+    small = device.type == "cpu" and net.small
     return one_thread() if small else nullcontext()
 
 

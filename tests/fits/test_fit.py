@@ -14,6 +14,7 @@ from cellflow.methods import FlowMatching
 from cellflow.networks import MLPConfig
 from cellflow.paths import Straight
 from cellflow.preprocessing import fit_preprocessing
+from cellflow.simulate import IntegrationError
 from cellflow.training.cells import split
 from cellflow.training.trainer import Training
 
@@ -33,7 +34,7 @@ def quick(c: TimeCourse, steps: int = 30, sigma: float = 0.1, **options):
     return OTCFM(sigma, **SMALL).fit(c, steps=steps, progress=False, **options)
 
 
-def test_a_loaded_fit_has_the_cells_masses_labels_and_unit(tmp_path) -> None:
+def test_loaded_fit_has_the_cells_masses_labels_and_unit(tmp_path) -> None:
     snapshots = [
         Snapshot(
             cloud(9 + k, k) + k,
@@ -53,7 +54,7 @@ def test_a_loaded_fit_has_the_cells_masses_labels_and_unit(tmp_path) -> None:
         assert kept.time == was.time
 
 
-def test_the_flow_follows_the_mass() -> None:
+def test_flow_follows_the_mass_of_cells() -> None:
     """One cluster between two: a millionth of the mass on one of them leaves all to the other."""
     middle, away = cloud(60, 0), torch.tensor([6.0, 0.0], dtype=F64)
     sides = torch.cat([cloud(30, 1) + away, cloud(30, 2) - away])
@@ -75,14 +76,14 @@ def cycle(n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return x, torch.eye(n).roll(1, 1), (-2 * x).roll(1, 0)
 
 
-def test_a_given_plan_reads_rows_as_source_cells() -> None:
+def test_given_plan_reads_rows_as_source_cells() -> None:
     """A cycle is no symmetric plan, so that its transpose pairs other cells."""
     x, plan, y = cycle(12)
     batch = PairSampler(TimeCourse.from_arrays([x, y]), Given(plan), Batching(12)).batch(0)
     assert_close(batch.x1, -2 * batch.x0, rtol=0, atol=0)
 
 
-def test_a_given_plan_keeps_the_users_order_of_cells() -> None:
+def test_given_plan_keeps_the_order_of_cells() -> None:
     """Cells go from x to -2x: where x has come to (1 - 3s) x at s, its velocity is -3x."""
     x, plan, y = cycle(40)
     method = FlowMatching(
@@ -115,7 +116,7 @@ def test_validation_is_on_other_cells_than_training() -> None:
     assert all_cells.validation_loss == all_cells.train_loss
 
 
-def test_new_cells_scatter_by_the_noise_of_the_path() -> None:
+def test_interpolate_scatters_repeated_cells_by_the_noise_of_the_path() -> None:
     """Whitened, the noise is a share of each dimension's own deviation."""
     same = torch.tensor([[1.0, 2.0]], dtype=F64).expand(6, 2)
     other = cloud(60, 1) * torch.tensor([10.0, 0.1], dtype=F64)
@@ -129,7 +130,7 @@ def test_new_cells_scatter_by_the_noise_of_the_path() -> None:
     assert_close(x[6:].mean(0) / prep.scale, torch.zeros(2, dtype=F64), rtol=0, atol=0.3 * 0.06)
 
 
-def test_the_generator_chooses_the_cells() -> None:
+def test_interpolate_chooses_cells_by_the_generator() -> None:
     fit = quick(course(), steps=1)
     first, second, again = (fit.interpolate(1.0, n_cells=20, generator=k).x for k in (0, 1, 0))
     assert torch.equal(first, again)
@@ -139,7 +140,7 @@ def test_the_generator_chooses_the_cells() -> None:
     assert bool((first[:, None] == known).all(-1).any(1).all())
 
 
-def test_the_default_is_as_many_steps_in_a_short_interval_as_in_a_long_one() -> None:
+def test_simulate_takes_as_many_steps_in_a_short_interval_as_in_a_long_one() -> None:
     fit = quick(course((0.0, 0.25, 3.0)))
     x = cloud(9, 9)
     path = fit.simulate(x, [0.0, 3.0])
@@ -148,3 +149,15 @@ def test_the_default_is_as_many_steps_in_a_short_interval_as_in_a_long_one() -> 
     assert fit.simulate(x, [3.0, 3.0 + 2.75 / 6]).n_evaluations == 4
     # The adaptive solver's tolerances are 1e-5 or finer.
     assert_close(path.final, fit.simulate(x, [0.0, 3.0], solver="dopri5").final, atol=1e-4, rtol=0)
+
+
+def test_simulate_passes_tolerances_to_an_adaptive_solver() -> None:
+    fit, x = quick(course((0.0, 0.25, 3.0))), cloud(9, 9)
+    exact = fit.simulate(x, [0.0, 3.0], solver="dopri5", rtol=1e-11, atol=1e-11)
+    loose = fit.simulate(x, [0.0, 3.0], solver="dopri5", rtol=1e-2, atol=1e-2)
+    tight = fit.simulate(x, [0.0, 3.0], solver="dopri5", rtol=1e-7, atol=1e-7)
+    assert loose.n_evaluations < tight.n_evaluations < exact.n_evaluations
+    errors = [float((path.final - exact.final).abs().max()) for path in (tight, loose)]
+    assert errors[0] < errors[1] < 1e-2
+    with pytest.raises(IntegrationError, match="5 evaluations of the field were not enough"):
+        fit.simulate(x, [0.0, 3.0], solver="dopri5", max_evaluations=5)

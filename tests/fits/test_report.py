@@ -26,7 +26,7 @@ def fitted(method, steps: int = 5) -> cf.Fit:
 PARTS = {"batching": Batching(32, 32, 1, prefetch=False), "training": Training(validation=0.0)}
 
 
-def test_a_good_coupling_takes_one_line() -> None:
+def test_report_of_a_good_coupling_is_one_line() -> None:
     fit = fitted(cf.OTCFM(**PARTS))
     assert fit.health.startswith("coupling: good (")
     assert "\n" not in fit.health
@@ -43,28 +43,28 @@ def test_a_good_coupling_takes_one_line() -> None:
         ({"mean_partner_share": 0.8, "noise_share": 0.5, "blurred_by_sigma": 1.0}, "80% of all"),
     ],
 )
-def test_each_problem_is_named_with_its_size(facts: dict, word: str) -> None:
+def test_report_names_each_problem_with_its_size(facts: dict, word: str) -> None:
     assert coupling_problems(GOOD) == []
     (text,) = coupling_problems(GOOD | facts)
     assert word in text
     assert "PROBLEMS" in coupling_report(GOOD | facts)
 
 
-def test_the_share_of_noise_is_that_of_brownian_motion() -> None:
+def test_share_of_noise_equals_that_of_brownian_motion() -> None:
     """A Brownian motion of diffusion sigma costs ½ d sigma² span."""
     fit = fitted(cf.SF2M(1.5, **PARTS))
     facts = fit.history.coupling
     assert facts["noise_share"] == pytest.approx(0.5 * 2 * 1.5**2 * 2.0 / facts["mean_cost"])
 
 
-def test_noise_that_swamps_the_data_is_said_loudly(capsys) -> None:
+def test_report_names_noise_larger_than_the_data(capsys) -> None:
     fit = cf.SF2M(30.0, **PARTS).fit(course(), steps=5)
     assert "sigma is too large" in fit.health
     assert "pairs nearly at random" in fit.health or "paired nearly at random" in fit.health
     assert "coupling: PROBLEMS" in capsys.readouterr().err
 
 
-def test_cells_never_paired_are_counted() -> None:
+def test_report_counts_cells_never_paired() -> None:
     """Five steps of 8 pairs meet the cells of one pool: those of its blocks."""
     few = {**PARTS, "batching": Batching(8, 8, 1, prefetch=False)}
     method = cf.OTCFM(**few)
@@ -81,5 +81,5 @@ def test_cells_never_paired_are_counted() -> None:
     assert "never paired" in facts.health
 
 
-def test_no_plan_no_claim() -> None:
+def test_report_without_plans_claims_nothing() -> None:
     assert coupling_report({}) == "coupling: no plans were made"

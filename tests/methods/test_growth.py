@@ -71,9 +71,9 @@ def test_growth_of_clusters_is_the_rate_of_their_masses(grown: cf.Fit) -> None:
 
 def test_growth_carries_masses_forward_and_back(grown: cf.Fit) -> None:
     start, end = grown.course.snapshots
-    there = grown.carry(start, end.time)
+    there = grown.predict(start, end.time)
     assert_close(there.mass.view(2, 20).sum(1), end.mass.view(2, 20).sum(1), rtol=0.1, atol=0)
-    back = grown.carry(there, start.time)  # mass shrinks where it grew
+    back = grown.predict(there, start.time)  # mass shrinks where it grew
     assert_close(back.mass, start.mass, rtol=1e-3, atol=0)
     assert_close(grown.interpolate(3.0 - 1e-9).mass, there.mass, rtol=1e-6, atol=0)
 
@@ -103,8 +103,8 @@ def test_stochastic_paths_have_the_masses_of_the_mean_flow() -> None:
     """Growth hardly depends on where in its cluster a cell is."""
     bridge = fit(METHODS["ubsb"](0.2, relaxation=HELD, **PARTS), clusters())
     start = bridge.course.snapshots[0]
-    flow = bridge.carry(start, 3.0)
-    paths = bridge.carry(start, 3.0, solver="euler_maruyama")
+    flow = bridge.predict(start, 3.0)
+    paths = bridge.predict(start, 3.0, solver="euler_maruyama")
     assert_close(paths.mass.view(2, 20).mean(1), flow.mass.view(2, 20).mean(1), rtol=0.05, atol=0)
 
 
@@ -134,7 +134,7 @@ def test_growth_of_a_tilted_gaussian_has_its_closed_form() -> None:
     for t in (0.0, 0.4, 1.0):
         assert float((out.growth(t, nodes[:, None]) - rate)[seen].abs().max()) < 0.1
         assert float(out.velocity(t, nodes[seen, None]).abs().max()) < 0.1
-    half = out.carry(course.snapshots[0], 0.5)
+    half = out.predict(course.snapshots[0], 0.5)
     expected = math.sqrt(total) * math.exp(-(a**2) / 8)
     assert float(half.mass.sum()) == pytest.approx(expected, rel=0.02)
     mean = half.weights @ half.x[:, 0]
@@ -163,7 +163,7 @@ def test_growth_is_the_prior_without_relaxation() -> None:
         there = x + torch.tensor([0.0, 0.75 * t], dtype=F64)
         error = (out.growth(t, there) - rate).square().mean().sqrt()
         assert float(error) < 0.08  # of a standard deviation of 0.6
-    carried = out.carry(course.snapshots[0], 2.0)
+    carried = out.predict(course.snapshots[0], 2.0)
     assert_close(carried.mass.sum(), course.snapshots[1].mass.sum(), rtol=0.05, atol=0)
     # Without the prior, and with nothing to pay for growth, all of it is put down to motion.
     blind, _ = translated(believed=False)
@@ -200,7 +200,7 @@ def test_growth_of_the_whole_is_zero_without_masses() -> None:
         )
     )  # 20 and 20 cells, then 20 and 5
     out = fit(growing(Unbalanced(), 0.2), course, 300)
-    end = out.carry(course.snapshots[0], 3.0)
+    end = out.predict(course.snapshots[0], 3.0)
     assert float(end.mass.sum()) == pytest.approx(1.0, rel=0.05)
     assert float(end.mass[:20].sum()) == pytest.approx(0.8, abs=0.05)
 
@@ -210,4 +210,4 @@ def test_method_without_growth_keeps_masses() -> None:
     out = fit(cf.OTCFM(0.1, **PARTS), course, 5)
     start = course.snapshots[0]
     assert out.simulate(start.x, [1.0, 3.0]).mass is None
-    assert torch.equal(out.carry(start, 3.0).mass, start.mass)
+    assert torch.equal(out.predict(start, 3.0).mass, start.mass)

@@ -121,7 +121,7 @@ def test_shooting_fit_is_saved_and_loaded_whole(tmp_path) -> None:
     assert torch.equal(same.velocity(0.3, cells()), fit.velocity(0.3, cells()))
 
 
-@pytest.mark.parametrize("settings", [{}, {"time_features": 2}, {"skip": True}])
+@pytest.mark.parametrize("settings", [{}, {"skip": True}])
 def test_network_without_time_is_the_same_at_all_times(settings) -> None:
     net = MLP(Units((1.0, 2.0)), MLPConfig(time=False, **settings)).to(F64)
     if net.gate is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch.testing import assert_close
@@ -26,21 +24,19 @@ def cells(n: int = 6) -> torch.Tensor:
     return torch.randn(n, 2, generator=torch.Generator().manual_seed(0), dtype=F64)
 
 
-@pytest.mark.parametrize("features", [0, 1, 3])
-def test_forward_is_the_formula(features: int) -> None:
-    """Cells in units of the data, time in mean intervals, sines and cosines of its multiples."""
-    net, x = network(activation="tanh", time_features=features), cells()
+def test_forward_is_the_formula() -> None:
+    """Cells in units of the data, time in mean intervals."""
+    net, x = network(activation="tanh"), cells()
     t = torch.tensor([2.0, 3.0, 4.0, 6.0, 9.0, 10.0], dtype=F64)
     time = (t[:, None] - 2.0) / 8.0
-    waves = [f(math.pi * k * time) for f in (torch.sin, torch.cos) for k in range(1, features + 1)]
-    seen = torch.cat([(x - torch.tensor([1.0, -2.0], dtype=F64)) / 3.0, time, *waves], 1)
+    seen = torch.cat([(x - torch.tensor([1.0, -2.0], dtype=F64)) / 3.0, time], 1)
     first, last = net.layers[0], net.layers[-1]
-    assert first.in_features == 3 + 2 * features
+    assert first.in_features == 3
     hidden = torch.tanh(seen @ first.weight.T + first.bias)
     assert_close(net(t, x), 3.0 / 8.0 * (hidden @ last.weight.T + last.bias))
 
 
-def test_skip_adds_a_multiple_of_the_state_that_time_decides() -> None:
+def test_skip_adds_a_time_dependent_multiple_of_the_state() -> None:
     """Closed at first, so that the answer is that without it; then a factor of time alone."""
     plain, net, x = network(), network(skip=True), cells()
     t = torch.full((6,), 5.0, dtype=F64)
@@ -60,8 +56,8 @@ def test_growth_has_no_skip() -> None:
     assert net(torch.tensor(3.0, dtype=F64), cells()).shape == (6,)
 
 
-def test_one_time_is_that_time_for_every_cell() -> None:
-    net, x = network(time_features=2), cells()
+def test_scalar_time_equals_that_time_for_every_cell() -> None:
+    net, x = network(), cells()
     t = torch.tensor(4.5, dtype=F64)
     assert_close(net(t, x), net(t.expand(6), x))
     assert not torch.equal(net(t, x), net(t + 1, x))
@@ -77,7 +73,7 @@ def test_units_are_those_of_the_course() -> None:
     assert units.speed == pytest.approx((20 / 3) ** 0.5 * 2 / 4)
 
 
-def test_ten_times_the_data_is_ten_times_the_velocity() -> None:
+def test_velocity_scales_with_the_data() -> None:
     """Without noise of fixed size nothing in training knows the data's unit."""
     g = torch.Generator().manual_seed(0)
     xs = [k + torch.randn(60, 2, generator=g, dtype=F64) for k in range(3)]
@@ -91,7 +87,7 @@ def test_ten_times_the_data_is_ten_times_the_velocity() -> None:
 
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
 @pytest.mark.parametrize("skip", [False, True])
-def test_gradients_written_out_are_those_of_automatic_differentiation(activation, skip) -> None:
+def test_gradients_written_out_equal_those_of_automatic_differentiation(activation, skip) -> None:
     config = MLPConfig(48, 3, activation, skip=skip)
     net = MLP(Units((0.5, -1.0, 0.0), 2.0, 0.0, 3.0), config).double()
     g = torch.Generator().manual_seed(0)
@@ -112,7 +108,7 @@ def test_gradients_written_out_are_those_of_automatic_differentiation(activation
     assert_close(with_input, torch.autograd.grad(net(t, x).sum(), x)[0])
 
 
-def test_large_products_are_the_same_whoever_multiplies() -> None:
+def test_large_products_do_not_depend_on_the_library() -> None:
     g = torch.Generator().manual_seed(0)
     x, w, b = (torch.randn(*s, generator=g) for s in ((500, 70), (64, 70), (64,)))
     assert len(x) * w.numel() >= LARGE

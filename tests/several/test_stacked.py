@@ -18,7 +18,7 @@ from cellflow.training import Checkpointing, FitOptions, Training
 
 F64 = torch.float64
 SMALL = {
-    "net": MLPConfig(16, 2, time_features=2, skip=True),
+    "net": MLPConfig(16, 2, skip=True),
     "batching": Batching(32, 32),
     "training": Training(check_every=10),
 }

@@ -77,7 +77,7 @@ def test_adaptive_solvers_keep_their_tolerance(name: str, start_end: tuple[float
 
 @pytest.mark.parametrize("offset", [0.0, 1e3, -1e6], ids=str)
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
-def test_fields_are_asked_strictly_inside_each_segment(
+def test_fields_are_evaluated_strictly_inside_each_segment(
     solver: str, offset: float, backward: bool
 ) -> None:
     breaks = tuple(offset + b for b in (0.0, 0.3, 1.0))
@@ -98,7 +98,7 @@ def test_fields_are_asked_strictly_inside_each_segment(
 
 @pytest.mark.parametrize("offset", [0.0, 2e7], ids=str)
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
-def test_a_break_at_a_time_computed_otherwise_is_that_time(offset: float, backward: bool) -> None:
+def test_break_near_an_output_time_is_merged_with_it(offset: float, backward: bool) -> None:
     breaks = (offset + 0.3, offset + 1.0, math.nextafter(offset + 1.5, 0))
     times = [math.nextafter(breaks[0], sign * math.inf) for sign in (-1, 1)]
     for first in times:
@@ -113,7 +113,7 @@ def test_a_break_at_a_time_computed_otherwise_is_that_time(offset: float, backwa
             assert not any(low <= b <= high for b in breaks)
 
 
-def test_breaks_outside_of_the_span_change_next_to_nothing(solver: str) -> None:
+def test_breaks_outside_of_the_span_do_not_change_states(solver: str) -> None:
     plain = Dynamics(lambda t, x: -x * (1 + t), growth=lambda t, x: x[:, 0])
     broken = Dynamics(plain.velocity, growth=plain.growth, breaks=(-5.0, 0.0, 2.0, 4.0))
     one, other = (simulate(d, X0, [0, 0.3, 2], solver=solver) for d in (plain, broken))
@@ -121,7 +121,7 @@ def test_breaks_outside_of_the_span_change_next_to_nothing(solver: str) -> None:
     torch.testing.assert_close(one.log_mass, other.log_mass, rtol=1e-7, atol=1e-7)
 
 
-def test_mass_and_chunks_across_breaks(solver: str) -> None:
+def test_mass_does_not_depend_on_chunks_across_breaks(solver: str) -> None:
     dynamics = Dynamics(
         lambda t, x: torch.zeros_like(x),
         growth=lambda t, x: torch.where(t < 1, 2.0, -1.0) * x[:, 0],
@@ -137,7 +137,7 @@ def test_mass_and_chunks_across_breaks(solver: str) -> None:
 
 @pytest.mark.parametrize("name", list(cases.NOISY_SOLVERS))
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
-def test_noise_goes_on_across_a_jump_of_the_drift(name: str, backward: bool) -> None:
+def test_noise_continues_across_a_jump_of_the_drift(name: str, backward: bool) -> None:
     dynamics = Dynamics(
         lambda t, x: torch.where(t < 1, 3.0, -1.0) * torch.ones_like(x),
         lambda t, x: torch.zeros_like(x),

@@ -1,9 +1,10 @@
-"""Chunks side by side, steps from knot to knot, readouts, and networks in half precision."""
+"""Chunks side by side, steps from knot to knot, and readouts."""
 
 from __future__ import annotations
 
 import math
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from cellflow.dynamics import Dynamics
 from cellflow.networks import MLP, MLPConfig, Units
 from cellflow.paths import BrownianBridge
 from cellflow.simulate import SOLVERS, noise, simulate
-from cellflow.simulate.chunks import CACHED
-from cellflow.simulate.inference import is_small
+from cellflow.simulate.integration import Integration
+from cellflow.simulate.job import CACHED, Job
 from cellflow.simulate.noise import BLOCK, Noise
+from cellflow.simulate.simulate import simulate_as
 from cellflow.training.networks import BridgeVelocity
 
 
@@ -37,7 +39,7 @@ TIMES = [0.0, 0.41, 1.0]
 
 
 @pytest.mark.parametrize("solver", ["rk4", "sra1", "dopri5"])
-def test_threads_do_not_change_a_bit(solver: str) -> None:
+def test_states_equal_to_the_bit_whatever_the_threads(solver: str) -> None:
     seen = set()
 
     class Watched(MLP):
@@ -66,7 +68,7 @@ def test_threads_do_not_change_a_bit(solver: str) -> None:
     assert one.n_evaluations == three.n_evaluations
 
 
-def test_a_failing_chunk_ends_the_others() -> None:
+def test_failing_chunk_ends_the_others() -> None:
     class Broken(MLP):
         calls = 0
 
@@ -87,14 +89,20 @@ def test_a_failing_chunk_ends_the_others() -> None:
     assert Broken.calls < 40 * 40 / 2
 
 
-def test_small_networks_are_told_from_other_fields() -> None:
+def test_job_is_small_if_all_fields_are_small_networks() -> None:
+    def is_small(*fields, **options) -> bool:
+        times = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        return Job.prepare(
+            Dynamics(*fields, **options), normal(2, 3), times, how=Integration()
+        ).small
+
     bridge = BridgeVelocity(network(), SMALL.score, BrownianBridge(0.3), (0.0, 1.0))
-    assert is_small(SMALL)
-    assert is_small(Dynamics(bridge, SMALL.score, sigma=0.3))
-    assert not is_small(Dynamics(lambda t, x: -x))
-    assert not is_small(Dynamics(torch.sin))
-    assert not is_small(Dynamics(network(), lambda t, x: -x, sigma=1.0))
-    assert not is_small(Dynamics(network(width=512)))
+    assert is_small(SMALL.velocity, SMALL.score, SMALL.growth, sigma=0.5)
+    assert is_small(bridge, SMALL.score, sigma=0.3)
+    assert not is_small(lambda t, x: -x)
+    assert not is_small(torch.sin)
+    assert not is_small(network(), lambda t, x: -x, sigma=1.0)
+    assert not is_small(network(width=512))
 
 
 def test_chunks_keep_to_the_budget_and_to_whole_blocks() -> None:
@@ -119,18 +127,20 @@ def test_chunks_keep_to_the_budget_and_to_whole_blocks() -> None:
 # --- steps -----------------------------------------------------------------------------------
 
 
-def test_steps_are_as_long_as_their_interval_says() -> None:
+def test_length_of_steps_follows_the_interval_between_knots() -> None:
     asked: list[float] = []
     field = Dynamics(lambda t, x: asked.append(float(t)) or torch.zeros_like(x))
-    options = {"solver": "euler", "knots": (0.0, 1.0, 9.0), "steps": 4}
-    simulate(field, normal(2, 3), [-0.5, 5.0, 11.0], **options)
-    steps = [-0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 3.0, 5.0, 7.0, 9.0]
-    assert sorted({round(t, 6) for t in asked}) == steps
+    how = Integration(solver="euler", knots=(0.0, 1.0, 9.0))
+    assert SOLVERS["euler"].steps_per_interval == 10
+    simulate_as(field, normal(2, 3), [-0.5, 5.0, 10.6], how=how)
+    tenths = [k / 10 for k in range(-5, 10)]
+    steps = [*tenths, *(1 + 0.8 * k for k in range(12))]
+    assert sorted({round(t, 6) for t in asked}) == pytest.approx(steps)
     asked.clear()
-    simulate(field, normal(2, 3), [3.0, 0.5], **options)
-    assert [round(t, 6) for t in asked] == [3.0, 1.0, 0.75]
+    simulate_as(field, normal(2, 3), [1.8, 0.7], how=how)
+    assert [round(t, 6) for t in asked] == pytest.approx([1.8, 1.0, 0.9, 0.8])
     asked.clear()
-    simulate(field, normal(2, 3), [0, 1.0, 9.0], max_step=4.5, **options)
+    simulate_as(field, normal(2, 3), [0, 1.0, 9.0], how=replace(how, max_step=4.5))
     assert asked == pytest.approx([0.0, 4.5, 9.0])  # the last for the states between
 
 
@@ -140,7 +150,8 @@ def test_knots_do_not_change_the_solution(solver: str) -> None:
     dynamics = Dynamics(
         lambda t, x: -x * torch.cos(t), growth=lambda t, x: torch.sin(t).expand(len(x))
     )
-    path = simulate(dynamics, x0, times, solver=solver, knots=(0.1, 0.4, 5.0), steps=400)
+    knots = tuple(k + 0.03 * (k % 2) for k in torch.arange(0, 5.1, 0.1).tolist())
+    path = simulate_as(dynamics, x0, times, how=Integration(solver=solver, knots=knots))
     t = path.times
     tolerance = {1: 0.15, 2: 1e-4, 4: 1e-8, 5: 1e-4}[SOLVERS[solver].order]
     exact = x0 * torch.exp(-torch.sin(t))[:, None, None]
@@ -152,15 +163,9 @@ def test_knots_do_not_change_the_solution(solver: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"knots": (1.0, 1.0)}, "`knots`: got time 1 twice"),
-        ({"knots": (1.0,)}, "`knots`: got 1 times, expected at least 2"),
-        ({"knots": (0.0, 1.0), "steps": 0}, "`steps`: got 0"),
-        ({"knots": (0.0, 1e-9)}, "`max_step`: got .* steps over a span of 1, expected at most"),
         ({"max_step": 1e-9}, "`max_step`: got 1e-09, so 1e.09 steps over a span of 1, expected"),
         ({"readout": lambda x: x[:, 0]}, r"`readout`: got \(1,\), expected a tensor \(1, k\)"),
         ({"readout": lambda x: 3.0}, "`readout`: got float"),
-        ({"field_dtype": torch.float16}, "`field_dtype`: got torch.float16 .* expected torch.bf"),
-        ({"field_dtype": torch.float64}, "`field_dtype`: got torch.float64"),
     ],
 )
 def test_bad_settings_are_named(change: dict, words: str) -> None:
@@ -169,7 +174,7 @@ def test_bad_settings_are_named(change: dict, words: str) -> None:
 
 
 @pytest.mark.parametrize("solver", ["rk4", "sra1"])
-def test_a_readout_is_of_the_states_that_there_are(solver: str) -> None:
+def test_readout_is_applied_to_all_states(solver: str) -> None:
     matrix = normal(3, 8, dtype=torch.float64)
     x0 = normal(300, 3, dtype=torch.float64)
     drift = Dynamics(lambda t, x: -x, lambda t, x: -x, lambda t, x: x[:, 0], sigma=0.3)
@@ -182,7 +187,7 @@ def test_a_readout_is_of_the_states_that_there_are(solver: str) -> None:
 # --- one call of the score -------------------------------------------------------------------
 
 
-def test_a_drift_made_of_the_score_asks_it_once() -> None:
+def test_drift_of_a_composed_field_evaluates_its_score_once() -> None:
     score = network("score", seed=3)
     velocity = BridgeVelocity(network(seed=1), score, BrownianBridge(0.6), (0.0, 1.0, 2.5))
     shared = Dynamics(velocity, score, sigma=0.6)
@@ -211,7 +216,7 @@ def test_noise_is_the_same_motion_for_every_solver() -> None:
     torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)
 
 
-def test_noise_is_drawn_once_for_a_solver_that_asks_for_totals(
+def test_noise_is_drawn_once_a_step_for_a_solver_without_means(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drawn: list[int] = []
@@ -251,35 +256,3 @@ def test_blocks_of_an_accelerator_keep_the_law_of_chunks(monkeypatch: pytest.Mon
     for _ in range(3):
         assert torch.equal(whole.increments(1.0).total[100:190], part.increments(1.0).total)
     assert noise.DEVICE_BLOCK % BLOCK == 0
-
-
-# --- half precision --------------------------------------------------------------------------
-
-
-def test_half_precision_is_as_exact_as_its_rounding() -> None:
-    # Inputs, weights and sums are rounded to 8 bits: velocities are off by 3 * 2**-9 of
-    # sum |A| |x|, and the solution by no more than what that grows to.
-    layer = torch.nn.Linear(3, 3, bias=False)
-    matrix = torch.tensor([[-0.5, 2.0, 0.1], [-2.0, -0.3, 0.0], [0.2, 0.0, 0.4]])
-    layer.load_state_dict({"weight": matrix})
-    x0, end = normal(500, 3), 0.8
-    dynamics = Dynamics(lambda t, x: layer(x))
-    low = simulate(dynamics, x0, [0, end], field_dtype=torch.bfloat16)
-    high = simulate(dynamics, x0, [0, end])
-    exact = x0.double() @ torch.linalg.matrix_exp(matrix.double() * end).T
-    norm = float(torch.linalg.matrix_norm(matrix.abs(), 2))
-    bound = 3 * 2.0**-9 * norm * end * math.exp(norm * end)
-    error = float(((low.final - exact).norm(dim=1) / x0.norm(dim=1)).max())
-    assert 1e-4 < error < bound
-    assert float((high.final - exact).abs().max()) < 1e-5
-    assert low.x.dtype == torch.float32
-    plain = simulate(dynamics, x0, [0, end], field_dtype=torch.float32)
-    assert torch.equal(plain.final, high.final)
-    # States do not stall where steps are below half precision, nor are slopes summed in it.
-    slow = torch.nn.Linear(3, 3)
-    slow.load_state_dict({"weight": torch.zeros(3, 3), "bias": torch.full((3,), 2.0**-4)})
-    drift = Dynamics(lambda t, x: slow(x))
-    far = simulate(drift, torch.full((2, 3), 64.0), [0, 1], field_dtype=torch.bfloat16)
-    assert far.final.tolist() == [[64.0625] * 3] * 2
-    near = simulate(drift, torch.zeros(2, 3), [0, 0.7], field_dtype=torch.bfloat16)
-    torch.testing.assert_close(near.final, torch.full((2, 3), 0.7 * 2.0**-4))

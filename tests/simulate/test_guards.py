@@ -23,7 +23,7 @@ def solver(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def test_dtype_and_start_are_kept_and_nothing_else_touched(solver: str) -> None:
+def test_simulation_keeps_dtype_start_and_global_generators(solver: str) -> None:
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     x0 = torch.rand(4, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
     before = x0.detach().clone()
@@ -45,7 +45,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", list(BROKEN))
-def test_hopeless_fields_fail_soon_and_say_when(solver: str, name: str) -> None:
+def test_diverging_field_raises_with_the_time(solver: str, name: str) -> None:
     field, words = BROKEN[name]
     x0 = torch.ones(3, 1, dtype=torch.float64)
     start = time.perf_counter()
@@ -54,7 +54,7 @@ def test_hopeless_fields_fail_soon_and_say_when(solver: str, name: str) -> None:
     assert time.perf_counter() - start < 10  # a second or two on an idle machine
 
 
-def test_nan_in_the_last_slope_is_not_drawn() -> None:
+def test_nan_in_the_last_slope_raises() -> None:
     field = Dynamics(velocity=lambda t, x: torch.where(t == 1, torch.nan, x))
     with pytest.raises(IntegrationError, match="time 1: NaN"):
         simulate(field, torch.ones(2, 1), [0, 0.99, 1], solver="midpoint")
@@ -62,7 +62,7 @@ def test_nan_in_the_last_slope_is_not_drawn() -> None:
 
 
 @pytest.mark.parametrize("adaptive", [s for s in cases.SOLVERS if SOLVERS[s].step is None])
-def test_a_stiff_field_stops_at_the_bound(adaptive: str) -> None:
+def test_stiff_field_raises_at_the_bound_on_evaluations(adaptive: str) -> None:
     stiff = Dynamics(velocity=lambda t, x: -1e8 * (x - torch.cos(t)))
     with pytest.raises(IntegrationError, match="200 evaluations of the field were not enough"):
         simulate(stiff, torch.ones(3, 1), [0, 1], solver=adaptive, max_evaluations=200)

@@ -107,7 +107,7 @@ NOISY = Dynamics(wave, lambda t, x: -x, lambda t, x: x[:, 0] * t, sigma=0.8)
 
 
 @pytest.mark.parametrize("memory", [1, 100_000, 5_000_000])
-def test_chunks_do_not_change_a_bit(solver: str, memory: int) -> None:
+def test_states_equal_to_the_bit_whatever_the_chunks(solver: str, memory: int) -> None:
     n = 2 * BLOCK + 30 if memory > 1 else 9
     x0, times, sizes = normal(n, 3), [0, 0.41, 0.42, 1], []
     watched = Dynamics(
@@ -155,7 +155,7 @@ def test_steps_do_not_depend_on_the_output_times(solver: str) -> None:
     assert float(rough) == pytest.approx(2 * 0.8**2, rel=0.1)
 
 
-def test_without_diffusion_it_is_the_ode(solver: str) -> None:
+def test_stochastic_solver_without_diffusion_solves_the_ode(solver: str) -> None:
     x0 = normal(5, 2)
     still = Dynamics(wave, None, sigma=0.0)
     one, other = (simulate(still, x0, [0, 1], solver=solver, generator=s).final for s in (0, 1))
@@ -167,7 +167,7 @@ def test_without_diffusion_it_is_the_ode(solver: str) -> None:
 # --- what is refused -------------------------------------------------------------------------
 
 
-def test_noise_without_a_score_names_the_remedy(solver: str) -> None:
+def test_noise_without_a_score_raises_with_a_remedy(solver: str) -> None:
     blind = Dynamics(wave, sigma=0.5)
     words = rf"`dynamics.score`: got None, expected a score, which '{solver}' .* solver='rk4'"
     with pytest.raises(ValueError, match=words):
@@ -194,7 +194,7 @@ def test_bad_fields_are_named(solver: str, words: str) -> None:
 
 
 @pytest.mark.parametrize("times", [[0, 8], [8, 0]], ids=["forward", "backward"])
-def test_hopeless_drifts_fail_and_say_when(solver: str, times: list[float]) -> None:
+def test_diverging_drift_raises_with_the_time(solver: str, times: list[float]) -> None:
     sign = 1 if times[1] else -1
     blow_up = Dynamics(lambda t, x: sign * x**3, zero, sigma=1.0)
     with pytest.raises(IntegrationError, match=r"stopped at time .*: NaN or infinite"):
@@ -204,7 +204,7 @@ def test_hopeless_drifts_fail_and_say_when(solver: str, times: list[float]) -> N
         simulate(hole, torch.ones(3, 1), times, solver=solver)
 
 
-def test_progress_comes_to_the_end(solver: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_reaches_its_end(solver: str, capsys: pytest.CaptureFixture[str]) -> None:
     split = Dynamics(wave, zero, sigma=1.0, breaks=(0.3, 0.7))
     simulate(split, torch.ones(3, 3), [0, 1], solver=solver, memory=1, progress=True)
     assert "simulate: 100%" in capsys.readouterr().err

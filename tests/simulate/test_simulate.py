@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from scipy.integrate import solve_ivp
 
 import cases
 from cellflow.dynamics import Dynamics
-from cellflow.simulate import SOLVERS, simulate
+from cellflow.simulate import SOLVERS, simulate, steps
 
 TIGHT = {"rtol": 1e-9, "atol": 1e-9}
 MATRIX = torch.tensor([[-0.5, 2.0, 0.1], [-2.0, -0.3, 0.0], [0.2, 0.0, 0.4]], dtype=torch.float64)
@@ -56,17 +57,18 @@ def adaptive(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def test_every_solver_is_among_the_cases() -> None:
-    assert {name: s.order for name, s in SOLVERS.items()} == cases.SOLVERS
-    noisy = {name: s.strong_order for name, s in SOLVERS.items() if s.stochastic}
-    assert noisy == cases.NOISY_SOLVERS
+def test_solver_is_named_like_its_file() -> None:
+    files = {file.stem for file in Path(steps.__file__).parent.glob("[a-z]*.py")}
+    assert files == set(SOLVERS)
 
 
 # --- accuracy --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dense", [False, True], ids=["at the end", "at 50 times"])
-def test_observed_order_on_a_nonlinear_time_dependent_field(fixed: str, dense: bool) -> None:
+def test_solver_has_its_declared_order_on_a_nonlinear_time_dependent_field(
+    fixed: str, dense: bool
+) -> None:
     x0 = torch.rand(5, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     times = torch.linspace(0.2, 2.2, 50 if dense else 2, dtype=torch.float64)
     exact = logistic_flow(x0, times)
@@ -78,7 +80,7 @@ def test_observed_order_on_a_nonlinear_time_dependent_field(fixed: str, dense: b
     assert rates == pytest.approx([cases.SOLVERS[fixed]] * 2, abs=0.2)
 
 
-def test_linear_field_matches_matrix_exponential(fixed: str) -> None:
+def test_linear_field_is_solved_as_by_the_matrix_exponential(fixed: str) -> None:
     x0, end = normal(6, 3), 1.5
     exact = x0 @ torch.linalg.matrix_exp(MATRIX * end).T
     errors = [
@@ -102,7 +104,7 @@ def test_adaptive_error_follows_the_tolerance(adaptive: str, tolerance: float) -
 
 
 @pytest.mark.parametrize("oracle", ["scipy", "torchdiffeq"])
-def test_agrees_with_independent_integrators(solver: str, oracle: str) -> None:
+def test_solver_agrees_with_independent_integrators(solver: str, oracle: str) -> None:
     x0 = torch.rand(4, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     times = torch.tensor([0.0, 0.3, 1.7, 2.0], dtype=torch.float64)
     if oracle == "scipy":
@@ -125,7 +127,7 @@ def test_agrees_with_independent_integrators(solver: str, oracle: str) -> None:
     torch.testing.assert_close(path.x, expected, rtol=0, atol=tolerance)
 
 
-def test_affine_flow_at_many_times() -> None:
+def test_affine_flow_is_exact_at_many_times() -> None:
     # 400 outputs out of 32 steps are within the bound of the quintic through three nodes.
     times = torch.linspace(1, 4, 400, dtype=torch.float64)
     x0 = 1 + normal(10, 2).clamp(-2, 2)
@@ -150,7 +152,7 @@ def test_cubic_motion_is_exact_between_nodes_whatever_their_number() -> None:
 # --- invariances -----------------------------------------------------------------------------
 
 
-def test_backward_undoes_forward(solver: str) -> None:
+def test_simulation_backward_inverts_simulation_forward(solver: str) -> None:
     x0, times = normal(8, 3), [1.0, 1.7, 3.0]
     options = {"solver": solver, "max_step": 1e-3, **TIGHT}
     forward = simulate(LINEAR, x0, times, **options)
@@ -160,7 +162,7 @@ def test_backward_undoes_forward(solver: str) -> None:
     assert back.times.tolist() == times[::-1]
 
 
-def test_answers_do_not_depend_on_the_output_grid(solver: str) -> None:
+def test_states_do_not_depend_on_the_output_grid(solver: str) -> None:
     x0 = normal(8, 3)
     times = torch.linspace(0, 2, 401, dtype=torch.float64)
     few = simulate(LINEAR, x0, times[[0, 37, 200, 400]], solver=solver)
@@ -169,7 +171,7 @@ def test_answers_do_not_depend_on_the_output_grid(solver: str) -> None:
     assert torch.equal(few.final, simulate(LINEAR, x0, [0, 2], solver=solver).final)
 
 
-def test_output_times_cost_next_to_nothing(solver: str) -> None:
+def test_output_times_cost_few_evaluations(solver: str) -> None:
     x0 = normal(100, 3)
     ends = simulate(LINEAR, x0, [0, 2], solver=solver)
     many = simulate(LINEAR, x0, np.linspace(0, 2, 400), solver=solver)
@@ -186,7 +188,7 @@ def test_evaluations_are_counted(solver: str) -> None:
     assert all(0 <= t <= 1 for t in calls)
 
 
-def test_the_field_is_never_asked_outside_the_span(solver: str) -> None:
+def test_field_is_evaluated_inside_the_span_only(solver: str) -> None:
     # Far from the origin and slow, the first step that an adaptive solver tries is far too long.
     dynamics = Dynamics(
         velocity=lambda t, x: torch.where((t < 0) | (t > 1), math.nan, torch.ones_like(x))
@@ -195,7 +197,7 @@ def test_the_field_is_never_asked_outside_the_span(solver: str) -> None:
     torch.testing.assert_close(path.final, path.x[0] + 1)
 
 
-def test_cells_are_permuted_with_their_start(solver: str) -> None:
+def test_permuted_cells_have_permuted_trajectories(solver: str) -> None:
     x0 = normal(16, 3)
     order = torch.randperm(16, generator=torch.Generator().manual_seed(3))
     times = [0, 0.4, 1]
@@ -204,7 +206,7 @@ def test_cells_are_permuted_with_their_start(solver: str) -> None:
 
 
 @pytest.mark.parametrize("memory", [1, 50_000, 100_000])
-def test_chunks_do_not_change_the_answer(solver: str, memory: int) -> None:
+def test_states_do_not_depend_on_chunks(solver: str, memory: int) -> None:
     x0, times = normal(17, 3), [0, 0.4, 1]
     growth = Dynamics(velocity=matmul, growth=lambda t, x: t * x[:, 0])
     sizes = []
@@ -220,7 +222,7 @@ def test_chunks_do_not_change_the_answer(solver: str, memory: int) -> None:
     assert max(sizes) * 2048 * 8 <= max(memory, 2048 * 8)
 
 
-def test_time_unit_does_not_matter(solver: str) -> None:
+def test_states_do_not_depend_on_the_unit_of_time(solver: str) -> None:
     x0 = normal(5, 3)
     hours = Dynamics(velocity=lambda t, x: matmul(t, x) / 24)
     in_days = simulate(LINEAR, x0, [0, 0.5, 2], solver=solver)
@@ -238,7 +240,7 @@ def test_time_unit_does_not_matter(solver: str) -> None:
     ],
     ids=["day 1000", "fine grid at day 100", "day 1e6", "two near times"],
 )
-def test_large_and_near_times_in_float32(solver: str, times: np.ndarray) -> None:
+def test_large_and_near_times_are_kept_apart_in_float32(solver: str, times: np.ndarray) -> None:
     x0 = torch.rand(5, 2, generator=torch.Generator().manual_seed(4))
     times = torch.as_tensor(np.asarray(times))
     path = simulate(Dynamics(velocity=lambda t, x: -x), x0, times, solver=solver, max_step=0.02)
@@ -249,7 +251,7 @@ def test_large_and_near_times_in_float32(solver: str, times: np.ndarray) -> None
     torch.testing.assert_close(path.times, times.double(), rtol=0, atol=0)
 
 
-def test_uneven_times_are_the_closed_form_in_order(solver: str) -> None:
+def test_states_at_uneven_times_equal_the_closed_form(solver: str) -> None:
     times = torch.tensor([0.1, 0.1001, 0.5, 0.5 + 1e-12, 1.9, 2.0], dtype=torch.float64)
     x0 = normal(3, 2)
     shift = Dynamics(velocity=lambda t, x: torch.full_like(x, 2.0))

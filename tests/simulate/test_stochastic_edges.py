@@ -38,7 +38,7 @@ def course(*sizes: int, **keywords) -> TimeCourse:
     return TimeCourse.from_arrays(normals(*(sizes or (60, 60))), **keywords)
 
 
-def test_every_interval_has_its_say_whatever_the_population_grows() -> None:
+def test_weight_of_an_interval_does_not_depend_on_growth_of_the_population() -> None:
     """A thousandfold growth in the first interval leaves the second one equally weighted."""
     masses = [np.ones(64), np.full(64, 1e3), np.full(64, 1e3)]
     sampler = PairSampler(course(64, 64, 64, masses=masses), Unbalanced(), PARTS["batching"])
@@ -53,7 +53,7 @@ def test_every_interval_has_its_say_whatever_the_population_grows() -> None:
     assert_close(ends.log()[0], torch.tensor(np.log(1e3)), rtol=0.05, atol=0)
 
 
-def test_the_interval_after_a_burst_is_learned() -> None:
+def test_interval_after_a_burst_of_growth_is_learned() -> None:
     """Straight up after a burst of growth: before, the flow went on as in the burst."""
     g = torch.Generator().manual_seed(0)
     at = [(0.0, 0.0), (2.0, 0.0), (2.0, 2.0)]
@@ -61,12 +61,12 @@ def test_the_interval_after_a_burst_is_learned() -> None:
     grown = TimeCourse.from_arrays(xs, masses=[np.ones(100), *[np.full(100, 1e6)] * 2])
     method = cf.UOTCFM(net=MLPConfig(width=32), training=Training(3e-3, validation=0.0))
     fit = method.fit(grown, steps=200, progress=False)
-    end = fit.carry(grown.snapshots[1], 2.0).x.mean(0)
+    end = fit.predict(grown.snapshots[1], 2.0).x.mean(0)
     assert_close(end, torch.tensor(at[2]), atol=0.6, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["otcfm", "sf2m", "uotcfm", "dsbm"])
-def test_a_run_that_was_resumed_makes_no_claim_about_cells_never_paired(name, tmp_path) -> None:
+def test_resumed_run_does_not_report_cells_never_paired(name, tmp_path) -> None:
     """Resumed at its end it pairs nobody: before, that was a problem of 100 % of the cells."""
     method = METHODS[name](**PARTS)
     keywords = {"steps": 8, "progress": False}
@@ -91,18 +91,18 @@ def test_cells_paired_do_not_depend_on_prefetching() -> None:
 
 
 @pytest.mark.parametrize("coupling", ["independent", "exact"])
-def test_partners_by_design_are_not_blamed_on_sigma(coupling: str) -> None:
+def test_report_does_not_blame_sigma_for_couplings_with_many_partners(coupling: str) -> None:
     for cells in (course(), course(2, 2)):
         fit = cf.SF2M(0.5, coupling=coupling, **PARTS).fit(cells, steps=3, progress=False)
         assert "at random" not in fit.health
 
 
-def test_one_cell_at_each_end_is_no_matter_of_sigma() -> None:
+def test_report_does_not_blame_sigma_for_single_cell_snapshots() -> None:
     fit = cf.SF2M(0.1, **PARTS).fit(course(1, 1), steps=3, progress=False)
     assert fit.health.startswith("coupling: good")
 
 
-def test_cells_left_out_on_purpose_are_not_missed() -> None:
+def test_report_does_not_count_cells_that_a_partial_plan_leaves_out() -> None:
     method = FlowMatching(Partial(0.7), Straight(0.1), **PARTS)
     fit = method.fit(course(64, 64), steps=20, progress=False)
     assert fit.history.coupling["unused"] > 0.1
@@ -142,12 +142,12 @@ def test_numbers_of_other_libraries_are_saved(name: str, sigma, tmp_path) -> Non
 
 
 @pytest.mark.parametrize("name", ["otcfm", "sf2m", "ubsb"])
-def test_text_is_no_number(name: str) -> None:
+def test_text_in_place_of_a_number_raises(name: str) -> None:
     with pytest.raises(TypeError, match=r"`sigma`: got '0.5', expected a finite number"):
         METHODS[name]("0.5")
 
 
-def test_masses_beyond_numbers_are_laid_to_the_time_asked_for() -> None:
+def test_mass_beyond_the_range_of_numbers_raises_and_names_the_time() -> None:
     masses = [np.ones(60), np.full(60, 1e-9)]
     cells = course(masses=masses).to(dtype=torch.float32)
     fit = cf.UOTCFM(**PARTS).fit(cells, steps=40, progress=False)
@@ -155,7 +155,7 @@ def test_masses_beyond_numbers_are_laid_to_the_time_asked_for() -> None:
         fit.interpolate(600.0)
 
 
-def test_prior_rates_without_a_use_are_announced() -> None:
+def test_prior_rates_that_a_coupling_ignores_warn() -> None:
     cells = cf.datasets.embryoid()[::20].copy()
     cells.obs["rate"] = 0.1
     options = {"time_key": "day", "n_dims": 2, "growth_key": "rate", "progress": False}
@@ -174,7 +174,7 @@ class Own(Straight):
     """A path of the user's own."""
 
 
-def test_fitting_again_with_a_path_that_was_not_saved_says_so(tmp_path) -> None:
+def test_fit_with_an_unsaved_path_raises(tmp_path) -> None:
     fit = FlowMatching(Exact(), Own(0.1), **PARTS).fit(course(), steps=1, progress=False)
     loaded = cf.load(fit.save(tmp_path / "fit"))
     x = course().snapshots[0].x
@@ -183,7 +183,7 @@ def test_fitting_again_with_a_path_that_was_not_saved_says_so(tmp_path) -> None:
         loaded.method.fit(course(), steps=1, progress=False)
 
 
-def test_the_layout_of_another_version_is_refused_with_a_remedy(tmp_path) -> None:
+def test_folder_of_another_version_raises_with_a_remedy(tmp_path) -> None:
     folder = cf.OTCFM(**PARTS).fit(course(), steps=1, progress=False).save(tmp_path / "fit")
     facts = folder / "fit.json"
     facts.write_text(facts.read_text().replace('"format": 2', '"format": 1'))

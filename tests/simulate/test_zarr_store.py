@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 from cellflow.dynamics import Dynamics
 from cellflow.methods import OTCFM
 from cellflow.preprocessing import fit_preprocessing
-from cellflow.simulate import StoredTrajectory, Trajectory, open_trajectory, room, simulate
-from cellflow.simulate import store as storing
+from cellflow.simulate import StoredTrajectory, Trajectory, open_trajectory, simulate, zarr_store
 from cellflow.timecourse import TimeCourse
 
 pytest.importorskip("zarr")
@@ -23,7 +24,7 @@ SMALL = 100_000  # bytes: chunks of a few cells
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storing, "PART_CHUNKS", 3)
+    monkeypatch.setattr(zarr_store, "PART_CHUNKS", 3)
 
 
 def cells(n: int = 60, d: int = 3, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -53,7 +54,7 @@ def both(name: str, folder: Path) -> tuple[Trajectory, StoredTrajectory]:
 
 
 @pytest.mark.parametrize("name", list(CASES))
-def test_a_store_holds_the_bits_that_memory_would(name: str, tmp_path: Path) -> None:
+def test_store_holds_the_same_bits_as_memory(name: str, tmp_path: Path) -> None:
     whole, stored = both(name, tmp_path / "x.zarr")
     assert stored.x.shape == whole.x.shape
     assert stored.x.chunks[1] < 60  # in several parts
@@ -85,7 +86,7 @@ class Switch:
 
 
 @pytest.mark.parametrize("name", ["rk4", "sra1, growth, a break", "readout"])
-def test_an_interrupted_store_is_gone_on_with(name: str, tmp_path: Path) -> None:
+def test_interrupted_store_is_continued(name: str, tmp_path: Path) -> None:
     dynamics, given = CASES[name]
     given = {"memory": SMALL, **given}
     path = tmp_path / "x.zarr"
@@ -108,10 +109,10 @@ def test_an_interrupted_store_is_gone_on_with(name: str, tmp_path: Path) -> None
     assert again.calls == 1  # one cell, to see that it is the same field
 
 
-def test_an_interrupted_write_leaves_no_part_that_looks_whole(
+def test_interrupted_write_leaves_no_part_marked_as_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, narrowed = [], storing._narrowed
+    calls, narrowed = [], zarr_store._narrowed
 
     def broken(states: torch.Tensor, dtype: torch.dtype) -> np.ndarray:
         calls.append(None)
@@ -119,7 +120,7 @@ def test_an_interrupted_write_leaves_no_part_that_looks_whole(
             raise KeyboardInterrupt
         return narrowed(states, dtype)
 
-    monkeypatch.setattr(storing, "_narrowed", broken)
+    monkeypatch.setattr(zarr_store, "_narrowed", broken)
     with pytest.raises(KeyboardInterrupt):
         both("rk4", tmp_path / "x.zarr")
     whole, stored = both("rk4", tmp_path / "x.zarr")
@@ -132,7 +133,6 @@ CHANGES = {
     "times": {"times": [0.0, 0.13, 0.5, 1.0, 2.1]},
     "solver": {"solver": "midpoint"},
     "steps": {"max_step": 0.01},
-    "steps ": {"max_step": None, "knots": (0.0, 0.5, 2.0), "steps": 5},
     "seed": {"generator": 5},
     "store dtype": {"store_dtype": torch.float16},
     "fields": {"dynamics": Dynamics(lambda t, x: 1.001 * wave(t, x), FULL.score, sigma=0.8)},
@@ -143,14 +143,12 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", list(CHANGES))
-def test_a_store_of_another_simulation_is_refused(name: str, tmp_path: Path) -> None:
+def test_store_of_another_simulation_raises(name: str, tmp_path: Path) -> None:
     same = {
         "dynamics": Dynamics(wave, FULL.score, sigma=0.8),
         "x0": cells(),
         "times": TIMES,
         "solver": "euler_maruyama",
-        "knots": (0.0, 1.0, 2.0),
-        "steps": 5,
         "store": tmp_path / "x.zarr",
     }
     before = simulate(**same).final
@@ -160,7 +158,7 @@ def test_a_store_of_another_simulation_is_refused(name: str, tmp_path: Path) -> 
     assert torch.equal(open_trajectory(tmp_path / "x.zarr").final, before)
 
 
-def test_other_folders_are_left_alone(tmp_path: Path) -> None:
+def test_folder_with_other_files_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("all of it")
     with pytest.raises(ValueError, match=r"`store`: got .*mine', which holds something else"):
@@ -175,7 +173,7 @@ def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     assert simulate(Dynamics(wave), cells(), TIMES, store=tmp_path / "empty").x.shape == (5, 60, 3)
 
 
-def test_half_precision_on_disk(tmp_path: Path) -> None:
+def test_half_precision_store_has_the_error_of_rounding(tmp_path: Path) -> None:
     whole = simulate(Dynamics(wave), cells(), TIMES)
     path = tmp_path / "x.zarr"
     stored = simulate(Dynamics(wave), cells(), TIMES, store=path, store_dtype="float16")
@@ -195,7 +193,7 @@ def test_half_precision_on_disk(tmp_path: Path) -> None:
         simulate(Dynamics(wave), cells(), TIMES, store_dtype="float16")
 
 
-def test_fits_write_data_coordinates(tmp_path: Path) -> None:
+def test_store_of_a_fit_holds_data_coordinates(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(1)
     course = TimeCourse.from_arrays(
         [torch.randn(90, 6, generator=generator) + k for k in range(3)], times=[0.0, 1.0, 3.0]
@@ -213,7 +211,7 @@ def test_fits_write_data_coordinates(tmp_path: Path) -> None:
         other.simulate(x, times, store=path)
 
 
-def test_solvers_that_find_no_noise_say_so() -> None:
+def test_stochastic_solver_warns_where_a_fit_has_no_noise() -> None:
     course = TimeCourse.from_arrays([cells(), cells() + 1], times=[0.0, 1.0])
     fit = OTCFM().fit(course, steps=1, progress=False)
     with pytest.warns(
@@ -225,10 +223,11 @@ def test_solvers_that_find_no_noise_say_so() -> None:
     torch.testing.assert_close(path.final, ode.final, rtol=1e-2, atol=1e-2)
 
 
-def test_a_result_that_does_not_fit_names_the_store(
+def test_result_beyond_free_memory_raises_and_names_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "available", lambda device: 60 * 5 * 3 * 4)
+    left = SimpleNamespace(available=60 * 5 * 3 * 4)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: left)
     words = (
         r"`times`: got 5 times of 60 cells in 3 dimensions: 3.35e-06 GiB in memory, "
         r"expected at most 2.68e-06 GiB, 80% of what is left. Pass store='traj"
@@ -237,19 +236,3 @@ def test_a_result_that_does_not_fit_names_the_store(
         simulate(Dynamics(wave), cells(), TIMES)
     assert simulate(Dynamics(wave), cells(), TIMES[:3]).x.shape == (3, 60, 3)
     assert simulate(Dynamics(wave), cells(), TIMES, store=tmp_path / "x.zarr").x.shape[0] == 5
-
-
-def test_what_is_left_is_the_lesser_of_machine_and_container(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = torch.device("cpu")
-    machine = room.available(here)
-    assert machine is None or machine > 2**20
-    monkeypatch.setattr(room, "_CGROUP", tmp_path)
-    (tmp_path / "memory.current").write_text("900\n")
-    (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 400\n")
-    (tmp_path / "memory.max").write_text("1000\n")
-    assert room.available(here) == 500
-    (tmp_path / "memory.max").write_text("max\n")
-    assert room.available(here) == room._of_machine()
-    assert room.available(torch.device("meta")) is None

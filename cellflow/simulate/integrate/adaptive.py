@@ -21,30 +21,10 @@ def integrate_adaptive(
 ) -> None:
     """Integrate through [0, 1] in steps chosen by the error, and write the states at `u`.
 
-    torchdyn is asked for its accepted steps only, and states between them are our own: its
-    interpolator does not serve ``tsit5``, and its loop over requested times may drop rows. A
-    step with output inside costs at most two evaluations more.
-
-    Parameters
-    ----------
-    field
-        Right-hand side on the unit interval, with a bound on evaluations and checked values:
-        torchdyn's loop never ends on a NaN or on a stiff field.
-    x
-        State at ``u = 0``, ``(n, d)``.
-    u
-        Output positions from 0 to 1, increasing, ``(T,)`` in float64.
-    solver
-        ``"dopri5"`` or ``"tsit5"``.
-    rtol, atol
-        Tolerances on the root mean square error of a step.
-    out
-        Receives the states, ``(T, n, d)``.
-
-    Raises
-    ------
-    IntegrationError
-        If a value is not finite, or too many evaluations are needed.
+    torchdyn is asked for its accepted steps only, and states between them are our own: its loop
+    over requested times may drop rows. A step with output inside costs at most two evaluations
+    more. `field` bounds the evaluations and checks its values, since torchdyn's loop never ends
+    on a NaN or on a stiff field; `rtol` and `atol` bound the root mean square error of a step.
     """
     nodes, states = _accepted_steps(field, x, solver=solver, rtol=rtol, atol=atol)
     out[0] = x

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 
 from cellflow._typing import Tensor
 from cellflow.simulate.field import RescaledField
 from cellflow.simulate.interpolation import Cubic, quintic_terms, rows_by_step
-
-
-class Step(Protocol):
-    """One explicit step of a fixed-step solver."""
-
-    def __call__(
-        self, field: RescaledField, x: Tensor, slope: Tensor, *, u: float, h: float
-    ) -> Tensor:
-        """Advance `x` ``(n, d)`` from ``u`` to ``u + h``, given the field there."""
-        ...
+from cellflow.simulate.solver import Step
 
 
 def integrate_fixed(
@@ -28,26 +17,6 @@ def integrate_fixed(
 
     The steps do not depend on `u`: states between the nodes are those of the quintic through a
     step and its neighbour. It takes the slopes that the steps need in any case.
-
-    Parameters
-    ----------
-    field
-        Right-hand side on the unit interval.
-    x
-        State at ``u = 0``, ``(n, d)``.
-    u
-        Output positions from 0 to 1, increasing, ``(T,)`` in float64.
-    step
-        The solver.
-    n_steps
-        Number of steps.
-    out
-        Receives the states, ``(T, n, d)``.
-
-    Raises
-    ------
-    IntegrationError
-        If a state is not finite.
     """
     h = 1.0 / n_steps
     nodes = torch.arange(n_steps + 1, dtype=torch.float64) / n_steps

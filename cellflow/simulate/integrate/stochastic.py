@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 import torch
 
 from cellflow._typing import Tensor
 from cellflow.simulate.field import RescaledField
 from cellflow.simulate.interpolation import rows_by_step
-from cellflow.simulate.noise import Increments, Noise
-
-
-class NoisyStep(Protocol):
-    """One explicit step of a stochastic solver; without noise, of a fixed-step one."""
-
-    def __call__(
-        self,
-        field: RescaledField,
-        x: Tensor,
-        slope: Tensor,
-        *,
-        u: float,
-        h: float,
-        noise: Increments | None = None,
-    ) -> Tensor:
-        """Advance `x` ``(n, d)`` from ``u`` to ``u + h``, given the field there."""
-        ...
+from cellflow.simulate.noise import Noise
+from cellflow.simulate.solver import NoisyStep
 
 
 def integrate_stochastic(
@@ -47,30 +30,6 @@ def integrate_stochastic(
     Brownian bridge through them. The drift varies by :math:`O(\sqrt h)` within a step, so that
     this is a draw from the law up to a local error of :math:`O(h^{3/2})` in the path and of
     :math:`O(h^2)` in law, which do not accumulate: no step is worse.
-
-    Parameters
-    ----------
-    field
-        Drift on the unit interval, with the dynamics' sigma.
-    x
-        State at ``u = 0``, ``(n, d)``.
-    u
-        Output positions from 0 to 1, increasing, ``(T,)`` in float64.
-    step
-        The solver.
-    n_steps
-        Number of steps.
-    noise
-        Source of the noise.
-    mean
-        Whether `step` makes use of the mean of the motion over a step.
-    out
-        Receives the states, ``(T, n, d)``.
-
-    Raises
-    ------
-    IntegrationError
-        If a state is not finite.
     """
     h = 1.0 / n_steps
     scale = field.dynamics.sigma * math.sqrt(abs(field.span) * h)

@@ -1,1 +1,1 @@
-"""One file, one step of a fixed-step solver."""
+"""One file, one solver: its step, and its entry in the registry."""

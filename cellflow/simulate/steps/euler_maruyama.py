@@ -5,10 +5,7 @@ from __future__ import annotations
 from cellflow._typing import Tensor
 from cellflow.simulate.field import RescaledField
 from cellflow.simulate.noise import Increments
-
-#: Without noise.
-ORDER = 1
-STRONG_ORDER = 1.0
+from cellflow.simulate.solver import SOLVERS, Solver
 
 
 def euler_maruyama(
@@ -26,3 +23,8 @@ def euler_maruyama(
     """
     new = x + h * slope
     return new if noise is None else new + noise.total
+
+
+SOLVERS.register("euler_maruyama")(
+    Solver(order=1, step=euler_maruyama, noisy_step=euler_maruyama, strong_order=1.0)
+)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from cellflow._typing import Tensor
 from cellflow.simulate.field import RescaledField
-
-ORDER = 4
+from cellflow.simulate.solver import SOLVERS, Solver
 
 
 def rk4(field: RescaledField, x: Tensor, slope: Tensor, *, u: float, h: float) -> Tensor:
@@ -14,3 +13,8 @@ def rk4(field: RescaledField, x: Tensor, slope: Tensor, *, u: float, h: float) -
     third = field(u + h / 2, x + (h / 2) * second)
     fourth = field(u + h, x + h * third)
     return x + (h / 6) * (slope + 2 * (second + third) + fourth)
+
+
+# Six steps from snapshot to snapshot left relative errors of 3e-6 to 2e-4 on fits of five time
+# courses; five leave twice that, ten an eighth.
+SOLVERS.register("rk4")(Solver(order=4, step=rk4, steps_per_interval=6))

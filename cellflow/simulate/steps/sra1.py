@@ -5,10 +5,7 @@ from __future__ import annotations
 from cellflow._typing import Tensor
 from cellflow.simulate.field import RescaledField
 from cellflow.simulate.noise import Increments
-
-#: Without noise.
-ORDER = 2
-STRONG_ORDER = 1.5
+from cellflow.simulate.solver import SOLVERS, Solver
 
 
 def sra1(
@@ -33,3 +30,8 @@ def sra1(
         middle = middle + 1.5 * noise.mean  # type: ignore[operator] # drawn, for this solver
     new = x + (h / 3) * (slope + 2 * field(u + 3 * h / 4, middle))
     return new if noise is None else new + noise.total
+
+
+SOLVERS.register("sra1")(
+    Solver(order=2, step=sra1, noisy_step=sra1, strong_order=1.5, uses_mean=True)
+)

@@ -1,0 +1,87 @@
+"""How to integrate, checked: everything but the dynamics, the cells and the times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cellflow import _checks
+from cellflow._typing import ArrayLike, Rng, Tensor
+from cellflow.simulate.solver import SOLVERS
+
+#: From states ``(m, d)`` to what is kept of them.
+Readout = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Integration:
+    """Settings of :func:`cellflow.simulate.simulate`, which explains them.
+
+    Parameters
+    ----------
+    solver, max_step, rtol, atol, max_evaluations, memory, generator
+        As there.
+    readout, store, store_dtype, progress
+        As there.
+    knots
+        Times, increasing, between which the pace of things differs: those of a fit's snapshots.
+        Without `max_step`, a fixed-step solver takes its ``steps_per_interval`` from one to the
+        next, and as long ones before the first and after the last. No step crosses a knot.
+    """
+
+    solver: str = "rk4"
+    max_step: float | None = None
+    rtol: float = 1e-5
+    atol: float = 1e-6
+    max_evaluations: int = 10_000
+    memory: float = 2**30
+    generator: Rng = 0
+    readout: Readout | None = None
+    store: str | Path | None = None
+    store_dtype: torch.dtype | str | None = None
+    progress: bool = False
+    knots: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        _checks.choice(self.solver, SOLVERS, "solver")
+        if self.max_step is not None:
+            _checks.number(self.max_step, "max_step", low=0.0, open_low=True)
+        for name in ("rtol", "atol", "memory"):
+            _checks.number(getattr(self, name), name, low=0.0, open_low=True)
+        _checks.count(self.max_evaluations, "max_evaluations")
+        if self.store is None and self.store_dtype is not None:
+            got, remedy = f"{self.store_dtype} without `store`", "Name the folder to write."
+            raise ValueError(_checks.message("store_dtype", got, "both or neither", remedy))
+
+
+def as_times(times: Sequence[float] | ArrayLike) -> Tensor:
+    """Return `times`, at least two and strictly monotone, as ``(T,)`` in float64."""
+    name, expected = "times", "strictly increasing or strictly decreasing times, shape (T,)"
+    if isinstance(times, torch.Tensor):
+        times = times.detach().cpu().numpy()
+    try:
+        grid = torch.from_numpy(np.array(times, dtype=np.float64))
+    except (TypeError, ValueError):
+        raise TypeError(_checks.message(name, type(times).__name__, expected)) from None
+    if grid.ndim != 1:
+        raise ValueError(_checks.message(name, f"shape {tuple(grid.shape)}", expected))
+    if len(grid) < 2:
+        remedy = "The first is the time of `x0`; add the times to simulate."
+        raise ValueError(_checks.message(name, f"{len(grid)} times", "at least 2", remedy))
+    if not bool(torch.isfinite(grid).all()):
+        raise ValueError(_checks.message(name, "NaN or infinite times", expected))
+    difference = grid.diff()
+    same = difference == 0
+    if bool(same.any()):
+        got = f"time {float(grid[int(same.nonzero()[0])]):g} twice in a row"
+        raise ValueError(_checks.message(name, got, expected, "Drop the repetition."))
+    turn = difference.sign() != difference[0].sign()
+    if bool(turn.any()):
+        i = int(turn.nonzero()[0])
+        got = f"a change of direction at time {float(grid[i]):g}"
+        raise ValueError(_checks.message(name, got, expected, "Simulate each way in its turn."))
+    return grid

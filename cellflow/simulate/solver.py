@@ -1,0 +1,80 @@
+"""What a solver is, and the registry that its file enters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from cellflow._registry import Registry
+from cellflow._typing import Tensor
+from cellflow.simulate.field import RescaledField
+from cellflow.simulate.noise import Increments
+
+
+class Step(Protocol):
+    """One explicit step of a fixed-step solver."""
+
+    def __call__(
+        self, field: RescaledField, x: Tensor, slope: Tensor, *, u: float, h: float
+    ) -> Tensor:
+        """Advance `x` ``(n, d)`` from ``u`` to ``u + h``, given the field there."""
+        ...
+
+
+class NoisyStep(Protocol):
+    """One explicit step of a stochastic solver; without noise, of a fixed-step one."""
+
+    def __call__(
+        self,
+        field: RescaledField,
+        x: Tensor,
+        slope: Tensor,
+        *,
+        u: float,
+        h: float,
+        noise: Increments | None = None,
+    ) -> Tensor:
+        """Advance `x` ``(n, d)`` from ``u`` to ``u + h``, given the field there."""
+        ...
+
+
+@dataclass(frozen=True)
+class Solver:
+    """Member of the registry `SOLVERS`, which a file in ``steps/`` enters by its name.
+
+    Parameters
+    ----------
+    order
+        Order of convergence on an ODE.
+    step
+        The step of a fixed-step solver; None for an adaptive one, which torchdyn runs.
+    noisy_step
+        The step of a stochastic solver, which runs `step` where sigma is zero; None for others.
+    strong_order
+        Strong order of a stochastic solver where the noise is additive; None for others.
+    uses_mean
+        Whether a stochastic solver looks at the mean of the motion over a step.
+    steps_per_interval
+        Steps that a fit takes by default from snapshot to snapshot.
+    """
+
+    order: int
+    step: Step | None = None
+    noisy_step: NoisyStep | None = None
+    strong_order: float | None = None
+    uses_mean: bool = False
+    steps_per_interval: int = 10
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the solver chooses its steps."""
+        return self.step is None
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the solver draws noise."""
+        return self.noisy_step is not None
+
+
+#: Solvers by name.
+SOLVERS: Registry[Solver] = Registry("cellflow.simulate.steps")
