@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
-#: The day that is predicted although nobody sampled it, and the one drawn beside the real cells.
+#: The day that is predicted without being sampled, and the one drawn beside the real cells.
 UNSAMPLED_DAY, HELD_OUT_DAY = 10.5, 13.5
 #: Components 2 and 3 are drawn: the first holds mostly what all cells have in common.
 DRAWN = (1, 2)
@@ -139,7 +139,7 @@ def _closing_words(written: list[Path], unsampled: AnnData, folder: Path) -> str
             "",
             f"Written to {folder}/: {names}",
             f"interpolated.h5ad holds {unsampled.n_obs} cells of day {UNSAMPLED_DAY:g}, "
-            "which nobody sampled.",
+            "which was not sampled.",
             "",
             "Next, in Python:",
             f"    import scanpy as sc; day = sc.read_h5ad({str(folder / 'interpolated.h5ad')!r})",

@@ -55,34 +55,23 @@ class Snapshot:
         object.__setattr__(self, "x", x)
         object.__setattr__(self, "time", _checks.number(self.time, "time"))
         n = x.shape[0]
-        if self.mass is None:
-            mass = x.new_full((n,), 1.0 / n)
-        else:
-            mass = _checks.as_numbers(self.mass, "mass").to(x)
-            if mass.shape != (n,):
-                raise ValueError(_checks.message("mass", f"shape {tuple(mass.shape)}", f"({n},)"))
-            if not bool(torch.isfinite(mass).all() and (mass > 0).all()):
-                got = f"values from {mass.min():g} to {mass.max():g}"
-                raise ValueError(
-                    _checks.message("mass", got, "positive finite", "Drop cells without mass.")
-                )
+        mass = x.new_full((n,), 1.0 / n) if self.mass is None else _per_cell(self.mass, "mass", x)
+        if not bool(torch.isfinite(mass).all() and (mass > 0).all()):
+            got, remedy = (
+                f"values from {mass.min():g} to {mass.max():g}",
+                "Drop cells without mass.",
+            )
+            raise ValueError(_checks.message("mass", got, "positive finite", remedy))
         object.__setattr__(self, "mass", mass)
         if self.labels is not None:
             object.__setattr__(self, "labels", [str(label) for label in self.labels])
             if len(self.labels) != n:
                 raise ValueError(_checks.message("labels", f"{len(self.labels)} labels", f"{n}"))
         if self.growth is not None:
-            growth = _checks.as_numbers(self.growth, "growth").to(x)
-            if growth.shape != (n,):
-                raise ValueError(
-                    _checks.message("growth", f"shape {tuple(growth.shape)}", f"({n},)")
-                )
+            growth = _per_cell(self.growth, "growth", x)
             if not bool(torch.isfinite(growth).all()):
-                raise ValueError(
-                    _checks.message(
-                        "growth", "NaN or infinite values", "finite rates", "Use 0 where unknown."
-                    )
-                )
+                got, remedy = "NaN or infinite values", "Use 0 where unknown."
+                raise ValueError(_checks.message("growth", got, "finite rates", remedy))
             object.__setattr__(self, "growth", growth)
 
     def __len__(self) -> int:
@@ -132,24 +121,13 @@ class TimeCourse:
         snapshots = tuple(self.snapshots)
         object.__setattr__(self, "snapshots", snapshots)
         if len(snapshots) < 2:
-            raise ValueError(
-                _checks.message(
-                    "snapshots",
-                    f"{len(snapshots)} time point(s)",
-                    "at least two",
-                    "A course needs a start and an end.",
-                )
-            )
+            got, remedy = f"{len(snapshots)} time point(s)", "A course needs a start and an end."
+            raise ValueError(_checks.message("snapshots", got, "at least two", remedy))
         for before, after in pairwise(snapshots):
             if after.time <= before.time:
-                raise ValueError(
-                    _checks.message(
-                        "times",
-                        f"{after.time:g} after {before.time:g}",
-                        "strictly increasing times",
-                        "Sort the snapshots by time and merge those of equal time.",
-                    )
-                )
+                got, expected = f"{after.time:g} after {before.time:g}", "strictly increasing times"
+                remedy = "Sort the snapshots by time and merge those of equal time."
+                raise ValueError(_checks.message("times", got, expected, remedy))
             name = f"snapshot at time {after.time:g}"
             _checks.as_cells(after.x, name, dim=before.x.shape[1])
             kinds = [f"{s.x.dtype} on {s.x.device}" for s in (before, after)]
@@ -270,6 +248,14 @@ class TimeCourse:
             for s, ratio in zip(course.snapshots, ratios, strict=True)
         )
         return TimeCourse(tuple(rescaled), self.unit)
+
+
+def _per_cell(values: ArrayLike, name: str, x: Tensor) -> Tensor:
+    """Return one number per cell, in the dtype and on the device of the cells `x`."""
+    out = _checks.as_numbers(values, name).to(x)
+    if out.shape != x.shape[:1]:
+        raise ValueError(_checks.message(name, f"shape {tuple(out.shape)}", f"({len(x)},)"))
+    return out
 
 
 def _follows(after: Tensor, before: Tensor) -> bool:

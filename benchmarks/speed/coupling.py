@@ -25,7 +25,7 @@ from timing import Row, in_subprocess, print_rows, skip_aloud
 
 from cellflow.couplings import Exact, Hierarchical
 from cellflow.timecourse import Snapshot
-from cellflow.transport.assignment.solve import assign_points
+from cellflow.transport.assignment.solve import assign_blocks
 
 FILE = "cite13176_pca100.npz"
 COMPONENTS = 24
@@ -101,7 +101,8 @@ def minibatch_cost(source: Snapshot, target: Snapshot) -> float:
             s.x[torch.randint(len(s), (MINIBATCH,), generator=g)].double().numpy()
             for s in (source, target)
         )
-        costs.append(0.5 * np.square(x - y[assign_points(x, y)[0]]).sum(1).mean())
+        (cols,), _ = assign_blocks(x[None], y[None])
+        costs.append(0.5 * np.square(x - y[cols]).sum(1).mean())
     return float(np.mean(costs))
 
 

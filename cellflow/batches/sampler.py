@@ -61,8 +61,8 @@ class PairSampler:
     workers
         Background threads that couple, or 0; the result is the same for any number.
     ranks
-        Who draws the same batches: each couples its part of the blocks, since that is what takes
-        time, and tells the others its pairs, 16 bytes each.
+        Processes that draw the same batches: each couples its part of the blocks, since that is
+        what takes time, and sends its pairs to the others, 16 bytes each.
     """
 
     course: TimeCourse

@@ -10,7 +10,7 @@ from cellflow.plans import Plan
 
 @dataclass
 class CouplingHealth:
-    """What happened while coupling: counts, worst cases, and time spent.
+    """Health of couplings: counts, worst cases, and time spent.
 
     Parameters
     ----------

@@ -46,7 +46,7 @@ def demo(*, out: Path, steps: int | None, quiet: bool) -> None:
     """Run OT-CFM on bundled embryoid-body cells, in about a minute.
 
     Leaves out each interior day and scores the prediction, fits all days, predicts a day that
-    nobody sampled, and writes tables, an .h5ad and figures.
+    was not sampled, and writes tables, an .h5ad and figures.
     """
     from cellflow import demo as demonstration
 

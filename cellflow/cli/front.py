@@ -1,4 +1,4 @@
-"""How the command line speaks: one line for an error, exit codes, whose warnings are shown."""
+"""Group of all commands: one line for an error, exit codes, warnings of this package alone."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _stop(line: str, code: int) -> int:
 
 @contextmanager
 def quiet_neighbours() -> Iterator[None]:
-    """Show our own warnings as one line each on standard error, and nobody else's."""
+    """Show our own warnings as one line each on standard error, and no others."""
 
     def show(message, category, filename, lineno, file=None, line=None) -> None:
         if str(filename).startswith(_PACKAGE):

@@ -84,6 +84,11 @@ class Coupling(ABC):
         return [self(*pair) for pair in zip(sources, targets, strict=True)]
 
     @classmethod
+    def for_diffusion(cls, sigma: Callable[[], float]) -> Self:
+        """Return the instance that a name stands for, of cells whose diffusion `sigma` tells."""
+        return cls()
+
+    @classmethod
     def example(cls, source: Snapshot, target: Snapshot) -> Self:
         """Return an instance for the law tests, fit to couple `source` and `target`."""
         return cls()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
-
-import torch
 
 from cellflow import _checks
 from cellflow._typing import Tensor
@@ -44,8 +42,8 @@ class Entropic(Coupling):
     Solved in the log domain in float64, on the device of the cells: no regularisation
     underflows. If the solver does not converge all the same, POT's plan takes its place, or the
     exact one where POT does not converge either; `fallback` says which. Below a millionth of the
-    mean cost, ε makes no difference that could be seen (the cost of the plan rises by at most
-    :math:`\varepsilon \log n`), and the exact plan is what is returned.
+    mean cost, ε makes no visible difference (the cost of the plan rises by at most
+    :math:`\varepsilon \log n`), and the plan is the exact one.
 
     **Size.** Up to 25 million pairs of cells (`LARGE`) the plan is a matrix: ``O(n m)`` memory,
     tens of passes, and factorisations of ``O(m³)`` where ε is small; blocks of 256 cells take
@@ -111,20 +109,18 @@ class Entropic(Coupling):
         _checks.choice(self.solver, SOLVERS, "solver")
 
     @classmethod
+    def for_diffusion(cls, sigma: Callable[[], float]) -> Self:
+        """Return the coupling of a Brownian reference whose diffusion `sigma` tells."""
+        return cls(sigma=sigma())
+
+    @classmethod
     def example(cls, source: Snapshot, target: Snapshot) -> Self:
         return cls(epsilon=0.2)
 
     def __call__(self, source: Snapshot, target: Snapshot) -> Plan:
-        """Couple two snapshots.
+        """Couple `source` and `target`; with `sigma`, the target is the later one.
 
-        Parameters
-        ----------
-        source, target
-            Snapshots of n and m cells; with `sigma`, the target is the later one.
-
-        Returns
-        -------
-        The plan: its ``(n, m)`` matrix, potentials where that would have more than 25 million
+        The plan is an ``(n, m)`` matrix, potentials where that would have more than 25 million
         entries, or pairs where the exact plan had to replace it.
 
         Raises
@@ -154,19 +150,19 @@ class Entropic(Coupling):
         """Couple pairs of one size at once, but for those that make no matrix."""
         problems = [self._problem(*pair) for pair in pairs]
         dense = [p for p in problems if not (p.exact or p.large)]
-        if len(dense) < len(problems):
-            plans = iter(self._together([(p.source, p.target) for p in dense]) if dense else [])
-            return [
-                self(p.source, p.target) if p.exact or p.large else next(plans) for p in problems
-            ]
-        solutions = solve_batch(
-            torch.stack([p.cost for p in dense]),
-            [p.marginals for p in dense],
-            epsilon=[p.gibbs.epsilon for p in dense],
-            tolerance=self.tolerance,
-            max_iter=self.max_iter,
+        solutions = iter(
+            solve_batch(
+                [p.cost for p in dense],
+                [p.marginals for p in dense],
+                epsilon=[p.gibbs.epsilon for p in dense],
+                tolerance=self.tolerance,
+                max_iter=self.max_iter,
+            )
         )
-        return [self._dense(p, s) for p, s in zip(dense, solutions, strict=True)]
+        return [
+            self(p.source, p.target) if p.exact or p.large else self._dense(p, next(solutions))
+            for p in problems
+        ]
 
     def _problem(self, source: Snapshot, target: Snapshot) -> _Problem:
         x, y = centred(source, target)
@@ -219,7 +215,7 @@ class Entropic(Coupling):
         )
 
     def epsilon_for(self, source: Snapshot, target: Snapshot) -> float:
-        """Regularisation ε between two snapshots, in squared data units.
+        """Regularisation ε between `source` and `target`, in squared data units.
 
         Raises
         ------

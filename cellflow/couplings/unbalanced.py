@@ -129,16 +129,9 @@ class Unbalanced(Coupling):
         return cls(relative_epsilon=0.1)
 
     def __call__(self, source: Snapshot, target: Snapshot) -> DensePlan:
-        """Couple two snapshots.
+        """Couple `source` and `target`: an ``(n, m)`` matrix with growth factors.
 
-        Parameters
-        ----------
-        source, target
-            Snapshots of n and m cells; with `sigma` or prior growth, the target is the later one.
-
-        Returns
-        -------
-        The plan, an ``(n, m)`` matrix, with growth factors.
+        With `sigma` or prior growth, the target is the later one.
 
         Raises
         ------
@@ -171,7 +164,7 @@ class Unbalanced(Coupling):
         """Couple pairs of one size at once."""
         problems = [self._problem(*pair) for pair in pairs]
         solutions = solve_batch(
-            torch.stack([p.cost for p in problems]),
+            [p.cost for p in problems],
             [p.marginals for p in problems],
             epsilon=[p.epsilon for p in problems],
             tolerance=self.tolerance,

@@ -1,4 +1,4 @@
-r"""Which diffusion do the data ask for? Interior time points are left out to find out."""
+"""Sweep over diffusions: each predicts interior time points that were left out."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a model is better than a yardstick at one time point.
+    """Comparison of a model with a yardstick at one time point.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ class Table(ABC, Generic[R]):
 
     @abstractmethod
     def _facts(self) -> object:
-        """What is written."""
+        """Content of the file."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class HoldoutTable(Table[Row]):
 
 @dataclass(frozen=True)
 class SigmaSweep(Table[SigmaRow]):
-    """How well each diffusion predicts time points that were left out.
+    """Scores of diffusions, each predicting time points that were left out.
 
     Parameters
     ----------
@@ -296,7 +296,7 @@ class SigmaSweep(Table[SigmaRow]):
         return asdict(self)
 
     def _sentences(self) -> list[str]:
-        """What may be concluded, a line each."""
+        """Conclusions, a line each."""
         per = f"data units per √{self.unit}"
         default = f"default {self.default:.4g} ({self.default / self.natural:.2g} × natural)"
         if not self.rows:

@@ -224,12 +224,9 @@ class Ensemble:
     def predict(
         self, start: Snapshot, time: float, *, solver: str = "rk4", generator: Rng = 0
     ) -> Interpolation:
-        """Predict the cells of a snapshot at another time, by every member.
+        """Predict the cells of `start` at another `time`, by every member.
 
-        Parameters
-        ----------
-        start, time, solver, generator
-            As in :meth:`Fit.predict`.
+        With the `solver` and `generator` of :meth:`Fit.predict`.
         """
         seed = draw_seed(generator)
         cells = (fit.predict(start, time, solver=solver, generator=seed) for fit in self.members)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from cellflow.batches import Batching
-from cellflow.couplings.coupling import COUPLINGS
+from cellflow.couplings.coupling import COUPLINGS, FunctionCoupling
 from cellflow.networks import NETWORKS
 from cellflow.paths import PATHS, Path
 from cellflow.training.networks import Parts
@@ -59,8 +59,9 @@ class Unsaved:
 
 def _known() -> dict[str, type]:
     """Return the classes of parts that a file can name."""
+    settings = (Batching, Training, Unsaved)
     registered = (*COUPLINGS.values(), *PATHS.values(), *NETWORKS.values())
-    return {part.__name__: part for part in (*registered, Batching, Training, Unsaved)}
+    return {part.__name__: part for part in (*registered, *settings)}
 
 
 def to_facts(method: FittedMethod) -> dict[str, Any]:
@@ -68,6 +69,8 @@ def to_facts(method: FittedMethod) -> dict[str, Any]:
     out: dict[str, Any] = {"kind": type(method).__name__}
     known = _known()
     for name, part in _settings(method).items():
+        if isinstance(part, FunctionCoupling):
+            part = part.function
         kind = type(part).__name__
         if isinstance(part, str | bool | int | float):
             out[name] = part

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from cellflow import _checks
-from cellflow._typing import ArrayLike, Rng, Tensor
+from cellflow._typing import ArrayLike, Field, Rng, Tensor
 from cellflow.dynamics import Dynamics
 from cellflow.fits.facts import FittedMethod, Unsaved
 from cellflow.fits.folder import save_fit
@@ -78,13 +78,6 @@ class Fit:
         Returns
         -------
         Tensor of shape ``(n, d)``.
-
-        Raises
-        ------
-        ValueError
-            If shapes do not fit or values are not finite.
-        TypeError
-            If a value is not a number.
         """
         t, z = self._at(time, x)
         with torch.no_grad():
@@ -92,50 +85,34 @@ class Fit:
         return v if self.preprocessing is None else self.preprocessing.invert_vectors(v)
 
     def score(self, time: float | ArrayLike, x: ArrayLike) -> Tensor:
-        """Score of the population: the gradient of the log density, per unit of the data.
+        """Score of the population at cells `x` and `time`, shape ``(n, d)``.
 
-        Parameters
-        ----------
-        time, x
-            As in :meth:`velocity`.
-
-        Returns
-        -------
-        Tensor of shape ``(n, d)``; where the method worked on fewer components than the data
-        have, the gradient along these.
+        It is the gradient of the log density, per unit of the data; where the method worked on
+        fewer components than the data have, the gradient along these.
 
         Raises
         ------
         ValueError
-            If the method learned no score, or as in :meth:`velocity`.
+            If the method learned no score.
         """
-        self._require("score", "SF2M()")
+        score = self._require(self.dynamics.score, "score", "SF2M()")
         t, z = self._at(time, x)
         with torch.no_grad():
-            s = self.dynamics.score(t, z)  # type: ignore[misc] # required above
+            s = score(t, z)
         return s if self.preprocessing is None else self.preprocessing.invert_gradients(s)
 
     def growth(self, time: float | ArrayLike, x: ArrayLike) -> Tensor:
-        """Growth rate of cells: births less deaths, per cell and unit of time.
-
-        Parameters
-        ----------
-        time, x
-            As in :meth:`velocity`.
-
-        Returns
-        -------
-        Tensor of shape ``(n,)``.
+        """Growth rate of cells `x` at `time`, ``(n,)``: births less deaths, per unit of time.
 
         Raises
         ------
         ValueError
-            If the method learned no growth, or as in :meth:`velocity`.
+            If the method learned no growth.
         """
-        self._require("growth", "UOTCFM()")
+        growth = self._require(self.dynamics.growth, "growth", "UOTCFM()")
         t, z = self._at(time, x)
         with torch.no_grad():
-            return self.dynamics.growth(t, z)  # type: ignore[misc] # required above
+            return growth(t, z)
 
     def simulate(
         self,
@@ -299,10 +276,11 @@ class Fit:
         """
         return save_fit(self, folder)
 
-    def _require(self, part: str, example: str) -> None:
-        if getattr(self.dynamics, part) is None:
+    def _require(self, part: Field | None, name: str, example: str) -> Field:
+        if part is None:
             expected = f"a method that learns it, such as {example}"
-            raise ValueError(_checks.message(part, f"a fit of {self.method.name!r}", expected))
+            raise ValueError(_checks.message(name, f"a fit of {self.method.name!r}", expected))
+        return part
 
     def _at(self, time: float | ArrayLike, x: ArrayLike) -> tuple[Tensor, Tensor]:
         """Times and cells in model coordinates, checked against each other."""

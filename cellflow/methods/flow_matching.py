@@ -13,7 +13,7 @@ from cellflow.couplings.coupling import Coupling, as_coupling
 from cellflow.fits.fit import Fit
 from cellflow.fits.report import coupling_report
 from cellflow.methods.method import Method
-from cellflow.networks import MLPConfig
+from cellflow.networks import MLPConfig, NetworkConfig
 from cellflow.paths import Path
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import TimeCourse
@@ -61,7 +61,7 @@ class FlowMatching(Method):
 
     coupling: Coupling
     path: Path
-    net: MLPConfig = MLPConfig()
+    net: NetworkConfig = MLPConfig()
     batching: Batching = Batching()
     training: Training = Training()
     name: str = "flow_matching"

@@ -18,7 +18,7 @@ from cellflow.couplings.coupling import COUPLINGS
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.iterated import Iterated
 from cellflow.methods.method import METHODS
-from cellflow.networks import MLPConfig
+from cellflow.networks import MLPConfig, NetworkConfig
 from cellflow.paths import BrownianBridge, Spline, Straight
 from cellflow.training.trainer import Training
 
@@ -32,7 +32,7 @@ RELATIVE_SIGMA = 0.2
 def OTCFM(  # noqa: N802 - a method is named as its paper names it
     sigma: float = 0.1,
     *,
-    net: MLPConfig = MLPConfig(),
+    net: NetworkConfig = MLPConfig(),
     batching: Batching = Batching(),
     training: Training = Training(),
 ) -> FlowMatching:
@@ -55,7 +55,7 @@ def OTCFM(  # noqa: N802 - a method is named as its paper names it
 def ICFM(  # noqa: N802
     sigma: float = 0.1,
     *,
-    net: MLPConfig = MLPConfig(),
+    net: NetworkConfig = MLPConfig(),
     batching: Batching = Batching(),
     training: Training = Training(),
 ) -> FlowMatching:
@@ -76,7 +76,7 @@ def ICFM(  # noqa: N802
 def MMFM(  # noqa: N802
     sigma: float = 0.1,
     *,
-    net: MLPConfig = MLPConfig(),
+    net: NetworkConfig = MLPConfig(),
     batching: Batching = Batching(),
     training: Training = Training(),
 ) -> FlowMatching:
@@ -99,7 +99,7 @@ def MMFM(  # noqa: N802
 def SBCFM(  # noqa: N802
     sigma: float = 1.0,
     *,
-    net: MLPConfig = MLPConfig(),
+    net: NetworkConfig = MLPConfig(),
     batching: Batching = Batching(),
     training: Training = Training(),
 ) -> FlowMatching:
@@ -124,7 +124,7 @@ def SF2M(  # noqa: N802
     sigma: float | None = None,
     *,
     coupling: str | Coupling = "sinkhorn",
-    net: MLPConfig = MLPConfig(),
+    net: NetworkConfig = MLPConfig(),
     batching: Batching = Batching(),
     training: Training = Training(),
 ) -> FlowMatching:
@@ -152,10 +152,8 @@ def SF2M(  # noqa: N802
     size = RELATIVE_SIGMA if sigma is None else sigma
     path, name = BrownianBridge(size), "sf2m"
     if isinstance(coupling, str):
-        if (
-            _checks.choice(coupling, ("sinkhorn", "exact", "geodesic", "independent"), "coupling")
-            == "sinkhorn"
-        ):
+        plain = ("exact", "geodesic", "independent")
+        if _checks.choice(coupling, ("sinkhorn", *plain), "coupling") == "sinkhorn":
             coupling = Entropic(sigma=size)
         else:
             coupling, name = COUPLINGS[coupling](), f"{name}_{coupling}"
@@ -165,6 +163,7 @@ def SF2M(  # noqa: N802
     )
 
 
+# Names are written out: the command line reads them from this text, without importing it.
 METHODS.register("sf2m_exact")(partial(SF2M, coupling="exact"))
 METHODS.register("sf2m_geodesic")(partial(SF2M, coupling="geodesic"))
 METHODS.register("sf2m_independent")(partial(SF2M, coupling="independent"))
@@ -176,7 +175,7 @@ def DSBM(  # noqa: N802
     *,
     coupling: str | Coupling = "sinkhorn",
     rounds: int = 4,
-    net: MLPConfig = MLPConfig(),
+    net: NetworkConfig = MLPConfig(),
     batching: Batching = Batching(),
     training: Training = Training(),
 ) -> Iterated:
@@ -209,7 +208,7 @@ def UOTCFM(  # noqa: N802
     sigma: float = 0.1,
     *,
     relaxation: float | None = 1.0,
-    net: MLPConfig = MLPConfig(),
+    net: NetworkConfig = MLPConfig(),
     batching: Batching = Batching(),
     training: Training = Training(),
 ) -> FlowMatching:
@@ -242,7 +241,7 @@ def UBSB(  # noqa: N802
     sigma: float | None = None,
     *,
     relaxation: float | None = 1.0,
-    net: MLPConfig = MLPConfig(),
+    net: NetworkConfig = MLPConfig(),
     batching: Batching = Batching(),
     training: Training = Training(),
 ) -> FlowMatching:

@@ -19,7 +19,7 @@ from cellflow.couplings import Coupling, Exact, Independent
 from cellflow.couplings.coupling import as_coupling
 from cellflow.fits.fit import Fit
 from cellflow.methods.method import Method
-from cellflow.networks import MLPConfig, Units
+from cellflow.networks import MLPConfig, NetworkConfig, Units
 from cellflow.paths import Pairs, Path, Straight
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -77,7 +77,7 @@ class Shooting(Method):
     path: ClassVar[Path] = Straight(0.0)  # not met: cells move along the field
     score: ClassVar[bool] = False
     growth: ClassVar[bool] = False
-    net: MLPConfig = MLPConfig(time=False)
+    net: NetworkConfig = MLPConfig(time=False)
     batching: Batching = Batching(batch_size=100, prefetch=False)
     training: Training = Training(learning_rate=5e-3, ema=0.99, validation=0.0)
     name: str = "shooting"

@@ -23,17 +23,18 @@ from cellflow._typing import Tensor
 LARGE = 1_500_000
 _aten = torch.ops.aten
 _SELU = 1.6732632423543772, 1.0507009873554805  # alpha and scale, of Klambauer et al. 2017
-#: Derivatives of activations: from the gradient of the result, the argument and the result.
-SLOPES: dict[type[nn.Module], Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    nn.SiLU: lambda g, z, h: _aten.silu_backward(g, z),
-    nn.SELU: lambda g, z, h: _aten.elu_backward(
-        g, 1.6732632423543772, 1.0507009873554805, 1, False, z
-    ),
-    nn.ReLU: lambda g, z, h: _aten.threshold_backward(g, z, 0),
-    nn.GELU: lambda g, z, h: _aten.gelu_backward(g, z),
-    nn.Tanh: lambda g, z, h: _aten.tanh_backward(g, h),
-    nn.Softplus: lambda g, z, h: _aten.softplus_backward(g, z, 1, 20),
+#: Gradient of an activation's argument, from the gradient of the result, the argument, the result.
+Slope = Callable[[Tensor, Tensor, Tensor], Tensor]
+#: Activations and their slopes, by name.
+ACTIVATIONS: dict[str, tuple[type[nn.Module], Slope]] = {
+    "selu": (nn.SELU, lambda g, z, h: _aten.elu_backward(g, *_SELU, 1, False, z)),
+    "silu": (nn.SiLU, lambda g, z, h: _aten.silu_backward(g, z)),
+    "relu": (nn.ReLU, lambda g, z, h: _aten.threshold_backward(g, z, 0)),
+    "gelu": (nn.GELU, lambda g, z, h: _aten.gelu_backward(g, z)),
+    "tanh": (nn.Tanh, lambda g, z, h: _aten.tanh_backward(g, h)),
+    "softplus": (nn.Softplus, lambda g, z, h: _aten.softplus_backward(g, z, 1, 20)),
 }
+_SLOPES = dict(ACTIVATIONS.values())
 _written_out: ContextVar[bool] = ContextVar("written_out", default=False)
 
 
@@ -73,7 +74,7 @@ class Chain(torch.autograd.Function):
             h = activation(z)
             kept += [z, h]
         ctx.save_for_backward(*kept, *parameters[::2])
-        ctx.slope = SLOPES[type(activation)]
+        ctx.slope = _SLOPES[type(activation)]
         return product(h, *last)
 
     @staticmethod

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -12,17 +11,8 @@ from torch import nn
 
 from cellflow import _checks
 from cellflow._typing import Field, Rng, Tensor
-from cellflow.networks.fast import chain, product
+from cellflow.networks.fast import ACTIVATIONS, chain, product
 from cellflow.networks.network import ANSWERS, NETWORKS, Network, NetworkConfig, Units
-
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "selu": nn.SELU,
-    "silu": nn.SiLU,
-    "relu": nn.ReLU,
-    "gelu": nn.GELU,
-    "tanh": nn.Tanh,
-    "softplus": nn.Softplus,
-}
 
 #: Hidden units of the factor of the skip connection.
 _GATE_WIDTH = 32
@@ -107,16 +97,16 @@ class MLP(Network):
         self.unit = units.scale**scale * units.span**span
         dim = len(units.centre)
         sizes = [dim + 1] + [self.config.width] * self.config.depth
+        activation, _ = ACTIVATIONS[self.config.activation]
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(sizes):
-            layers += [_Linear(fan_in, fan_out), ACTIVATIONS[self.config.activation]()]
+            layers += [_Linear(fan_in, fan_out), activation()]
         self.layers = nn.Sequential(*layers, _Linear(sizes[-1], 1 if answer == "growth" else dim))
         self.gate: nn.Sequential | None = None
         if self.config.skip and answer != "growth":
-            width, unit = _GATE_WIDTH, ACTIVATIONS[self.config.activation]
-            first = _Linear(sizes[0] - dim, width)
-            self.gate = nn.Sequential(first, unit(), _Linear(width, width), unit())
-            self.gate.append(_Linear(width, 1))
+            first, second = _Linear(1, _GATE_WIDTH), _Linear(_GATE_WIDTH, _GATE_WIDTH)
+            last = _Linear(_GATE_WIDTH, 1)
+            self.gate = nn.Sequential(first, activation(), second, activation(), last)
         self.register_buffer("centre", torch.tensor(units.centre, dtype=torch.float64))
         self._initialise(_checks.as_generator(generator))
 

@@ -39,21 +39,29 @@ class Spline(Path):
 
     def mean(self, pairs: Pairs, s: Tensor) -> Tensor:
         line = torch.lerp(pairs.x0, pairs.x1, s)
-        if pairs.rate0 is None or pairs.rate1 is None:
+        bends = _bends(pairs)
+        if bends is None:
             return line
-        move = pairs.x1 - pairs.x0
-        start, end = pairs.span * pairs.rate0 - move, pairs.span * pairs.rate1 - move
+        start, end = bends
         return line + s * (1 - s) * ((1 - s) * start - s * end)
 
     def std(self, pairs: Pairs, s: Tensor) -> Tensor:
         return torch.full_like(s, self.sigma)
 
     def mean_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
-        move = pairs.x1 - pairs.x0
-        if pairs.rate0 is None or pairs.rate1 is None:
+        move, bends = pairs.x1 - pairs.x0, _bends(pairs)
+        if bends is None:
             return move
-        start, end = pairs.span * pairs.rate0 - move, pairs.span * pairs.rate1 - move
+        start, end = bends
         return move + (1 - s) * (1 - 3 * s) * start - s * (2 - 3 * s) * end
 
     def std_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
         return torch.zeros_like(s)
+
+
+def _bends(pairs: Pairs) -> tuple[Tensor, Tensor] | None:
+    """Return a and b of the formula of :class:`Spline`; None for pairs without velocities."""
+    if pairs.rate0 is None or pairs.rate1 is None:
+        return None
+    move = pairs.x1 - pairs.x0
+    return pairs.span * pairs.rate0 - move, pairs.span * pairs.rate1 - move

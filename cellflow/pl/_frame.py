@@ -1,4 +1,4 @@
-"""What all figures share: size, fonts, colours, colour bars."""
+"""Axes, fonts, colours, legends and colour bars of all figures."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ GREY = "#b8b8b8"
 DARK = "#3c3c3c"
 #: Okabe and Ito's colours, which the colour-blind can tell apart, without their yellow and black.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+#: Labels of axes.
+METRIC_NAMES = {"w1": "$W_1$", "w2": "$W_2$", "energy": "energy distance"}
 #: Time: dark to light, ending before the yellow that vanishes on white paper.
 TIME_COLORS = ListedColormap(colormaps["viridis"](np.linspace(0.0, 0.93, 256)), name="time")
 

@@ -1,4 +1,4 @@
-"""What happened during training."""
+"""Losses and learning rate of training."""
 
 from __future__ import annotations
 

@@ -18,7 +18,6 @@ _NAMES = {
     "ot_midpoint": "OT midpoint, unlearned",
 }
 _MARKERS = dict(zip(YARDSTICKS[:-1], "<>sD", strict=True))
-_AXIS = {"w1": "$W_1$", "w2": "$W_2$", "energy": "energy distance"}
 #: Width of the dots of one time point, where time points are one apart.
 _SPREAD = 0.62
 
@@ -77,7 +76,7 @@ def holdout(table: HoldoutTable, *, metric: str = "w1", ax: Axes | None = None) 
     handles += _draw_floor(ax, table, metric)
     ax.set_xticks(range(len(table.held_out)), [f"{t:g}" for t in table.held_out])
     ax.set_xlim(-0.5, len(table.held_out) - 0.5)
-    label = _AXIS.get(metric, metric)
+    label = _frame.METRIC_NAMES.get(metric, metric)
     _frame.dress(ax, x=f"held-out {table.unit}", y=f"{label} to the held-out cells")
     _frame.legend(ax, handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax

@@ -56,19 +56,10 @@ def interpolation(
         The time of `predicted`; needed if that is an array.
     truth
         Cells measured at that time, as `predicted`; those of `adata` when omitted.
-    basis
-        The embedding, a key of ``obsm``; ``"umap"`` is short for ``"X_umap"``. Predicted cells
-        are placed in it by :func:`cellflow.tl.projection.project_points`.
-    dims
-        Which two dimensions of the embedding, counted from 0.
-    use_rep
-        The representation in which the cells were predicted.
-    time_map
-        Time of each label, where labels cannot be read.
+    basis, dims, use_rep, time_map, n_neighbors
+        As in :func:`trajectories`, for predicted cells.
     scores
         Numbers to print below the predicted cells, for example ``{"W1": 8.1, "floor": 7.4}``.
-    n_neighbors
-        How many cells to average when placing a cell in the embedding.
     ax
         Where to draw: as many axes as there are panels; a new figure when omitted.
 

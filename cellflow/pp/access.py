@@ -125,7 +125,7 @@ def row_chunks(stored: Any, *, memory: float, name: str) -> Iterator[tuple[slice
         stored = stored.tocsr()
     first = take(stored, slice(0, min(n, _SAMPLE)))
     # A value in float64 for each gene; or for each entry a number, a value, and that in float64.
-    each = 8 * g if isinstance(first, np.ndarray) else 24 * (1 + first.nnz / max(1, len_of(first)))
+    each = 8 * g if isinstance(first, np.ndarray) else 24 * (1 + first.nnz / max(1, first.shape[0]))
     rows = max(1, int(memory / each))
     unit = _stored_together(stored)
     if unit <= rows:
@@ -134,11 +134,6 @@ def row_chunks(stored: Any, *, memory: float, name: str) -> Iterator[tuple[slice
         part = slice(start, min(n, start + rows))
         block = take(stored, part)
         yield part, block if isinstance(block, np.ndarray) else block.tocsr()
-
-
-def len_of(block: Any) -> int:
-    """Return the number of rows of an array or a sparse matrix."""
-    return int(block.shape[0])
 
 
 def _stored_together(stored: Any) -> int:

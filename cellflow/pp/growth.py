@@ -1,4 +1,4 @@
-"""What is known beforehand of how fast cells divide and die."""
+"""Prior growth rates, from scores of proliferation and apoptosis."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class CourseIndex:
-    """Where the cells of a course are in the AnnData that it came from.
+    """Rows of the cells of a course in the AnnData that it came from.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class CourseIndex:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How a course is read out of an AnnData; :func:`course` and the functions of ``tl`` say more.
+    """Keys and rules by which a course is read out of an AnnData.
 
     `whiten` is for what is made of the course; the others are arguments of :func:`course`.
     """

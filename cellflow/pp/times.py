@@ -55,7 +55,7 @@ _SHOWN_ROWS = 40
 
 @dataclass(frozen=True, eq=False)
 class TimeTable:
-    """Which label means which time, and how many cells carry it; ``str(table)`` prints it.
+    """Times of labels, and numbers of cells that carry them; ``str(table)`` prints it.
 
     Parameters
     ----------

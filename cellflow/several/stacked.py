@@ -21,7 +21,7 @@ from cellflow._typing import Tensor
 from cellflow.fits.fit import Fit
 from cellflow.methods import FlowMatching
 from cellflow.networks import Units
-from cellflow.networks.mlp import ANSWERS
+from cellflow.networks.network import ANSWERS
 from cellflow.paths import Pairs, PathPoint
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import TimeCourse

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._typing import Tensor
-from cellflow.couplings import Entropic, Exact, Geodesic, Independent
+from cellflow.couplings import Coupling
+from cellflow.couplings.coupling import FunctionCoupling
 from cellflow.fits import Ensemble, Fit
 from cellflow.methods import METHODS, Method
 from cellflow.pp import CourseIndex, parse_times
@@ -86,7 +87,10 @@ def warn_of_unused_growth(methods: Sequence[Method]) -> None:
 
 def _ignores_growth(method: Method) -> bool:
     """Whether the coupling is known to take no growth rates; one of the user's own may."""
-    return isinstance(method.parts.coupling, (Exact, Entropic, Geodesic, Independent))
+    coupling = method.parts.coupling
+    if not isinstance(coupling, Coupling) or isinstance(coupling, FunctionCoupling):
+        return False
+    return not coupling.grows
 
 
 def states_and_times(adata: AnnData, fit: Fit | Ensemble) -> tuple[str, np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from inspect import signature
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,8 @@ from tqdm import tqdm
 from cellflow import _checks
 from cellflow._random import draw_seed, stream_seed
 from cellflow._typing import Rng
-from cellflow.couplings import Coupling, Entropic, Exact, Hierarchical, Unbalanced
+from cellflow.couplings import COUPLINGS, Exact, Hierarchical
+from cellflow.couplings.coupling import CouplingLike
 from cellflow.plans import Plan, Transitions, sparsify
 from cellflow.pp.reading import Reading
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -22,8 +24,6 @@ from cellflow.training.cells import natural_sigma
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: Names of couplings.
-COUPLINGS = ("auto", "exact", "global", "entropic", "unbalanced")
 #: Cells of a time point up to which ``"auto"`` is exact.
 EXACT_CELLS = 4000
 #: Diffusion of the entropic plan, in the data's own: as that of the bridges.
@@ -36,7 +36,7 @@ def couple(
     time_key: str,
     use_rep: str = "X_pca",
     n_dims: int | None = None,
-    coupling: str | Coupling = "auto",
+    coupling: str | CouplingLike = "auto",
     sigma: float | None = None,
     whiten: bool = False,
     mass_key: str | None = None,
@@ -62,8 +62,8 @@ def couple(
     coupling
         ``"exact"`` (optimal transport), ``"global"`` (near optimal, up to millions of cells),
         ``"entropic"`` (the static Schrödinger bridge), ``"unbalanced"`` (cells divide and die),
-        or any coupling of :mod:`cellflow.couplings`. ``"auto"`` is exact for intervals between
-        up to 4,000 cells, and global for others.
+        another name in :data:`cellflow.couplings.COUPLINGS`, or any coupling. ``"auto"`` is exact
+        for intervals between up to 4,000 cells, and global for others.
     sigma
         Diffusion of ``"entropic"``, in data units per square root of time; 0.2 times the data's
         own when omitted.
@@ -93,10 +93,11 @@ def couple(
         remedy = "Give sigma to the coupling itself, as in Entropic(sigma=0.1)."
         raise ValueError(_checks.message("sigma", f"{sigma}", "coupling='entropic'", remedy))
     if isinstance(coupling, str):
-        _checks.choice(coupling, COUPLINGS, "coupling")
+        _checks.choice(coupling, names(), "coupling")
     elif isinstance(coupling, type) or not callable(coupling):
-        expected = f"one of {', '.join(map(repr, COUPLINGS))}, or a coupling such as Exact()"
-        raise TypeError(_checks.message("coupling", type(coupling).__name__, expected))
+        expected = f"one of {', '.join(map(repr, names()))}, or a coupling such as Exact()"
+        kind = "a class" if isinstance(coupling, type) else type(coupling).__name__
+        raise TypeError(_checks.message("coupling", kind, expected))
     cells, index, n_components = read_course(adata, keys, show=progress)
     prep = preprocessing_of(cells.x, n_components, whiten)
     if prep is not None:
@@ -113,16 +114,23 @@ def couple(
     return Coupled(transitions, index, labels, adata.n_obs)
 
 
-def named(name: str, course: TimeCourse, sigma: float | None) -> Coupling:
+def names() -> list[str]:
+    """``"auto"``, and the names of couplings that need no further settings."""
+    complete = [
+        name
+        for name, member in COUPLINGS.items()
+        if all(p.default is not p.empty for p in signature(member).parameters.values())
+    ]
+    return ["auto", *complete]
+
+
+def named(name: str, course: TimeCourse, sigma: float | None) -> CouplingLike:
     """Return the coupling called `name`, for `course`."""
-    if name == "entropic":
-        return Entropic(sigma=SIGMA * natural_sigma(course) if sigma is None else sigma)
-    known: dict[str, Coupling] = {
-        "exact": Exact(),
-        "global": Hierarchical(),
-        "unbalanced": Unbalanced(),
-    }
-    return known.get(name, by_size)
+    if name == "auto":
+        return by_size
+    return COUPLINGS[name].for_diffusion(
+        lambda: SIGMA * natural_sigma(course) if sigma is None else sigma
+    )
 
 
 def by_size(source: Snapshot, target: Snapshot) -> Plan:

@@ -1,4 +1,4 @@
-"""What coupling the time points of an AnnData returns, and what can be asked of it."""
+"""Matched cells of an AnnData's time points, and the questions that they answer."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from cellflow import _checks
 from cellflow._files import whole_file
+from cellflow._typing import Tensor
 from cellflow.plans import PairPlan, Transitions
 from cellflow.pp import CourseIndex
 
@@ -30,7 +31,8 @@ class Coupled:
     Whatever is asked about cells may be a column of ``obs`` (matched by the names of the cells, or
     by position where it has others), or an array for all cells of the AnnData, or for those
     of its time point. Answers about cells are named by their ``obs_names``, so that
-    ``adata.obs["descendants"] = coupled.push(...)`` puts them where they belong.
+    ``adata.obs["descendants"] = coupled.push(...)`` puts them where they belong. Time points are
+    numbers in the unit of the course, or labels; of two, the earlier comes first.
 
     Parameters
     ----------
@@ -50,19 +52,11 @@ class Coupled:
     n_obs: int
 
     def push(self, values: PerCell, start: Time, end: Time) -> pd.Series | pd.DataFrame:
-        """Where the descendants are.
+        """Push masses to the descendants: from the cells at `start` to those at `end`.
 
-        Parameters
-        ----------
-        values
-            Masses of the cells at `start`, in one or several columns; or true for some of them,
-            which then have the masses that they were coupled with (all together one).
-        start, end
-            Two time points, in order: numbers in the unit of the course, or labels.
-
-        Returns
-        -------
-        Masses of the cells at `end`; the total stays but for growth, and cells without a partner.
+        `values` are masses of the cells at `start`, in one or several columns; or true for some of
+        them, which then have the masses that they were coupled with (all together one). The total
+        stays but for growth, and cells without a partner.
 
         Notes
         -----
@@ -74,64 +68,40 @@ class Coupled:
         return self._named(self.transitions.push(mass, first, last), last, names)
 
     def pull(self, values: PerCell, start: Time, end: Time) -> pd.Series | pd.DataFrame:
-        """Where the ancestors are.
+        """Pull masses back to the ancestors: from the cells at `end` to those at `start`.
 
-        Parameters
-        ----------
-        values
-            Masses of the cells at `end`, or true for some of them, as in :meth:`push`.
-        start, end
-            Two time points, in order.
-
-        Returns
-        -------
-        Masses of the cells at `start`; the total stays but for cells without a partner.
+        `values` are as in :meth:`push`. The total stays but for cells without a partner.
         """
         first, last = self._interval(start, end)
         mass, names = self._masses(values, last)
         return self._named(self.transitions.pull(mass, first, last), first, names)
 
     def descendants(self, labels: PerCell, start: Time, end: Time) -> pd.DataFrame:
-        """Labels of each cell's descendants.
+        """Share of each of `labels`, those of the cells at `end`, among each cell's descendants.
 
-        Parameters
-        ----------
-        labels
-            Label of each cell at `end`, such as ``adata.obs["cell_type"]``.
-        start, end
-            Two time points, in order.
-
-        Returns
-        -------
-        Share of each label, one row for each cell at `start`. Rows sum to one, or to zero for
-        cells without descendants.
+        One row for each cell at `start`, of sum one, or zero for cells without descendants.
         """
         first, last = self._interval(start, end)
         marks = self._indicators(labels, last)
-        return self._named(self.transitions.expect(marks.to_numpy(), first, last), first, marks)
+        return self._named(
+            self.transitions.expect(marks.to_numpy(), first, last), first, marks.columns
+        )
 
     def ancestors(self, labels: PerCell, start: Time, end: Time) -> pd.DataFrame:
-        """Labels of each cell's ancestors.
+        """Share of each of `labels`, those of the cells at `start`, among each cell's ancestors.
 
-        Parameters
-        ----------
-        labels
-            Label of each cell at `start`.
-        start, end
-            Two time points, in order.
-
-        Returns
-        -------
-        Share of each label, one row for each cell at `end`.
+        One row for each cell at `end`.
         """
         first, last = self._interval(start, end)
         marks = self._indicators(labels, first)
-        return self._named(self.transitions.recall(marks.to_numpy(), first, last), last, marks)
+        return self._named(
+            self.transitions.recall(marks.to_numpy(), first, last), last, marks.columns
+        )
 
     def table(
         self, labels: PerCell, start: Time, end: Time, *, normalize: str | None = "start"
     ) -> pd.DataFrame:
-        """Mass that goes from each label to each other.
+        """Mass that goes from each label at `start` to each label at `end`.
 
         Parameters
         ----------
@@ -164,8 +134,6 @@ class Coupled:
     def tmaps(self) -> dict[tuple[Hashable, Hashable], AnnData]:
         """Return the plans as CellRank's ``RealTimeKernel(couplings=…)`` reads them.
 
-        Returns
-        -------
         For each interval, under the labels of its time points, an AnnData of source by target
         cells with the mass that each pair ends with, sparse: rows are weighted with growth.
 
@@ -236,7 +204,7 @@ class Coupled:
         raise ValueError(_checks.message(name, repr(time), f"{known}, or a label of these"))
 
     def _label(self, k: int) -> Hashable:
-        """What the column of times calls time point `k`."""
+        """Label of time point `k` in the column of times."""
         if len(self.labels[k]) > 1:
             got = f"{', '.join(map(repr, self.labels[k]))} for time {self.transitions.times[k]:g}"
             remedy = "Merge them in the column of times."
@@ -264,7 +232,7 @@ class Coupled:
             raise ValueError(_checks.message(name, f"shape {out.shape}", expected))
         return out
 
-    def _masses(self, values: PerCell, time: float) -> tuple[np.ndarray, Any]:
+    def _masses(self, values: PerCell, time: float) -> tuple[np.ndarray, pd.Index | None]:
         found = self._of(values, time, "values")
         if found.dtype == bool or (found.dtype == object and set(found.ravel()) <= {True, False}):
             weights = self.transitions.weights(time).cpu().numpy()
@@ -282,18 +250,18 @@ class Coupled:
             raise ValueError(_checks.message("labels", got, "a label for each cell", remedy))
         return pd.get_dummies(found, dtype=float)
 
-    def _named(self, values: Any, time: float, columns: Any) -> Any:
+    def _named(self, values: Tensor, time: float, columns: pd.Index | None) -> Any:
+        """Answers about the cells at `time`, under their names: a series, or a frame."""
         import pandas as pd
 
         names = self.index.obs_names[self.transitions.times.index(time)]
         if values.ndim == 1:
             return pd.Series(values.cpu().numpy(), index=names)
-        columns = columns.columns if isinstance(columns, pd.DataFrame) else columns
         return pd.DataFrame(values.cpu().numpy(), index=names, columns=columns)
 
 
 def _line(interval: str, plan: PairPlan) -> str:
-    """How one plan went, in one line."""
+    """Summary of one plan, in a line."""
     n, m = plan.shape
     out = f"{interval}: {n} × {m} cells, {len(plan.mass)} pairs, cost {plan.cost:.4g}"
     if plan.unmatched > 0:

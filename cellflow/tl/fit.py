@@ -179,7 +179,7 @@ def _join(
 
 
 def _facts(adata: AnnData, index: CourseIndex, keys: Reading) -> dict[str, Any]:
-    """What predictions need to know of the AnnData."""
+    """Facts of the AnnData that predictions need."""
     labels = dict(zip(index.table.labels, index.table.times, strict=True))
     facts: dict[str, Any] = {"use_rep": index.use_rep, "labels": labels}
     facts |= {name: getattr(keys, name) for name in ("time_key", "label_key", "mass_key")}

@@ -1,4 +1,4 @@
-"""How fast observed cells divide and die, and which of them have no descendants."""
+"""Growth rates of observed cells, and masses of their descendants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The population at a day nobody sampled."""
+"""The population at a time between those that were sampled."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from cellflow import _checks
 from cellflow._typing import ArrayLike
+from cellflow.pp.access import check_anndata
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -200,7 +201,7 @@ def _spaces(
 
 def _stored(adata: AnnData, key: str, name: str):
     """Find a key of ``obsm`` (or ``"X"``), in long or short spelling."""
-    _checks_anndata(adata)
+    check_anndata(adata)
     keys = list(adata.obsm.keys())
     if f"X_{key}" in keys and key not in keys:
         key = f"X_{key}"
@@ -209,13 +210,6 @@ def _stored(adata: AnnData, key: str, name: str):
     short = [k.removeprefix("X_") for k in keys]
     _checks.choice(key, keys if str(key).startswith("X_") else [*keys, *short], name)
     return key, adata.obsm[key]
-
-
-def _checks_anndata(adata: object) -> None:
-    from anndata import AnnData
-
-    if not isinstance(adata, AnnData):
-        raise TypeError(_checks.message("adata", type(adata).__name__, "an AnnData"))
 
 
 def _dense(stored, key: str) -> np.ndarray:

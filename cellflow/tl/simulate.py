@@ -1,4 +1,4 @@
-"""Where do these cells go, and where did they come from?"""
+"""Simulation of observed cells, forward or backward in time."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_fresh_steps_cut_a_batch_from_as_many_small_blocks_as_it_needs() -> None
 
 @pytest.mark.parametrize("refresh", ["pool", "every_step"])
 @pytest.mark.parametrize("workers", [1, 3])
-def test_workers_change_nothing(refresh: str, workers: int) -> None:
+def test_batches_do_not_depend_on_the_number_of_workers(refresh: str, workers: int) -> None:
     c = course()
     batching = Batching(SIZE, 8, reuse=1, refresh=refresh)
     alone = PairSampler(c, Exact(), replace(batching, prefetch=False), seed=4)

@@ -73,7 +73,7 @@ def test_interpolate_from_a_saved_fit(text, folder, tmp_path):
     assert set(got.obs["day"]) == {10.5}
 
 
-def test_extrapolation_is_said(folder, tmp_path):
+def test_interpolate_warns_of_extrapolation(folder, tmp_path):
     result = cellflow_("interpolate", folder, "--time", 27, "--out", tmp_path / "a.h5ad")
     assert result.exit_code == 0
     assert result.stderr.startswith("Warning: 27 is outside the fit's times, 1.5 to 25.5")
@@ -93,7 +93,7 @@ def test_holdout_table_and_rows(cells, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["rows.json"]
 
 
-def test_demo_twice(tmp_path):
+def test_demo_replaces_an_earlier_one_with_the_same(tmp_path):
     """Everything is written, and a second run replaces it with the same."""
     (tmp_path / "mine.txt").write_text("stays")
     results = []
@@ -211,7 +211,7 @@ def test_ctrl_c_ends_more_than_one_fit(line, cells, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_is_light():
+def test_help_imports_no_heavy_library():
     code = (
         "import sys; from cellflow.cli import main\n"
         "try: main(['fit', '--help'])\n"
@@ -251,7 +251,7 @@ def test_options_are_those_of_the_function(name):
 # --- when things go wrong --------------------------------------------------------------------
 
 
-def test_a_bug_keeps_its_traceback(folder, tmp_path, monkeypatch):
+def test_error_that_is_not_about_input_keeps_its_traceback(folder, tmp_path, monkeypatch):
     def broken(*args, **keywords):
         raise ValueError("shapes (3,) and (4,)")
 

@@ -24,7 +24,7 @@ def test_independent_is_the_product():
 
 
 @pytest.mark.parametrize(("n", "m", "weighted"), [(40, 40, False), (40, 40, True), (40, 25, False)])
-def test_exact_costs_what_pot_says(n, m, weighted):
+def test_exact_cost_is_that_of_pot(n, m, weighted):
     source, target = snapshots(n, m, masses=weighted)
     plan = Exact()(source, target)
     masses = source.weights.numpy(), target.weights.numpy()
@@ -69,7 +69,7 @@ def test_exact_plan_of_repeated_cells_is_made_by_pot_and_certified():
     assert plan.converged and plan.cost == 0.0
 
 
-def test_exact_says_when_its_bound_was_hit():
+def test_exact_reports_that_its_bound_was_hit():
     source, target = snapshots(60, 40)
     short = Exact(max_iter=20)(source, target)
     assert not short.converged

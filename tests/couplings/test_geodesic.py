@@ -57,7 +57,7 @@ def test_complete_graphs_give_the_straight_plans(weighted):
         )
 
 
-def test_clusters_keep_to_themselves():
+def test_geodesic_pairs_stay_in_their_cluster():
     far = torch.tensor([[1e3, 0.0, 0.0]], dtype=torch.float64)
     cells = [torch.cat([normal(20, seed=k), normal(20, seed=k + 2) + far]) for k in (0, 1)]
     source, target = (Snapshot(x, t) for x, t in zip(cells, (0.0, 1.0), strict=True))
@@ -66,7 +66,7 @@ def test_clusters_keep_to_themselves():
     assert torch.equal(plan.rows // 20, plan.cols // 20)
 
 
-def test_straight_distances_where_no_path_joins_the_snapshots():
+def test_geodesic_is_straight_where_no_path_joins_the_snapshots():
     source = Snapshot(normal(30), 0.0)
     target = Snapshot(normal(30, seed=1) + 100.0, 1.0)
     plan = Geodesic(n_neighbors=5)(source, target)
@@ -168,7 +168,7 @@ def test_no_matrix_of_all_pairs_is_made():
     assert peak < 2000 * 2000 * 8 / 3
 
 
-def test_whole_snapshots_and_files():
+def test_geodesic_is_rebuilt_from_its_settings():
     coupling = Geodesic(sigma=0.5, seed=4)
     assert coupling.needs_whole
     part = facts.PARTS["Geodesic"]

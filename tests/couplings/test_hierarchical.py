@@ -30,7 +30,7 @@ def swept(source, target, sweeps, **options):
 
 
 @pytest.mark.parametrize("d", [1, 5, 50])
-def test_near_the_optimum_which_lies_above_the_lower_bound(d):
+def test_hierarchical_cost_is_near_the_optimum_above_its_bound(d):
     source, target = snapshots(1500, d=d)
     plan = Hierarchical(sweeps=60, tolerance=0.0)(source, target)
     best = Exact()(source, target).cost
@@ -57,7 +57,7 @@ def test_cost_falls_with_every_sweep():
 
 def test_no_block_of_the_last_sweep_can_be_assigned_better():
     """By the exact solver: with a fine enough increment blocks are optimal."""
-    from cellflow.transport.assignment.solve import assign_points
+    from cellflow.transport.assignment.solve import assign_blocks
     from cellflow.transport.clouds import _block_auction
 
     source, target = snapshots(512)
@@ -70,9 +70,8 @@ def test_no_block_of_the_last_sweep_can_be_assigned_better():
     for b in range(3):
         block = order[starts[b] : starts[b + 1]]
         assert sorted(cols[block]) == sorted(before[block])
-        best = 0.5 * (
-            (x[block] - y[before[block]][assign_points(x[block], y[before[block]])[0]]) ** 2
-        )
+        left, right = x[block], y[before[block]]
+        best = 0.5 * (left - right[assign_blocks(left[None], right[None])[0][0]]) ** 2
         old, new = (0.5 * ((x[block] - y[c[block]]) ** 2).sum() for c in (before, cols))
         assert new == pytest.approx(best.sum(), rel=1e-4)
         assert gain[b] == pytest.approx(old - new, rel=1e-3)
@@ -103,7 +102,7 @@ def test_alignment_is_the_optimal_map_of_gaussians():
 
 
 @pytest.mark.parametrize("masses", [False, True])
-def test_neither_threads_nor_the_order_of_cells_matter(masses):
+def test_hierarchical_plan_does_not_depend_on_threads_or_order(masses):
     source, target = snapshots(900, 900 if not masses else 700, masses=masses)
     before = torch.get_num_threads()
     plans = []
@@ -120,7 +119,7 @@ def test_neither_threads_nor_the_order_of_cells_matter(masses):
     assert_close(moved.dense(), plans[0][p][:, q], rtol=0, atol=1e-15)
 
 
-def test_sampled_certificates_allow_for_what_they_do_not_see(monkeypatch):
+def test_sampled_certificate_is_above_the_full_gap(monkeypatch):
     """Above the gap of all rows, whichever rows are drawn, and not by much."""
     monkeypatch.setattr(certificate, "FULL", 0)
     source, target = snapshots(1500)
@@ -173,7 +172,7 @@ def test_memory_is_linear_in_the_cells():
 # --- as a coupling of a method ------------------------------------------------------------------
 
 
-def test_methods_train_on_whole_snapshots_and_remember_it(tmp_path):
+def test_hierarchical_trains_on_whole_snapshots_and_is_saved(tmp_path):
     source, target = snapshots(400, 300)
     course = TimeCourse((source, target))
     method = replace(OTCFM(batching=Batching(64, 32)), coupling=Hierarchical(64))

@@ -43,7 +43,7 @@ def test_costs_what_pot_says(fraction, weighted):
     assert plan.source_growth is None
 
 
-def test_is_the_optimum_of_the_linear_program():
+def test_partial_is_the_optimum_of_the_linear_program():
     source, target = pair(6, 5)
     cost = half_cost(source, target)
     found = linprog(
@@ -57,7 +57,7 @@ def test_is_the_optimum_of_the_linear_program():
     assert_close(0.6 * plan.dense(), torch.as_tensor(found.x.reshape(6, 5)), atol=1e-9, rtol=0)
 
 
-def test_cells_that_are_missing_on_the_other_side_are_left_out():
+def test_partial_leaves_out_cells_missing_on_the_other_side():
     """A quarter of the source has gone, and a quarter of the target was not there before."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(40, 2, generator=g, dtype=torch.float64)
@@ -74,21 +74,21 @@ def test_cells_that_are_missing_on_the_other_side_are_left_out():
     assert (int(rows.min()), int(rows.max())) == (10, 29)
 
 
-def test_all_of_it_is_the_exact_plan():
+def test_partial_plan_of_all_mass_is_the_exact_one():
     source, target = pair()
     plan = Partial(1.0)(source, target)
     assert torch.equal(plan.dense(), Exact()(source, target).dense())
     assert plan.unmatched == 0.0
 
 
-def test_same_place():
+def test_partial_plan_of_cells_at_one_place_is_free():
     zeros = Snapshot(torch.zeros(4, 2), 0.0), Snapshot(torch.zeros(3, 2), 1.0)
     plan = Partial(0.3)(*zeros)
     assert (plan.cost, plan.converged) == (0.0, True)
     assert float(plan.mass.sum()) == pytest.approx(1.0)
 
 
-def test_says_when_its_bound_was_hit():
+def test_partial_reports_that_its_bound_was_hit():
     source, target = pair(60, 40)
     plan = Partial(0.5, max_iter=5)(source, target)
     assert not plan.converged

@@ -33,7 +33,7 @@ def couple(adata: anndata.AnnData, **options):
     return cf.tl.couple(adata, time_key="day", progress=False, **options)
 
 
-def test_labels_stay_in_their_clusters_and_answers_find_their_cells() -> None:
+def test_descendants_stay_in_their_cluster_and_are_named_by_cell() -> None:
     adata = cells()
     moves = couple(adata)
     at = {t: adata.obs["day"] == t for t in (0, 1, 3)}
@@ -97,7 +97,7 @@ def test_pushing_in_proportion_to_mass_is_the_plan_itself() -> None:
     np.testing.assert_allclose(moves.push(subset, 0, 1), np.asarray(direct).ravel())
 
 
-def test_growth_weights_descendants() -> None:
+def test_descendants_weigh_by_growth() -> None:
     adata = cells()
     adata.obs["rate"] = np.where(adata.obs["kind"] == "a", 1.0, -1.0)
     moves = couple(adata, coupling="unbalanced", growth_key="rate")
@@ -133,7 +133,7 @@ def test_large_time_points_are_coupled_without_a_dense_plan() -> None:
     np.testing.assert_allclose(moves.push(np.full(6000, 1 / 6000), 0, 1), 1 / 6000)
 
 
-def test_size_decides_how_cells_are_coupled(monkeypatch) -> None:
+def test_auto_coupling_is_exact_up_to_a_size_and_global_beyond(monkeypatch) -> None:
     asked = []
     for name in ("Exact", "Hierarchical"):
         solver = getattr(couplings, name)()
@@ -149,6 +149,15 @@ def test_size_decides_how_cells_are_coupled(monkeypatch) -> None:
     assert asked == ["Exact", "Exact", "Hierarchical", "Hierarchical"]
 
 
+@pytest.mark.parametrize("name", ["auto", *couplings.COUPLINGS])
+def test_a_coupling_that_needs_no_settings_is_known_by_its_name(name) -> None:
+    if name in ("given", "partial"):  # a plan, a fraction
+        with pytest.raises(ValueError, match=f"`coupling`: got {name!r}, expected one of 'auto'"):
+            couple(cells(), coupling=name)
+    else:
+        assert len(couple(cells(), coupling=name).transitions.plans) == 2
+
+
 def test_components_of_expression_and_whitening_are_what_distances_are_measured_in() -> None:
     rng = np.random.default_rng(0)
     obs = pd.DataFrame({"day": np.repeat([0, 1], 30)}, index=[f"c{i}" for i in range(60)])
@@ -162,7 +171,7 @@ def test_components_of_expression_and_whitening_are_what_distances_are_measured_
     assert np.mean(np.diff(ranks[one.cols.numpy()[np.argsort(one.rows.numpy())][order]]) > 0) > 0.9
 
 
-def test_wrong_questions_say_what_is_right(tmp_path) -> None:
+def test_coupled_refuses_unknown_times_and_values_that_do_not_fit(tmp_path) -> None:
     adata = cells()
     moves = couple(adata)
     with pytest.raises(ValueError, match=r"`start`: got 2, expected one of 0, 1, 3, or a label"):
@@ -179,7 +188,7 @@ def test_wrong_questions_say_what_is_right(tmp_path) -> None:
         couple(adata, coupling="optimal")
     with pytest.raises(TypeError, match=r"a coupling such as Exact\(\)"):
         couple(adata, coupling=3)
-    with pytest.raises(TypeError, match=r"`coupling`: got type, expected one of"):
+    with pytest.raises(TypeError, match=r"`coupling`: got a class, expected one of"):
         couple(adata, coupling=couplings.Exact)
     with pytest.raises(ValueError, match=r"Give sigma to the coupling itself"):
         couple(adata, coupling="exact", sigma=1.0)
@@ -190,7 +199,7 @@ def test_wrong_questions_say_what_is_right(tmp_path) -> None:
         couple(adata, time_map={"d_0": 0, "d_1": 1, "d_3": 1}).tmaps()
 
 
-def test_the_command_writes_maps_and_prints_transitions(tmp_path) -> None:
+def test_couple_command_writes_maps_and_prints_transitions(tmp_path) -> None:
     file = tmp_path / "cells.h5ad"
     cells().write_h5ad(file)
     words = ["couple", file, "--time-key", "day", "-q", "--label-key"]

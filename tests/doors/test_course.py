@@ -167,7 +167,7 @@ def test_time_map_and_unit():
     assert (hours.times, hours.unit) == ((24.0, 48.0, 240.0), "hour")
 
 
-def test_nothing_is_written_and_nothing_is_shared():
+def test_course_leaves_the_anndata_alone_and_shares_no_memory():
     adata = make(sp.csr_matrix(expression()), mass=np.ones(7))
     before = adata.copy()
     course, _ = pp.course(adata, time_key="day", mass_key="mass")
@@ -182,7 +182,7 @@ def test_nothing_is_written_and_nothing_is_shared():
     assert not adata.uns
 
 
-def test_unknown_keys():
+def test_course_names_unknown_keys():
     with pytest.raises(ValueError, match=r"`time_key`: got 'days'.*Did you mean 'day'"):
         pp.course(make(), time_key="days")
     with pytest.raises(ValueError, match=r"`use_rep`: got 'X_pcaa'.*Did you mean 'X_pca'"):
@@ -228,7 +228,7 @@ def test_broken_masses_and_labels_name_their_cell():
         pp.course(adata, time_key="day", label_key="kind")
 
 
-def test_wrong_objects():
+def test_course_refuses_what_is_no_anndata():
     with pytest.raises(TypeError, match=r"got ndarray, expected an AnnData.*from_arrays"):
         pp.course(np.zeros((3, 2)), time_key="day")
     adata = make()

@@ -91,12 +91,12 @@ def test_methods_of_one_name_are_refused_at_the_anndata_door_too() -> None:
         ({"metrics": []}, "`metrics`: got none, expected some of energy, w1, w2"),
     ],
 )
-def test_nothing_to_evaluate_is_named(options, message: str) -> None:
+def test_holdout_refuses_empty_lists(options, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         table(course(), **options)
 
 
-def test_seeds_may_be_numpys() -> None:
+def test_seeds_may_be_numpy_integers() -> None:
     c = course()
     assert table(c, seeds=np.int64(2)) == table(c, seeds=np.arange(2)) == table(c, seeds=2)
 

@@ -75,7 +75,7 @@ def test_velocities_are_means_and_say_where_members_disagree(adata, three) -> No
     assert here.uns["velocity_fit"]["members"] == 3
 
 
-def test_members_that_agree_are_certain(adata, three) -> None:
+def test_uncertainty_is_zero_where_members_agree(adata, three) -> None:
     one = three.members[0]
     here = adata.copy()
     tl.velocity(here, Ensemble((one, one), (0, 0)))
@@ -84,7 +84,7 @@ def test_members_that_agree_are_certain(adata, three) -> None:
     assert "single_uncertainty" not in here.obs
 
 
-def test_interpolated_cells_say_whose_they_are(three) -> None:
+def test_interpolated_cells_name_their_member(three) -> None:
     out = tl.interpolate(three, time=0.5, n_cells=10, rng=1)
     assert out.n_obs == 30
     assert out.obs["member"].cat.categories.tolist() == [0, 1, 2]

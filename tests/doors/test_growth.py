@@ -186,7 +186,7 @@ def test_masses_grow_in_interpolations_and_weigh_in_held_out_scores() -> None:
     assert score["otcfm"] > 0.9  # which moves 0.3 of the mass half-way across the gap
 
 
-def test_the_command_line_is_the_same_door(tmp_path) -> None:
+def test_fit_command_reads_growth_as_the_door_does(tmp_path) -> None:
     file, folder, day = tmp_path / "cells.h5ad", tmp_path / "fit", tmp_path / "day.h5ad"
     cells()[:-1].copy().write_h5ad(file)
     keys = ["--time-key", "day", "--mass-key", "mass_of_cell", "--growth-key", "known"]

@@ -106,7 +106,7 @@ def test_missing_genes_are_named_and_nothing_is_written() -> None:
         ({"proliferation": "holes"}, ValueError, "2 cells without a score .first: '0'"),
     ],
 )
-def test_what_is_refused(options, error, message) -> None:
+def test_growth_rates_names_bad_arguments(options, error, message) -> None:
     adata = scored()
     adata.obs["name"] = "a"
     adata.obs["holes"] = [np.nan, np.inf] + [0.0] * 28
@@ -116,7 +116,7 @@ def test_what_is_refused(options, error, message) -> None:
     assert list(adata.obs) == columns
 
 
-def test_curves_are_checked() -> None:
+def test_rate_curve_refuses_bad_bounds() -> None:
     with pytest.raises(ValueError, match="`width`: got 0"):
         cf.pp.RateCurve(centre=0.0, width=0)
     with pytest.raises(ValueError, match="`high`: got 1"):

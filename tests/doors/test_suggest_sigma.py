@@ -143,7 +143,7 @@ def test_data_and_time_may_be_in_any_unit(course):
     assert slow.curve() == pytest.approx(here.curve(), rel=1e-6)
 
 
-def test_a_seed_decides(course):
+def test_sweep_is_decided_by_its_seed(course):
     one = sigma_sweep(course, sigmas=[0.1], **QUICK)
     assert one == sigma_sweep(course, sigmas=[0.1], **QUICK)
     values = {(r.held_out, r.metric, r.value) for r in one.rows}
@@ -152,7 +152,7 @@ def test_a_seed_decides(course):
     assert one == sigma_sweep(course, sigmas=[0.1], **QUICK)
 
 
-def test_excluded_times_are_never_looked_at(course):
+def test_sweep_does_not_depend_on_excluded_times(course):
     def spoiled(x: torch.Tensor) -> torch.Tensor:
         return 1e6 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=F64)
 
@@ -262,7 +262,7 @@ def test_means_and_errors(sweep):
         sweep.curve("w2")
 
 
-def test_the_picture_shows_the_numbers(sweep):
+def test_sigma_figure_shows_the_curve(sweep):
     given = plt.subplots()[1]
     assert pl.sigma(sweep, ax=given) is given
     with pytest.raises(TypeError, match="`ax`: got str"):
@@ -283,7 +283,7 @@ def test_the_picture_shows_the_numbers(sweep):
         pl.sigma(sweep, metric="w2")
 
 
-def test_the_command_line_says_the_same(tmp_path):
+def test_suggest_sigma_command_prints_the_sweep_of_the_door(tmp_path):
     file = write_cells(tmp_path / "cells.h5ad")
     keys = ["suggest-sigma", file, "--time-key", "stage", "--dims", 3, "--seeds", 1, "-q"]
     out, figure = tmp_path / "a.json", tmp_path / "a.png"

@@ -47,7 +47,7 @@ LABELS = [
 
 
 @pytest.mark.parametrize(("label", "time", "unit"), LABELS, ids=[row[0] for row in LABELS])
-def test_one_label(label, time, unit):
+def test_parse_times_reads_one_label_with_its_unit(label, time, unit):
     table = parse_times([label])
     assert table.times == (time,)
     assert table.unit == unit
@@ -100,7 +100,7 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize("values", NUMBERS, ids=lambda v: f"{type(v).__name__}")
-def test_the_same_times_in_every_dress(values):
+def test_parse_times_reads_equal_times_from_every_type(values):
     table = parse_times(values)
     np.testing.assert_allclose(table.cell_times, [2.0, 0.0, 10.0], rtol=1e-15)
     assert table.cell_times.dtype == np.float64
@@ -109,7 +109,7 @@ def test_the_same_times_in_every_dress(values):
     np.testing.assert_array_equal(table.kept, [0, 1, 2])
 
 
-def test_order_is_by_time_and_never_by_letter():
+def test_labels_are_ordered_by_time_not_by_letter():
     values = pd.Categorical(["day 10", "day 2", "day 1", "day 10"])
     assert list(values.categories) == ["day 1", "day 10", "day 2"]
     table = parse_times(values)
@@ -217,7 +217,7 @@ def test_many_unreadable_labels_are_counted():
         parse_times([f"w{k}" if k < 8 else f"x{k}" for k in range(20)], time_map={})
 
 
-def test_what_is_not_a_time():
+def test_parse_times_refuses_dates_and_booleans():
     with pytest.raises(TypeError, match=r"dates such as 2020-01-02.*to get timedeltas"):
         parse_times(pd.to_datetime(["2020-01-02", "2020-01-05"]))
     with pytest.raises(TypeError, match="dates such as 2020-01-02"):

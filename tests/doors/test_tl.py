@@ -71,7 +71,7 @@ def test_fitting_and_asking_change_nothing_but_velocity_in_the_anndata() -> None
     assert_unchanged(adata, before)
 
 
-def test_velocity_is_written_where_neighbours_look() -> None:
+def test_velocity_is_written_under_the_keys_of_scvelo_and_cellrank() -> None:
     adata = cells()
     out = fit(adata, n_dims=3)
     cf.tl.velocity(adata, out, basis="umap")
@@ -87,7 +87,7 @@ def test_velocity_is_written_where_neighbours_look() -> None:
     assert "velocity_params" not in adata.uns
 
 
-def test_velocity_of_moving_cells_points_where_they_go() -> None:
+def test_velocity_points_along_the_motion() -> None:
     adata = cells(n=150)
     out = fit(adata, steps=400)
     cf.tl.velocity(adata, out, basis="umap")

@@ -41,7 +41,7 @@ def test_zero_on_itself_and_positive_otherwise(metric):
     assert metric(x, y) > 0.05
 
 
-def test_symmetric(metric):
+def test_metric_is_symmetric(metric):
     x, y = clouds()
     assert metric(x, y) == pytest.approx(metric(y, x), rel=1e-12)
 
@@ -125,7 +125,7 @@ def test_bad_input_says_what_to_do(metric):
         metric(x, y, x_mass=-torch.ones(60))
 
 
-def test_blocks_change_nothing(metric, monkeypatch):
+def test_metric_does_not_depend_on_the_size_of_blocks(metric, monkeypatch):
     x, y = clouds()
     whole = metric(x, y)
     monkeypatch.setattr(shared, "BLOCK_ENTRIES", 200)

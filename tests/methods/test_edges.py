@@ -176,6 +176,12 @@ def test_overlapping_fits_restore_the_number_of_threads() -> None:
         torch.set_num_threads(before)
 
 
+def test_command_line_takes_every_seed() -> None:
+    from cellflow.cli import options
+
+    assert options.SEED.max == _checks.MAX_SEED
+
+
 @pytest.mark.parametrize(
     ("method", "distinct"), [(cf.OTCFM(0.0), 60), (cf.SBCFM(), 60), (cf.OTCFM(0.1), 80)], ids=str
 )

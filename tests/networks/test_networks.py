@@ -9,8 +9,7 @@ from torch.testing import assert_close
 from cellflow import OTCFM, TimeCourse
 from cellflow.batches import Batching
 from cellflow.networks import MLP, MLPConfig, Units
-from cellflow.networks.fast import LARGE, product, written_out
-from cellflow.networks.mlp import ACTIVATIONS
+from cellflow.networks.fast import ACTIVATIONS, LARGE, product, written_out
 
 F64 = torch.float64
 UNITS = Units(centre=(1.0, -2.0), scale=3.0, origin=2.0, span=8.0)

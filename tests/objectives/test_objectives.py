@@ -66,7 +66,7 @@ def test_exact_fields_are_stationary(case: str, name: str, s: float) -> None:
     assert slopes(name, getattr(oracle, name), oracle.points(N, s)).abs().max() < Z
 
 
-def test_where_no_mass_is_gained_the_rate_is_zero() -> None:
+def test_growth_target_is_zero_where_mass_stays() -> None:
     batch = ORACLES["short"].points(10, 0.3)
     assert float(TERMS["growth"](lambda t, x: 0 * x, batch)) == 0.0
     assert float(TERMS["growth"](lambda t, x: 0 * x + 2, batch)) == 4.0
@@ -99,7 +99,7 @@ WRONG = {
 @pytest.mark.parametrize("s", [0.2, 0.7])
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize("case", ORACLES)
-def test_wrong_fields_are_not(case: str, wrong: str, s: float) -> None:
+def test_wrong_fields_are_not_stationary(case: str, wrong: str, s: float) -> None:
     name, make = WRONG[wrong]
     assert slopes(name, make(ORACLES[case]), ORACLES[case].points(N, s)).abs().max() > 2 * Z
 
@@ -114,7 +114,7 @@ def test_fields_of_the_pairs_as_they_started_are_wrong_where_mass_grows(name: st
     assert slopes(name, getattr(growing, name), batch).abs().max() < Z
 
 
-def test_drawn_points_are_where_their_time_says() -> None:
+def test_drawn_points_lie_on_the_path_at_their_time() -> None:
     """Over two intervals of different lengths: weight, scatter and velocity follow real time."""
     parts = chain((0.3, -0.1, 0.2, 0.4), (-0.2, 0.3, 0.1, -0.2)).parts
     each = [p.pairs(N, k) for k, p in enumerate(parts)]

@@ -59,7 +59,7 @@ def test_rates_equal_automatic_ones() -> None:
     assert_close(path.mean_rate(p, s), Path.mean_rate(path, p, s))
 
 
-def test_without_rates_it_is_straight() -> None:
+def test_spline_without_rates_is_straight() -> None:
     p = replace(cubic_pairs()[0], rate0=None, rate1=None)
     s = torch.linspace(0.05, 0.95, 6, dtype=torch.float64)[:, None]
     a, b = (path.at(p, s, randn(6, 3, seed=3)) for path in (Spline(0.2), Straight(0.2)))
@@ -106,7 +106,7 @@ def test_dense_and_sparse_plans_give_the_same_rates() -> None:
     )
 
 
-def test_cells_without_partners_stand_still() -> None:
+def test_spline_rate_is_zero_without_partners() -> None:
     x = torch.tensor([[0.0], [1.0], [500.0]], dtype=torch.float64)
     y = torch.tensor([[2.0], [3.0], [-500.0]], dtype=torch.float64)
     course = TimeCourse.from_arrays([x, y], [0.0, 2.0])

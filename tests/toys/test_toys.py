@@ -24,7 +24,7 @@ SOURCE = toys.Gaussian([0.5, -1.0], [[1.0, 0.6], [0.6, 0.8]])
 TARGET = toys.Gaussian([2.0, 1.0], [[0.5, -0.3], [-0.3, 1.5]])
 
 
-def test_the_laws_do_not_commute():
+def test_example_covariances_do_not_commute():
     assert (SOURCE.cov @ TARGET.cov - TARGET.cov @ SOURCE.cov).abs().max() > 0.1
 
 

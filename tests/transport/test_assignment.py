@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist
 
 from cellflow import _numba
 from cellflow.transport.assignment import _auction
-from cellflow.transport.assignment.solve import assign, assign_blocks, assign_points
+from cellflow.transport.assignment.solve import assign, assign_blocks
 
 
 def half(x, y):
@@ -89,7 +89,7 @@ def test_cost_equals_scipys_and_duals_certify_it(cost):
     assert u.sum() + v.sum() == pytest.approx(best, rel=1e-11, abs=1e-11 * scale)
 
 
-def test_many_small_problems():
+def test_assignment_of_small_problems_is_that_of_scipy():
     rng = np.random.default_rng(3)
     for k in range(300):
         n = int(rng.integers(1, 30))
@@ -101,7 +101,7 @@ def test_many_small_problems():
 
 
 @pytest.mark.parametrize("round_", ["AUCTION_BIDS", "EXACT_BIDS"])
-def test_exact_whatever_the_stage_before_achieved(round_):
+def test_assignment_is_exact_whatever_the_auction_achieved(round_):
     """Each stage is bounded and the last one alone is exact: run the source with no bids at all."""
     names = (
         "_best_two",
@@ -124,11 +124,11 @@ def test_exact_whatever_the_stage_before_achieved(round_):
     assert cost[np.arange(20), cols].sum() == pytest.approx(best, rel=1e-12)
 
 
-def test_same_answer_every_time():
+def test_assignment_is_deterministic():
     assert np.array_equal(assign(COSTS["many ties"])[0], assign(COSTS["many ties"])[0])
 
 
-def test_input_is_left_alone_and_may_be_of_any_layout():
+def test_assignment_leaves_input_alone_and_takes_any_layout():
     cost = half(*clouds(40, 3))
     kept = cost.copy()
     cols = assign(cost)[0]
@@ -139,24 +139,23 @@ def test_input_is_left_alone_and_may_be_of_any_layout():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("d", [1, 5, 50])
-def test_points_and_blocks_agree_with_scipy(d, dtype):
+def test_blocks_agree_with_scipy_and_with_a_matrix(d, dtype):
     x, y = (a.astype(dtype).reshape(4, 40, d) for a in clouds(160, d))
     cols, dual = assign_blocks(x, y)
     for b in range(4):
         cost = half(x[b], y[b])
         best = cost[linear_sum_assignment(cost)].sum()
-        alone, u, v = assign_points(x[b], y[b])
-        assert dual[b] == pytest.approx(u.sum() + v.sum(), rel=1e-12)
         assert cost[np.arange(40), cols[b]].sum() == pytest.approx(best, rel=1e-12)
-        assert cost[np.arange(40), alone].sum() == pytest.approx(best, rel=1e-12)
         p, q = (a - a.mean(0) for a in (x[b].astype(float), y[b].astype(float)))
-        assert u.sum() + v.sum() == pytest.approx(half(p, q[alone]).trace(), rel=1e-9)
+        alone, u, v = assign(half(p, q))
+        assert half(p, q[alone]).trace() == pytest.approx(dual[b], rel=1e-9)
+        assert dual[b] == pytest.approx(u.sum() + v.sum(), rel=1e-9)
 
 
 def test_distant_clouds_keep_their_digits():
     x, _ = clouds(64, 3)
     order = np.random.default_rng(0).permutation(64)
-    cols = assign_points(x, x[order] + 1e7)[0]
+    (cols,), _ = assign_blocks(x[None], x[None, order] + 1e7)
     assert np.array_equal(order[cols], np.arange(64))
 
 
@@ -197,12 +196,15 @@ BAD = {
     "vector": (lambda: assign(np.ones(3)), r"`cost`: got shape \(3,\)"),
     "nan": (lambda: assign(np.full((2, 2), np.nan)), "`cost`: got NaN or infinite values"),
     "infinite": (lambda: assign(np.array([[0, np.inf], [1, 1]])), "expected finite costs"),
-    "sizes": (lambda: assign_points(np.ones((3, 2)), np.ones((4, 2))), "`y`: got shape"),
+    "sizes": (lambda: assign_blocks(np.ones((1, 3, 2)), np.ones((1, 4, 2))), "`y`: got shape"),
     "axes": (
         lambda: assign_blocks(np.ones((3, 2)), np.ones((3, 2))),
         r"expected shape \(B, n, d\)",
     ),
-    "nan points": (lambda: assign_points(np.ones((2, 1)), np.full((2, 1), np.nan)), "`y`: got NaN"),
+    "nan points": (
+        lambda: assign_blocks(np.ones((1, 2, 1)), np.full((1, 2, 1), np.nan)),
+        "`y`: got NaN",
+    ),
 }
 
 

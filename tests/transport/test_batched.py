@@ -134,7 +134,7 @@ def test_batch_solves_each_problem_as_one_alone(kind, shape) -> None:
     epsilon = [e * u for e, u in zip([0.002, 0.05, 5.0, 0.3], units, strict=True)]
     both = [marginals(p[1], kind, unit) for p, unit in zip(problems, units, strict=True)]
     limits = {"tolerance": 1e-10, "max_iter": 1500}
-    found = solve_batch(torch.stack([p[0] for p in problems]), both, epsilon=epsilon, **limits)
+    found = solve_batch([p[0] for p in problems], both, epsilon=epsilon, **limits)
     for s, (cost, _), one, e in zip(found, problems, both, epsilon, strict=True):
         assert s.error <= 1e-10
         alone = solve(cost, one, epsilon=e, **limits)
@@ -148,7 +148,7 @@ def test_batch_freezes_converged_problems() -> None:
 
     def together(members):
         return solve_batch(
-            torch.stack([cost for cost, _ in members]),
+            [cost for cost, _ in members],
             [marginals(masses) for _, masses in members],
             epsilon=[50.0, 0.01][: len(members)],
             tolerance=1e-6,
@@ -173,16 +173,14 @@ def test_batch_converges_where_bare_newton_steps_fail() -> None:
         epsilons.append(10.0**-power * float(costs[-1].mean()))
     both = [marginals(mass) for mass in masses]
     limits = {"tolerance": 1e-8, "max_iter": 1200}
-    for s, mass in zip(
-        solve_batch(torch.stack(costs), both, epsilon=epsilons, **limits), masses, strict=True
-    ):
+    for s, mass in zip(solve_batch(costs, both, epsilon=epsilons, **limits), masses, strict=True):
         assert s.error <= 1e-8
         assert_close(s.plan.sum(1), mass[0], atol=1e-10, rtol=0)
 
 
 def test_batch_keeps_its_budget_and_says_so() -> None:
     cost, masses = problem(20, 20)
-    costs, both = torch.stack([cost, cost]), [marginals(masses)] * 2
+    costs, both = [cost, cost], [marginals(masses)] * 2
     hard, easy = solve_batch(costs, both, epsilon=[1e-3, 1e3], tolerance=1e-8, max_iter=25)
     assert hard.error == INF
     assert easy.error <= 1e-8

@@ -104,7 +104,7 @@ KINDS = ["one point", "two points", "duplicates", "constant dimension", "colline
 
 @pytest.mark.parametrize("kind", [*KINDS, "outlier", "tiny", "huge", "far"])
 @pytest.mark.parametrize("partner", ["same", "shifted", "other"])
-def test_hard_clouds(kind, partner):
+def test_hierarchical_is_near_the_optimum_on_degenerate_clouds(kind, partner):
     x = cloud(kind)
     g = torch.Generator().manual_seed(1)
     scale = {"tiny": 1e-150, "huge": 1e120}.get(kind, 1.0)
@@ -127,7 +127,7 @@ def test_hard_clouds(kind, partner):
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 300), (300, 1), (2, 300)])
-def test_few_cells_against_many(n, m):
+def test_hierarchical_respects_masses_of_very_different_sizes(n, m):
     source, target = snapshots(n, m)
     plan = Hierarchical(16)(source, target)
     assert plan.marginal_error <= 1e-12

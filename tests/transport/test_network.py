@@ -75,7 +75,7 @@ PAIRS = {
 
 @pytest.mark.parametrize("power", [1, 2])
 @pytest.mark.parametrize(("x", "y"), PAIRS.values(), ids=PAIRS)
-def test_equals_the_plain_simplex(column_generation, x, y, power):
+def test_column_generation_equals_the_plain_simplex(column_generation, x, y, power):
     centre, scale = x.mean(0), np.ptp(np.concatenate([x, y]))
     exact = scale * optimum((x - centre) / scale, (y - centre) / scale, power)
     assert DISTANCES[power](x, y) == pytest.approx(exact, rel=1e-9)
@@ -92,7 +92,7 @@ MASSES = {
 
 @pytest.mark.parametrize("power", [1, 2])
 @pytest.mark.parametrize("mass", MASSES.values(), ids=MASSES)
-def test_masses(column_generation, mass, power):
+def test_column_generation_respects_masses(column_generation, mass, power):
     rng = np.random.default_rng(1)
     a, b = mass(rng, len(X)), mass(rng, len(Y))
     value = DISTANCES[power](X, Y, x_mass=a, y_mass=b)
@@ -100,7 +100,7 @@ def test_masses(column_generation, mass, power):
 
 
 @pytest.mark.parametrize("power", [1, 2])
-def test_large_problems_take_this_way_and_equal_an_assignment(monkeypatch, power):
+def test_large_problem_is_solved_by_column_generation_and_equals_an_assignment(monkeypatch, power):
     monkeypatch.setattr(wasserstein, "_plain", lambda *_: pytest.fail("not certified"))
     x, y = clouds(1_500, 1_500, 5)
     cost = cdist(x, y) ** power
@@ -108,7 +108,7 @@ def test_large_problems_take_this_way_and_equal_an_assignment(monkeypatch, power
     assert DISTANCES[power](x, y) == pytest.approx(exact, rel=1e-12)
 
 
-def test_a_coarse_problem_may_have_one_itself(column_generation, monkeypatch):
+def test_coarse_problem_is_coarsened_again(column_generation, monkeypatch):
     monkeypatch.setattr(solve, "SMALL", 210)
     x, y = clouds(1_800, 1_700, 3)
     assert metrics.wasserstein1(x, y) == pytest.approx(optimum(x, y, 1), rel=1e-10)
@@ -122,14 +122,14 @@ def test_equal_clouds_are_at_distance_zero(column_generation):
 
 
 @pytest.mark.parametrize("power", [1, 2])
-def test_many_cells_at_one_place(column_generation, power):
+def test_column_generation_handles_many_cells_at_one_place(column_generation, power):
     x, y = clouds(1_500, 1_300, 4)
     x[:1_200] = x[0]
     metric = (metrics.wasserstein1, metrics.wasserstein2)[power - 1]
     assert metric(x, y) == pytest.approx(optimum(x, y, power), rel=1e-9)
 
 
-def test_tiles_change_nothing(column_generation, monkeypatch):
+def test_distance_does_not_depend_on_tiles(column_generation, monkeypatch):
     whole = metrics.wasserstein1(X, Y)
     monkeypatch.setattr(problem, "KEPT", 0)
     monkeypatch.setattr(problem, "TILE", 7_000)
@@ -141,7 +141,7 @@ def test_pivots_are_bounded(column_generation):
         metrics.wasserstein1(X, Y, max_iter=50)
 
 
-def test_more_pairs_than_anyone_can_wait_for():
+def test_exact_distance_refuses_too_many_pairs():
     x = torch.zeros(1, 2).expand(100_001, 2)
     with pytest.raises(ValueError, match=r"got 100,001 × 100,001 cells.*Use sliced_wasserstein2"):
         metrics.wasserstein1(x, x)
@@ -208,7 +208,7 @@ def test_rounding_is_bounded():
                 assert np.abs(tile - truth).max() < task.margin(task.dtype)
 
 
-def test_screens_in_float64_where_float32_would_blur():
+def test_costs_near_the_duals_are_computed_in_float64():
     assert example().dtype == torch.float32
     assert example(x=1e-5 * X + 1.0, y=1e-5 * Y + 1.0).dtype == torch.float64
     torch.set_float32_matmul_precision("medium")
@@ -221,7 +221,7 @@ def test_screens_in_float64_where_float32_would_blur():
 # --- the parts --------------------------------------------------------------------------------
 
 
-def test_picks_the_arcs_of_least_reduced_cost():
+def test_picked_arcs_have_the_least_reduced_cost():
     task = example()
     rng = np.random.default_rng(0)
     u, v = 0.01 * rng.normal(size=len(X)), 0.01 * rng.normal(size=len(Y))

@@ -34,46 +34,25 @@ def assign(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return _auction.solve(padded, n)
 
 
-def assign_points(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Assign each point of `x` ``(n, d)`` to one of `y`, at least total ``½|x_i − y_j|²``.
-
-    Returns what :func:`assign` does, for clouds that were centred each on its own mean: this
-    changes no optimal assignment, and keeps every digit of distant clouds.
-    """
-    x, y = _points(x, y, ndim=2)
-    from cellflow.transport.assignment import _auction
-
-    n = len(x)
-    cost = np.empty((n, -(-n // _auction.BLOCK) * _auction.BLOCK))
-    _auction.half_squared(x, y, cost)
-    return _auction.solve(cost, n)
-
-
 def assign_blocks(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Assign blocks of points ``(B, n, d)``, in one call that releases the interpreter lock.
 
     Returns the partner of each point inside its block ``(B, n)``, int64, and the value of the
     duals of each block ``(B,)``: the least total cost between clouds centred each on its own mean.
     """
-    x, y = _points(x, y, ndim=3)
-    from cellflow.transport.assignment import _auction
-
-    cols, dual = np.empty(x.shape[:2], np.int64), np.empty(len(x))
-    _auction.solve_blocks(x, y, cols, dual)
-    return cols, dual
-
-
-def _points(x: np.ndarray, y: np.ndarray, *, ndim: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return centred float64 points, those of `y` with their last two axes swapped."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    axes = "(n, d)" if ndim == 2 else "(B, n, d)"
-    if x.ndim != ndim or 0 in x.shape:
-        raise ValueError(_checks.message("x", f"shape {x.shape}", f"shape {axes}, none of them 0"))
+    if x.ndim != 3 or 0 in x.shape:
+        got, expected = f"shape {x.shape}", "shape (B, n, d), none of them 0"
+        raise ValueError(_checks.message("x", got, expected))
     if y.shape != x.shape:
         raise ValueError(_checks.message("y", f"shape {y.shape}", f"the shape of `x`, {x.shape}"))
     for name, points in (("x", x), ("y", y)):
         if not np.isfinite(points).all():
             raise ValueError(_checks.message(name, "NaN or infinite values", "finite numbers"))
-    x = x - x.mean(axis=-2, keepdims=True)
-    y = y - y.mean(axis=-2, keepdims=True)
-    return np.ascontiguousarray(x), np.ascontiguousarray(np.swapaxes(y, -1, -2))
+    from cellflow.transport.assignment import _auction
+
+    x = np.ascontiguousarray(x - x.mean(axis=1, keepdims=True))
+    y = np.ascontiguousarray(np.swapaxes(y - y.mean(axis=1, keepdims=True), 1, 2))
+    cols, dual = np.empty(x.shape[:2], np.int64), np.empty(len(x))
+    _auction.solve_blocks(x, y, cols, dual)
+    return cols, dual

@@ -34,22 +34,24 @@ ENTRIES = 2**25
 
 
 def solve_batch(
-    costs: Tensor,
+    costs: Sequence[Tensor],
     marginals: Sequence[Marginals],
     *,
     epsilon: Sequence[float],
     tolerance: float,
     max_iter: int,
 ) -> list[Solution]:
-    """Solve the problems of `costs` ``(B, n, m)`` as :func:`solve` does one, each by itself.
+    """Solve the problems of B `costs` ``(n, m)`` as :func:`solve` does one, each by itself.
 
     `max_iter` bounds the sweeps and Newton steps of each; `iterations` are those of the slowest.
     """
-    together = Marginals.stack(marginals)
-    turned = costs.shape[2] > costs.shape[1]  # Newton steps are cubic in the number of columns
+    if not costs:
+        return []
+    cost, together = torch.stack(list(costs)), Marginals.stack(marginals)
+    turned = cost.shape[2] > cost.shape[1]  # Newton steps are cubic in the number of columns
     if turned:
-        costs, together = costs.mT.contiguous(), together.transposed()
-    s = _solve(costs, together, costs.new_tensor(list(epsilon)), tolerance, max_iter)
+        cost, together = cost.mT.contiguous(), together.transposed()
+    s = _solve(cost, together, cost.new_tensor(list(epsilon)), tolerance, max_iter)
     found = zip(s.f, s.g, s.error.tolist(), s.plan, strict=True)
     if turned:
         return [Solution(g, f, error, s.iterations, plan.T) for f, g, error, plan in found]

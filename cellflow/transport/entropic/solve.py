@@ -95,7 +95,7 @@ def solve(
             return s
         spent = s.iterations
     (s,) = solve_batch(
-        cost[None],
+        [cost],
         [marginals],
         epsilon=[epsilon],
         tolerance=tolerance,
