@@ -131,7 +131,7 @@ class Iterated(Method):
         first, *rest = self.budgets(options.steps)
         seed = draw_seed(options.seed)
         fit = self.base.fit_with(course, replace(options, steps=first, seed=seed), preprocessing)
-        method = replace(self, base=cast(FlowMatching, fit.method))
+        method = replace(self, base=cast(FlowMatching, fit.method))  # with absolute sigmas
         model = course if preprocessing is None else course.map(preprocessing.apply)
         if not self.knows_rows:
             model = canonical(model)

@@ -26,8 +26,6 @@ from cellflow.training.trainer import Training
 #: one whose fits predicted left-out time points of four other courses with the least W1, on average
 #: 0.4 % above each course's best; 0.3 is 1 % above it (benchmarks/accuracy/sigma.py).
 RELATIVE_SIGMA = 0.2
-#: Couplings of [SF]2M by their registered names, beside entropic ones.
-_OTHER_PLANS = ("exact", "geodesic", "independent")
 
 
 @METHODS.register("otcfm")
@@ -154,7 +152,8 @@ def SF2M(  # noqa: N802
     size = RELATIVE_SIGMA if sigma is None else sigma
     path, name = BrownianBridge(size), "sf2m"
     if isinstance(coupling, str):
-        if _checks.choice(coupling, ["sinkhorn", *_OTHER_PLANS], "coupling") == "sinkhorn":
+        plain = ("exact", "geodesic", "independent")
+        if _checks.choice(coupling, ("sinkhorn", *plain), "coupling") == "sinkhorn":
             coupling = Entropic(sigma=size)
         else:
             coupling, name = COUPLINGS[coupling](), f"{name}_{coupling}"

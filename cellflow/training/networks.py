@@ -61,6 +61,10 @@ class Parts(Protocol):
         """Whether the growth rate is learned."""
 
     @property
+    def parts(self) -> Parts:
+        """The parts themselves."""
+
+    @property
     def knows_rows(self) -> bool:
         """Whether the coupling knows cells by their rows."""
 
