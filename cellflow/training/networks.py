@@ -29,10 +29,6 @@ class Parts(Protocol):
         """What tables and files call the method."""
 
     @property
-    def parts(self) -> Parts:
-        """The method itself."""
-
-    @property
     def coupling(self) -> Coupling:
         """From two snapshots to a plan."""
 
