@@ -1,19 +1,25 @@
 """A new member of a family is one file: everything else finds it.
 
-The files are added to a copy of the package, in which the checks run as a user would see them.
+The files are added to a copy of the package, which the checks use as a user would.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+import pytest
 
-NEAREST = '''
-"""Coupling of each cell with a random one, said to be near."""
+import cellflow
+
+ROOT = Path(__file__).parents[2]
+#: One file of each family, by its place in the package. Each member's name is that of the file.
+FILES = {
+    "couplings/nearby.py": '''
+"""Coupling at random."""
 
 from __future__ import annotations
 
@@ -32,9 +38,9 @@ class Nearby(Coupling):
 
     def __call__(self, source: Snapshot, target: Snapshot) -> Plan:
         return Independent()(source, target)
-'''
-WIDE = '''
-"""Straight path of twice the width."""
+''',
+    "paths/wide.py": '''
+"""Straight path with a default of its own."""
 
 from __future__ import annotations
 
@@ -48,8 +54,8 @@ from cellflow.paths.straight import Straight
 @dataclass(frozen=True)
 class Wide(Straight):
     """Path that a test has added."""
-'''
-HEUN = '''
+''',
+    "simulate/steps/heun.py": '''
 """Heun's step, order 2."""
 
 from __future__ import annotations
@@ -60,34 +66,184 @@ from cellflow.simulate.solver import SOLVERS, Solver
 
 
 def heun(field: RescaledField, x: Tensor, slope: Tensor, *, u: float, h: float) -> Tensor:
-    """Advance `x` from ``u`` to ``u + h`` by the mean of both ends' slopes."""
+    """Solver that a test has added."""
     return x + 0.5 * h * (slope + field(u + h, x + h * slope))
 
 
 SOLVERS.register("heun")(Solver(order=2, step=heun))
-'''
-PLAIN = '''
-"""A method of straight paths between cells at random."""
+''',
+    "networks/affine.py": '''
+"""Affine network."""
 
 from __future__ import annotations
 
-from cellflow.couplings import Independent
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from cellflow import _checks
+from cellflow._typing import Rng, Tensor
+from cellflow.networks.network import NETWORKS, Network, NetworkConfig, Units
+
+
+class Affine(Network):
+    """Affine map of a cell."""
+
+    def __init__(self, units: Units, answer: str, generator: Rng) -> None:
+        super().__init__(units)
+        self.answer = answer
+        self.layer = nn.Linear(len(units.centre), len(units.centre))
+        rng = _checks.as_generator(generator)
+        for p in self.layer.parameters():
+            p.data = torch.randn(p.shape, generator=rng)
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+@NETWORKS.register("affine")
+@dataclass(frozen=True)
+class AffineConfig(NetworkConfig):
+    """Network that a test has added."""
+
+    def build(self, units: Units, *, answer: str, generator: Rng) -> Network:
+        return Affine(units, answer, generator)
+''',
+    "metrics/shift.py": '''
+"""Distance of means."""
+
+from __future__ import annotations
+
+from cellflow._typing import ArrayLike
+from cellflow.metrics.metric import as_clouds, metric
+
+
+@metric("shift")
+def shift(
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    x_mass: ArrayLike | None = None,
+    y_mass: ArrayLike | None = None,
+) -> float:
+    """Metric that a test has added."""
+    clouds = as_clouds(x, y, x_mass=x_mass, y_mass=y_mass)
+    return float((clouds.a @ clouds.x - clouds.b @ clouds.y).norm())
+''',
+    "methods/plain.py": '''
+"""Method of the other added members."""
+
+from __future__ import annotations
+
+from cellflow.batches import Batching
+from cellflow.couplings.nearby import Nearby
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.method import METHODS
-from cellflow.paths import Straight
+from cellflow.networks import NetworkConfig
+from cellflow.networks.affine import AffineConfig
+from cellflow.paths.wide import Wide
+from cellflow.training import Training
 
 
 @METHODS.register("plain")
-def plain(sigma: float = 0.1, **settings) -> FlowMatching:
+def plain(
+    sigma: float = 0.1,
+    *,
+    net: NetworkConfig = AffineConfig(),
+    batching: Batching = Batching(),
+    training: Training = Training(),
+) -> FlowMatching:
     """Method that a test has added."""
-    return FlowMatching(Independent(), Straight(sigma), name="plain", **settings)
-'''
+    return FlowMatching(Nearby(), Wide(sigma), net, batching, training, name="plain")
+''',
+}
+NAMES = [Path(file).stem for file in FILES]
+
+#: A fit by the added method, from the AnnData to the file and back, simulated by the added solver.
+USE = """
+import anndata, numpy as np, torch
+import cellflow as cf
+
+rng = np.random.default_rng(0)
+adata = anndata.AnnData(rng.normal(size=(60, 3)))
+adata.obs["day"] = np.repeat([0, 1, 2], 20)
+adata.obsm["X_pca"] = adata.X
+fit = cf.tl.fit(adata, time_key="day", method="plain", steps=3, progress=False)
+adata.write_h5ad("cells.h5ad")
+fit.save("saved")
+same = cf.load("saved")
+assert same.method == fit.method and type(same.method.net).__name__ == "AffineConfig"
+x = fit.course.snapshots[0].x
+assert torch.equal(same.velocity(0.5, x), fit.velocity(0.5, x))
+path = same.simulate(x, [0.0, 1.0], solver="heun", progress=False)
+assert torch.isfinite(path.x).all()
+assert cf.tl.couple(adata, time_key="day", coupling="nearby", progress=False).transitions
+print(cf.metrics.METRICS["shift"](x, x + 1.0))
+"""
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("extended")
+    skip = shutil.ignore_patterns("__pycache__", "*.nb?")
+    shutil.copytree(Path(cellflow.__file__).parent, folder / "cellflow", ignore=skip)
+    for file, text in FILES.items():
+        (folder / "cellflow" / file).write_text(text.lstrip(), encoding="utf8")
+    return folder
 
 
 def run(folder: Path, *command: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT / 'docs'}"}
+    path = os.pathsep.join([str(folder), str(ROOT / "docs")])
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    environment.pop("PYTEST_XDIST_WORKER", None)
     result = subprocess.run(
         [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True
     )
-    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     return result.stdout
+
+
+def test_added_members_are_fitted_saved_loaded_and_simulated(extended):
+    assert float(run(extended, "-c", USE)) == pytest.approx(3**0.5, rel=1e-5)
+
+    command = ["couple", "cells.h5ad", "--time-key", "day", "--coupling", "nearby", "--out", "maps"]
+    run(extended, "-m", "cellflow.cli", *command, "--quiet")
+    assert len(list((extended / "maps").glob("tmaps_*.h5ad"))) == 2
+
+
+@pytest.mark.parametrize(("command", "name"), [("fit", "plain"), ("simulate", "heun")])
+def test_command_line_lists_added_members(extended, command, name):
+    assert name in run(extended, "-m", "cellflow.cli", command, "--help")
+
+
+def test_documentation_lists_added_members(extended):
+    text = run(extended, "-c", "import members; print(members.tables())")
+    for name in NAMES:
+        assert f"| `{name}` |" in text
+    assert text.count("that a test has added") == len(NAMES)
+
+
+@pytest.mark.slow
+def test_laws_of_their_families_hold_for_added_members(extended):
+    """The law tests collect the members by themselves, and pass."""
+    select = " or ".join(NAMES)
+    options = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "addopts=--import-mode=importlib",
+        "-k",
+        select,
+    ]
+    files = [
+        str(ROOT / "tests" / "laws"),
+        "--rootdir",
+        str(ROOT),
+        "-c",
+        str(ROOT / "pyproject.toml"),
+    ]
+    out = run(extended, "-m", "pytest", *options, *files, "-v")
+    for name in NAMES:
+        assert any(name in line and "PASSED" in line for line in out.splitlines()), name
