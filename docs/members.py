@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from functools import partial
+from importlib import import_module
 
 from cellflow.couplings.coupling import COUPLINGS
 from cellflow.methods import METHODS
 from cellflow.metrics import METRICS
+from cellflow.metrics.metric import Metric
 from cellflow.networks import NETWORKS
 from cellflow.paths import PATHS
 from cellflow.simulate import SOLVERS
+from cellflow.simulate.solver import Solver
 
 #: Title, registry, and what its names are given to.
 FAMILIES: tuple[tuple[str, Mapping[str, object], str], ...] = (
-    ("Methods", METHODS, '`cf.tl.fit(adata, "day", method=...)`, `cellflow fit --method`'),
-    ("Couplings", COUPLINGS, "`cf.tl.couple(adata, method=...)`, `cellflow couple --method`"),
+    ("Methods", METHODS, "`cf.tl.fit(adata, method=...)`, `cellflow fit --method`"),
+    ("Couplings", COUPLINGS, "`cf.tl.couple(adata, coupling=...)`, `cellflow couple --coupling`"),
     ("Paths", PATHS, "part of a method"),
     ("Networks", NETWORKS, "`net=` of a method"),
     ("Solvers", SOLVERS, "`fit.simulate(solver=...)`, `cellflow simulate --solver`"),
@@ -24,7 +28,14 @@ FAMILIES: tuple[tuple[str, Mapping[str, object], str], ...] = (
 
 
 def first_line(member: object) -> str:
-    """Return the summary of a member's docstring."""
+    """Return the summary of a member's docstring: of its function, where it is a record of one."""
+    if isinstance(member, Metric):
+        member = member.function
+    elif isinstance(member, Solver):
+        member = member.step or import_module("cellflow.simulate.steps.dopri5")
+    elif isinstance(member, partial):
+        settings = ", ".join(f"{name}={value!r}" for name, value in member.keywords.items())
+        return f"`{member.func.__name__}({settings})`"
     text = inspect.getdoc(member) or ""
     return " ".join(text.split("\n\n")[0].split()).replace("|", "\\|")
 

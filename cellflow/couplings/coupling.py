@@ -117,7 +117,17 @@ class FunctionCoupling(Coupling):
 
 
 def as_coupling(coupling: CouplingLike) -> Coupling:
-    """Return `coupling` itself, or a function of two snapshots made into a coupling."""
+    """Return `coupling` itself, or a function of two snapshots made into a coupling.
+
+    Raises
+    ------
+    TypeError
+        If it declares what only a subclass of :class:`Coupling` can, such as ``needs_whole``.
+    """
+    told = [name for name in ("needs_whole", "knows_rows", "many") if hasattr(coupling, name)]
+    if told and not isinstance(coupling, Coupling):
+        got = f"{type(coupling).__name__}, which has `{told[0]}` but is no Coupling"
+        raise TypeError(_checks.message("coupling", got, "a subclass of Coupling, or a function"))
     return coupling if isinstance(coupling, Coupling) else FunctionCoupling(coupling)
 
 

@@ -227,23 +227,8 @@ def test_documentation_lists_added_members(extended):
 @pytest.mark.slow
 def test_laws_of_their_families_hold_for_added_members(extended):
     """The law tests collect the members by themselves, and pass."""
-    select = " or ".join(NAMES)
-    options = [
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-o",
-        "addopts=--import-mode=importlib",
-        "-k",
-        select,
-    ]
-    files = [
-        str(ROOT / "tests" / "laws"),
-        "--rootdir",
-        str(ROOT),
-        "-c",
-        str(ROOT / "pyproject.toml"),
-    ]
-    out = run(extended, "-m", "pytest", *options, *files, "-v")
+    select, settings = " or ".join(NAMES), str(ROOT / "pyproject.toml")
+    options = ["-v", "-p", "no:cacheprovider", "-k", select, "-c", settings, "--rootdir", str(ROOT)]
+    out = run(extended, "-m", "pytest", *options, str(ROOT / "tests" / "laws"))
     for name in NAMES:
         assert any(name in line and "PASSED" in line for line in out.splitlines()), name
