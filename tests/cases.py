@@ -27,7 +27,8 @@ COUPLINGS |= {
 }
 
 # --- paths -----------------------------------------------------------------------------------
-PATHS: list[Path] = [*(kind() for kind in paths.PATHS.values()), paths.Straight(0.0)]
+PATHS: dict[str, Path] = {name: kind() for name, kind in paths.PATHS.items()}
+PATHS["straight_without_noise"] = paths.Straight(0.0)
 
 # --- solvers ---------------------------------------------------------------------------------
 #: Name and declared order of convergence on an ODE.

@@ -23,7 +23,7 @@ def at(path: Path, p: Pairs, s: float, seed: int = 1):
     return path.at(p, torch.full((len(p.x0), 1), s, dtype=torch.float64), noise)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=str)
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
 def test_mean_goes_from_source_to_target(path: Path) -> None:
     p = pairs()
     zero, one = torch.zeros(5, 1, dtype=torch.float64), torch.ones(5, 1, dtype=torch.float64)
@@ -31,7 +31,7 @@ def test_mean_goes_from_source_to_target(path: Path) -> None:
     assert_close(path.mean(p, one), p.x1)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=str)
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
 def test_closed_form_rates_equal_automatic_ones(path: Path) -> None:
     p = pairs()
     s = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)[:, None]
@@ -39,7 +39,7 @@ def test_closed_form_rates_equal_automatic_ones(path: Path) -> None:
     assert_close(path.std_rate(p, s), Path.std_rate(path, p, s))
 
 
-@pytest.mark.parametrize("path", PATHS, ids=str)
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
 @pytest.mark.parametrize("s", [0.2, 0.5, 0.85])
 def test_velocity_is_the_rate_of_the_state_in_real_time(path: Path, s: float) -> None:
     """With its noise held fixed, a state moves at the velocity: a central difference says so."""
@@ -49,7 +49,7 @@ def test_velocity_is_the_rate_of_the_state_in_real_time(path: Path, s: float) ->
     assert_close(at(path, p, s).velocity, difference, rtol=1e-7, atol=1e-7)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=str)
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
 def test_halving_the_gap_doubles_the_velocity(path: Path) -> None:
     def mean_velocity(span: float):
         p = pairs(span=span)
@@ -59,7 +59,7 @@ def test_halving_the_gap_doubles_the_velocity(path: Path) -> None:
     assert_close(mean_velocity(1.0), 2 * mean_velocity(2.0))
 
 
-@pytest.mark.parametrize("path", PATHS, ids=str)
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
 def test_draws_are_inside_the_interval_and_reproducible(path: Path) -> None:
     p = pairs(n=2000)
     before = torch.get_rng_state()
