@@ -93,7 +93,8 @@ class Affine(Network):
     def __init__(self, units: Units, answer: str, generator: Rng) -> None:
         super().__init__(units)
         self.answer = answer
-        self.layer = nn.Linear(len(units.centre), 1 if answer == "growth" else len(units.centre))
+        out = 1 if answer == "growth" else len(units.centre)
+        self.layer = nn.utils.skip_init(nn.Linear, len(units.centre), out)
         rng = _checks.as_generator(generator)
         for p in self.layer.parameters():
             p.data = torch.randn(p.shape, generator=rng)
