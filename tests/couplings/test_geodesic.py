@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import json
 import tracemalloc
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +9,10 @@ import torch
 from torch.testing import assert_close
 
 from cellflow.couplings import Entropic, Exact, Geodesic
-from cellflow.fits import facts
+from cellflow.fits.facts import from_facts, to_facts
+from cellflow.methods import FlowMatching
+from cellflow.methods.method import kinds
+from cellflow.paths import Straight
 from cellflow.timecourse import Snapshot
 
 
@@ -171,9 +174,9 @@ def test_no_matrix_of_all_pairs_is_made():
 def test_geodesic_is_rebuilt_from_its_settings():
     coupling = Geodesic(sigma=0.5, seed=4)
     assert coupling.needs_whole
-    part = facts.PARTS["Geodesic"]
-    method = SimpleNamespace(coupling=coupling)
-    assert part(**vars(method.coupling)) == coupling
+    method = FlowMatching(coupling, Straight())
+    text = json.dumps(to_facts(method))
+    assert from_facts(json.loads(text), kinds(), FlowMatching) == method
 
 
 BAD = {
