@@ -40,8 +40,6 @@ class Coupling(ABC):
         Whether its plans leave some mass unmatched on purpose.
     sigma
         Diffusion of its Brownian reference, if it has one.
-    digest
-        Hash of what plans depend on beside the settings, for checkpoints; None for nothing.
     """
 
     needs_whole: ClassVar[bool] = False
@@ -54,26 +52,14 @@ class Coupling(ABC):
 
     @property
     def digest(self) -> str | None:
-        """Hash of what the plans depend on beside the settings; None for nothing."""
+        """Hash of what plans depend on beside the settings, for checkpoints; None for nothing."""
         return None
 
     @abstractmethod
     def __call__(self, source: Snapshot, target: Snapshot) -> Plan:
-        """Couple two snapshots.
+        """Couple `source`, of n cells, and the later `target`, of m, by a plan ``(n, m)``.
 
-        Parameters
-        ----------
-        source, target
-            Snapshots of n and m cells; the target is the later one.
-
-        Returns
-        -------
-        The plan of shape ``(n, m)``, on the device of the cells.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the snapshots do not fit each other.
+        The plan is on the device of the cells.
         """
 
     def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:
@@ -100,13 +86,7 @@ COUPLINGS: Registry[type[Coupling]] = Registry("cellflow.couplings")
 
 @dataclass(frozen=True)
 class FunctionCoupling(Coupling):
-    """A function of two snapshots, as a coupling that one thread calls at a time.
-
-    Parameters
-    ----------
-    function
-        From two snapshots to a plan.
-    """
+    """A function from two snapshots to a plan, as a coupling that one thread calls at a time."""
 
     thread_safe: ClassVar[bool] = False
 
@@ -119,10 +99,7 @@ class FunctionCoupling(Coupling):
 def as_coupling(coupling: CouplingLike) -> Coupling:
     """Return `coupling` itself, or a function of two snapshots made into a coupling.
 
-    Raises
-    ------
-    TypeError
-        If it declares what only a subclass of :class:`Coupling` can, such as ``needs_whole``.
+    Only a subclass of :class:`Coupling` can declare attributes such as ``needs_whole``.
     """
     told = [name for name in ("needs_whole", "knows_rows", "many") if hasattr(coupling, name)]
     if told and not isinstance(coupling, Coupling):
@@ -137,16 +114,13 @@ def check_pair(source: Snapshot, target: Snapshot) -> None:
         if not isinstance(value, Snapshot):
             got = type(value).__name__
             raise TypeError(_checks.message(name, got, "a Snapshot", "Use Snapshot(x, time)."))
-    if source.x.shape[1] != target.x.shape[1]:
-        got = f"{target.x.shape[1]} dimensions"
-        raise ValueError(
-            _checks.message("target", got, f"{source.x.shape[1]} as in the source snapshot")
-        )
-    if source.x.device != target.x.device:
-        got = f"device {target.x.device}"
-        raise ValueError(
-            _checks.message("target", got, f"{source.x.device} as the source", "Move it with .to.")
-        )
+    x, y = source.x, target.x
+    if x.shape[1] != y.shape[1]:
+        got, expected = f"{y.shape[1]} dimensions", f"{x.shape[1]} as in the source snapshot"
+        raise ValueError(_checks.message("target", got, expected))
+    if x.device != y.device:
+        got, expected = f"device {y.device}", f"{x.device} as the source"
+        raise ValueError(_checks.message("target", got, expected, "Move it with .to."))
 
 
 def centred(source: Snapshot, target: Snapshot) -> tuple[Tensor, Tensor]:

@@ -91,14 +91,8 @@ class Entropic(Coupling):
     def __post_init__(self) -> None:
         if (self.sigma is None) == (self.epsilon is None):
             got = "neither" if self.sigma is None else "both"
-            raise ValueError(
-                _checks.message(
-                    "sigma, epsilon",
-                    got,
-                    "exactly one of them",
-                    "Give `sigma` for a Brownian reference.",
-                )
-            )
+            remedy = "Give `sigma` for a Brownian reference."
+            raise ValueError(_checks.message("sigma, epsilon", got, "exactly one of them", remedy))
         for name in ("sigma", "epsilon"):
             value = getattr(self, name)
             if value is not None:
@@ -122,11 +116,6 @@ class Entropic(Coupling):
 
         The plan is an ``(n, m)`` matrix, potentials where that would have more than 25 million
         entries, or pairs where the exact plan had to replace it.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the snapshots do not fit each other.
         """
         p = self._problem(source, target)
         if p.exact:
@@ -215,13 +204,7 @@ class Entropic(Coupling):
         )
 
     def epsilon_for(self, source: Snapshot, target: Snapshot) -> float:
-        """Regularisation ε between `source` and `target`, in squared data units.
-
-        Raises
-        ------
-        ValueError
-            If `sigma` is given and the target is not later than the source.
-        """
+        """Regularisation ε between `source` and the later `target`, in squared data units."""
         if self.epsilon is not None:
             return self.epsilon
         return brownian_epsilon(self.sigma or 0.0, target.time - source.time)

@@ -65,11 +65,8 @@ class Geodesic(Coupling):
 
     Parameters
     ----------
-    sigma
-        Diffusion of the reference for an entropic plan, data units per square root of time:
-        :math:`\varepsilon = \sigma^2 \cdot \text{span}`.
-    epsilon
-        Regularisation of an entropic plan, in squared data units; at most one of the two.
+    sigma, epsilon, tolerance, max_iter
+        Of an entropic plan, as in :class:`Entropic`; at most one of the first two is given.
     n_neighbors
         Neighbours of each cell in the graph.
     block_size
@@ -77,8 +74,6 @@ class Geodesic(Coupling):
     rounds
         Partitions into blocks whose plans are averaged; 8 when omitted, and 1 for entropic plans,
         in which each cell has several partners already.
-    tolerance, max_iter
-        Of entropic plans, as in :class:`~cellflow.couplings.Entropic`.
     seed
         Decides the blocks. The order of the cells does not matter.
 

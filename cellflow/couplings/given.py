@@ -59,9 +59,8 @@ class Given(Coupling):
             parts = {}
             for key, value in self.plan.items():
                 if not isinstance(key, tuple) or len(key) != 2:
-                    raise ValueError(
-                        _checks.message("plan", f"key {key!r}", "pairs of times as keys")
-                    )
+                    got, expected = f"key {key!r}", "pairs of times as keys"
+                    raise ValueError(_checks.message("plan", got, expected))
                 parts[float(key[0]), float(key[1])] = _entries(value, f"plan[{key!r}]")
         else:
             parts = _entries(self.plan, "plan")
@@ -71,14 +70,9 @@ class Given(Coupling):
         x, y = centred(source, target)
         rows, cols, mass, shape = self._find(source.time, target.time)
         if shape != (len(x), len(y)):
-            raise ValueError(
-                _checks.message(
-                    "plan",
-                    f"shape {shape}",
-                    f"{(len(x), len(y))}: source × target cells",
-                    "Subset it to the cells of the snapshots, or transpose it.",
-                )
-            )
+            expected = f"{(len(x), len(y))}: source × target cells"
+            remedy = "Subset it to the cells of the snapshots, or transpose it."
+            raise ValueError(_checks.message("plan", f"shape {shape}", expected, remedy))
         i, j, share = (torch.as_tensor(part, device=x.device) for part in (rows, cols, mass))
         return pair_plan((i, j, share), (x, y), (source.weights, target.weights))
 
@@ -103,9 +97,8 @@ class Given(Coupling):
         for (s, e), pairs in self._parts.items():
             if np.isclose(s, start, atol=1e-9) and np.isclose(e, end, atol=1e-9):
                 return pairs
-        raise KeyError(
-            _checks.message("plan", f"times {(start, end)}", f"one of {sorted(self._parts)}")
-        )
+        known = f"one of {sorted(self._parts)}"
+        raise KeyError(_checks.message("plan", f"times {(start, end)}", known))
 
 
 def _entries(plan: Any, name: str) -> Matrix:

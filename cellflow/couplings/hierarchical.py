@@ -103,22 +103,15 @@ class Hierarchical(Coupling):
         if max(len(source), len(target)) <= self.block_size:
             plan = Exact()(source, target)
             return replace(plan, lower_bound=plan.cost * (1 - GAP) if plan.converged else None)
-        threads = torch.get_num_threads()
-        with one_thread(), running(threads) as run:
+        threads, generator = torch.get_num_threads(), _checks.as_generator(self.seed)
+        with one_thread(), running(threads, generator) as run:
             cells = sorted_clouds(source, target)
-            generator = _checks.as_generator(self.seed)
             alignment = align(cells.x, cells.y)
-            found = self._couple(cells, alignment, generator, run)
-            gap = duality_gap(
-                (cells.x, cells.y),
-                found.pairs,
-                (cells.a, cells.b),
-                price=found.price,
-                generator=generator,
-                run=run,
-            )
+            found = self._couple(cells, alignment, run)
+            points, masses = (cells.x, cells.y), (cells.a, cells.b)
+            gap = duality_gap(points, found.pairs, masses, price=found.price, run=run)
         entries, unit, converged = cells.original(found.pairs), cells.scale**2, found.converged
-        del cells, found  # the copies of the cells in them
+        del cells, found, points  # the copies of the cells in them
         rows, cols, mass = (torch.from_numpy(part).to(source.x.device) for part in entries)
         plan = pair_plan(
             (rows, cols, mass),
@@ -129,16 +122,10 @@ class Hierarchical(Coupling):
         bound = max(plan.cost - gap * unit, alignment.bound * unit) - ROUNDING * unit
         return replace(plan, lower_bound=min(max(bound, 0.0), plan.cost))
 
-    def _couple(
-        self, cells: SortedClouds, alignment: Alignment, generator: torch.Generator, run: Run
-    ) -> _Found:
+    def _couple(self, cells: SortedClouds, alignment: Alignment, run: Run) -> _Found:
+        early = EARLY * self.tolerance
         matched = partial(
-            match,
-            block_size=self.block_size,
-            sweeps=self.sweeps,
-            tolerance=EARLY * self.tolerance,
-            generator=generator,
-            run=run,
+            match, block_size=self.block_size, sweeps=self.sweeps, tolerance=early, run=run
         )
         x, y = cells.x, cells.y
         n, m = len(x), len(y)
@@ -147,26 +134,19 @@ class Hierarchical(Coupling):
             pairs = Entries(np.arange(n), matching.cols, np.full(n, 1.0 / n))
             return _Found(pairs, matching.price, self._ended(matching.gains))
         count = max(n, m)
+        sides = zip((x, y), (cells.a, cells.b), cells.uniform, strict=True)
         left, right = (
-            cut(points, None if uniform else weights, count, generator=generator, run=run)
-            for points, weights, uniform in zip(
-                (x, y), (cells.a, cells.b), cells.uniform, strict=True
-            )
+            cut(points, None if uniform else weights, count, run=run)
+            for points, weights, uniform in sides
         )
         matching = matched(left.centres(x), right.centres(y), alignment)
         pairs = joined(left, right, matching.cols)
         price = right.mean(matching.price, m).astype(np.float32)
-        gains = []
-        cost = cost_of((x, y), pairs)
+        gains, cost = [], cost_of((x, y), pairs)
         for _ in range(MOST_SWEEPS):
             leaves = math.ceil(len(pairs.mass) / BLOCK_PAIRS)
-            blocks = tree(
-                *((x, y), (pairs.rows, pairs.cols)),
-                leaves=leaves,
-                root=alignment.roots[1],
-                generator=generator,
-                run=run,
-            )
+            ends, root = (pairs.rows, pairs.cols), alignment.roots[1]
+            blocks = tree((x, y), ends, leaves=leaves, root=root, run=run)
             pairs, gain = transport((x, y), pairs, price, blocks=blocks)
             gains.append(gain / cost if cost > 0 else 0.0)
             cost -= gain

@@ -41,7 +41,7 @@ class Partial(Coupling):
     fraction
         Share of each side's mass that is matched, in (0, 1].
     max_iter
-        Bound on the pivots of the network simplex; ``100_000 + 1_000 (n + m)`` when omitted.
+        As in :class:`Exact`.
 
     Examples
     --------
@@ -76,11 +76,8 @@ class Partial(Coupling):
             _with_rest(a, left), _with_rest(b, left), _with_dummies(cost), max_iter=bound
         )
         mass = mass * (1.0 + left)  # which was scaled to one
-        keep = (
-            (rows < n)
-            & (cols < m)
-            & (mass > SMALLEST_PAIR * float(torch.minimum(a.min(), b.min())))
-        )
+        least = SMALLEST_PAIR * float(torch.minimum(a.min(), b.min()))
+        keep = (rows < n) & (cols < m) & (mass > least)
         rows, cols, mass = rows[keep], cols[keep], mass[keep]
         if not abs(float(mass.sum()) - self.fraction) <= 1e-6:  # a start, perhaps without any pair
             reason = f"partial transport stopped at its bound of {bound} pivots"

@@ -64,12 +64,8 @@ class Unbalanced(Coupling):
 
     Parameters
     ----------
-    sigma
-        Diffusion of the Brownian reference, data units per square root of time; positive:
-        :math:`\varepsilon = \sigma^2 \cdot \text{span}`.
-    epsilon
-        Regularisation in squared data units, for the half squared distance; positive. At most
-        one of `sigma` and `epsilon` is given.
+    sigma, epsilon
+        As in :class:`Entropic`; at most one of the two is given.
     relative_epsilon
         Regularisation in units of the mean cost :math:`\bar c`, used when neither `sigma` nor
         `epsilon` is given. By default small, for deterministic paths between nearly unique
@@ -83,8 +79,7 @@ class Unbalanced(Coupling):
     max_iter
         Bound on the number of Sinkhorn sweeps and Newton steps together.
     solver
-        ``"auto"``: compiled on the CPU, in tensors on an accelerator. ``"batched"``: in tensors
-        everywhere.
+        ``"auto"`` or ``"batched"``, as in :class:`Entropic`.
 
     Examples
     --------
@@ -132,11 +127,6 @@ class Unbalanced(Coupling):
         """Couple `source` and `target`: an ``(n, m)`` matrix with growth factors.
 
         With `sigma` or prior growth, the target is the later one.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the snapshots do not fit each other.
         """
         p = self._problem(source, target)
         s = solve(
@@ -150,12 +140,7 @@ class Unbalanced(Coupling):
         return self._plan(p, s)
 
     def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:
-        """Couple each of `sources` with its target.
-
-        On an accelerator, pairs of as many cells are solved together, each until it has
-        converged; on the CPU, where nothing is gained by that, one after the other. The plans are
-        those of single calls, up to the tolerance.
-        """
+        """Couple each of `sources` with its target, as :class:`Entropic` does."""
         if len(sources) != len(targets) or not in_batches(self.solver, sources):
             return super().many(sources, targets)
         return by_size(self._together, list(zip(sources, targets, strict=True)))

@@ -1,9 +1,4 @@
-r"""Plans: how the cells of two snapshots are matched.
-
-A plan is a joint distribution :math:`P` over pairs of cells, of total mass one. There are three
-forms of it, and all answer the same questions: the marginals that were attained, how it went, and
-a sample of pairs.
-"""
+"""Forms of a plan: a list of pairs, a matrix, a product of marginals. All answer the same."""
 
 from __future__ import annotations
 
@@ -135,8 +130,7 @@ class ProductPlan(Plan):
     Parameters
     ----------
     a, b
-        Masses of source and target cells, shapes ``(n,)`` and ``(m,)``, float64, each of total
-        one.
+        Masses of source ``(n,)`` and target cells ``(m,)``, float64, each of total one.
     """
 
     a: Tensor

@@ -1,7 +1,4 @@
-r"""What a plan is.
-
-A plan is a joint distribution :math:`P` over pairs of cells of two snapshots, of total mass one.
-"""
+"""The plan: a joint distribution over pairs of cells of two snapshots, of total mass one."""
 
 from __future__ import annotations
 
@@ -142,41 +139,18 @@ class Plan(ABC):
         pair ij is expected exactly ``k P_ij`` times, with a variance never above that of
         independent draws. Either way the order of the pairs is random.
 
-        Parameters
-        ----------
-        k
-            Number of pairs.
-        generator
-            Seed or generator.
-
-        Returns
-        -------
-        Indices of source and of target cells, two long tensors of shape ``(k,)`` on the device of
-        the plan.
+        The `generator` may be a seed. Returns the indices of source and of target cells, two long
+        tensors of shape ``(k,)`` on the device of the plan.
         """
         return self._draw(_checks.count(k, "k"), _checks.as_generator(generator))
 
     def dense(self, limit: int = DENSE_LIMIT) -> Tensor:
-        """Return the plan as an ``(n, m)`` float64 matrix.
-
-        Parameters
-        ----------
-        limit
-            Largest number of entries to allocate.
-
-        Raises
-        ------
-        ValueError
-            If the matrix would have more than `limit` entries.
-        """
+        """Return the plan as an ``(n, m)`` float64 matrix of at most `limit` entries."""
         n, m = self.shape
         if n * m > limit:
-            raise ValueError(
-                _checks.message(
-                    "limit",
-                    f"a plan of {n} × {m} = {n * m} entries",
-                    f"at most {limit}",
-                    "Sample pairs instead, or raise `limit`.",
-                )
+            got, remedy = (
+                f"a plan of {n} × {m} = {n * m} entries",
+                "Sample pairs instead, or raise `limit`.",
             )
+            raise ValueError(_checks.message("limit", got, f"at most {limit}", remedy))
         return self._dense()

@@ -40,22 +40,18 @@ class PotentialPlan(Plan):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Number of source and of target cells."""
         return len(self.a), len(self.h)
 
     @property
     def row_mass(self) -> Tensor:
-        """Mass that leaves each source cell, shape ``(n,)``."""
         return self.a
 
     @property
     def col_mass(self) -> Tensor:
-        """Mass that reaches each target cell, shape ``(m,)``."""
         return self.reached
 
     @property
     def partners(self) -> float:
-        """Effective number of partners of a source cell."""
         return self.effective
 
     def _draw(self, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

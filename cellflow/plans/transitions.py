@@ -69,17 +69,6 @@ class Transitions:
 
         The total is that of `mass`, but for growth and for mass on cells that a plan leaves
         without a partner, which goes nowhere.
-
-        Parameters
-        ----------
-        mass
-            Mass on each cell at `start`.
-        start, end
-            Two of the times, in order.
-
-        Returns
-        -------
-        Mass on each cell at `end`.
         """
         steps, out = self._steps(start, end), self._values(mass, start, "mass")
         for step in steps:
@@ -91,17 +80,6 @@ class Transitions:
 
         The total is that of `mass`, but for mass on cells without an ancestor. What descendants
         weigh is shared out among their ancestors, whatever these weighed.
-
-        Parameters
-        ----------
-        mass
-            Mass on each cell at `end`.
-        start, end
-            Two of the times, in order.
-
-        Returns
-        -------
-        Mass on each cell at `start`.
         """
         steps, out = self._steps(start, end), self._values(mass, end, "mass")
         for step in reversed(steps):

@@ -66,7 +66,7 @@ def test_no_block_of_the_last_sweep_can_be_assigned_better():
     order, starts = np.random.default_rng(1).permutation(512), np.array([0, 128, 256, 512])
     before, price, gain = cols.copy(), np.zeros(512, np.float32), np.zeros(3)
     steps = np.array([0.1, 0.02, 0.004, 0.0008, 0.00016, 1e-5], np.float32)
-    _block_auction.reassign(x, y, rows, cols, price, order, starts, steps, 0, 3, gain)
+    _block_auction.reassign((x, y), (rows, cols), price, (order, starts), steps, (0, 3), gain)
     for b in range(3):
         block = order[starts[b] : starts[b + 1]]
         assert sorted(cols[block]) == sorted(before[block])
@@ -125,17 +125,14 @@ def test_sampled_certificate_is_above_the_full_gap(monkeypatch):
     source, target = snapshots(1500)
     cells = sorted_clouds(source, target)
     x, y = cells.x, cells.y
-    with matching.running(1) as run:
-        g = torch.Generator().manual_seed(0)
-        options = {"block_size": 64, "sweeps": 6, "tolerance": 0.0, "generator": g, "run": run}
-        found = matching.match(x, y, matching.align(x, y), **options)
-        score = -(x.astype(float) @ y.T.astype(float)) - found.price
-        slack = score[np.arange(1500), found.cols] - score.min(1)
-        pairs = Entries(np.arange(1500), found.cols, np.full(1500, 1 / 1500))
-        price = {"price": found.price, "run": run}
-        gaps = [
-            duality_gap((x, y), pairs, (cells.a, cells.b), generator=g, **price) for _ in range(20)
-        ]
+    options = {"run": matching.Run(torch.Generator().manual_seed(0))}
+    alignment = matching.align(x, y)
+    found = matching.match(x, y, alignment, block_size=64, sweeps=6, tolerance=0.0, **options)
+    score = -(x.astype(float) @ y.T.astype(float)) - found.price
+    slack = score[np.arange(1500), found.cols] - score.min(1)
+    pairs = Entries(np.arange(1500), found.cols, np.full(1500, 1 / 1500))
+    options["price"] = found.price
+    gaps = [duality_gap((x, y), pairs, (cells.a, cells.b), **options) for _ in range(20)]
     assert slack.mean() < min(gaps)
     assert max(gaps) < slack.mean() + 6 * slack.std() / certificate.ROWS**0.5
     best = Exact()(source, target).cost
@@ -184,14 +181,8 @@ def test_hierarchical_trains_on_whole_snapshots_and_is_saved(tmp_path):
 def test_blocks_are_neighbourhoods_of_equal_size():
     x = np.random.default_rng(0).normal(size=(1000, 3)).astype(np.float32)
     pairs = np.arange(1000), np.random.default_rng(1).permutation(1000)
-    with matching.running(1) as run:
-        order, starts = matching.tree(
-            *((x, x), pairs),
-            leaves=7,
-            root=torch.eye(3, dtype=torch.float64),
-            generator=torch.Generator().manual_seed(0),
-            run=run,
-        )
+    root, run = torch.eye(3, dtype=torch.float64), matching.Run(torch.Generator().manual_seed(0))
+    order, starts = matching.tree((x, x), pairs, leaves=7, root=root, run=run)
     assert sorted(order) == list(range(1000))
     assert len(starts) == 8
     assert np.diff(starts).min() >= 142

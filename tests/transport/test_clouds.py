@@ -10,7 +10,6 @@ from torch.testing import assert_close
 from cellflow.couplings import Exact, Hierarchical
 from cellflow.couplings.hierarchical import sorted_clouds
 from cellflow.timecourse import Snapshot
-from cellflow.transport.clouds import matching
 from cellflow.transport.clouds.equal_mass_pieces import (
     Entries,
     cost_of,
@@ -19,6 +18,7 @@ from cellflow.transport.clouds.equal_mass_pieces import (
     merged,
     transport,
 )
+from cellflow.transport.clouds.matching import Run, tree
 from clouds import snapshots
 
 # --- any masses ---------------------------------------------------------------------------------
@@ -43,8 +43,7 @@ def test_masses_are_respected_and_the_cost_is_near_the_optimum(n, m, masses):
 def test_pieces_are_equal_and_made_of_neighbours():
     source, _ = snapshots(500, masses=True)
     x, weights = source.x.float().numpy(), source.weights.numpy()
-    with matching.running(1) as run:
-        pieces = cut(x, weights, 300, generator=torch.Generator().manual_seed(0), run=run)
+    pieces = cut(x, weights, 300, run=Run(torch.Generator().manual_seed(0)))
     owner = np.repeat(np.arange(300), np.diff(pieces.starts))
     np.testing.assert_allclose(np.bincount(owner, pieces.mass), 1 / 300, rtol=1e-12)
     np.testing.assert_allclose(np.bincount(pieces.cells, pieces.mass), weights, rtol=1e-12)
@@ -58,23 +57,20 @@ def test_pieces_are_equal_and_made_of_neighbours():
 def test_pairs_of_pieces_hold_the_masses_of_their_cells():
     source, target = snapshots(400, 300, masses=True)
     x, y = source.x.float().numpy(), target.x.float().numpy()
-    g = torch.Generator().manual_seed(0)
-    with matching.running(1) as run:
-        left = cut(x, source.weights.numpy(), 500, generator=g, run=run)
-        right = cut(y, None, 500, generator=g, run=run)
-        pairs = joined(left, right, np.random.default_rng(0).permutation(500))
-        np.testing.assert_allclose(np.bincount(pairs.rows, pairs.mass), source.weights, rtol=1e-11)
-        np.testing.assert_allclose(np.bincount(pairs.cols, pairs.mass), 1 / 300, rtol=1e-11)
-        assert len(pairs.mass) <= 400 + 300 + 2 * 500
-        cost, price = cost_of((x, y), pairs), np.zeros(300, np.float32)
-        root = torch.eye(5, dtype=torch.float64)
-        for _ in range(3):  # what exact transport in blocks gains, and that it keeps the masses
-            options = {"leaves": 9, "root": root, "generator": g, "run": run}
-            blocks = matching.tree((x, y), pairs[:2], **options)
-            pairs, gain = transport((x, y), pairs, price, blocks=blocks)
-            assert gain > 0
-            assert cost_of((x, y), pairs) == pytest.approx(cost - gain, rel=1e-5)
-            cost -= gain
+    run = Run(torch.Generator().manual_seed(0))
+    left, right = cut(x, source.weights.numpy(), 500, run=run), cut(y, None, 500, run=run)
+    pairs = joined(left, right, np.random.default_rng(0).permutation(500))
+    np.testing.assert_allclose(np.bincount(pairs.rows, pairs.mass), source.weights, rtol=1e-11)
+    np.testing.assert_allclose(np.bincount(pairs.cols, pairs.mass), 1 / 300, rtol=1e-11)
+    assert len(pairs.mass) <= 400 + 300 + 2 * 500
+    cost, price = cost_of((x, y), pairs), np.zeros(300, np.float32)
+    root = torch.eye(5, dtype=torch.float64)
+    for _ in range(3):  # what exact transport in blocks gains, and that it keeps the masses
+        blocks = tree((x, y), pairs[:2], leaves=9, root=root, run=run)
+        pairs, gain = transport((x, y), pairs, price, blocks=blocks)
+        assert gain > 0
+        assert cost_of((x, y), pairs) == pytest.approx(cost - gain, rel=1e-5)
+        cost -= gain
     np.testing.assert_allclose(np.bincount(pairs.rows, pairs.mass), source.weights, rtol=1e-11)
 
 

@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 
 from cellflow import metrics
 from cellflow.metrics import wasserstein
-from cellflow.transport.network import _arcs, _tree, problem, solve
+from cellflow.transport.network import _arcs, _tree, solve
 
 DISTANCES = {1: metrics.wasserstein1, 2: metrics.wasserstein2}
 
@@ -131,8 +131,8 @@ def test_column_generation_handles_many_cells_at_one_place(column_generation, po
 
 def test_distance_does_not_depend_on_tiles(column_generation, monkeypatch):
     whole = metrics.wasserstein1(X, Y)
-    monkeypatch.setattr(problem, "KEPT", 0)
-    monkeypatch.setattr(problem, "TILE", 7_000)
+    monkeypatch.setattr(solve, "KEPT", 0)
+    monkeypatch.setattr(solve, "TILE", 7_000)
     assert metrics.wasserstein1(X, Y) == pytest.approx(whole, rel=1e-13)
 
 
@@ -153,7 +153,7 @@ def test_exact_distance_refuses_too_many_pairs():
 def example(power=1, x=X, y=Y):
     x, y = torch.from_numpy(x) / 10, torch.from_numpy(y) / 10
     a, b = (np.full(n, 1.0 / n) for n in (len(x), len(y)))
-    return problem.Problem(x, y, *problem.whole_units(a, b), power, 10**6)
+    return solve.Problem(x, y, *solve.whole_units(a, b), power, 10**6)
 
 
 @pytest.mark.parametrize("power", [1, 2])
@@ -235,12 +235,12 @@ def test_picked_arcs_have_the_least_reduced_cost():
 
 
 def test_units_are_exact():
-    a, b = problem.whole_units(np.full(40, 1 / 40), np.full(36, 1 / 36))
+    a, b = solve.whole_units(np.full(40, 1 / 40), np.full(36, 1 / 36))
     assert a.tolist() == [9] * 40
     assert b.tolist() == [10] * 36
     rng = np.random.default_rng(0)
     masses = [m / m.sum() for m in (rng.random(1_000), 10.0 ** (9 * rng.random(77)))]
-    units = problem.whole_units(*masses)
+    units = solve.whole_units(*masses)
     assert units[0].sum() == units[1].sum() == 2**60
     for mass, unit in zip(masses, units, strict=True):
         assert np.abs(unit / 2.0**60 - mass).max() < 1e-15

@@ -202,17 +202,18 @@ def _bid(c, v, increment, owner, col, stack, top):
 
 
 @_strict
-def reassign(x, y, rows, cols, price, order, starts, increments, low, high, gain):
-    """Reassign the columns inside each of the blocks `low` to `high`, where that costs less.
+def reassign(points, pairs, price, blocks, increments, part, gain):
+    """Reassign the columns inside each block of a `part` (low, high), where that costs less.
 
     A block starts from its present pairs and prices, so that near the optimum few rows bid. Its
     prices keep their mean. ``gain[b]`` becomes what the cost of block b falls by.
     """
+    (x, y), (_, cols), (order, starts), (low, high) = points, pairs, blocks, part
     size = 0
     for b in range(low, high):
         size = max(size, starts[b + 1] - starts[b])
     width = -(-size // BLOCK) * BLOCK
-    costs, points = np.empty((size, width), np.float32), np.empty((size, x.shape[1]), np.float32)
+    costs, left = np.empty((size, width), np.float32), np.empty((size, x.shape[1]), np.float32)
     others = np.empty((x.shape[1], width), np.float32)
     before, v = np.empty(width, np.float32), np.empty(width, np.float32)
     owner, col = np.empty(width, np.int64), np.empty(size, np.int64)
@@ -228,8 +229,8 @@ def reassign(x, y, rows, cols, price, order, starts, increments, low, high, gain
         # Contiguous, which the compiler can only know of arrays of one block's own size.
         c = costs.ravel()[: n * wide].reshape(n, wide)
         right = others.ravel()[: len(others) * wide].reshape(len(others), wide)
-        _gather(x, y, index, (rows, cols), price, points[:n], right, before[:wide])
-        _scores(points[:n], right, c)
+        _gather(x, y, index, pairs, price, left[:n], right, before[:wide])
+        _scores(left[:n], right, c)
         v[:wide] = before[:wide]
         # How far the least cost is below the mean one, which is 0: all are about their means.
         scale = -_least(c, v, least[:n], row)

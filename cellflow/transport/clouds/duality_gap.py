@@ -30,7 +30,6 @@ def duality_gap(
     masses: tuple[np.ndarray, np.ndarray],
     *,
     price: np.ndarray,
-    generator: torch.Generator,
     run: Run,
 ) -> float:
     """Bound what the cost of a plan is above the least possible one, in O(2²⁶ d + m d) time."""
@@ -46,7 +45,7 @@ def duality_gap(
         v = _least((y, x), mean, everything[1], run)
         u = _least((x, y), v, everything[0], run)
         return max(0.0, float(-(pairs.mass @ kept) - a @ u - b @ v))
-    rows = stratified(torch.from_numpy(a).cumsum(0), ROWS, generator).numpy()
+    rows = stratified(torch.from_numpy(a).cumsum(0), ROWS, run.generator).numpy()
     gaps = mean[rows] - _least((x, y), price.astype(np.float64), rows, run)
     return max(0.0, float(gaps.mean() + ERRORS * gaps.std() / len(rows) ** 0.5))
 
@@ -58,8 +57,9 @@ def _least(
     from cellflow.transport.clouds import _block_auction
 
     out = np.empty(len(rows))
-    run(
-        lambda low, high: _block_auction.transform(*points, price, rows[low:high], out[low:high]),
-        len(rows),
-    )
+
+    def work(low: int, high: int) -> None:
+        _block_auction.transform(*points, price, rows[low:high], out[low:high])
+
+    run(work, len(rows))
     return out

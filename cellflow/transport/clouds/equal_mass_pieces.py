@@ -59,18 +59,12 @@ class Entries(NamedTuple):
     mass: np.ndarray
 
 
-def cut(
-    x: np.ndarray, weights: np.ndarray | None, count: int, *, generator: torch.Generator, run: Run
-) -> Pieces:
+def cut(x: np.ndarray, weights: np.ndarray | None, count: int, *, run: Run) -> Pieces:
     """Cut cells ``x (n, d)`` of these weights (None: equal ones) into `count` equal pieces."""
-    n = len(x)
-    order, _ = tree(
-        *((x, np.zeros((1, x.shape[1]), np.float32)), (np.arange(n), np.zeros(n, np.int64))),
-        leaves=n,
-        root=torch.eye(x.shape[1], dtype=torch.float64),
-        generator=generator,
-        run=run,
-    )
+    n, d = x.shape
+    nothing, none = np.zeros((1, d), np.float32), np.zeros(n, np.int64)
+    root = torch.eye(d, dtype=torch.float64)
+    order, _ = tree((x, nothing), (np.arange(n), none), leaves=n, root=root, run=run)
     # Ends in units of a piece. Sums of many small numbers: in as many digits as there are.
     if weights is None:
         ends = np.arange(1, n + 1, dtype=np.longdouble) * count / n

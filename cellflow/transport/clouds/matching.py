@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,10 +33,21 @@ SMALLEST_VARIANCE = 1e-6
 #: Shares of work per thread: blocks do not all take as long.
 SHARES = 8
 
-#: Function that does the work from one number up to another.
-Work: TypeAlias = Callable[[int, int], object]
-#: Function that does all work below a count, on as many threads as are allowed.
-Run: TypeAlias = Callable[[Work, int], None]
+
+class Run(NamedTuple):
+    """Random numbers for sweeps, and the threads (None: this one) that their kernels run on."""
+
+    generator: torch.Generator
+    pool: ThreadPoolExecutor | None = None
+    shares: int = 1
+
+    def __call__(self, work: Callable[[int, int], object], count: int) -> None:
+        """Do the `work`, from one number up to another, for all numbers below `count`."""
+        if self.pool is None:
+            work(0, count)
+            return
+        ends = np.linspace(0, count, min(count, self.shares) + 1).astype(int)
+        list(self.pool.map(work, ends[:-1].tolist(), ends[1:].tolist()))
 
 
 class Alignment(NamedTuple):
@@ -69,22 +80,13 @@ class Matching(NamedTuple):
 
 
 @contextmanager
-def running(threads: int) -> Iterator[Run]:
+def running(threads: int, generator: torch.Generator) -> Iterator[Run]:
     """Give a way to run kernels on so many threads."""
     if threads == 1:
-
-        def alone(work: Work, count: int) -> None:
-            work(0, count)
-
-        yield alone
+        yield Run(generator)
         return
     with ThreadPoolExecutor(threads, thread_name_prefix="cellflow-sweep") as pool:
-
-        def run(work: Work, count: int) -> None:
-            ends = np.linspace(0, count, min(count, SHARES * threads) + 1).astype(int)
-            list(pool.map(work, ends[:-1].tolist(), ends[1:].tolist()))
-
-        yield run
+        yield Run(generator, pool, SHARES * threads)
 
 
 def match(
@@ -95,7 +97,6 @@ def match(
     block_size: int,
     sweeps: int,
     tolerance: float,
-    generator: torch.Generator,
     run: Run,
 ) -> Matching:
     """Match each row of `x` with one of `y`, float32 of shape ``(n, d)``.
@@ -106,27 +107,20 @@ def match(
     from cellflow.transport.clouds import _block_auction
 
     n = len(x)
-    cols = _start(x, y, alignment, generator, run)
+    cols = _start(x, y, alignment, run)
     price = _first_prices(y, alignment)
     rows = np.arange(n)
     gains: list[float] = []
     cost = _total(x, y, cols)
     leaves = math.ceil(n / block_size)
     for _ in range(sweeps if leaves > 1 else 1):
-        order, starts = tree(
-            *((x, y), (rows, cols)),
-            leaves=leaves,
-            root=alignment.roots[1],
-            generator=generator,
-            run=run,
-        )
+        blocks = tree((x, y), (rows, cols), leaves=leaves, root=alignment.roots[1], run=run)
         gain = np.zeros(leaves)
         steps = INCREMENTS[: 2 if not gains or gains[-1] > FINE else 3]
 
         def work(low: int, high: int) -> None:
-            _block_auction.reassign(
-                *(x, y, rows, cols, price, order, starts, steps, low, high, gain)  # noqa: B023
-            )
+            part = (low, high)
+            _block_auction.reassign((x, y), (rows, cols), price, blocks, steps, part, gain)  # noqa: B023
 
         run(work, leaves)
         gains.append(float(gain.sum()) / cost if cost > 0 else 0.0)
@@ -142,7 +136,6 @@ def tree(
     *,
     leaves: int,
     root: Tensor,
-    generator: torch.Generator,
     run: Run,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Halve pairs by the sum of their ends along random directions, down to `leaves` blocks.
@@ -150,7 +143,7 @@ def tree(
     Return the order and the starts of the blocks, all of a size but for rounding; `root` is that
     of the covariance that the directions are drawn from.
     """
-    ways = directions(root, math.ceil(math.log2(leaves)), generator)
+    ways = directions(root, math.ceil(math.log2(leaves)), run.generator)
     return along(points, pairs, ways, leaves=leaves, run=run)
 
 
@@ -236,12 +229,10 @@ def _map(a: Tensor, b: Tensor) -> Tensor:
     return (out + out.T) / 2
 
 
-def _start(
-    x: np.ndarray, y: np.ndarray, alignment: Alignment, generator: torch.Generator, run: Run
-) -> np.ndarray:
+def _start(x: np.ndarray, y: np.ndarray, alignment: Alignment, run: Run) -> np.ndarray:
     """Match by two trees with the same directions, down to single points, in aligned space."""
     n = len(x)
-    ways = directions(alignment.roots[0], math.ceil(math.log2(n)), generator)
+    ways = directions(alignment.roots[0], math.ceil(math.log2(n)), run.generator)
     back = np.ascontiguousarray((torch.from_numpy(ways).double() @ alignment.forward).float())
     nothing, none = np.zeros((1, x.shape[1]), np.float32), np.zeros(n, np.int64)
     left, _ = along((x, nothing), (np.arange(n), none), back, leaves=n, run=run)

@@ -14,13 +14,8 @@ from cellflow._typing import Tensor
 class Marginal(NamedTuple):
     """Marginal of one problem or of each in a batch: masses, and the price of another marginal.
 
-    Parameters
-    ----------
-    mass
-        Reference masses, shape ``(n,)`` or ``(B, n)``, float64, positive, of total one.
-    rho
-        Strength of the KL penalty, in units of the cost: a number, or a tensor ``(B, 1)``. An
-        infinite number says that the marginal is exact.
+    `mass` ``(n,)`` or ``(B, n)`` is float64, of total one; `rho` the strength of the KL penalty in
+    units of the cost, a number or a tensor ``(B, 1)``. An infinite number: the marginal is exact.
     """
 
     mass: Tensor
@@ -60,13 +55,8 @@ class Marginal(NamedTuple):
 class Marginals(NamedTuple):
     """Marginals of rows and columns.
 
-    Parameters
-    ----------
-    rows, cols
-        Marginals of a plan's rows and columns.
-    relative
-        Whether the entropy is relative to the product of the reference masses (the KL divergence
-        from it), not plain: without effect on plans between exact marginals.
+    The entropy may be `relative` to the product of the reference masses (the KL divergence from
+    it), not plain: without effect on plans between exact marginals.
     """
 
     rows: Marginal
@@ -119,19 +109,10 @@ class Marginals(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """Potentials, the plan that they make, and how it went.
+    """Potentials of rows ``(n,)`` and columns ``(m,)`` in units of the cost, and their plan.
 
-    Parameters
-    ----------
-    f, g
-        Potentials of rows ``(n,)`` and columns ``(m,)``, in units of the cost.
-    error
-        L1 error of the marginal that is not right by construction, relative to the mass of the
-        plan; infinite if the regularisation asked for was not reached.
-    iterations
-        Sweeps and Newton steps spent.
-    plan
-        Plan, shape ``(n, m)``; of no meaning where `error` is infinite.
+    The L1 `error` of the marginal that is not right by construction is relative to the mass of the
+    plan; infinite, and the plan meaningless, if the regularisation asked for was not reached.
     """
 
     f: Tensor

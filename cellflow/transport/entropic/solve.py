@@ -55,26 +55,10 @@ def solve(
     max_iter: int,
     solver: str = "auto",
 ) -> Solution:
-    """Solve entropic transport.
+    """Solve entropic transport for a float64 `cost` ``(n, m)``, in units of `epsilon`.
 
-    Parameters
-    ----------
-    cost
-        Cost matrix, shape ``(n, m)``, float64.
-    marginals
-        Marginals of rows and columns.
-    epsilon
-        Regularisation, in units of the cost.
-    tolerance
-        L1 error of the marginals that is aimed at, relative to the mass of the plan.
-    max_iter
-        Bound on the number of sweeps and Newton steps together.
-    solver
-        One of `SOLVERS`; ``"pot"`` is POT's Sinkhorn in the log domain, for exact marginals.
-
-    Returns
-    -------
-    The solution; an `error` that is not at most `tolerance` says that it did not converge.
+    An `error` above the `tolerance` (L1, relative to the mass) says that it did not converge in
+    `max_iter` sweeps and Newton steps. ``"pot"`` is POT's solver, for exact marginals.
     """
     if solver == "pot":
         return _pot(cost, marginals, epsilon=epsilon, tolerance=tolerance, max_iter=max_iter)
@@ -95,11 +79,7 @@ def solve(
             return s
         spent = s.iterations
     (s,) = solve_batch(
-        [cost],
-        [marginals],
-        epsilon=[epsilon],
-        tolerance=tolerance,
-        max_iter=max_iter - spent,
+        [cost], [marginals], epsilon=[epsilon], tolerance=tolerance, max_iter=max_iter - spent
     )
     return s._replace(iterations=spent + s.iterations)
 

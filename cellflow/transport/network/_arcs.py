@@ -144,14 +144,17 @@ def smooth(rows, cols, cost, a, b, u, v, epsilon):
 
 
 @compiled
-def violated(tile, first, x, y, u, v, root, margin, tolerance, most, low, rows, cols, best, of_col):
-    """Find arcs of negative reduced cost; return how many of `rows` and `cols` were set.
+def violated(tile, first, clouds, duals, limits, low, arcs, worst_of):
+    """Find arcs of negative reduced cost; return how many of `arcs` (rows, cols) were set.
 
-    The tile only screens: within `margin` of zero a cost is computed anew in float64, so that
-    `low`, the least reduced cost of each row or zero, is reliable. At most the `most` worst arcs
-    of a row are returned; the row and value of the worst of a column are kept in `of_col`, `best`.
+    The tile only screens: within a margin of zero a cost is computed anew in float64, so that
+    `low`, the least reduced cost of each row or zero, is reliable. Of each row the worst arcs
+    beyond a tolerance are returned, as many as there is room for; the value and the row of the
+    worst arc of each column are kept in `worst_of`.
     """
-    m = tile.shape[1]
+    (x, y, root), (u, v), (margin, tolerance) = clouds, duals, limits
+    (rows, cols), (best, of_col) = arcs, worst_of
+    m, most = tile.shape[1], len(rows) // tile.shape[0]
     found = 0
     rounded = v.astype(tile.dtype)
     worst, which = np.empty(most), np.empty(most, np.int64)
