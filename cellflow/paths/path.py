@@ -161,8 +161,8 @@ class Path(ABC):
     def at(self, pairs: Pairs, s: Tensor, noise: Tensor) -> PathPoint:
         r"""Return the point of `pairs` at fraction `s` ``(n, 1)``, with `noise` ``(n, d)``.
 
-        The velocity is that of the flow which carries this Gaussian path (Tong et al. 2024,
-        OT-CFM, eq. 7): :math:`\dot\mu_s + \dot\sigma_s z`, per unit of real time.
+        The velocity is that of the flow which carries this Gaussian path (OT-CFM,
+        :cite:`tong2024improving`, eq. 7): :math:`\dot\mu_s + \dot\sigma_s z`, per unit of time.
         """
         std, span = self.std(pairs, s), pairs.span
         mean_velocity = self.mean_rate(pairs, s) / span
