@@ -56,6 +56,10 @@ class Parts(Protocol):
     def growth(self) -> bool:
         """Whether the growth rate is learned."""
 
+    @property
+    def parts(self) -> Parts:
+        """The parts themselves."""
+
     def scaled_to(self, *courses: TimeCourse) -> Parts:
         """Return the method with absolute sigmas, for these parts of one course."""
 
