@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
@@ -47,16 +47,9 @@ class Pairs:
 
     def part(self, k: int, n: int) -> Pairs:
         """Return every `n`-th pair from number `k` on."""
-
-        def some(value: Tensor) -> Tensor:
-            return value[k::n].contiguous()
-
-        def given(value: Tensor | None) -> Tensor | None:
-            return None if value is None else some(value)
-
-        ends = some(self.x0), some(self.x1), some(self.t0), some(self.t1)
-        rates = given(self.rate0), given(self.rate1)
-        return Pairs(*ends, given(self.growth), *rates, given(self.mean_growth))
+        values = (getattr(self, f.name) for f in fields(self))
+        parts: list[Any] = [None if v is None else v[k::n].contiguous() for v in values]
+        return Pairs(*parts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -287,11 +287,13 @@ class Trainer(Generic[B]):
 
     def save(self, path: str | FilePath, fingerprint: dict) -> None:
         """Write everything that the next step depends on to `path`, with a `fingerprint`."""
-        tensors = {"value": self.flat.value, "average": self.average, "best": self.best}
-        tensors |= {"exp_avg": self.optimizer.mean, "exp_avg_sq": self.optimizer.square}
-        tensors |= {"train_loss": self.train_loss}
         facts = {"step": self.step, "since_best": self.since_best, "fingerprint": fingerprint}
-        write_state(path, tensors, facts | {"history": asdict(self.history)})
+        write_state(path, self._state(), facts | {"history": asdict(self.history)})
+
+    def _state(self) -> dict[str, Tensor]:
+        own, optimizer = {"value": self.flat.value, "average": self.average}, self.optimizer
+        own |= {"best": self.best, "train_loss": self.train_loss}
+        return own | {"exp_avg": optimizer.mean, "exp_avg_sq": optimizer.square}
 
     @torch.no_grad()
     def restore(self, path: str | FilePath, fingerprint: dict) -> None:
@@ -303,15 +305,10 @@ class Trainer(Generic[B]):
             expected = "a checkpoint of this very fit"
             remedy = "Name another file, or delete this one."
             raise ValueError(_checks.message("checkpoint", got, expected, remedy))
-        self.flat.value.data.copy_(tensors["value"])
-        self.average.copy_(tensors["average"])
-        self.best.copy_(tensors["best"])
-        self.train_loss.copy_(tensors["train_loss"])
-        self.optimizer.mean.copy_(tensors["exp_avg"])
-        self.optimizer.square.copy_(tensors["exp_avg_sq"])
+        for name, tensor in self._state().items():
+            tensor.copy_(tensors[name])
         self.optimizer.count.fill_(facts["step"])
         self.step, self.since_best = facts["step"], facts["since_best"]
         self.history = History(**facts["history"])
-        self.best_loss = min(
-            (v / self.unit for v in self.history.validation_loss), default=math.inf
-        )
+        losses = (v / self.unit for v in self.history.validation_loss)
+        self.best_loss = min(losses, default=math.inf)
