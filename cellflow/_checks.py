@@ -74,13 +74,7 @@ def count(value: int, name: str, *, low: int = 1, high: int | None = None) -> in
 
 
 def as_numbers(x: ArrayLike | float, name: str, expected: str = "numbers") -> Tensor:
-    """Return `x` as a tensor, whatever its strides, byte order and permissions; not yet checked.
-
-    Raises
-    ------
-    TypeError
-        If `x` cannot be read as numbers.
-    """
+    """Return `x` as a tensor, whatever its strides, byte order and permissions; not yet checked."""
     if isinstance(x, torch.Tensor):
         return x
     try:
@@ -94,16 +88,7 @@ def as_numbers(x: ArrayLike | float, name: str, expected: str = "numbers") -> Te
 
 
 def as_cells(x: ArrayLike, name: str, *, dim: int | None = None, min_cells: int = 1) -> Tensor:
-    """Return `x` as a finite floating ``(n, d)`` tensor; the dtype and device of a tensor are kept.
-
-    Raises
-    ------
-    TypeError
-        If `x` cannot be read as numbers.
-    ValueError
-        If `x` is not two-dimensional, has too few cells, another dimension than `dim`, or holds
-        NaN or infinite values.
-    """
+    """Return `x` as a finite floating ``(n, d)`` tensor; dtype and device of a tensor are kept."""
     if hasattr(x, "toarray"):  # scipy.sparse: representations are small enough to be dense
         x = x.toarray()
     cells = as_numbers(x, name, "an (n, d) array of numbers")
@@ -111,17 +96,14 @@ def as_cells(x: ArrayLike, name: str, *, dim: int | None = None, min_cells: int 
         cells = cells.to(torch.get_default_dtype())
     if cells.ndim != 2 or cells.shape[1] == 0:
         shape = tuple(cells.shape)
-        raise ValueError(
-            message(name, f"shape {shape}", "shape (n, d): cells × dimensions", "Reshape it.")
-        )
-    if cells.shape[0] < min_cells:
-        raise ValueError(
-            message(name, f"{cells.shape[0]} cells", f"at least {min_cells}", "Merge time points.")
-        )
+        expected = "shape (n, d): cells × dimensions"
+        raise ValueError(message(name, f"shape {shape}", expected, "Reshape it."))
+    if len(cells) < min_cells:
+        expected = f"at least {min_cells}"
+        raise ValueError(message(name, f"{len(cells)} cells", expected, "Merge time points."))
     if dim is not None and cells.shape[1] != dim:
-        raise ValueError(
-            message(name, f"{cells.shape[1]} dimensions", f"{dim} as in the other snapshots")
-        )
+        got, expected = f"{cells.shape[1]} dimensions", f"{dim} as in the other snapshots"
+        raise ValueError(message(name, got, expected))
     if bool(torch.isfinite(cells.sum())):  # then all are; if not, a sum may have overflowed
         return cells
     bad = ~torch.isfinite(cells).all(dim=1)

@@ -76,15 +76,7 @@ def write_state(path: str | Path, tensors: dict[str, Tensor], facts: dict) -> No
 
 
 def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict]:
-    """Read what :func:`write_state` wrote, on the CPU.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file was not written by cellflow.
-    """
+    """Read what :func:`write_state` wrote, on the CPU."""
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)

@@ -13,11 +13,6 @@ def refuse_rivals() -> None:
     """Fail if another distribution that imports as ``cellflow`` is installed beside this one.
 
     Both would unpack into one folder, and the modules of whichever came last would answer.
-
-    Raises
-    ------
-    ImportError
-        If one of `RIVALS` is installed.
     """
     for rival, what in RIVALS.items():
         try:

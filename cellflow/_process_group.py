@@ -113,9 +113,8 @@ class ProcessGroup:
             own = work(self.share(jobs))
         except Exception as error:
             mine = error
-        for raised in self.gather(mine):
-            if raised is not None:
-                raise raised
+        for raised in filter(None, self.gather(mine)):
+            raise raised
         return self.interleave(own)
 
     def require_same(self, facts: dict[str, Any], name: str) -> None:
@@ -130,17 +129,7 @@ class ProcessGroup:
         """Call `make` on the main rank alone, and return its result, or raise its error, on all."""
         if self.world == 1:
             return make()
-        told: list[Any] = [None, None]
-        if self.is_main:
-            try:
-                told = [make(), None]
-            except Exception as error:
-                told = [None, error]
-        with self._together():
-            torch.distributed.broadcast_object_list(told, src=0, group=self.on_cpu)
-        if told[1] is not None:
-            raise told[1]
-        return told[0]
+        return self.shared([None], lambda own: [make() for _ in own])[0]
 
     @contextmanager
     def _together(self) -> Iterator[None]:

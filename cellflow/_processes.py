@@ -40,48 +40,22 @@ def side_by_side(
     """Return ``work(job)`` for each of `jobs`, in their order.
 
     Every job runs on one thread of torch, here or in a worker, so that results are the same bits
-    however many workers there are. Jobs start in the order given: the longest come first. A
-    worker reads `work`, and the cells that it holds, once. The first exception ends all jobs and
-    is raised as it is; Ctrl-C ends the workers at once. Warnings of workers are given again here.
-
-    Parameters
-    ----------
-    work
-        A function of a module, or a partial one.
-    jobs
-        One argument for each call.
-    workers
-        Processes to start, at most one for each job; 1 stays in this process. When omitted, one
-        for each core that this process may use, or 1 where that does not pay.
-    heavy
-        Whether the work is worth the seconds that starting processes takes.
-    here
-        Whether all must stay in this process, such as work on a GPU.
-    progress
-        Whether to show a bar on standard error.
-    unit
-        What the bar counts.
-
-    Raises
-    ------
-    ValueError
-        If more than one of `workers` are asked for where `work` cannot be sent to them.
+    however many `workers` there are: one for each core when omitted, if the work is `heavy` enough
+    to start them. Jobs start in the order given, so that the longest come first. A worker reads
+    `work`, and the cells that it holds, once. The first exception ends all jobs and is raised as it
+    is; Ctrl-C ends the workers at once. Warnings of workers are given again in this process. `here`
+    keeps all jobs in it, such as work on a GPU; a bar of `progress` counts in this `unit`.
     """
     if workers is not None:
         _checks.count(workers, "workers")
     if here and (workers or 1) > 1:
         remedy = "Jobs on a GPU share this process."
         raise ValueError(_checks.message("workers", workers, "1 or None", remedy))
-    lone = here or _inside or multiprocessing.current_process().daemon
-    n = 1 if lone or len(jobs) < 2 else workers or (_cores() if heavy else 1)
-    n = min(n, len(jobs))
-    out: dict[int, R] = {}
+    lone = here or _inside or len(jobs) < 2 or multiprocessing.current_process().daemon
+    n = min(len(jobs), 1 if lone else workers or (_cores() if heavy else 1))
 
     def collect(done: Iterable[tuple[int, R]]) -> list[R]:
-        with tqdm(total=len(jobs), disable=not progress, unit=unit) as bar:
-            for k, result in done:
-                out[k] = result
-                bar.update()
+        out = dict(tqdm(done, total=len(jobs), disable=not progress, unit=unit))
         return [out[k] for k in range(len(jobs))]
 
     if n > 1:

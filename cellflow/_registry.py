@@ -14,12 +14,8 @@ M = TypeVar("M")
 class Registry(Mapping[str, T], Generic[T]):
     """Members of a family, by name.
 
-    The first look-up imports every public module of `package`: a new file needs no entry elsewhere.
-
-    Parameters
-    ----------
-    package
-        Where the members' files are, such as ``"cellflow.couplings"``.
+    The first look-up imports every public module of `package`, such as ``"cellflow.couplings"``: a
+    new file needs no entry elsewhere.
     """
 
     def __init__(self, package: str) -> None:
@@ -28,13 +24,7 @@ class Registry(Mapping[str, T], Generic[T]):
         self._complete = False
 
     def register(self, name: str) -> Callable[[M], M]:
-        """Return a decorator that enters a member under `name`.
-
-        Raises
-        ------
-        ValueError
-            If the name is taken.
-        """
+        """Return a decorator that enters a member under `name`, which must be free."""
 
         def enter(member: M) -> M:
             if name in self._members:

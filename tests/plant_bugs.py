@@ -71,9 +71,9 @@ growth of the source alone | batches/pools.py | exact/test_bridge_growth
 growth not per unit of time | batches/pools.py | exact/test_bridge_growth
   - torch.cat(growth)[keep] / span if growth
   + torch.cat(growth)[keep] if growth
-growth not shuffled with its pairs | batches/pools.py | exact/test_bridge_growth
-  - None if self.growth is None else self.growth[:, order]
-  + self.growth
+growth not shuffled with its pairs | batches/sampler.py | exact/test_bridge_growth
+  - None if pool.growth is None else pool.growth[:, order]
+  + pool.growth
 a block has a mass of its own | batches/pools.py | exact/test_bridge_fields
   - snapshot.total_mass / blocks.shape[1])
   + 1.0)

@@ -1,7 +1,7 @@
 """Batches of paired cells for training."""
 
+from cellflow.batches.pools import Batching
 from cellflow.batches.sampler import PairSampler
-from cellflow.batches.settings import Batching
 from cellflow.batches.spline_rates import spline_rates
 from cellflow.batches.statistics import CouplingHealth
 

@@ -1,4 +1,4 @@
-"""Pools of pairs: cells are drawn into blocks, and blocks are coupled."""
+"""Pools of pairs: cells are drawn into blocks, and blocks are coupled; the settings of both."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 
+from cellflow import _checks
 from cellflow._process_group import ProcessGroup
 from cellflow._random import stream_seed
 from cellflow._typing import Tensor
-from cellflow.batches.settings import Batching
 from cellflow.batches.statistics import CouplingHealth
 from cellflow.couplings import Coupling
 from cellflow.plans import Plan
@@ -24,10 +25,47 @@ from cellflow.timecourse import Snapshot, TimeCourse
 CHUNK = 8
 #: Steps that a pool serves where every step is coupled anew.
 AHEAD = 8
+REFRESH = ("pool", "every_step")
 
 
-@dataclass(frozen=True, eq=False)
-class Pool:
+@dataclass(frozen=True)
+class Batching:
+    """How pairs are made.
+
+    Parameters
+    ----------
+    batch_size
+        Pairs per interval in a training step.
+    block_size
+        Cells coupled together, at most those of the smaller snapshot; None couples whole
+        snapshots, once.
+    reuse
+        Epochs that a pool of pairs serves before it is coupled anew.
+    prefetch
+        Whether the next pool is made by background threads (same result either way).
+    refresh
+        ``"pool"`` takes the pairs of a step from all blocks of a pool, each used `reuse` times.
+        ``"every_step"`` couples anew for every step, as minibatch couplings were published:
+        ``batch_size`` fresh cells of either snapshot, whatever `block_size` and `reuse`. Each
+        pair follows the law of the minibatch coupling either way; only under the second do the
+        pairs of a step come from one plan, so that they are as dependent as they are in it.
+    """
+
+    batch_size: int = 256
+    block_size: int | None = 256
+    reuse: int = 32
+    prefetch: bool = True
+    refresh: str = "pool"
+
+    def __post_init__(self) -> None:
+        _checks.count(self.batch_size, "batch_size")
+        _checks.count(self.reuse, "reuse")
+        _checks.choice(self.refresh, REFRESH, "refresh")
+        if self.block_size is not None:
+            _checks.count(self.block_size, "block_size", low=2)
+
+
+class Pool(NamedTuple):
     """Pairs of every interval: rows of ``course.x``, shape ``(2, intervals, pairs)``.
 
     `growth` is the rate of their log mass ``(intervals, pairs)``; None where mass stays.
@@ -35,11 +73,6 @@ class Pool:
 
     rows: Tensor
     growth: Tensor | None
-
-    def shuffled(self, order: Tensor) -> Pool:
-        """Return the pairs of each interval in this `order`."""
-        growth = None if self.growth is None else self.growth[:, order]
-        return Pool(self.rows[:, :, order], growth)
 
 
 class Chunk(NamedTuple):
@@ -87,7 +120,7 @@ class PoolMaker:
     seed: int
     steps: int
     plans: Sequence[Plan] | None
-    ranks: ProcessGroup = field(default_factory=ProcessGroup)
+    ranks: ProcessGroup
 
     @property
     def pairs(self) -> int:
@@ -98,11 +131,11 @@ class PoolMaker:
         """Draw the cells of pool `k`, and have its blocks coupled."""
         # Two streams, so that the cells drawn do not depend on the coupling.
         cells = torch.Generator().manual_seed(stream_seed(self.seed, k, 0))
-        tasks: list[Callable[[], Chunk]] = []
+        tasks: list[partial[Chunk]] = []
         for j, (source, target) in enumerate(self.course.steps):
             seed = stream_seed(stream_seed(self.seed, k, 2), j, 2)
             if self.plans is not None:
-                tasks.append(_whole_task(self.plans[j], self.pairs, seed))
+                tasks.append(partial(_draw_pairs, self.plans[j], self.pairs, seed))
                 continue
             size, number = self._blocks(source, target)
             left, right = (
@@ -111,7 +144,8 @@ class PoolMaker:
             step = CHUNK if self.coupling.thread_safe else -(-number // self.ranks.world)
             for low in range(0, number, step):
                 part = slice(low, low + step)
-                tasks.append(self._block_task(j, left[part], right[part], first=low, seed=seed))
+                blocks = left[part], right[part]
+                tasks.append(partial(self._couple, j, *blocks, first=low, seed=seed))
         return PendingPool(self.ranks.share(tasks), executor)
 
     def finish(self, k: int, chunks: Sequence[Chunk]) -> Pool:
@@ -125,7 +159,7 @@ class PoolMaker:
             while have < number * each:
                 taken.append(chunks[at])
                 have, at = have + len(chunks[at].rows), at + 1
-            rows, cols = (torch.cat([getattr(c, name) for c in taken]) for name in ("rows", "cols"))
+            rows, cols = torch.cat([c.rows for c in taken]), torch.cat([c.cols for c in taken])
             keep = self._kept(k, j, number=number, each=each).to(rows.device)
             columns.append(torch.stack([rows[keep] + offset, cols[keep] + offset + len(source)]))
             growth = [c.growth for c in taken if c.growth is not None]
@@ -160,39 +194,30 @@ class PoolMaker:
         order = torch.Generator().manual_seed(seed)
         return torch.randperm(total, generator=order)[: self.pairs]
 
-    def _block_task(
-        self, j: int, left: Tensor, right: Tensor, *, first: int, seed: int
-    ) -> Callable[[], Chunk]:
-        def task() -> Chunk:
-            start = time.perf_counter()
-            source, target = self.course.steps[j]
-            sources, targets = _cut(source, left), _cut(target, right)
-            plans = self.coupling.many(sources, targets)
-            out, health = [], CouplingHealth()
-            for b, (plan, mine, theirs) in enumerate(zip(plans, left, right, strict=True), first):
-                health.add(plan)
-                generator = torch.Generator().manual_seed(stream_seed(seed, b, 4))
-                rows, cols = plan.sample(len(mine), generator)
-                out.append((mine[rows], theirs[cols], log_growth(plan, rows, cols)))
-            all_rows, all_cols, growth = zip(*out, strict=True)
-            health.seconds = time.perf_counter() - start
-            grown = None if growth[0] is None else torch.cat(growth)
-            return Chunk(torch.cat(all_rows), torch.cat(all_cols), grown, health)
-
-        return task
-
-
-def _whole_task(plan: Plan, total: int, seed: int) -> Callable[[], Chunk]:
-    def task() -> Chunk:
+    def _couple(self, j: int, left: Tensor, right: Tensor, *, first: int, seed: int) -> Chunk:
+        """Couple the blocks `left` with `right` ``(B, k)`` of interval `j`, from number `first`."""
         start = time.perf_counter()
-        rows, cols = plan.sample(total, torch.Generator().manual_seed(seed))
-        health = CouplingHealth(seconds=time.perf_counter() - start)
-        return Chunk(rows, cols, log_growth(plan, rows, cols), health)
+        source, target = self.course.steps[j]
+        plans = self.coupling.many(_cut(source, left), _cut(target, right))
+        out, health = [], CouplingHealth()
+        for b, (plan, mine, theirs) in enumerate(zip(plans, left, right, strict=True), first):
+            health.add(plan)
+            rows, cols = plan.sample(len(mine), stream_seed(seed, b, 4))
+            out.append((mine[rows], theirs[cols], _log_growth(plan, rows, cols)))
+        all_rows, all_cols, growth = zip(*out, strict=True)
+        health.seconds = time.perf_counter() - start
+        grown = None if growth[0] is None else torch.cat(growth)
+        return Chunk(torch.cat(all_rows), torch.cat(all_cols), grown, health)
 
-    return task
+
+def _draw_pairs(plan: Plan, total: int, seed: int) -> Chunk:
+    start = time.perf_counter()
+    rows, cols = plan.sample(total, seed)
+    health = CouplingHealth(seconds=time.perf_counter() - start)
+    return Chunk(rows, cols, _log_growth(plan, rows, cols), health)
 
 
-def log_growth(plan: Plan, rows: Tensor, cols: Tensor) -> Tensor | None:
+def _log_growth(plan: Plan, rows: Tensor, cols: Tensor) -> Tensor | None:
     """Change of each pair's log mass from source to target, shape ``(k,)``."""
     if plan.source_growth is None or plan.target_growth is None:
         return None

@@ -27,8 +27,7 @@ from cellflow import _checks
 from cellflow._process_group import ProcessGroup
 from cellflow._random import stream_seed
 from cellflow._typing import Tensor
-from cellflow.batches.pools import AHEAD, PendingPool, Pool, PoolMaker
-from cellflow.batches.settings import Batching
+from cellflow.batches.pools import AHEAD, Batching, PendingPool, Pool, PoolMaker
 from cellflow.batches.statistics import CouplingHealth
 from cellflow.couplings.coupling import Coupling, CouplingLike, as_coupling
 from cellflow.paths import Pairs
@@ -91,8 +90,8 @@ class PairSampler:
         # A pool that holds only some of the cells gives way to others after one pass.
         self._reuse = 1 if fresh or needed > self.steps_per_epoch else b.reuse
         self._shuffles = not fresh
-        made = self.seed, self.steps_per_epoch, plans, self.ranks
-        self._maker = PoolMaker(coupled, coupling, b, *made)
+        numbers = self.seed, self.steps_per_epoch
+        self._maker = PoolMaker(coupled, coupling, b, *numbers, plans, self.ranks)
         x = course.snapshots[0].x
         pairs = [(a.time, b.time) for a, b in course.steps]
         times = torch.tensor(pairs, dtype=torch.float64).repeat_interleave(b.batch_size, 0)
@@ -146,7 +145,9 @@ class PairSampler:
             if self._shuffles:
                 generator = torch.Generator().manual_seed(stream_seed(self.seed, epoch, 1))
                 order = torch.randperm(pool.rows.shape[2], generator=generator)
-                pool = pool.shuffled(order.to(pool.rows.device))
+                order = order.to(pool.rows.device)
+                growth = None if pool.growth is None else pool.growth[:, order]
+                pool = Pool(pool.rows[:, :, order], growth)
             self._order = (epoch, pool)
         return self._order[1]
 
@@ -155,8 +156,8 @@ class PairSampler:
             return self._now[1]
         start = time.perf_counter()
         pending = None if self._next is None or self._next[0] != k else self._next[1]
-        chunks = (pending or self._maker.begin(k, None)).chunks()
-        chunks = self.ranks.interleave(chunks, self._maker.course.x.device)
+        pending = pending or self._maker.begin(k, None)
+        chunks = self.ranks.interleave(pending.chunks(), self._maker.course.x.device)
         for chunk in chunks:
             self.health.merge(chunk.health)
         pool = self._maker.finish(k, chunks)

@@ -31,7 +31,7 @@ def spline_rates(
     with :math:`d_k` the mean velocity over interval `k` and :math:`w_k` one over its span; at an
     end the missing side drops out. This is the solution with every neighbour replaced by the mean
     over a cell's partners. Where plans are one to one it is the spline itself, as in multi-marginal
-    flow matching (Rohbeck et al. 2025); otherwise it has the mean of the neighbours that a chain
+    flow matching :cite:`rohbeck2025`; otherwise it has the mean of the neighbours that a chain
     passes through, in one linear system instead of one for each drawn chain.
 
     Parameters

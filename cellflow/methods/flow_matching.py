@@ -51,7 +51,7 @@ class FlowMatching(Method):
     score
         Whether to learn the score beside the velocity, for stochastic dynamics. The velocity of
         the path's mean is then regressed, and the noise's part of the velocity taken from the
-        score: regressed directly (Tong et al. 2023), its variance diverges at a bridge's ends.
+        score: regressed directly :cite:`tong2024simulation`, its variance diverges at the ends.
     growth
         Whether to learn the growth rate beside the velocity, from the masses of the plans.
     relative_sigma

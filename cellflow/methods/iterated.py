@@ -46,9 +46,9 @@ class Iterated(Method):
     dynamics so far from the cells that were observed, and learns anew, with the networks it has,
     from the pairs of where a cell was and where it came to. With Brownian bridges and their
     stochastic dynamics this is iterative Markovian fitting, whose only fixed point is the
-    Schrödinger bridge, whatever the first coupling (Shi et al. 2023, DSBM, theorem 8 and
-    algorithm 1; Peluchetti 2023, proposition 2). With straight paths and deterministic dynamics
-    it is the reflow of rectified flows, which straightens them (Liu et al. 2023).
+    Schrödinger bridge, whatever the first coupling (DSBM, :cite:`shi2023`, theorem 8 and
+    algorithm 1; :cite:`peluchetti2023`, proposition 2). With straight paths and deterministic
+    dynamics it is the reflow of rectified flows, which straightens them :cite:`liu2023`.
 
     Pairs made forward have the observed cells at their source only, pairs made backward at their
     target only. Odd rounds go forward, even ones backward: what one round lets drift at one end
@@ -57,7 +57,8 @@ class Iterated(Method):
     Parameters
     ----------
     base
-        The method that is iterated: with a score, unless its path is free of diffusion.
+        The method that is iterated: without growth, of paths that do not bend, and with a score
+        unless these are free of diffusion.
     rounds
         Rounds after the first fit. After an even number the last pairs ended in observed cells.
     first_share
@@ -65,14 +66,6 @@ class Iterated(Method):
         parts, each with a learning-rate schedule of its own.
     name
         What tables and files call this method.
-
-    Raises
-    ------
-    ValueError
-        If a value is out of its range, or `base` learns growth, bends its paths, or has diffusion
-        and no score.
-    TypeError
-        If `base` is another kind of method.
     """
 
     base: FlowMatching
@@ -114,19 +107,9 @@ class Iterated(Method):
         """Learn the dynamics of `course` round by round; see :meth:`Method.fit_with`.
 
         `options` has the budget of all rounds and the checkpoint of the first fit; the rounds have
-        files beside it (``run.round1.safetensors``). All of them are resumed from.
-
-        Returns
-        -------
-        The fit of the last round. Its history has all rounds, its losses measured on the pairs of
-        each; the health of couplings is that of the first fit. Interrupted, what is learned so far.
-
-        Raises
-        ------
-        FloatingPointError
-            If training diverges.
-        IntegrationError
-            If the dynamics of a round do not carry the cells to finite places.
+        files beside it (``run.round1.safetensors``). All of them are resumed from. The fit is that
+        of the last round, or what is learned so far when interrupted. Its history has all rounds,
+        its losses measured on the pairs of each; the health of couplings is that of the first fit.
         """
         first, *rest = self.budgets(options.steps)
         seed = draw_seed(options.seed)
@@ -219,24 +202,11 @@ class InducedPairs:
     **Law.** A *pool* holds pairs of every interval. Carried forward, cells are drawn from the
     source in proportion to mass and simulated to the target's time; carried backward, they are
     drawn from the target and simulated back, by the reverse-time equation where there is noise. A
-    pool serves
-    ``reuse`` epochs, reshuffled each time and met with fresh times and noise, as those of
-    :mod:`cellflow.batches` do; then the next one is simulated.
+    pool serves ``reuse`` epochs, reshuffled each time and met with fresh times and noise, as those
+    of :mod:`cellflow.batches` do; then the next one is simulated. Nothing is coupled in blocks.
 
-    Batch ``k`` is a pure function of dynamics, seed and ``k``: resuming needs no state.
-
-    Parameters
-    ----------
-    dynamics
-        Where cells go. They must not change while pairs are drawn.
-    course
-        Cells to carry, in the coordinates of `dynamics`.
-    batching
-        Sizes and reuse; nothing is coupled in blocks.
-    seed
-        Decides every batch.
-    backward
-        Whether targets are carried back to sources, rather than sources forward to targets.
+    Batch ``k`` is a pure function of dynamics, which must not change, seed and ``k``: resuming
+    needs no state.
     """
 
     dynamics: Dynamics

@@ -39,7 +39,7 @@ def OTCFM(  # noqa: N802 - a method is named as its paper names it
     """Optimal-transport conditional flow matching (Tong et al. 2024, TMLR, section 3.2.3).
 
     Its flow is the dynamic optimal transport between snapshots as the noise vanishes and the
-    coupled blocks grow (their proposition 3.4).
+    coupled blocks grow (:cite:`tong2024improving`, proposition 3.4).
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def ICFM(  # noqa: N802
     """Independent conditional flow matching (Tong et al. 2024, TMLR, section 3.2.2).
 
     Cells are paired without regard to distance, so paths cross and flows bend: the baseline that
-    couplings are measured against.
+    couplings are measured against :cite:`tong2024improving`.
 
     Parameters
     ----------
@@ -83,9 +83,9 @@ def MMFM(  # noqa: N802
     """Multi-marginal flow matching (Rohbeck et al. 2025, ICLR) with exact plans.
 
     Cells are paired as by OT-CFM, and meet on natural cubic splines through the cells' partners
-    in the snapshots before and after (:func:`cellflow.batches.spline_rates`), so that the flow
-    does not turn a corner at a snapshot. It pays where snapshots are dense enough for a spline:
-    more than some three in every turn of the motion. With two snapshots it is OT-CFM.
+    in the snapshots before and after (:cite:`rohbeck2025`; :func:`cellflow.batches.spline_rates`),
+    so that the flow does not turn a corner at a snapshot. It pays where snapshots are dense enough
+    for a spline: more than some three in every turn of the motion. With two snapshots it is OT-CFM.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def SBCFM(  # noqa: N802
     """Schrödinger-bridge conditional flow matching (Tong et al. 2024, TMLR, section 3.2.4).
 
     Plans of regularisation ``sigma² · span`` feed Brownian bridges; the learned flow is the
-    probability-flow ODE of the Schrödinger bridge (their proposition 3.5).
+    probability-flow ODE of the Schrödinger bridge (:cite:`tong2024improving`, proposition 3.5).
 
     Parameters
     ----------
@@ -132,7 +132,8 @@ def SF2M(  # noqa: N802
 
     Learns the Schrödinger bridge :math:`dX = (v + \tfrac12\sigma^2 \nabla\log p)\,dt + \sigma\,dW`
     between consecutive snapshots: among all processes with these marginals the one closest to
-    Brownian motion of diffusion `sigma` (their proposition 3.4, as the coupled blocks grow).
+    Brownian motion of diffusion `sigma` (:cite:`tong2024simulation`, proposition 3.4, as the
+    coupled blocks grow).
 
     Parameters
     ----------
@@ -183,7 +184,8 @@ def DSBM(  # noqa: N802
 
     :func:`SF2M` learns the Schrödinger bridge only as well as its plans are those of the whole
     snapshots. Here rounds follow in which the bridge is learned again from pairs that the dynamics
-    so far have made, alternately forward and backward: see :class:`Iterated`. It pays where the
+    so far have made, alternately forward and backward (:cite:`shi2023`, algorithm 1): see
+    :class:`Iterated`. It pays where the
     first coupling is far from the entropic plan (small blocks in many dimensions, independent
     pairs); where it is not, the rounds only add the errors of the networks. Between normal laws in
     the plane, four rounds of 375 steps left variances of the mean flow up to 8 % off, where one
@@ -214,10 +216,11 @@ def UOTCFM(  # noqa: N802
 ) -> FlowMatching:
     r"""Unbalanced optimal-transport flow matching, with growth rates.
 
-    OT-CFM (Tong et al. 2024, section 3.2.3) on unbalanced plans, as in UOT-FM (Eyring et al.
-    2024, section 3.2), whose marginals here are not forgotten but learned: a pair gains mass on
-    its way at the rate that takes it from its share of the source cell to its share of the
-    target cell, and :math:`\partial_t p + \nabla\cdot(p v) = g p` has the snapshots as marginals.
+    OT-CFM (:cite:`tong2024improving`, section 3.2.3) on unbalanced plans, as in UOT-FM
+    (:cite:`eyring2024`, section 3.2), whose marginals here are not forgotten but learned: a pair
+    gains mass on its way at the rate that takes it from its share of the source cell to its share
+    of the target cell, and :math:`\partial_t p + \nabla\cdot(p v) = g p` has the snapshots as
+    marginals.
 
     What is known of growth beforehand goes into the snapshots' `growth`; the masses of the
     snapshots set how much the population grows as a whole.
@@ -250,8 +253,8 @@ def UBSB(  # noqa: N802
     Entropic plans with soft marginals feed Brownian bridges whose mass changes on the way;
     velocity, score and growth of
     :math:`dX = (v + \tfrac12\sigma^2\nabla\log p)\,dt + \sigma\,dW`, :math:`d\log m = g\,dt` are
-    learned together (Tong et al. 2023, [SF]2M, for the bridge; Chen, Georgiou and Pavon, 2022,
-    "The most likely evolution of diffusing and vanishing particles", for what it stands for).
+    learned together (:cite:`tong2024simulation`, [SF]2M, for the bridge; :cite:`chen2022`, "The
+    most likely evolution of diffusing and vanishing particles", for what it stands for).
 
     Parameters
     ----------

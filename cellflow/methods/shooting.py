@@ -44,8 +44,8 @@ class Shooting(Method):
 
     with :math:`\phi` the flow of `v`, :math:`h_k` the span, and :math:`\lambda` falling from
     `first_action` to `action`. The field is simulated while it is learned, from every snapshot to
-    the next (multiple shooting), and starts at rest. Costs and energy are those of MIOFlow (Huguet
-    et al. 2022) and TrajectoryNet (Tong et al. 2020); what is ours is that by default the field
+    the next (multiple shooting), and starts at rest. Costs and energy are those of MIOFlow
+    :cite:`huguet2022` and TrajectoryNet :cite:`tong2020`; what is ours is that by default the field
     does not depend on time. All intervals then inform one law of motion, which bends where paths
     between neighbours, straight or splines, do not. Where several such laws pass through all
     snapshots the one of least action is taken, which cuts corners: snapshots half a turn apart say
@@ -99,13 +99,7 @@ class Shooting(Method):
     def fit_with(
         self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None
     ) -> Fit:
-        """Learn the dynamics of `course`; see :meth:`Method.fit_with`.
-
-        Raises
-        ------
-        ValueError
-            If several processes are to train together: every step couples all cells it has moved.
-        """
+        """Learn the dynamics of `course`, in this process alone; see :meth:`Method.fit_with`."""
         if options.group.world > 1:
             remedy = "Its steps couple the cells that they have moved."
             raise ValueError(_checks.message("group", options.group.world, "1", remedy))

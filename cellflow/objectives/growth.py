@@ -18,20 +18,10 @@ def growth_matching(
     A pair whose mass goes as :math:`m_s = m_0 e^{g\,\Delta t}` contributes :math:`g` where its
     path is met, in proportion to the mass it has there. The population then obeys
     :math:`\partial_t p + \nabla\cdot(p v) = g p` with both its snapshots as marginals: the
-    conditional argument of flow matching (Tong et al. 2024, theorem 3.1), with masses.
+    conditional argument of flow matching (:cite:`tong2024improving`, theorem 3.1), with masses.
 
-    Parameters
-    ----------
-    dynamics
-        Dynamics whose growth is being learned.
-    batch
-        Points on the paths of ``n`` pairs; no growth counts as zero.
-    unit
-        Factor of the term, so that it is commensurate with the others.
-
-    Returns
-    -------
-    ``{"growth": term}``, in inverse squared units of time but for `unit`.
+    `dynamics` have the growth that is learned; a `batch` without growth counts as zero. The term is
+    in inverse squared units of time but for its factor `unit`.
     """
     if dynamics.growth is None:
         raise ValueError("dynamics: expected a growth to learn, got None.")

@@ -9,20 +9,11 @@ from cellflow.paths import PathPoint
 
 
 def velocity_matching(dynamics: Dynamics, batch: PathPoint) -> dict[str, Tensor]:
-    """Conditional flow matching (Tong et al. 2024, OT-CFM, eq. 9).
+    """Conditional flow matching (OT-CFM, :cite:`tong2024improving`, eq. 9).
 
-    Its gradient is that of the regression on the marginal velocity, which nobody can evaluate.
-
-    Parameters
-    ----------
-    dynamics
-        Dynamics whose velocity is being learned.
-    batch
-        Points on the paths of ``n`` pairs.
-
-    Returns
-    -------
-    ``{"velocity": term}``, the mean squared error in squared data units per squared time.
+    Its gradient is that of the regression on the marginal velocity, which has no closed form. The
+    term is the mean squared error of the velocity of `dynamics` on `batch`, in squared data units
+    per squared time.
     """
     found = dynamics.velocity(batch.t, batch.x)
     return {"velocity": mean_square(found, batch.velocity, batch.weight)}
@@ -35,17 +26,7 @@ def mean_velocity_matching(field: Field, batch: PathPoint) -> dict[str, Tensor]:
     the ends of a bridge, yet its expectation given the state is known from the score,
     :math:`E[z \mid x] = -\sigma \nabla\log p`. So `field` learns :math:`E[\dot\mu \mid x]`,
     whose target is bounded, and the velocity is that less :math:`\sigma\dot\sigma` times the score.
-
-    Parameters
-    ----------
-    field
-        What is being learned, ``(t, x) -> (n, d)``.
-    batch
-        Points on the paths of ``n`` pairs.
-
-    Returns
-    -------
-    ``{"velocity": term}``, the mean squared error in squared data units per squared time.
+    The term is the mean squared error on `batch`, in squared data units per squared time.
     """
     found = field(batch.t, batch.x)
     return {"velocity": mean_square(found, batch.mean_velocity, batch.weight)}

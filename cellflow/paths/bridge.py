@@ -18,8 +18,8 @@ class BrownianBridge(Path):
 
     .. math:: x_s = (1 - s) x_0 + s x_1 + \sigma \sqrt{\text{span}\; s (1 - s)}\, z
 
-    Its velocity has a variance that diverges logarithmically at both ends, so draws keep
-    `margin` away from them.
+    See :cite:`tong2024improving`. Its velocity has a variance that diverges logarithmically at
+    both ends, so draws keep `margin` away from them.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
@@ -47,16 +47,9 @@ class Pairs:
 
     def part(self, k: int, n: int) -> Pairs:
         """Return every `n`-th pair from number `k` on."""
-
-        def some(value: Tensor) -> Tensor:
-            return value[k::n].contiguous()
-
-        def given(value: Tensor | None) -> Tensor | None:
-            return None if value is None else some(value)
-
-        ends = some(self.x0), some(self.x1), some(self.t0), some(self.t1)
-        rates = given(self.rate0), given(self.rate1)
-        return Pairs(*ends, given(self.growth), *rates, given(self.mean_growth))
+        values = (getattr(self, f.name) for f in fields(self))
+        parts: list[Any] = [None if v is None else v[k::n].contiguous() for v in values]
+        return Pairs(*parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,8 +154,8 @@ class Path(ABC):
     def at(self, pairs: Pairs, s: Tensor, noise: Tensor) -> PathPoint:
         r"""Return the point of `pairs` at fraction `s` ``(n, 1)``, with `noise` ``(n, d)``.
 
-        The velocity is that of the flow which carries this Gaussian path (Tong et al. 2024,
-        OT-CFM, eq. 7): :math:`\dot\mu_s + \dot\sigma_s z`, per unit of real time.
+        The velocity is that of the flow which carries this Gaussian path (OT-CFM,
+        :cite:`tong2024improving`, eq. 7): :math:`\dot\mu_s + \dot\sigma_s z`, per unit of time.
         """
         std, span = self.std(pairs, s), pairs.span
         mean_velocity = self.mean_rate(pairs, s) / span

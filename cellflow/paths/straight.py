@@ -17,6 +17,8 @@ from cellflow.paths.path import PATHS, Pairs, Path
 class Straight(Path):
     r"""Straight path :math:`x_s = (1 - s) x_0 + s x_1 + \sigma z` (Tong et al. 2024, eq. 14-15).
 
+    It is the path of I-CFM and OT-CFM :cite:`tong2024improving`.
+
     Parameters
     ----------
     sigma

@@ -38,15 +38,9 @@ def join_process_group(devices: int | None = None, *, kind: str = "cpu") -> Proc
     Parameters
     ----------
     devices
-        Processes that are asked for: as many as ``torchrun`` has started when omitted; 1 for this
-        process alone, whatever others there are.
+        Processes that must be there; any number when omitted, this process alone for 1.
     kind
         Type of the devices: ``"cpu"`` or ``"cuda"``.
-
-    Raises
-    ------
-    ValueError
-        If others were asked for than there are.
     """
     if devices is not None and _checks.count(devices, "devices") == 1:
         return ProcessGroup()
@@ -104,8 +98,6 @@ def fit_on(
 
     Raises
     ------
-    ValueError
-        If there are other processes than asked for, or the method cannot be sent to them.
     RankLost
         If a process ended early. The checkpoint, if one was asked for, holds the last step.
     """

@@ -63,7 +63,7 @@ def fit_members(
     members
         How many fits.
     bootstrap
-        Whether each member is trained on :func:`resampled` cells, so that the spread covers the
+        Whether each member is trained on resampled cells, so that the spread covers the
         sampling of cells too.
     preprocessing
         As in :meth:`Method.fit`.
@@ -71,17 +71,8 @@ def fit_members(
         Processes, each with one thread; as many as there are cores when omitted, 1 for none. On
         a GPU all members share this process.
 
-    Returns
-    -------
-    Ensemble
-        The fits.
-
     Raises
     ------
-    ValueError
-        If cells are to be resampled of which a coupling knows the rows.
-    FloatingPointError
-        If training diverges.
     KeyboardInterrupt
         On Ctrl-C, which ends all fits: with checkpoints, calling again resumes them.
     """
@@ -154,21 +145,11 @@ def _without_cells(fit: Fit) -> Fit:
 
 
 def resampled(course: TimeCourse, seed: int) -> TimeCourse:
-    """Draw as many cells of each snapshot as it has, with replacement (Efron 1979).
+    """Draw as many cells of each snapshot as it has, with replacement :cite:`efron1979`.
 
     A cell that was drawn several times is there once, with its mass as many times: so no cell is
-    both trained and validated on. Each snapshot keeps its whole mass, the population's size.
-
-    Parameters
-    ----------
-    course
-        Cells to draw from.
-    seed
-        Decides which.
-
-    Returns
-    -------
-    About 63 % of the cells.
+    both trained and validated on. Each snapshot keeps its whole mass, the population's size, and
+    about 63 % of its cells.
     """
     snapshots = []
     for k, s in enumerate(course.snapshots):

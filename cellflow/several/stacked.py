@@ -50,12 +50,7 @@ def fit_stacked(
     """Fit members as one; each as ``method.fit_with(courses[k], options[k], ...)`` to rounding.
 
     Sums come in another order. Memory is that of all members at once, and of one step of all.
-    The `options` differ in seed and checkpoint.
-
-    Raises
-    ------
-    UnequalStepsError
-        If the checkpoints of the members are of different steps.
+    The `options` differ in seed and checkpoint, which must all be of one step.
     """
     members: list[StackedFit] = []
     try:

@@ -139,17 +139,8 @@ def _gathered(course: TimeCourse, rows: Sequence[Tensor]) -> TimeCourse:
 def natural_sigma(course: TimeCourse, *more: TimeCourse) -> float:
     """Diffusion at which noise alone would spread a point to a snapshot within one interval.
 
-    Parameters
-    ----------
-    course
-        Cells in model coordinates.
-    more
-        Other parts of the same course, of the same times.
-
-    Returns
-    -------
-    Root of the mean variance of a snapshot, per dimension and mean interval: data units per
-    square root of time.
+    It is the root of the mean variance of a snapshot, per dimension and mean interval, in data
+    units per square root of time; `more` are other parts of `course`, in the same coordinates.
     """
     parts = (course, *more)
     each = [[part.snapshots[k].x.detach() for part in parts] for k in range(len(course))]

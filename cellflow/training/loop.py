@@ -21,8 +21,8 @@ B = TypeVar("B", contravariant=True)
 H = TypeVar("H", contravariant=True)
 
 
-class Run(Protocol[B, H]):
-    """Training run as the loop sees it: a trainer, or the trainers of several members."""
+class _Run(Protocol[B, H]):
+    """Training run as the loop sees it: a :class:`Trainer`, or one of several members."""
 
     training: Training
     steps: int
@@ -30,31 +30,18 @@ class Run(Protocol[B, H]):
     history: History
 
     @property
-    def step(self) -> int:
-        """Steps taken."""
-
+    def step(self) -> int: ...
     @property
-    def out_of_patience(self) -> bool:
-        """Whether the last validations brought no improvement for too long."""
-
-    def advance(self, batch: B) -> None:
-        """Take one step."""
-
-    def check(self, batch: H) -> bool:
-        """Validate; return whether patience has run out."""
-
-    def keep_best(self) -> None:
-        """Leave the best averaged weights in the networks."""
-
-    def save(self, path: str | FilePath, fingerprint: dict[str, Any]) -> None:
-        """Write a checkpoint."""
-
-    def restore(self, path: str | FilePath, fingerprint: dict[str, Any]) -> None:
-        """Continue from a checkpoint."""
+    def out_of_patience(self) -> bool: ...
+    def advance(self, batch: B) -> None: ...
+    def check(self, batch: H) -> bool: ...
+    def keep_best(self) -> None: ...
+    def save(self, path: str | FilePath, fingerprint: dict[str, Any]) -> None: ...
+    def restore(self, path: str | FilePath, fingerprint: dict[str, Any]) -> None: ...
 
 
 def run(
-    trainer: Run[B, H],
+    trainer: _Run[B, H],
     draw: Callable[[int], B],
     validation: H,
     *,
@@ -65,16 +52,8 @@ def run(
     """Train until the budget is spent, patience has run out, or Ctrl-C; keep the best weights.
 
     `draw` gives batch number ``k`` as a pure function of ``k``; `validation` is a fixed batch to
-    measure the loss on, or None for the training loss. A checkpoint must agree on `fingerprint`.
-
-    Raises
-    ------
-    FloatingPointError
-        If the loss stops being finite.
-    ValueError
-        If the checkpoint belongs to another fit.
-    RankLost
-        If another process has ended. The checkpoint then holds the last step.
+    measure the loss on, or None for the training loss. A checkpoint must agree on `fingerprint`;
+    if another process is lost, it holds the last step.
     """
     path = None if checkpointing.path is None else FilePath(checkpointing.path)
     group, every = trainer.group, trainer.training.check_every
@@ -99,8 +78,12 @@ def run(
                     if trainer.check(validation):
                         stopped = "patience"
                     bar.set_postfix(loss=f"{history.validation_loss[-1]:.4g}", refresh=False)
-            except RankLost as lost:
-                raise _left_alone(lost, trainer, path, fingerprint) from lost
+            except RankLost as lost:  # the main rank, which writes files, may be the one
+                if path is not None:
+                    trainer.save(path, fingerprint)
+                lost.resumption = resumption(path)
+                lost.args = (f"Step {trainer.step + 1}: {lost} {lost.resumption}",)
+                raise
             if group.agree_to_stop(interrupted()):
                 stopped = "interrupted"
             last = stopped != "budget" or trainer.step == trainer.steps
@@ -111,17 +94,6 @@ def run(
     history.stopped = stopped
     trainer.keep_best()
     return history
-
-
-def _left_alone(
-    lost: RankLost, trainer: Run[B, H], path: FilePath | None, fingerprint: dict[str, Any]
-) -> RankLost:
-    """Write the last step down, as the main rank may be the one that was lost, and say where."""
-    if path is not None:
-        trainer.save(path, fingerprint)
-    out = RankLost(f"Step {trainer.step + 1}: {lost} {resumption(path)}")
-    out.resumption = resumption(path)
-    return out
 
 
 def resumption(path: str | FilePath | None) -> str:

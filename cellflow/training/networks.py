@@ -60,10 +60,6 @@ class Parts(Protocol):
     def parts(self) -> Parts:
         """The parts themselves."""
 
-    @property
-    def knows_rows(self) -> bool:
-        """Whether the coupling knows cells by their rows."""
-
     def scaled_to(self, *courses: TimeCourse) -> Parts:
         """Return the method with absolute sigmas, for these parts of one course."""
 
@@ -101,18 +97,8 @@ class BridgeVelocity(ComposedField):
 
     For Brownian bridges it is :math:`u - \tfrac12\sigma^2 (1 - 2s)\,\nabla\log p_t` with `s` the
     fraction of the interval that has passed. It jumps at the snapshots, where one bridge ends
-    and another begins.
-
-    Parameters
-    ----------
-    mean
-        Expected velocity `u` of the path's mean given the state.
-    score
-        Score of the population.
-    path
-        The path that was learned.
-    times
-        Times of the snapshots; at one of them the interval that begins there counts.
+    and another begins: at one of their `times` the interval that begins there counts. `mean` is the
+    expected velocity `u` of the `path`'s mean given the state, `score` that of the population.
     """
 
     mean: Field

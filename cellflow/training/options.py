@@ -58,13 +58,6 @@ class FitOptions:
         Whether to show a bar and the device on standard error.
     group
         Processes that train together.
-
-    Raises
-    ------
-    ValueError
-        If `steps` is not positive or there is no such device.
-    TypeError
-        If `dtype` is another one.
     """
 
     steps: int = 3000

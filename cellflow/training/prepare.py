@@ -66,7 +66,7 @@ def prepare(
     """Return networks, dynamics and pairs of a fit, ready to train, all from the options' seed."""
     model = course if preprocessing is None else course.map(preprocessing.apply)
     parts: tuple[TimeCourse, ...] = (model,)
-    if not method.knows_rows:  # a precomputed plan knows cells by their rows
+    if not method.coupling.knows_rows:  # a precomputed plan knows cells by their rows
         parts = split_in_canonical_order(model, method.training.validation, options.seed)
     parts = tuple(to_device(part, options) for part in parts)
     own, units = method.scaled_to(*parts), Units.of(*parts)

@@ -129,7 +129,7 @@ class FlatParameters:
 
 
 class AdamW:
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), by torch's own update.
+    """Adam with decoupled weight decay :cite:`loshchilov2019`, by torch's own update.
 
     The class around that update is torch's as well, but loads its compiler when first used (a
     second), and adds as much to a step as the update of a small network takes.
@@ -236,13 +236,7 @@ class Trainer(Generic[B]):
 
     @torch.no_grad()
     def check(self, batch: B | None) -> bool:
-        """Validate the averaged weights on `batch`; return whether patience has run out.
-
-        Raises
-        ------
-        FloatingPointError
-            If the loss is not finite.
-        """
+        """Validate the averaged weights on `batch`; return whether patience has run out."""
         t, h = self.training, self.history
         done = self.step - (h.step[-1] if h.step else 0)
         train = float(self.train_loss) / max(done, 1)
@@ -293,41 +287,28 @@ class Trainer(Generic[B]):
 
     def save(self, path: str | FilePath, fingerprint: dict) -> None:
         """Write everything that the next step depends on to `path`, with a `fingerprint`."""
-        tensors = {"value": self.flat.value, "average": self.average, "best": self.best}
-        tensors |= {"exp_avg": self.optimizer.mean, "exp_avg_sq": self.optimizer.square}
-        tensors |= {"train_loss": self.train_loss}
         facts = {"step": self.step, "since_best": self.since_best, "fingerprint": fingerprint}
-        write_state(path, tensors, facts | {"history": asdict(self.history)})
+        write_state(path, self._state(), facts | {"history": asdict(self.history)})
+
+    def _state(self) -> dict[str, Tensor]:
+        own, optimizer = {"value": self.flat.value, "average": self.average}, self.optimizer
+        own |= {"best": self.best, "train_loss": self.train_loss}
+        return own | {"exp_avg": optimizer.mean, "exp_avg_sq": optimizer.square}
 
     @torch.no_grad()
     def restore(self, path: str | FilePath, fingerprint: dict) -> None:
-        """Continue from what :meth:`save` wrote to `path` with the same `fingerprint`.
-
-        Raises
-        ------
-        ValueError
-            If the file belongs to another configuration.
-        """
+        """Continue from what :meth:`save` wrote to `path` with the same `fingerprint`."""
         tensors, facts = self.group.broadcast(lambda: read_state(path))
         if facts["fingerprint"] != json.loads(json.dumps(fingerprint)):
             differ = [k for k, v in fingerprint.items() if facts["fingerprint"].get(k) != v]
-            raise ValueError(
-                _checks.message(
-                    "checkpoint",
-                    f"{str(path)!r} of a fit that differs in {', '.join(differ) or 'its settings'}",
-                    "a checkpoint of this very fit",
-                    "Name another file, or delete this one.",
-                )
-            )
-        self.flat.value.data.copy_(tensors["value"])
-        self.average.copy_(tensors["average"])
-        self.best.copy_(tensors["best"])
-        self.train_loss.copy_(tensors["train_loss"])
-        self.optimizer.mean.copy_(tensors["exp_avg"])
-        self.optimizer.square.copy_(tensors["exp_avg_sq"])
+            got = f"{str(path)!r} of a fit that differs in {', '.join(differ) or 'its settings'}"
+            expected = "a checkpoint of this very fit"
+            remedy = "Name another file, or delete this one."
+            raise ValueError(_checks.message("checkpoint", got, expected, remedy))
+        for name, tensor in self._state().items():
+            tensor.copy_(tensors[name])
         self.optimizer.count.fill_(facts["step"])
         self.step, self.since_best = facts["step"], facts["since_best"]
         self.history = History(**facts["history"])
-        self.best_loss = min(
-            (v / self.unit for v in self.history.validation_loss), default=math.inf
-        )
+        losses = (v / self.unit for v in self.history.validation_loss)
+        self.best_loss = min(losses, default=math.inf)

@@ -7,11 +7,15 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from numpydoc.docscrape import NumpyDocString
 
 import cellflow
+from cellflow.methods import METHODS
+
+ROOT = Path(__file__).parents[2]
 
 
 def public_modules() -> Iterator[str]:
@@ -113,6 +117,27 @@ def test_public_objects_are_documented(module_name):
         if found and (exported(module_name, path) or not value.__doc__):
             wrong[path] = found
     assert wrong == {}
+
+
+def keys_in(text: str) -> set[str]:
+    """Keys of the papers that a text cites."""
+    roles = re.findall(r":cite(?::\w+)?:`([^`]+)`", text)
+    return {key.strip() for role in roles for key in role.split(",")}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_method_cites_a_paper(name):
+    recipe = METHODS[name]
+    assert keys_in(getattr(recipe, "func", recipe).__doc__)  # of a partial one, its function
+
+
+def test_cited_papers_are_in_the_bibliography():
+    known = re.findall(r"^@\w+\{([^,]+),", (ROOT / "docs/references.bib").read_text("utf8"), re.M)
+    files = (ROOT / "cellflow").rglob("*.py")
+    cited = set().union(*(keys_in(path.read_text("utf8")) for path in files))
+    assert cited, "the pattern is broken"
+    assert sorted(cited - set(known)) == []
+    assert len(known) == len(set(known))
 
 
 def test_the_check_can_fail():
