@@ -160,8 +160,8 @@ interpolated cells keep their mass | fits/fit.py | exact/test_bridge_growth
   - start.mass if grown is None else _grown_mass(start.mass, grown[-1], time)
   + start.mass
 fits that ignore the tolerance asked for | fits/fit.py | fits/test_fit
-  - rtol=rtol,
-  + rtol=1e-5,
+  - limits=limits,
+  + limits=Limits(),
 networks simulated with the units of another one | networks/mlp.py | networks/test_evaluator
   - (first[:, :dim] / u.scale).float()
   + first[:, :dim].float()

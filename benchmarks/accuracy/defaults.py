@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from cellflow.batches import Batching
-from cellflow.evaluate import holdout
+from cellflow.evaluate import HoldoutProtocol, holdout
 from cellflow.methods import OTCFM, FlowMatching
 from cellflow.networks import MLPConfig
 from cellflow.preprocessing import fit_preprocessing
@@ -84,8 +84,8 @@ def main(folder: Path, steps: int, seeds: int, only: tuple[str, ...]) -> None:
         line = f"{name:<20}"
         for course in courses.values():
             table = holdout(
-                course, method, steps=steps, seeds=seeds, time="index", metrics=["w1"],
-                progress=False,
+                course, method, steps=steps, seeds=seeds, metrics=["w1"], progress=False,
+                protocol=HoldoutProtocol(time="index"),
             )  # fmt: skip
             model, midpoint = (
                 fmean(fmean(table.values(t, m, "w1")) for t in table.held_out)

@@ -76,7 +76,7 @@ def main(
                 course = read(folder / f"{file}.npz", whiten=whiten)
                 name = f"{file} {'5 whitened' if whiten else f'{course.dim} raw'}"
                 report(
-                    course, name, multiples, learned=learned, steps=steps,
+                    course, name, multiples, steps=steps if learned else None,
                     seeds=fit_seed if learned else seeds, n_cells=n_cells,
                 )  # fmt: skip
         print()

@@ -32,7 +32,7 @@ from cellflow.fits import Fit
 from cellflow.methods import OTCFM, SF2M
 from cellflow.networks import MLP
 from cellflow.preprocessing import fit_preprocessing
-from cellflow.simulate import simulate
+from cellflow.simulate import Limits, Output, simulate
 from cellflow.timecourse import TimeCourse
 
 FILE = "cite13176_pca100.npz"
@@ -214,9 +214,17 @@ def to_disk(n: int, store: str | None) -> float:
     torch.set_num_threads(1)
     field = MLP(Units((0.0,) * 10)).float()
     x = torch.randn(n, 10, generator=torch.Generator().manual_seed(0))
-    simulate(Dynamics(field), x[:2], [0, 1], store=store and f"{store}.first")  # imports
+    first = Output(store=store and f"{store}.first")
+    simulate(Dynamics(field), x[:2], [0, 1], output=first)  # imports
     start = perf_counter()
-    simulate(Dynamics(field), x, np.linspace(0, 1, 100), max_step=0.2, memory=2**27, store=store)
+    simulate(
+        Dynamics(field),
+        x,
+        np.linspace(0, 1, 100),
+        max_step=0.2,
+        limits=Limits(memory=2**27),
+        output=Output(store=store),
+    )
     return perf_counter() - start
 
 

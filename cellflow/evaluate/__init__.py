@@ -1,8 +1,8 @@
 """Hold-out evaluation: is the model better than doing nothing clever?"""
 
-from cellflow.evaluate.holdout import holdout
+from cellflow.evaluate.holdout import HoldoutProtocol, holdout
 from cellflow.evaluate.scorer import METRICS, Scorer
-from cellflow.evaluate.sigma import sigma_sweep
+from cellflow.evaluate.sigma import sigma_sweep, without_times
 from cellflow.evaluate.table import (
     YARDSTICKS,
     HoldoutTable,
@@ -16,6 +16,7 @@ __all__ = [
     "METRICS",
     "YARDSTICKS",
     "HoldoutTable",
+    "HoldoutProtocol",
     "Row",
     "Scorer",
     "SigmaRow",
@@ -23,4 +24,5 @@ __all__ = [
     "Verdict",
     "holdout",
     "sigma_sweep",
+    "without_times",
 ]

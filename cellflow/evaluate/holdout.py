@@ -19,17 +19,50 @@ from cellflow.simulate import SOLVERS
 from cellflow.timecourse import TimeCourse
 
 
+@dataclass(frozen=True, kw_only=True)
+class HoldoutProtocol:
+    """How a hold-out counts time, prepares coordinates and predicts.
+
+    Parameters
+    ----------
+    time
+        ``"physical"`` for the course's own times, ``"index"`` for 0, 1, 2, ….
+    solver
+        How predictions are made: see :func:`cellflow.simulate.simulate`.
+    n_components
+        Principal components to rotate to first, when the course holds expression.
+    whiten
+        Whether to scale each dimension to unit standard deviation.
+    preprocess_on
+        ``"all"`` fits components and scales on all cells (the papers' protocol), ``"train"``
+        without the held-out ones.
+    """
+
+    time: str = "physical"
+    solver: str = "rk4"
+    n_components: int | None = None
+    whiten: bool = False
+    preprocess_on: str = "all"
+
+    def __post_init__(self) -> None:
+        _checks.choice(self.time, ("physical", "index"), "time")
+        _checks.choice(self.solver, SOLVERS, "solver")
+        _checks.choice(self.preprocess_on, ("all", "train"), "preprocess_on")
+
+    def preprocessing(self, course: TimeCourse) -> Preprocessing | None:
+        """Return the way to the coordinates, from the cells of `course`; None where they stay."""
+        if self.n_components is None and not self.whiten:
+            return None
+        return fit_preprocessing(course.x, n_components=self.n_components, whiten=self.whiten)
+
+
 def holdout(
     course: TimeCourse,
     methods: Method | Sequence[Method],
     *,
     steps: int = 2000,
     seeds: int | Sequence[int] = 3,
-    time: str = "physical",
-    solver: str = "rk4",
-    n_components: int | None = None,
-    whiten: bool = False,
-    preprocess_on: str = "all",
+    protocol: HoldoutProtocol = HoldoutProtocol(),
     metrics: Sequence[str] = ("w1", "w2", "energy"),
     workers: int | None = None,
     progress: bool = True,
@@ -59,17 +92,8 @@ def holdout(
         Training steps of each fit.
     seeds
         Number of seeds (0, 1, …), or the seeds.
-    time
-        ``"physical"`` for the course's own times, ``"index"`` for 0, 1, 2, ….
-    solver
-        How predictions are made: see :func:`cellflow.simulate.simulate`.
-    n_components
-        Principal components to rotate to first, when the course holds expression.
-    whiten
-        Whether to scale each dimension to unit standard deviation.
-    preprocess_on
-        ``"all"`` fits components and scales on all cells (the papers' protocol), ``"train"``
-        without the held-out ones.
+    protocol
+        Clock, coordinates and solver.
     metrics
         Any of ``"w1"``, ``"w2"``, ``"energy"``; the first one decides the verdicts.
     workers
@@ -87,20 +111,17 @@ def holdout(
     HoldoutTable
         The rows; print it, or ask for its verdicts.
     """
-    _checks.choice(time, ("physical", "index"), "time")
-    _checks.choice(solver, SOLVERS, "solver")
-    _checks.choice(preprocess_on, ("all", "train"), "preprocess_on")
     metrics = as_metrics(metrics)
     methods, seeds = as_methods(methods), as_seeds(seeds)
     if len(course) < 3:
         remedy = "Only a time point between two others can be held out."
         raise ValueError(_checks.message("course", f"{len(course)} time points", "3", remedy))
     _checks.count(steps, "steps")
-    clock = course if time == "physical" else course.retimed(range(len(course)))
+    clock = course if protocol.time == "physical" else course.retimed(range(len(course)))
     folds, own = range(1, len(course) - 1), {}
-    if preprocess_on == "train":
-        own = {k: _preprocess(clock.without(k), n_components, whiten) for k in folds}
-    elif prep := _preprocess(clock, n_components, whiten):
+    if protocol.preprocess_on == "train":
+        own = {k: protocol.preprocessing(clock.without(k)) for k in folds}
+    elif prep := protocol.preprocessing(clock):
         clock = clock.map(prep.apply)
     task = _Task(
         clock,
@@ -109,7 +130,7 @@ def holdout(
         preprocessing=own,
         metrics=metrics,
         steps=steps,
-        solver=solver,
+        solver=protocol.solver,
     )
     jobs = [job for k in folds for job in _jobs(k, task, seeds)]
     fits_first = sorted(jobs, key=lambda job: job.name in YARDSTICKS)  # they take longest
@@ -171,9 +192,3 @@ def _rows(task: _Task, job: _Job) -> list[Row]:
     start, end = fold.snapshots[k - 1 : k + 1]
     cells = fit.predict(start, end.time, solver=task.solver, generator=seed)
     return score(method.name, seed, cells)
-
-
-def _preprocess(course: TimeCourse, n_components: int | None, whiten: bool) -> Preprocessing | None:
-    if n_components is None and not whiten:
-        return None
-    return fit_preprocessing(course.x, n_components=n_components, whiten=whiten)

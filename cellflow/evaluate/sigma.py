@@ -31,9 +31,7 @@ def sigma_sweep(
     method: Callable[[float], FlowMatching] = SF2M,
     *,
     sigmas: Sequence[float] | None = None,
-    exclude: Sequence[float] = (),
-    learned: bool = False,
-    steps: int = 1000,
+    steps: int | None = None,
     seeds: int | Sequence[int] = 5,
     n_cells: int = 500,
     metrics: Sequence[str] = ("energy", "w1"),
@@ -49,8 +47,8 @@ def sigma_sweep(
 
     The bridge's law at the time left out is known without a network: it is the mixture of the
     Brownian bridges between coupled cells (Tong et al. 2023, [SF]2M, proposition 3.1), so by
-    default (`learned` false) cells are drawn from it, in seconds. With `learned`, networks are
-    trained and the cells of the time point before are carried on by the stochastic dynamics.
+    default cells are drawn from it, in seconds. With `steps`, networks are trained and the cells
+    of the time point before are carried on by the stochastic dynamics.
 
     Each seed scores against another random half of the cells left out, so the spread over seeds
     stands for the sampling of these cells too (the delete-half jackknife).
@@ -58,20 +56,16 @@ def sigma_sweep(
     Parameters
     ----------
     course
-        Snapshots to choose by, in the coordinates of the model.
+        Snapshots to choose by, in the coordinates of the model, without the days that a final
+        figure is to be scored on (:func:`without_times`).
     method
         From a diffusion to a method: ``SF2M``, or such as ``lambda s: SF2M(s,
         coupling="exact")``.
     sigmas
         Diffusions to try, data units per square root of time, positive; a logarithmic grid from
         0.05 to 1.6 times :func:`~cellflow.training.cells.natural_sigma` when omitted.
-    exclude
-        Times that are taken out before anything else is done, such as days that a final figure
-        is to be scored on.
-    learned
-        Whether to train a network for each diffusion, time point and seed.
     steps
-        Training steps of each fit, where `learned`.
+        Training steps of a network for each diffusion, time point and seed; None for no networks.
     seeds
         Number of seeds (0, 1, …), or the seeds.
     n_cells
@@ -92,17 +86,17 @@ def sigma_sweep(
     """
     metrics = as_metrics(metrics)
     seeds = as_seeds(seeds)
-    _checks.count(steps, "steps")
+    if steps is not None:
+        _checks.count(steps, "steps")
     _checks.count(n_cells, "n_cells", low=4)
-    course = without_times(course, exclude)
     natural = natural_sigma(course)
     tried = _as_sigmas(sigmas, natural)
     recipes = [method(s) for s in tried]
-    if not learned and any(_needs_network(m) for m in recipes):
+    if steps is None and any(_needs_network(m) for m in recipes):
         expected = "one of straight pairs, whose law between two time points needs no network"
         got = f"{recipes[0].name!r}"
-        raise ValueError(_checks.message("method", got, expected, "Set learned=True."))
-    task = _Task(course, tuple(zip(tried, recipes, strict=True)), metrics, n_cells, learned, steps)
+        raise ValueError(_checks.message("method", got, expected, "Set steps=1000."))
+    task = _Task(course, tuple(zip(tried, recipes, strict=True)), metrics, n_cells, steps)
     jobs = [
         (k, seed, j) for k in range(1, len(course) - 1) for seed in seeds for j in range(len(tried))
     ]
@@ -110,7 +104,7 @@ def sigma_sweep(
         partial(_rows, task),
         jobs,
         workers=workers,
-        heavy=learned and len(jobs) * steps >= MIN_STEPS_FOR_PROCESSES,
+        heavy=len(jobs) * (steps or 0) >= MIN_STEPS_FOR_PROCESSES,
         here=course.x.device.type != "cpu",
         progress=progress,
         unit="sigma",
@@ -121,7 +115,7 @@ def sigma_sweep(
         default=RELATIVE_SIGMA * natural,
         metric=metrics[0],
         unit=course.unit,
-        learned=learned,
+        learned=steps is not None,
     )
 
 
@@ -133,8 +127,7 @@ class _Task:
     tried: tuple[tuple[float, FlowMatching], ...]
     metrics: Sequence[str]
     n_cells: int
-    learned: bool
-    steps: int
+    steps: int | None
 
 
 def _rows(task: _Task, job: tuple[int, int, int]) -> list[SigmaRow]:
@@ -142,7 +135,7 @@ def _rows(task: _Task, job: tuple[int, int, int]) -> list[SigmaRow]:
     k, seed, j = job
     sigma, recipe = task.tried[j]
     fold, truth = _drawn(task.course, k, seed, task.n_cells)
-    if task.learned:
+    if task.steps is not None:
         cells = _learned(fold, recipe, k, truth.time, steps=task.steps, seed=seed)
     else:
         cells = _unlearned(fold, recipe, k, truth.time, seed=seed)

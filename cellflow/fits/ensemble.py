@@ -18,6 +18,7 @@ from cellflow.fits.fit import Fit, simulate_in_data_units
 from cellflow.fits.folder import save_ensemble
 from cellflow.fits.report import coupling_problems
 from cellflow.preprocessing import Preprocessing
+from cellflow.simulate import Limits, Output
 from cellflow.simulate.integration import Integration
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.training.trainer import History
@@ -138,10 +139,7 @@ class Ensemble:
         solver: str = "rk4",
         generator: Rng = 0,
         max_step: float | None = None,
-        rtol: float = 1e-5,
-        atol: float = 1e-6,
-        max_evaluations: int = 10_000,
-        memory: float = 2**30,
+        limits: Limits = Limits(),
         progress: bool = False,
     ) -> EnsembleTrajectory:
         """Simulate cells along the dynamics of every member.
@@ -151,30 +149,24 @@ class Ensemble:
 
         Parameters
         ----------
-        x0, times, solver, generator, max_step, rtol, atol, max_evaluations, memory, progress
+        x0, times, solver, generator, max_step, limits, progress
             As in :meth:`Fit.simulate`.
 
         Returns
         -------
         EnsembleTrajectory
             Means over members, with their standard deviations.
-
-        Raises
-        ------
-        IntegrationError
-            If a solution is not finite, or an adaptive solver needs more than `max_evaluations`.
         """
         how = Integration(
             solver=solver,
             generator=draw_seed(generator),
             max_step=max_step,
-            rtol=rtol,
-            atol=atol,
-            max_evaluations=max_evaluations,
-            memory=memory,
+            limits=limits,
+            output=Output(
+                readout=None if self.preprocessing is None else self.preprocessing.invert
+            ),
             progress=progress,
             knots=self.course.times,
-            readout=None if self.preprocessing is None else self.preprocessing.invert,
         )
         states, masses = Moments(), Moments()
         evaluations = 0

@@ -18,7 +18,7 @@ from cellflow.fits.facts import FittedMethod, Unsaved
 from cellflow.fits.folder import save_fit
 from cellflow.fits.report import coupling_report, fit_report
 from cellflow.preprocessing import Preprocessing
-from cellflow.simulate import SOLVERS, StoredTrajectory, Trajectory
+from cellflow.simulate import SOLVERS, Limits, Output, StoredTrajectory, Trajectory
 from cellflow.simulate.integration import Integration
 from cellflow.simulate.simulate import simulate_as
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -122,10 +122,7 @@ class Fit:
         solver: str = "rk4",
         generator: Rng = 0,
         max_step: float | None = None,
-        rtol: float = 1e-5,
-        atol: float = 1e-6,
-        max_evaluations: int = 10_000,
-        memory: float = 2**30,
+        limits: Limits = Limits(),
         store: str | FilePath | None = None,
         store_dtype: torch.dtype | str | None = None,
         progress: bool = False,
@@ -147,14 +144,11 @@ class Fit:
         max_step
             Longest step of a fixed-step solver. When omitted, six (``"rk4"``) or ten of them
             lead from snapshot to snapshot, so that an uneven course costs as many as an even one.
-        rtol, atol, max_evaluations
-            Tolerances of an adaptive solver, and how often it may ask the field: see
-            :func:`cellflow.simulate.simulate`.
-        memory
-            Bytes for the solver's working set.
+        limits
+            Tolerances of an adaptive solver, and bounds on evaluations and memory.
         store, store_dtype
             Folder of a zarr store to write to, for trajectories that exceed memory, and its type:
-            see :func:`cellflow.simulate.simulate`.
+            see :class:`cellflow.simulate.Output`.
         progress
             Whether to show a progress bar.
 
@@ -167,8 +161,8 @@ class Fit:
         ValueError
             If the result would not fit in memory.
         IntegrationError
-            If the solution is not finite, or an adaptive solver needs more than
-            `max_evaluations`.
+            If the solution is not finite, or an adaptive solver needs more evaluations
+            than its limit.
 
         Warns
         -----
@@ -179,15 +173,14 @@ class Fit:
             solver=solver,
             generator=generator,
             max_step=max_step,
-            rtol=rtol,
-            atol=atol,
-            max_evaluations=max_evaluations,
-            memory=memory,
-            store=store,
-            store_dtype=store_dtype,
+            limits=limits,
+            output=Output(
+                readout=None if self.preprocessing is None else self.preprocessing.invert,
+                store=store,
+                store_dtype=store_dtype,
+            ),
             progress=progress,
             knots=self.course.times,
-            readout=None if self.preprocessing is None else self.preprocessing.invert,
         )
         return simulate_in_data_units(self, x0, times, how=how)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from cellflow import costs
 from cellflow._typing import ArrayLike, Tensor
-from cellflow.metrics.metric import as_clouds, metric, row_blocks, within_mean
+from cellflow.metrics.metric import Metric, as_clouds, metric, row_blocks, within_mean
 
 
-@metric("energy")
+@metric("energy", partial(Metric, label="energy distance"))
 def energy_distance(
     x: ArrayLike,
     y: ArrayLike,

@@ -24,6 +24,8 @@ class Metric:
     ----------
     function
         From cells ``x (n, d)``, ``y (m, d)`` and the keywords `x_mass`, `y_mass` to the distance.
+    label
+        What figures call it, as matplotlib writes it; its registered name when empty.
     exponent
         Power of the data's scale with which the distance grows; None where it has its own scale.
     rotation_invariant
@@ -35,6 +37,7 @@ class Metric:
     """
 
     function: Distance
+    label: str = ""
     exponent: int | None = 1
     rotation_invariant: bool = True
     of_holdouts: bool = True

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from cellflow import _checks, costs
 from cellflow._typing import ArrayLike
-from cellflow.metrics.metric import Clouds, as_clouds, metric
+from cellflow.metrics.metric import Clouds, Metric, as_clouds, metric
 from cellflow.metrics.sliced import quantile_cost
 from cellflow.transport.network.matrix import solve_matrix
 from cellflow.transport.network.solve import FEWEST, LARGE
@@ -20,7 +22,7 @@ TOLERANCE = 1e-7
 DENSE_LIMIT, LIMIT = 150_000_000, 10_000_000_000
 
 
-@metric("w1")
+@metric("w1", partial(Metric, label="$W_1$"))
 def wasserstein1(
     x: ArrayLike,
     y: ArrayLike,
@@ -59,7 +61,7 @@ def wasserstein1(
     return _transport(as_clouds(x, y, x_mass=x_mass, y_mass=y_mass), power=1, max_iter=max_iter)
 
 
-@metric("w2")
+@metric("w2", partial(Metric, label="$W_2$"))
 def wasserstein2(
     x: ArrayLike,
     y: ArrayLike,

@@ -14,6 +14,7 @@ from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 
 from cellflow import _checks
+from cellflow.metrics import METRICS
 
 #: Points: journals ask for 5 to 7 at least, after the figure has been placed in a column.
 FONT = 8
@@ -22,10 +23,13 @@ GREY = "#b8b8b8"
 DARK = "#3c3c3c"
 #: Okabe and Ito's colours, which the colour-blind can tell apart, without their yellow and black.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-#: Labels of axes.
-METRIC_NAMES = {"w1": "$W_1$", "w2": "$W_2$", "energy": "energy distance"}
 #: Time: dark to light, ending before the yellow that vanishes on white paper.
 TIME_COLORS = ListedColormap(colormaps["viridis"](np.linspace(0.0, 0.93, 256)), name="time")
+
+
+def metric_label(name: str) -> str:
+    """Return what figures call the metric `name`."""
+    return (METRICS[name].label if name in METRICS else "") or name
 
 
 def axes(ax: Axes | None, *, size: tuple[float, float] = (3.6, 3.0)) -> Axes:

@@ -76,7 +76,7 @@ def holdout(table: HoldoutTable, *, metric: str = "w1", ax: Axes | None = None) 
     handles += _draw_floor(ax, table, metric)
     ax.set_xticks(range(len(table.held_out)), [f"{t:g}" for t in table.held_out])
     ax.set_xlim(-0.5, len(table.held_out) - 0.5)
-    label = _frame.METRIC_NAMES.get(metric, metric)
+    label = _frame.metric_label(metric)
     _frame.dress(ax, x=f"held-out {table.unit}", y=f"{label} to the held-out cells")
     _frame.legend(ax, handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax

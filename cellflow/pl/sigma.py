@@ -65,7 +65,7 @@ def sigma(sweep: SigmaSweep, *, metric: str | None = None, ax: Axes | None = Non
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter(NullFormatter())
     unit = f"√{sweep.unit}" if sweep.unit else "√time"
-    name = _frame.METRIC_NAMES.get(metric, metric)
+    name = _frame.metric_label(metric)
     _frame.dress(ax, x=f"diffusion (data units / {unit})", y=f"{name} to the cells left out")
     _frame.legend(ax, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax

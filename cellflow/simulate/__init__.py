@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cellflow.simulate.field import IntegrationError
+from cellflow.simulate.integration import Limits, Output
 from cellflow.simulate.simulate import simulate
 from cellflow.simulate.solver import SOLVERS
 from cellflow.simulate.trajectory import Trajectory
@@ -11,6 +12,8 @@ from cellflow.simulate.zarr_store import StoredTrajectory, open_trajectory
 __all__ = [
     "SOLVERS",
     "IntegrationError",
+    "Limits",
+    "Output",
     "StoredTrajectory",
     "Trajectory",
     "open_trajectory",

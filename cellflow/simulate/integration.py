@@ -18,31 +18,78 @@ Readout = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Integration:
-    """Settings of :func:`cellflow.simulate.simulate`, which explains them.
+class Limits:
+    """How exact, how long and how large an integration may be.
 
     Parameters
     ----------
-    solver, max_step, rtol, atol, max_evaluations, memory, generator
-        As there.
-    readout, store, store_dtype, progress
-        As there.
-    knots
-        Times, increasing, between which the pace of things differs: those of a fit's snapshots.
-        Without `max_step`, a fixed-step solver takes its ``steps_per_interval`` from one to the
-        next, and as long ones before the first and after the last. No step crosses a knot.
+    rtol, atol
+        Tolerances of an adaptive solver on the root mean square error of a step, over cells and
+        dimensions: a single odd cell among thousands may be less exact, and so may, by one or
+        two digits, states between the steps.
+    max_evaluations
+        Evaluations allowed to an adaptive solver for each chunk of cells, from break to break.
+    memory
+        Bytes for the solver's working set; more cells than fit are integrated in chunks, at
+        least one by one. The result itself, ``T * n * d`` numbers, comes on top, unless it goes
+        to a store. On a CPU chunks have 4,096 cells at most, which the cache can hold; those of
+        small networks are integrated side by side, one on each thread that torch may use. Chunks
+        do not change the result of a fixed-step solver, beyond the last bits of matrix products;
+        adaptive ones choose their steps for each chunk.
     """
 
-    solver: str = "rk4"
-    max_step: float | None = None
     rtol: float = 1e-5
     atol: float = 1e-6
     max_evaluations: int = 10_000
     memory: float = 2**30
-    generator: Rng = 0
+
+    def __post_init__(self) -> None:
+        for name in ("rtol", "atol", "memory"):
+            _checks.number(getattr(self, name), name, low=0.0, open_low=True)
+        _checks.count(self.max_evaluations, "max_evaluations")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What is kept of the states, and where.
+
+    Parameters
+    ----------
+    readout
+        Function from states ``(m, d)`` to what is kept of them, ``(m, k)``, such as the way back
+        to the coordinates of the data; applied chunk by chunk.
+    store
+        Folder of a zarr store to write to, for results that exceed memory: some thousand cells
+        at a time are integrated and written. A store that was interrupted is gone on with, one
+        that is complete is opened, and one of another simulation is refused.
+    store_dtype
+        Of the stored states, such as ``torch.float16``, whose relative error is 5e-4 at most.
+    """
+
     readout: Readout | None = None
     store: str | Path | None = None
     store_dtype: torch.dtype | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.store is None and self.store_dtype is not None:
+            got, remedy = f"{self.store_dtype} without `store`", "Name the folder to write."
+            raise ValueError(_checks.message("store_dtype", got, "both or neither", remedy))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Integration:
+    """Settings of :func:`cellflow.simulate.simulate`, and `knots` between which the pace differs.
+
+    Knots are increasing times, those of a fit's snapshots. Without `max_step`, a fixed-step solver
+    takes its ``steps_per_interval`` from one to the next, and as long ones before the first and
+    after the last. No step crosses a knot.
+    """
+
+    solver: str = "rk4"
+    max_step: float | None = None
+    generator: Rng = 0
+    limits: Limits = Limits()
+    output: Output = Output()
     progress: bool = False
     knots: tuple[float, ...] = ()
 
@@ -50,12 +97,6 @@ class Integration:
         _checks.choice(self.solver, SOLVERS, "solver")
         if self.max_step is not None:
             _checks.number(self.max_step, "max_step", low=0.0, open_low=True)
-        for name in ("rtol", "atol", "memory"):
-            _checks.number(getattr(self, name), name, low=0.0, open_low=True)
-        _checks.count(self.max_evaluations, "max_evaluations")
-        if self.store is None and self.store_dtype is not None:
-            got, remedy = f"{self.store_dtype} without `store`", "Name the folder to write."
-            raise ValueError(_checks.message("store_dtype", got, "both or neither", remedy))
 
 
 def as_times(times: Sequence[float] | ArrayLike) -> Tensor:

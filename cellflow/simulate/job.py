@@ -125,7 +125,7 @@ class Job:
                 self.dynamics,
                 segment.start,
                 segment.span,
-                max_evaluations=how.max_evaluations if solver.adaptive else None,
+                max_evaluations=how.limits.max_evaluations if solver.adaptive else None,
                 noisy=noise is not None,
                 bounds=segment.bounds,
                 check=solver.adaptive,
@@ -139,8 +139,7 @@ class Job:
             elif solver.step is not None:
                 integrate_fixed(field, x, u=u, step=solver.step, n_steps=n, out=rows)
             else:
-                tolerances = {"rtol": how.rtol, "atol": how.atol}
-                integrate_adaptive(field, x, u=u, solver=how.solver, out=rows, **tolerances)
+                integrate_adaptive(field, x, u=u, solver=how.solver, limits=how.limits, out=rows)
             n_evaluations += field.n_evaluations
             x = rows[-1]
         return n_evaluations
@@ -232,7 +231,7 @@ def integrate_cells(
     receives the states or what the readout keeps of them, and `log_mass` ``(T, n)``, None without
     growth, the log masses. `advance` is told the share of one chunk's work that is done.
     """
-    dim, readout, n_rows = x0.shape[1], job.how.readout, job.n_rows
+    dim, readout, n_rows = x0.shape[1], job.how.output.readout, job.n_rows
     direct = log_mass is None and readout is None and len(job.asked) == n_rows
 
     @torch.no_grad()  # of each thread

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import psutil
 import torch
@@ -13,7 +12,7 @@ import torch
 from cellflow import _checks
 from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.dynamics import Dynamics
-from cellflow.simulate.integration import Integration, Readout, as_times
+from cellflow.simulate.integration import Integration, Limits, Output, Readout, as_times
 from cellflow.simulate.job import Job, divide, integrate_cells
 from cellflow.simulate.trajectory import Trajectory
 from cellflow.simulate.zarr_store import (
@@ -34,14 +33,9 @@ def simulate(
     *,
     solver: str = "rk4",
     max_step: float | None = None,
-    rtol: float = 1e-5,
-    atol: float = 1e-6,
-    max_evaluations: int = 10_000,
-    memory: float = 2**30,
     generator: Rng = 0,
-    readout: Readout | None = None,
-    store: str | Path | None = None,
-    store_dtype: torch.dtype | str | None = None,
+    limits: Limits = Limits(),
+    output: Output = Output(),
     progress: bool = False,
 ) -> Trajectory | StoredTrajectory:
     r"""Simulate `dynamics`: as an ODE, or with a stochastic solver as an SDE.
@@ -77,38 +71,20 @@ def simulate(
     max_step
         Longest step of a fixed-step solver in units of time. When omitted a 32nd of the span,
         and between two breaks at most an 8th of the time between them.
-    rtol, atol
-        Tolerances of an adaptive solver on the root mean square error of a step, over cells and
-        dimensions: a single odd cell among thousands may be less exact, and so may, by one or
-        two digits, states between the steps.
-    max_evaluations
-        Evaluations allowed to an adaptive solver for each chunk of cells, from break to break.
-    memory
-        Bytes for the solver's working set; more cells than fit are integrated in chunks, at
-        least one by one. The result itself, ``T * n * d`` numbers, comes on top, unless it goes
-        to `store`. On a CPU chunks have 4,096 cells at most, which the cache can hold; those of
-        small networks are integrated side by side, one on each thread that torch may use. Chunks
-        do not change the result of a fixed-step solver, beyond the last bits of matrix products;
-        adaptive ones choose their steps for each chunk.
     generator
         Seed or generator of the noise: one number is drawn from it. The noise of a cell follows
         from that number and from the cell's position in `x0`, for one device and dtype.
-    readout
-        Function from states ``(m, d)`` to what is kept of them, ``(m, k)``, such as the way back
-        to the coordinates of the data; applied chunk by chunk.
-    store
-        Folder of a zarr store to write to, for results that exceed memory: some thousand cells
-        at a time are integrated and written. A store that was interrupted is gone on with, one
-        that is complete is opened, and one of another simulation is refused.
-    store_dtype
-        Of the stored states, such as ``torch.float16``, whose relative error is 5e-4 at most.
+    limits
+        Tolerances of an adaptive solver, and bounds on evaluations and memory: `Limits`.
+    output
+        What is kept of the states, and where; all of them in memory by default: `Output`.
     progress
         Whether to show a progress bar.
 
     Returns
     -------
     Trajectory
-        States ``(T, n, d)``, in the dtype and on the device of `x0`; with `store` a
+        States ``(T, n, d)``, in the dtype and on the device of `x0`; with a store a
         :class:`StoredTrajectory`, whose states are read as they are asked for.
 
     Raises
@@ -116,12 +92,10 @@ def simulate(
     ValueError
         If the field answers in another shape or dtype, a stochastic solver is asked for and the
         dynamics have noise but no score, the result would exceed the memory that is left, or
-        `store` holds something else.
-    ImportError
-        If `store` is given and zarr is not installed.
+        the store holds something else.
     IntegrationError
-        If the solution or the field is not finite, or an adaptive solver needs more than
-        `max_evaluations`.
+        If the solution or the field is not finite, or an adaptive solver needs more evaluations
+        than its limit.
 
     Examples
     --------
@@ -134,14 +108,9 @@ def simulate(
     how = Integration(
         solver=solver,
         max_step=max_step,
-        rtol=rtol,
-        atol=atol,
-        max_evaluations=max_evaluations,
-        memory=memory,
         generator=generator,
-        readout=readout,
-        store=store,
-        store_dtype=store_dtype,
+        limits=limits,
+        output=output,
         progress=progress,
     )
     return simulate_as(dynamics, x0, times, how=how)
@@ -156,22 +125,23 @@ def simulate_as(
 ) -> Trajectory | StoredTrajectory:
     """Simulate `dynamics` from cells `x0` ``(n, d)`` through `times`, with the settings `how`."""
     x0, times = _checks.as_cells(x0, "x0").detach(), as_times(times)
+    output = how.output
     job = Job.prepare(dynamics, x0, times, how=how)
-    like = x0[:1] if how.readout is None else _read_out(how.readout, x0[:1])
+    like = x0[:1] if output.readout is None else _read_out(output.readout, x0[:1])
     n, mass_bytes = len(x0), job.n_columns * x0.element_size()
-    if how.store is not None:
-        like = like.to(as_store_dtype(how.store_dtype, like.dtype))
+    if output.store is not None:
+        like = like.to(as_store_dtype(output.store_dtype, like.dtype))
         row = like.shape[1] * x0.element_size() + mass_bytes
-        chunks = divide(job, x0, memory=how.memory / 2, row=row)
+        chunks = divide(job, x0, memory=how.limits.memory / 2, row=row)
         with _progress(math.ceil(n / chunks.cells), show=how.progress) as advance:
             write_cells(job, x0, times=times, chunks=chunks, like=like, advance=advance)
-        return open_trajectory(how.store)
+        return open_trajectory(output.store)
     width, row = like.shape[1], like.shape[1] * like.element_size()
     what = f"{len(times):,} times of {n:,} cells in {width} dimensions"
     _require_free_memory(len(times) * n * (row + mass_bytes), what, x0.device)
     out = like.new_empty(len(times), n, width)
     log_mass = x0.new_empty(len(times), n) if job.n_columns else None
-    chunks = divide(job, x0, memory=how.memory, row=0 if how.readout is None else row)
+    chunks = divide(job, x0, memory=how.limits.memory, row=0 if output.readout is None else row)
     with _progress(math.ceil(n / chunks.cells), show=how.progress) as advance:
         n_evaluations = integrate_cells(
             job, x0, chunks=chunks, out=out, log_mass=log_mass, advance=advance

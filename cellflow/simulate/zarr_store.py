@@ -196,7 +196,7 @@ def write_cells(
     """
     n, width = len(x0), like.shape[1]
     per_cell = len(times) * (width + job.n_columns) * x0.element_size()
-    parts = min(PART_CHUNKS, int(job.how.memory / 2 // (per_cell * chunks.cells)))
+    parts = min(PART_CHUNKS, int(job.how.limits.memory / 2 // (per_cell * chunks.cells)))
     facts, shape = _facts(job, x0, times=times, like=like), (len(times), n, width)
     group = _open(job, facts, shape=shape, cells=chunks.cells * max(1, parts), times=times)
     cells = dict(group.attrs)[KEY]["cells"]
@@ -206,7 +206,7 @@ def write_cells(
         if int(group["evaluations"][part]) >= 0:
             advance(-(-size // chunks.cells))
             continue
-        kept = x0.dtype if job.how.readout is None else job.how.readout(x0[:1]).dtype
+        kept = x0.dtype if job.how.output.readout is None else job.how.output.readout(x0[:1]).dtype
         out = x0.new_empty(len(times), size, width, dtype=kept)
         log_mass = x0.new_empty(len(times), size) if job.n_columns else None
         n_evaluations = integrate_cells(
@@ -238,7 +238,7 @@ def _open(
     job: Job, facts: dict[str, Any], *, shape: tuple[int, int, int], cells: int, times: Tensor
 ) -> Any:
     """Return the group of the job's store: new, or of the same simulation."""
-    path = Path(job.how.store or "")
+    path = Path(job.how.output.store or "")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         _create(path, facts, shape=shape, cells=cells, times=times)
     group = _open_ours(path, mode="r+")
@@ -286,7 +286,8 @@ def _array(
 
 def _facts(job: Job, x0: Tensor, *, times: Tensor, like: Tensor) -> dict[str, Any]:
     """Return what makes it the same simulation; of the fields, what they answer for one cell."""
-    how = job.how
+    how, limits = job.how, job.how.limits
+    tolerances = [limits.rtol, limits.atol, limits.max_evaluations]
     return {
         "solver": how.solver,
         "times": _digest(times),
@@ -295,7 +296,7 @@ def _facts(job: Job, x0: Tensor, *, times: Tensor, like: Tensor) -> dict[str, An
         "store_dtype": _name(like.dtype),
         "growth": job.n_columns > 0,
         "steps": [[segment.start, job.n_steps(segment)] for segment in job.segments],
-        "tolerances": [how.rtol, how.atol, how.max_evaluations] if job.solver.adaptive else None,
+        "tolerances": tolerances if job.solver.adaptive else None,
         "seed": job.seed,
         "sigma": job.dynamics.sigma,
         "fields": _probe(job, x0),
@@ -318,8 +319,8 @@ def _probe(job: Job, x0: Tensor) -> list[float]:
     d, x = job.dynamics, x0[:1]
     with torch.no_grad():
         answers = [field(t, x) for field in (d.velocity, d.score, d.growth) if field is not None]
-        if job.how.readout is not None:
-            answers.append(job.how.readout(x))
+        if job.how.output.readout is not None:
+            answers.append(job.how.output.readout(x))
     return torch.cat([a.flatten() for a in answers]).double().nan_to_num().tolist()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cellflow import _checks, evaluate
-from cellflow.evaluate import HoldoutTable
+from cellflow.evaluate import HoldoutProtocol, HoldoutTable
 from cellflow.methods import Method
 from cellflow.pp.reading import Reading
 from cellflow.several import join_process_group
@@ -92,11 +92,13 @@ def holdout(
         recipes,
         steps=steps,
         seeds=seeds,
-        time=time,
-        solver=solver,
-        n_components=n_components,
-        whiten=whiten,
-        preprocess_on=preprocess_on,
+        protocol=HoldoutProtocol(
+            time=time,
+            solver=solver,
+            n_components=n_components,
+            whiten=whiten,
+            preprocess_on=preprocess_on,
+        ),
         workers=workers,
         progress=progress and ranks.is_main,
         ranks=ranks,

@@ -6,8 +6,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cellflow import _checks
-from cellflow.evaluate import SigmaSweep, sigma_sweep
-from cellflow.evaluate.sigma import without_times
+from cellflow.evaluate import SigmaSweep, sigma_sweep, without_times
 from cellflow.methods import SF2M, FlowMatching
 from cellflow.pp.reading import Reading
 from cellflow.pp.times import TimeTable, parse_times
@@ -106,8 +105,7 @@ def suggest_sigma(
         kept,
         method,
         sigmas=sigmas,
-        learned=learned,
-        steps=steps,
+        steps=steps if learned else None,
         seeds=seeds,
         n_cells=n_cells,
         metrics=metrics,

@@ -17,7 +17,7 @@ from matplotlib import pyplot as plt
 
 from cellflow import SF2M, TimeCourse, datasets, pl, pp
 from cellflow.batches import Batching
-from cellflow.evaluate import SigmaRow, SigmaSweep, sigma_sweep
+from cellflow.evaluate import SigmaRow, SigmaSweep, sigma_sweep, without_times
 from cellflow.methods import MMFM, FlowMatching
 from cellflow.networks import MLPConfig
 from cellflow.paths import BrownianBridge
@@ -118,7 +118,7 @@ def test_fitted_dynamics_tell_diffusions_apart():
         return SF2M(size, net=MLPConfig(32, 2), batching=Batching(128, 100))
 
     found = sigma_sweep(
-        diffusing(sigma), small, sigmas=[sigma, 6 * sigma], learned=True, steps=60, seeds=2,
+        diffusing(sigma), small, sigmas=[sigma, 6 * sigma], steps=60, seeds=2,
         n_cells=100, progress=False,
     )  # fmt: skip
     assert (found.learned, found.best) == (True, sigma)
@@ -160,8 +160,8 @@ def test_sweep_does_not_depend_on_excluded_times(course):
     xs = [s.x for s in course.snapshots]
     other = TimeCourse.from_arrays([*xs[:k], spoiled(xs[k]), *xs[k + 1 :]], course.times)
     options = QUICK | {"sigmas": [0.05, 0.2]}
-    found = sigma_sweep(course, exclude=[time], **options)
-    assert found == sigma_sweep(other, exclude=[time], **options)
+    found = sigma_sweep(without_times(course, [time]), **options)
+    assert found == sigma_sweep(without_times(other, [time]), **options)
     assert found == sigma_sweep(course.without(k), **options)
     assert found.held_out == [course.times[1], course.times[3]]
     options["n_cells"] = 10  # outliers are slow to couple
@@ -202,8 +202,6 @@ def test_two_time_points_give_the_default():
 
 
 BAD = [
-    ({"exclude": [2.0]}, "`exclude`: got 2, expected some of 0, 1, 3"),
-    ({"exclude": [0.0, 1.0]}, "`exclude`: got 2 of 3 time points"),
     ({"sigmas": []}, "`sigmas`: got none"),
     ({"sigmas": [0.0]}, "`sigmas`: got 0"),
     ({"sigmas": [math.nan]}, "`sigmas`: got nan"),
@@ -212,7 +210,7 @@ BAD = [
     ({"n_cells": 3}, "`n_cells`: got 3"),
     ({"seeds": 0}, "`seeds`: got 0"),
     ({"steps": 0}, "`steps`: got 0"),
-    ({"method": MMFM}, "`method`: got 'mmfm'.*learned=True"),
+    ({"method": MMFM}, "`method`: got 'mmfm'.*steps=1000"),
 ]
 
 
@@ -220,6 +218,18 @@ BAD = [
 def test_bad_arguments_are_named(options, text):
     with pytest.raises(ValueError, match=text):
         sigma_sweep(diffusing(1.0, n=10), progress=False, **options)
+
+
+@pytest.mark.parametrize(
+    ("times", "text"),
+    [
+        ([2.0], "`exclude`: got 2, expected some of 0, 1, 3"),
+        ([0.0, 1.0], "`exclude`: got 2 of 3 time points"),
+    ],
+)
+def test_bad_excluded_times_are_named(times, text):
+    with pytest.raises(ValueError, match=text):
+        without_times(diffusing(1.0, n=10), times)
 
 
 def test_one_excluded_time_is_a_list_of_one():

@@ -116,14 +116,14 @@ def test_holdout_is_that_of_the_course(options) -> None:
     """Held out is a day far off the line of the others, so that each option changes the table."""
     adata = cells(["day 0", "day 1", "day 5"])
     adata.obsm["X_pca"][(adata.obs["when"] == "day 1").to_numpy(), 2] += 30
-    settings = {"steps": 3, "seeds": 1, "progress": False} | options
-    ours = cf.tl.holdout(adata, time_key="when", method=METHOD, **settings)
+    settings = {"steps": 3, "seeds": 1, "progress": False}
+    ours = cf.tl.holdout(adata, time_key="when", method=METHOD, **settings, **options)
     x, when = torch.from_numpy(adata.obsm["X_pca"]), adata.obs["when"]
     xs = [x[(when == f"day {t}").to_numpy()] for t in (0, 1, 5)]
     course = cf.TimeCourse.from_arrays(xs, [0.0, 1.0, 5.0])
-    assert ours == evaluate.holdout(course, METHOD, **settings)
-    plain = evaluate.holdout(course, METHOD, steps=3, seeds=1, progress=False)
-    assert ours != plain
+    protocol = evaluate.HoldoutProtocol(**options)
+    assert ours == evaluate.holdout(course, METHOD, protocol=protocol, **settings)
+    assert ours != evaluate.holdout(course, METHOD, **settings)
 
 
 def test_holdout_reads_the_first_dimensions_and_the_time_map() -> None:

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from cellflow import OTCFM, TimeCourse, evaluate
 from cellflow.batches import Batching
-from cellflow.evaluate import YARDSTICKS, HoldoutTable, Row, holdout
+from cellflow.evaluate import YARDSTICKS, HoldoutProtocol, HoldoutTable, Row, holdout
 from cellflow.networks import MLPConfig
 
 F64 = torch.float64
@@ -46,7 +46,7 @@ def test_yardsticks_of_a_moving_cloud_are_known() -> None:
 
 
 def test_index_time_puts_the_midpoint_in_the_middle() -> None:
-    t = table(time="index")
+    t = table(protocol=HoldoutProtocol(time="index"))
     assert t.held_out == [1.0]  # named by the user's time all the same
     # Halfway between 0 and 8 is 4; the truth is at 2.
     assert t.values(1.0, "ot_midpoint", "w1")[0] == pytest.approx(2.0)
@@ -82,15 +82,18 @@ def test_preprocessing_without_the_held_out_day_leaves_it_out() -> None:
     c = moving()
     x = c.snapshots[1].x + torch.tensor([0.0, 1000.0], dtype=F64)
     c = TimeCourse.from_arrays([c.snapshots[0].x, x, c.snapshots[2].x], c.times)
-    with_it = table(c, whiten=True, seeds=1).values(1.0, "previous", "w1")[0]
-    without = table(c, whiten=True, seeds=1, preprocess_on="train").values(1.0, "previous", "w1")[0]
+    with_it = table(c, protocol=HoldoutProtocol(whiten=True), seeds=1).values(
+        1.0, "previous", "w1"
+    )[0]
+    own = HoldoutProtocol(whiten=True, preprocess_on="train")
+    without = table(c, protocol=own, seeds=1).values(1.0, "previous", "w1")[0]
     assert with_it < 3
     assert without > 500
 
 
 def test_components_are_rotated_to_when_asked() -> None:
     c = moving().map(lambda x: torch.cat([x, 1e-3 * x[:, :1]], 1))
-    t = table(c, n_components=2, seeds=1)
+    t = table(c, protocol=HoldoutProtocol(n_components=2), seeds=1)
     assert t.values(1.0, "previous", "w1")[0] == pytest.approx(2.0, rel=1e-3)
 
 
@@ -147,8 +150,6 @@ def test_same_seeds_same_table() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"time": "indices"}, "`time`: got 'indices'.* Did you mean 'index'"),
-        ({"preprocess_on": "test"}, "`preprocess_on`: got 'test'"),
         ({"metrics": ["w3"]}, "`metrics`: got 'w3'"),
         ({"seeds": 0}, "`seeds`: got 0"),
     ],
@@ -156,6 +157,18 @@ def test_same_seeds_same_table() -> None:
 def test_bad_options_are_named(options, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         table(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"time": "indices"}, "`time`: got 'indices'.* Did you mean 'index'"),
+        ({"preprocess_on": "test"}, "`preprocess_on`: got 'test'"),
+    ],
+)
+def test_bad_protocols_are_named(options, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        HoldoutProtocol(**options)
 
 
 def test_two_time_points_have_none_to_hold_out() -> None:

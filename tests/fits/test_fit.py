@@ -14,7 +14,7 @@ from cellflow.methods import FlowMatching
 from cellflow.networks import MLPConfig
 from cellflow.paths import Straight
 from cellflow.preprocessing import fit_preprocessing
-from cellflow.simulate import IntegrationError
+from cellflow.simulate import IntegrationError, Limits
 from cellflow.training.cells import split
 from cellflow.training.trainer import Training
 
@@ -153,11 +153,11 @@ def test_simulate_takes_as_many_steps_in_a_short_interval_as_in_a_long_one() -> 
 
 def test_simulate_passes_tolerances_to_an_adaptive_solver() -> None:
     fit, x = quick(course((0.0, 0.25, 3.0))), cloud(9, 9)
-    exact = fit.simulate(x, [0.0, 3.0], solver="dopri5", rtol=1e-11, atol=1e-11)
-    loose = fit.simulate(x, [0.0, 3.0], solver="dopri5", rtol=1e-2, atol=1e-2)
-    tight = fit.simulate(x, [0.0, 3.0], solver="dopri5", rtol=1e-7, atol=1e-7)
+    exact = fit.simulate(x, [0.0, 3.0], solver="dopri5", limits=Limits(rtol=1e-11, atol=1e-11))
+    loose = fit.simulate(x, [0.0, 3.0], solver="dopri5", limits=Limits(rtol=1e-2, atol=1e-2))
+    tight = fit.simulate(x, [0.0, 3.0], solver="dopri5", limits=Limits(rtol=1e-7, atol=1e-7))
     assert loose.n_evaluations < tight.n_evaluations < exact.n_evaluations
     errors = [float((path.final - exact.final).abs().max()) for path in (tight, loose)]
     assert errors[0] < errors[1] < 1e-2
     with pytest.raises(IntegrationError, match="5 evaluations of the field were not enough"):
-        fit.simulate(x, [0.0, 3.0], solver="dopri5", max_evaluations=5)
+        fit.simulate(x, [0.0, 3.0], solver="dopri5", limits=Limits(max_evaluations=5))

@@ -19,7 +19,7 @@ from cellflow import OTCFM, SF2M, TimeCourse
 from cellflow._processes import side_by_side
 from cellflow.batches import Batching
 from cellflow.couplings import Exact
-from cellflow.evaluate import YARDSTICKS, holdout, sigma_sweep
+from cellflow.evaluate import YARDSTICKS, HoldoutProtocol, holdout, sigma_sweep
 from cellflow.methods import FlowMatching
 from cellflow.networks import MLPConfig
 from cellflow.paths import Straight
@@ -37,8 +37,8 @@ def test_holdout_is_the_same_to_the_bit_for_any_workers() -> None:
     """Also with a coupling that only this file has, and scales without the held-out day."""
     own = FlowMatching(lambda a, b: Exact()(a, b), Straight(0.1), name="own", **SMALL)
     methods = [OTCFM(**SMALL), own]
-    options = {"steps": 15, "seeds": 2, "whiten": True, "progress": False}
-    options |= {"preprocess_on": "train"}
+    options = {"steps": 15, "seeds": 2, "progress": False}
+    options |= {"protocol": HoldoutProtocol(whiten=True, preprocess_on="train")}
     one, two = (holdout(course(), methods, workers=w, **options) for w in (1, 2))
     assert one == two
     assert [r.method for r in one.rows[::3]] == 2 * (
@@ -50,7 +50,7 @@ def test_sigma_sweep_is_the_same_to_the_bit_for_any_workers() -> None:
     def method(sigma: float) -> FlowMatching:
         return SF2M(sigma, **SMALL)
 
-    options = {"sigmas": [0.3, 1.0], "steps": 10, "seeds": 2, "learned": True, "progress": False}
+    options = {"sigmas": [0.3, 1.0], "steps": 10, "seeds": 2, "progress": False}
     one, two = (sigma_sweep(course(), method, workers=w, **options) for w in (1, 2))
     assert one == two
     assert [r.sigma for r in one.rows[::2]] == [0.3, 1.0] * 4

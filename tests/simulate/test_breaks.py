@@ -10,10 +10,10 @@ import torch
 
 import cases
 from cellflow.dynamics import Dynamics
-from cellflow.simulate import SOLVERS, simulate
+from cellflow.simulate import SOLVERS, Limits, simulate
 from cellflow.simulate.segments import cut_at_breaks
 
-TIGHT = {"rtol": 1e-10, "atol": 1e-10}
+TIGHT = {"limits": Limits(rtol=1e-10, atol=1e-10)}
 
 
 @pytest.fixture(params=list(cases.SOLVERS))
@@ -129,7 +129,7 @@ def test_mass_does_not_depend_on_chunks_across_breaks(solver: str) -> None:
     )
     x0 = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
     for memory in (1, 1e9):
-        path = simulate(dynamics, x0, [0, 0.5, 1.5, 3], solver=solver, memory=memory)
+        path = simulate(dynamics, x0, [0, 0.5, 1.5, 3], solver=solver, limits=Limits(memory=memory))
         exact = torch.tensor([0, 1, 1.5, 0], dtype=torch.float64)[:, None] * x0[:, 0]
         torch.testing.assert_close(path.log_mass, exact)
         assert path.x.shape == (4, 9, 1)

@@ -12,7 +12,7 @@ import torch
 from cellflow.dynamics import Dynamics
 from cellflow.networks import MLP, MLPConfig, Units
 from cellflow.paths import BrownianBridge
-from cellflow.simulate import SOLVERS, noise, simulate
+from cellflow.simulate import SOLVERS, Limits, Output, noise, simulate
 from cellflow.simulate.integration import Integration
 from cellflow.simulate.job import CACHED, Job
 from cellflow.simulate.noise import BLOCK, Noise
@@ -119,7 +119,7 @@ def test_chunks_keep_to_the_budget_and_to_whole_blocks() -> None:
     assert set(sizes) == {CACHED}
     for memory in (6e6, 2e7):
         sizes.clear()
-        simulate(dynamics, x0[:5000], [0, 1], max_step=1.0, memory=memory)
+        simulate(dynamics, x0[:5000], [0, 1], max_step=1.0, limits=Limits(memory=memory))
         assert max(sizes) % BLOCK == 0
         assert memory / 3 < max(sizes) * 2048 * 4 < memory
 
@@ -164,8 +164,11 @@ def test_knots_do_not_change_the_solution(solver: str) -> None:
     ("change", "words"),
     [
         ({"max_step": 1e-9}, "`max_step`: got 1e-09, so 1e.09 steps over a span of 1, expected"),
-        ({"readout": lambda x: x[:, 0]}, r"`readout`: got \(1,\), expected a tensor \(1, k\)"),
-        ({"readout": lambda x: 3.0}, "`readout`: got float"),
+        (
+            {"output": Output(readout=lambda x: x[:, 0])},
+            r"`readout`: got \(1,\), expected a tensor \(1, k\)",
+        ),
+        ({"output": Output(readout=lambda x: 3.0)}, "`readout`: got float"),
     ],
 )
 def test_bad_settings_are_named(change: dict, words: str) -> None:
@@ -179,7 +182,8 @@ def test_readout_is_applied_to_all_states(solver: str) -> None:
     x0 = normal(300, 3, dtype=torch.float64)
     drift = Dynamics(lambda t, x: -x, lambda t, x: -x, lambda t, x: x[:, 0], sigma=0.3)
     plain = simulate(drift, x0, TIMES, solver=solver)
-    read = simulate(drift, x0, TIMES, solver=solver, readout=lambda x: x @ matrix + 1, memory=1e5)
+    output, limits = Output(readout=lambda x: x @ matrix + 1), Limits(memory=1e5)
+    read = simulate(drift, x0, TIMES, solver=solver, output=output, limits=limits)
     torch.testing.assert_close(read.x, plain.x @ matrix + 1)
     assert torch.equal(read.log_mass, plain.log_mass)
 

@@ -10,7 +10,7 @@ import torch
 
 import cases
 from cellflow.dynamics import Dynamics
-from cellflow.simulate import IntegrationError, simulate
+from cellflow.simulate import IntegrationError, Limits, simulate
 from cellflow.simulate.noise import BLOCK
 
 KAPPA, SIGMA, N = 1.3, 0.7, 20_000
@@ -114,7 +114,7 @@ def test_states_equal_to_the_bit_whatever_the_chunks(solver: str, memory: int) -
         lambda t, x: sizes.append(len(x)) or wave(t, x), NOISY.score, NOISY.growth, sigma=0.8
     )
     whole = simulate(NOISY, x0, times, solver=solver)
-    parts = simulate(watched, x0, times, solver=solver, memory=memory)
+    parts = simulate(watched, x0, times, solver=solver, limits=Limits(memory=memory))
     assert torch.equal(parts.x, whole.x)
     assert torch.equal(parts.log_mass, whole.log_mass)
     assert max(sizes) < n
@@ -206,5 +206,5 @@ def test_diverging_drift_raises_with_the_time(solver: str, times: list[float]) -
 
 def test_progress_reaches_its_end(solver: str, capsys: pytest.CaptureFixture[str]) -> None:
     split = Dynamics(wave, zero, sigma=1.0, breaks=(0.3, 0.7))
-    simulate(split, torch.ones(3, 3), [0, 1], solver=solver, memory=1, progress=True)
+    simulate(split, torch.ones(3, 3), [0, 1], solver=solver, limits=Limits(memory=1), progress=True)
     assert "simulate: 100%" in capsys.readouterr().err

@@ -13,9 +13,10 @@ from scipy.integrate import solve_ivp
 
 import cases
 from cellflow.dynamics import Dynamics
-from cellflow.simulate import SOLVERS, simulate, steps
+from cellflow.simulate import SOLVERS, Limits, simulate, steps
 
-TIGHT = {"rtol": 1e-9, "atol": 1e-9}
+EXACT = {"rtol": 1e-9, "atol": 1e-9}
+TIGHT = {"limits": Limits(**EXACT)}
 MATRIX = torch.tensor([[-0.5, 2.0, 0.1], [-2.0, -0.3, 0.0], [0.2, 0.0, 0.4]], dtype=torch.float64)
 
 
@@ -95,7 +96,9 @@ def test_adaptive_error_follows_the_tolerance(adaptive: str, tolerance: float) -
     x0 = normal(6, 3)
     times = torch.linspace(0, 2, 101, dtype=torch.float64)
     exact = torch.stack([x0 @ torch.linalg.matrix_exp(MATRIX * float(t)).T for t in times])
-    path = simulate(LINEAR, x0, times, solver=adaptive, rtol=tolerance, atol=tolerance)
+    path = simulate(
+        LINEAR, x0, times, solver=adaptive, limits=Limits(rtol=tolerance, atol=tolerance)
+    )
     error = (path.x - exact).abs().amax((1, 2))
     # The tolerance is on one step: tens of steps add up, and between them the interpolation is
     # one order below the solver.
@@ -182,7 +185,9 @@ def test_output_times_cost_few_evaluations(solver: str) -> None:
 def test_evaluations_are_counted(solver: str) -> None:
     calls = []
     dynamics = Dynamics(velocity=lambda t, x: calls.append(t) or -x)
-    path = simulate(dynamics, normal(7, 2), [0, 0.3, 1], solver=solver, memory=20_000)
+    path = simulate(
+        dynamics, normal(7, 2), [0, 0.3, 1], solver=solver, limits=Limits(memory=20_000)
+    )
     assert path.n_evaluations == len(calls)
     assert all(t.shape == () and t.dtype == torch.float64 for t in calls)
     assert all(0 <= t <= 1 for t in calls)
@@ -214,7 +219,7 @@ def test_states_do_not_depend_on_chunks(solver: str, memory: int) -> None:
         velocity=lambda t, x: sizes.append(len(x)) or matmul(t, x), growth=growth.growth
     )
     whole = simulate(growth, x0, times, solver=solver, **TIGHT)
-    parts = simulate(watched, x0, times, solver=solver, memory=memory, **TIGHT)
+    parts = simulate(watched, x0, times, solver=solver, limits=Limits(memory=memory, **EXACT))
     tolerance = 1e-12 if SOLVERS[solver].step else 1e-6
     torch.testing.assert_close(parts.x, whole.x, rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(parts.log_mass, whole.log_mass, rtol=tolerance, atol=tolerance)

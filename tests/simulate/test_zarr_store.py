@@ -13,7 +13,15 @@ import torch
 from cellflow.dynamics import Dynamics
 from cellflow.methods import OTCFM
 from cellflow.preprocessing import fit_preprocessing
-from cellflow.simulate import StoredTrajectory, Trajectory, open_trajectory, simulate, zarr_store
+from cellflow.simulate import (
+    Limits,
+    Output,
+    StoredTrajectory,
+    Trajectory,
+    open_trajectory,
+    simulate,
+    zarr_store,
+)
 from cellflow.timecourse import TimeCourse
 
 pytest.importorskip("zarr")
@@ -35,6 +43,14 @@ def wave(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return torch.sin(3 * x) - x + t.to(x)
 
 
+def simulated(
+    dynamics: Dynamics, x0: torch.Tensor, times: list[float], *, memory: float = 2**30, **options
+) -> Trajectory | StoredTrajectory:
+    kept = {k: options.pop(k) for k in ("readout", "store", "store_dtype") if k in options}
+    limits, output = Limits(memory=memory), Output(**kept)
+    return simulate(dynamics, x0, times, limits=limits, output=output, **options)
+
+
 FULL = Dynamics(wave, lambda t, x: -x, lambda t, x: x[:, 0] * t, sigma=0.8, breaks=(0.7,))
 CASES = {
     "rk4": (Dynamics(wave), {}),
@@ -49,8 +65,8 @@ def both(name: str, folder: Path) -> tuple[Trajectory, StoredTrajectory]:
     dynamics, given = CASES[name]
     given = {"x0": cells(), "times": TIMES, "memory": SMALL} | given
     x0, times = given.pop("x0"), given.pop("times")
-    stored = simulate(dynamics, x0, times, store=folder, **given)
-    return simulate(dynamics, x0, times, **given), stored
+    stored = simulated(dynamics, x0, times, store=folder, **given)
+    return simulated(dynamics, x0, times, **given), stored
 
 
 @pytest.mark.parametrize("name", list(CASES))
@@ -93,7 +109,7 @@ def test_interrupted_store_is_continued(name: str, tmp_path: Path) -> None:
 
     def run(field: Switch, store: Path | None = path) -> Trajectory | StoredTrajectory:
         parts = Dynamics(field, dynamics.score, dynamics.growth, sigma=dynamics.sigma)
-        return simulate(parts, cells(), TIMES, store=store, **given)
+        return simulated(parts, cells(), TIMES, store=store, **given)
 
     with pytest.raises(KeyboardInterrupt):
         run(Switch(after=450))
@@ -151,10 +167,10 @@ def test_store_of_another_simulation_raises(name: str, tmp_path: Path) -> None:
         "solver": "euler_maruyama",
         "store": tmp_path / "x.zarr",
     }
-    before = simulate(**same).final
+    before = simulated(**same).final
     words = "cells" if name == "dtype" else name.strip()
     with pytest.raises(ValueError, match=rf"`store`: got .* a simulation of other {words}, exp"):
-        simulate(**(same | CHANGES[name]))
+        simulated(**(same | CHANGES[name]))
     assert torch.equal(open_trajectory(tmp_path / "x.zarr").final, before)
 
 
@@ -162,35 +178,35 @@ def test_folder_with_other_files_is_not_written_to(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("all of it")
     with pytest.raises(ValueError, match=r"`store`: got .*mine', which holds something else"):
-        simulate(Dynamics(wave), cells(), TIMES, store=tmp_path / "mine")
+        simulated(Dynamics(wave), cells(), TIMES, store=tmp_path / "mine")
     with pytest.raises(ValueError, match=r"`store`: got .*thesis.tex', which holds something else"):
-        simulate(Dynamics(wave), cells(), TIMES, store=tmp_path / "mine" / "thesis.tex")
+        simulated(Dynamics(wave), cells(), TIMES, store=tmp_path / "mine" / "thesis.tex")
     for path in (tmp_path / "mine", tmp_path / "nowhere"):
         with pytest.raises(ValueError, match=r"`path`: got .*, expected a store that `simulate`"):
             open_trajectory(path)
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "all of it"
     (tmp_path / "empty").mkdir()
-    assert simulate(Dynamics(wave), cells(), TIMES, store=tmp_path / "empty").x.shape == (5, 60, 3)
+    assert simulated(Dynamics(wave), cells(), TIMES, store=tmp_path / "empty").x.shape == (5, 60, 3)
 
 
 def test_half_precision_store_has_the_error_of_rounding(tmp_path: Path) -> None:
-    whole = simulate(Dynamics(wave), cells(), TIMES)
+    whole = simulated(Dynamics(wave), cells(), TIMES)
     path = tmp_path / "x.zarr"
-    stored = simulate(Dynamics(wave), cells(), TIMES, store=path, store_dtype="float16")
+    stored = simulated(Dynamics(wave), cells(), TIMES, store=path, store_dtype="float16")
     assert stored.x.dtype == np.float16
     off = (stored.load().x.float() - whole.x).abs()
     assert bool((off <= 2.0**-11 * whole.x.abs() + 2.0**-25).all())
     torch.testing.assert_close(stored.path_length, whole.path_length, rtol=1e-2, atol=1e-3)
     far = Dynamics(lambda t, x: torch.full_like(x, 1e5))
     with pytest.raises(ValueError, match=r"`store_dtype`: got float16, for states as large as 2e"):
-        simulate(far, cells(), [0, 2], store=tmp_path / "far.zarr", store_dtype=torch.float16)
+        simulated(far, cells(), [0, 2], store=tmp_path / "far.zarr", store_dtype=torch.float16)
     farther, x = Dynamics(lambda t, x: torch.full_like(x, 1e39)), cells(dtype=torch.float64)
     with pytest.raises(ValueError, match=r"`store_dtype`: got float32, for states as large as 2e"):
-        simulate(farther, x, [0, 2], store=tmp_path / "farther.zarr", store_dtype="float32")
+        simulated(farther, x, [0, 2], store=tmp_path / "farther.zarr", store_dtype="float32")
     with pytest.raises(ValueError, match="`store_dtype`: got 'bfloat16', expected one of"):
-        simulate(Dynamics(wave), cells(), TIMES, store=path, store_dtype=torch.bfloat16)
+        simulated(Dynamics(wave), cells(), TIMES, store=path, store_dtype=torch.bfloat16)
     with pytest.raises(ValueError, match="`store_dtype`: got float16 without `store`"):
-        simulate(Dynamics(wave), cells(), TIMES, store_dtype="float16")
+        simulated(Dynamics(wave), cells(), TIMES, store_dtype="float16")
 
 
 def test_store_of_a_fit_holds_data_coordinates(tmp_path: Path) -> None:
@@ -201,7 +217,7 @@ def test_store_of_a_fit_holds_data_coordinates(tmp_path: Path) -> None:
     prep = fit_preprocessing(course.x, n_components=2)
     fit = OTCFM().fit(course, steps=2, progress=False, preprocessing=prep)
     path, x, times = tmp_path / "x.zarr", course.snapshots[0].x, np.linspace(0, 3, 30)
-    stored = fit.simulate(x, times, store=path, memory=500_000)
+    stored = fit.simulate(x, times, store=path, limits=Limits(memory=500_000))
     whole = fit.simulate(x, times)
     assert stored.x.shape == (30, 90, 6)
     torch.testing.assert_close(stored.load().x, whole.x, rtol=1e-5, atol=1e-5)
@@ -233,6 +249,6 @@ def test_result_beyond_free_memory_raises_and_names_the_store(
         r"expected at most 2.68e-06 GiB, 80% of what is left. Pass store='traj"
     )
     with pytest.raises(ValueError, match=words):
-        simulate(Dynamics(wave), cells(), TIMES)
-    assert simulate(Dynamics(wave), cells(), TIMES[:3]).x.shape == (3, 60, 3)
-    assert simulate(Dynamics(wave), cells(), TIMES, store=tmp_path / "x.zarr").x.shape[0] == 5
+        simulated(Dynamics(wave), cells(), TIMES)
+    assert simulated(Dynamics(wave), cells(), TIMES[:3]).x.shape == (3, 60, 3)
+    assert simulated(Dynamics(wave), cells(), TIMES, store=tmp_path / "x.zarr").x.shape[0] == 5

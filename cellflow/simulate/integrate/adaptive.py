@@ -6,6 +6,7 @@ import torch
 
 from cellflow._typing import Tensor
 from cellflow.simulate.field import IntegrationError, RescaledField
+from cellflow.simulate.integration import Limits
 from cellflow.simulate.interpolation import THIRD, Cubic, quartic_term, rows_by_step
 
 
@@ -15,8 +16,7 @@ def integrate_adaptive(
     *,
     u: Tensor,
     solver: str,
-    rtol: float,
-    atol: float,
+    limits: Limits,
     out: Tensor,
 ) -> None:
     """Integrate through [0, 1] in steps chosen by the error, and write the states at `u`.
@@ -24,9 +24,9 @@ def integrate_adaptive(
     torchdyn is asked for its accepted steps only, and states between them are our own: its loop
     over requested times may drop rows. A step with output inside costs at most two evaluations
     more. `field` bounds the evaluations and checks its values, since torchdyn's loop never ends
-    on a NaN or on a stiff field; `rtol` and `atol` bound the root mean square error of a step.
+    on a NaN or on a stiff field; tolerances bound the root mean square error of a step.
     """
-    nodes, states = _accepted_steps(field, x, solver=solver, rtol=rtol, atol=atol)
+    nodes, states = _accepted_steps(field, x, solver=solver, limits=limits)
     out[0] = x
     row = 1
     slopes: dict[int, Tensor] = {}
@@ -50,7 +50,7 @@ def integrate_adaptive(
 
 
 def _accepted_steps(
-    field: RescaledField, x: Tensor, *, solver: str, rtol: float, atol: float
+    field: RescaledField, x: Tensor, *, solver: str, limits: Limits
 ) -> tuple[Tensor, Tensor]:
     """Return the nodes ``(k + 1,)``, in float64 on the CPU, and the states there."""
     # Lazily, and never torchdyn.core, which imports Lightning.
@@ -67,7 +67,8 @@ def _accepted_steps(
     # solution to float32, which leaves errors of 1e-9 whatever the tolerance.
     for name in ("safety", "min_factor", "max_factor"):
         setattr(method, name, getattr(method, name).to(x))
-    where, states = odeint(rhs, x, unit, solver=method, rtol=rtol, atol=atol, return_all_eval=True)
+    tolerances = {"rtol": limits.rtol, "atol": limits.atol}
+    where, states = odeint(rhs, x, unit, solver=method, return_all_eval=True, **tolerances)
     nodes = where.to(device="cpu", dtype=torch.float64)
     if len(nodes) != len(states) or float(nodes[-1]) != 1.0:
         raise IntegrationError(f"Integration stopped at time {field.time(float(nodes[-1])):g}.")
