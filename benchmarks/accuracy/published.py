@@ -24,33 +24,16 @@ _SIBLING = "github.com/ngushchin/LightSB at 70aa4ee, data/full_cite_pcas_100_day
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One known file of a data set.
-
-    Parameters
-    ----------
-    dataset
-        Name of the data set in the OT-CFM paper: ``"cite"``, ``"eb"`` or ``"multi"``.
-    file_name
-        Name under which the file was published.
-    sha256
-        Checksum of its content, in lower-case hexadecimal.
-    source
-        Where to get it.
-    note
-        What a reader of results must know about it.
-    keys
-        Names of the cells' representation and of their time: arrays of an ``.npz``, or ``obsm``
-        and ``obs`` keys of an ``.h5ad``.
-    windows
-        Sampling windows in days, if the file stores 0, 1, 2, … instead of days.
-    """
+    """One known file of a data set of the OT-CFM paper."""
 
     dataset: str
-    file_name: str
+    file_name: str  # under which it was published
     sha256: str
-    source: str
-    note: str
+    source: str  # where to get it
+    note: str  # for readers of results
+    #: Cells and their times: arrays of an ``.npz``, or ``obsm`` and ``obs`` keys of an ``.h5ad``.
     keys: tuple[str, str] = ("X_pca", "day")
+    #: Sampling windows in days, if the file stores 0, 1, 2, … instead of days.
     windows: tuple[tuple[int, int], ...] | None = None
 
 
@@ -102,28 +85,10 @@ KNOWN_FILES = (
 def load_paper_dataset(name: str, path: str | Path) -> tuple[AnnData, str]:
     """Load one of the OT-CFM paper's data sets from a file that you have, after verifying it.
 
-    Parameters
-    ----------
-    name
-        ``"cite"``, ``"eb"`` or ``"multi"``, as in the single-cell table of Tong et al. (2024),
-        Improving and generalizing flow-based generative models, TMLR.
-    path
-        The paper's file, or a smaller public relative of it, under any file name. Only the time
-        and the principal components are read, so a file with all genes needs little memory.
-
-    Returns
-    -------
-    adata
-        Cells with ``obs["day"]`` (float, days) and ``obsm["X_pca"]`` (n, d), without expression.
-    note
-        What a reader of results must know about this file.
-
-    Raises
-    ------
-    ValueError
-        If `name` is unknown, or the file's checksum is not one of the data set's.
-    FileNotFoundError
-        If there is no file at `path`; says where to get it.
+    Names are those of the single-cell table of Tong et al. (2024), Improving and generalizing
+    flow-based generative models, TMLR. The file is the paper's, or a smaller public relative of
+    it, under any file name; only times and principal components are read. Returns cells with
+    ``obs["day"]`` and ``obsm["X_pca"]``, and what a reader of results must know about the file.
     """
     _checks.choice(name, {file.dataset for file in KNOWN_FILES}, "dataset")
     candidates = [file for file in KNOWN_FILES if file.dataset == name]
@@ -142,50 +107,6 @@ def load_paper_dataset(name: str, path: str | Path) -> tuple[AnnData, str]:
         adata = _as_anndata(*_read_h5ad(path, file.keys))
     adata.uns["sources"] = {"files": f"{file.file_name}, {file.source}", "note": file.note}
     return adata, file.note
-
-
-def from_npz(
-    path: str | Path,
-    *,
-    x_key: str = "X",
-    time_key: str = "t",
-    sha256: str | None = None,
-) -> AnnData:
-    """Read cells and their times from an ``.npz`` file.
-
-    Parameters
-    ----------
-    path
-        The file.
-    x_key
-        Name of the array of cells, shape (n, d).
-    time_key
-        Name of the array of times, shape (n,), numeric.
-    sha256
-        Checksum that the file must have; not verified when omitted.
-
-    Returns
-    -------
-    AnnData
-        Cells with ``obs["day"]`` (float) and ``obsm["X_pca"]`` (n, d), without expression.
-
-    Raises
-    ------
-    ValueError
-        If the checksum differs, or the arrays do not fit each other.
-    KeyError
-        If an array is missing.
-    FileNotFoundError
-        If there is no such file.
-    """
-    got = _sha256(path, "an .npz file")
-    if sha256 is not None and got != sha256.lower():
-        raise ValueError(
-            _checks.message(
-                "path", f"{path} with sha256 {got}", f"sha256 {sha256}", "Get it again."
-            )
-        )
-    return _as_anndata(*_read_npz(path, (x_key, time_key)))
 
 
 def _sha256(path: str | Path, wanted: str) -> str:
@@ -215,11 +136,7 @@ def _read_npz(path: str | Path, keys: tuple[str, str]) -> tuple[np.ndarray, np.n
 def _read_h5ad(path: str | Path, keys: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
     """Return a representation and a time column of an ``.h5ad``, leaving its expression unread."""
     import h5py
-
-    try:
-        from anndata.io import read_elem
-    except ImportError:  # anndata < 0.11
-        from anndata.experimental import read_elem
+    from anndata.io import read_elem
 
     rep, time_key = keys
     with h5py.File(path, "r") as stored:
