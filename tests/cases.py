@@ -21,6 +21,7 @@ COUPLINGS: dict[str, Callable[[Snapshot, Snapshot], Coupling]] = {
 # … and other settings, which take other ways through the code.
 COUPLINGS |= {
     "exact_by_pot": lambda source, target: couplings.Exact(solver="pot"),
+    "entropic_by_pot": lambda source, target: couplings.Entropic(epsilon=0.2, solver="pot"),
     "entropic_by_sigma": lambda source, target: couplings.Entropic(sigma=1.0),
     "geodesic_entropic": lambda source, target: couplings.Geodesic(epsilon=0.3),
     "global_blocks": lambda source, target: couplings.Hierarchical(8, tolerance=1.0),
