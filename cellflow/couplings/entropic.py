@@ -12,9 +12,8 @@ from cellflow.costs import brownian_epsilon, half_squared_distance
 from cellflow.couplings._many import Pairs, by_size, in_batches
 from cellflow.couplings.coupling import COUPLINGS, Coupling, centred
 from cellflow.couplings.exact import Exact
-from cellflow.plans.forms import DensePlan, l1_error
+from cellflow.plans.forms import DensePlan, PotentialPlan, l1_error, potential_plan
 from cellflow.plans.plan import DENSE_LIMIT, Plan
-from cellflow.plans.potential import PotentialPlan, potential_plan
 from cellflow.timecourse import Snapshot
 from cellflow.transport.entropic.batched import solve_batch
 from cellflow.transport.entropic.marginals import Marginal, Marginals, Solution
@@ -139,17 +138,16 @@ class Entropic(Coupling):
         """Couple pairs of one size at once, but for those that make no matrix."""
         problems = [self._problem(*pair) for pair in pairs]
         dense = [p for p in problems if not (p.exact or p.large)]
-        solutions = iter(
-            solve_batch(
-                [p.cost for p in dense],
-                [p.marginals for p in dense],
-                epsilon=[p.gibbs.epsilon for p in dense],
-                tolerance=self.tolerance,
-                max_iter=self.max_iter,
-            )
+        solutions = solve_batch(
+            [p.cost for p in dense],
+            [p.marginals for p in dense],
+            epsilon=[p.gibbs.epsilon for p in dense],
+            tolerance=self.tolerance,
+            max_iter=self.max_iter,
         )
+        left = iter(solutions)
         return [
-            self(p.source, p.target) if p.exact or p.large else self._dense(p, next(solutions))
+            self(p.source, p.target) if p.exact or p.large else self._dense(p, next(left))
             for p in problems
         ]
 
@@ -174,7 +172,7 @@ class Entropic(Coupling):
         """Return the plan of a solution, or of what replaces it."""
         fallback = None
         if not s.error <= self.tolerance:  # also when it is not a number
-            fallback = _reason(p, s)
+            fallback = unconverged(p.gibbs.epsilon, s)
             if self.solver != "pot" and s.plan.numel() <= POT_ENTRIES:
                 s = self._solve(p, "pot")
             if not s.error <= self.tolerance:
@@ -193,15 +191,9 @@ class Entropic(Coupling):
     def _tiled(self, p: _Problem) -> PotentialPlan:
         """Return the plan held as potentials, whether they converged or not."""
         s = solve_tiled(p.gibbs, p.masses, tolerance=self.tolerance, max_iter=self.max_iter)
-        converged = s.error <= self.tolerance
-        return potential_plan(
-            p.gibbs,
-            p.masses,
-            s.h,
-            shift=p.shift,
-            converged=converged,
-            fallback=None if converged else f"{_reason(p, s)}; its best plan is used",
-        )
+        reason = f"{unconverged(p.gibbs.epsilon, s)}; its best plan is used"
+        fallback = None if s.error <= self.tolerance else reason
+        return potential_plan(p.gibbs, p.masses, s.h, shift=p.shift, fallback=fallback)
 
     def epsilon_for(self, source: Snapshot, target: Snapshot) -> float:
         """Regularisation ε between `source` and the later `target`, in squared data units."""
@@ -242,8 +234,9 @@ class _Problem(NamedTuple):
         return half_squared_distance(self.gibbs.x, self.gibbs.y)
 
 
-def _reason(p: _Problem, s: Solution | TiledSolution) -> str:
+def unconverged(epsilon: float, s: Solution | TiledSolution) -> str:
+    """Say how far the solver came."""
     return (
-        f"sinkhorn did not converge at epsilon {p.gibbs.epsilon:.3g}: marginal error "
+        f"sinkhorn did not converge at epsilon {epsilon:.3g}: marginal error "
         f"{s.error:.2g} after {s.iterations} iterations"
     )

@@ -14,6 +14,7 @@ from cellflow._typing import Tensor
 from cellflow.costs import brownian_epsilon, half_squared_distance
 from cellflow.couplings._many import Pairs, by_size, in_batches
 from cellflow.couplings.coupling import COUPLINGS, Coupling, centred
+from cellflow.couplings.entropic import unconverged
 from cellflow.plans.forms import DensePlan
 from cellflow.plans.plan import Plan
 from cellflow.timecourse import Snapshot
@@ -182,10 +183,7 @@ class Unbalanced(Coupling):
         ratio = target.total_mass / source.total_mass
         reason = None
         if not s.error <= self.tolerance:
-            reason = (
-                f"unbalanced sinkhorn did not converge at epsilon {epsilon:.3g}: marginal error "
-                f"{s.error:.2g} after {s.iterations} iterations; its last plan is used"
-            )
+            reason = f"unbalanced {unconverged(epsilon, s)}; its last plan is used"
         return DensePlan(
             matrix=matrix,
             cost=float((matrix * cost).sum()),

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import tracemalloc
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ import torch
 from torch.testing import assert_close
 
 from cellflow.couplings import Entropic, Exact, Geodesic
-from cellflow.fits import facts
 from cellflow.timecourse import Snapshot
 
 
@@ -166,14 +164,6 @@ def test_no_matrix_of_all_pairs_is_made():
     finally:
         tracemalloc.stop()
     assert peak < 2000 * 2000 * 8 / 3
-
-
-def test_geodesic_is_rebuilt_from_its_settings():
-    coupling = Geodesic(sigma=0.5, seed=4)
-    assert coupling.needs_whole
-    part = facts.PARTS["Geodesic"]
-    method = SimpleNamespace(coupling=coupling)
-    assert part(**vars(method.coupling)) == coupling
 
 
 BAD = {
