@@ -21,7 +21,7 @@ from cellflow.couplings.exact import GAP, most_pivots, network_simplex
 from cellflow.plans.forms import PairPlan, pair_plan
 from cellflow.timecourse import Snapshot
 from cellflow.transport.assignment.solve import assign
-from cellflow.transport.entropic.marginals import Marginal, Marginals
+from cellflow.transport.entropic.marginals import Marginal, Marginals, Problem
 from cellflow.transport.entropic.solve import solve
 
 #: Partitions that an exact plan is averaged over.
@@ -165,13 +165,8 @@ class Geodesic(Coupling):
         fallback = None
         if epsilon is not None:
             a, b = (torch.from_numpy(block.mass / block.mass.sum()) for block in (rows, cols))
-            s = solve(
-                torch.from_numpy(cost),
-                Marginals(Marginal(a), Marginal(b)),
-                epsilon=epsilon,
-                tolerance=self.tolerance,
-                max_iter=self.max_iter,
-            )
+            problem = Problem(torch.from_numpy(cost), Marginals(Marginal(a), Marginal(b)), epsilon)
+            s = solve(problem, tolerance=self.tolerance, max_iter=self.max_iter)
             if s.error <= self.tolerance:
                 plan = s.plan.numpy()
                 i, j = np.nonzero(plan > UNLISTED_MASS / plan.size)

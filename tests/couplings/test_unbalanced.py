@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from cellflow.couplings import Entropic, Unbalanced
 from cellflow.plans import DensePlan
 from cellflow.timecourse import Snapshot, TimeCourse
-from cellflow.transport.entropic.marginals import Marginal, Marginals
+from cellflow.transport.entropic.marginals import Marginal, Marginals, Problem
 from cellflow.transport.entropic.solve import solve
 from clouds import embryoid, half_cost, pair
 
@@ -217,7 +217,7 @@ def test_unbalanced_converges_in_few_steps_at_any_penalty(relaxations):
     masses = source.weights, target.weights
     sides = [Marginal(a, r * unit) for a, r in zip(masses, relaxations, strict=True)]
     marginals = Marginals(*sides, relative=True)
-    s = solve(cost, marginals, epsilon=1e-4 * unit, tolerance=1e-8, max_iter=4000)
+    s = solve(Problem(cost, marginals, 1e-4 * unit), tolerance=1e-8, max_iter=4000)
     assert s.error <= 1e-8
     assert s.iterations < 400
 
