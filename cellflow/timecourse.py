@@ -150,15 +150,11 @@ class TimeCourse:
         Parameters
         ----------
         xs
-            One ``(n_k, d)`` array or tensor per time point; of several floating types, the
-            common one is taken.
+            One ``(n_k, d)`` array or tensor per time point, of one floating type in common.
         times
             Time of each; ``0, 1, 2, …`` when omitted.
-        masses
-            Mass of each cell, one ``(n_k,)`` array per time point; uniform when omitted.
-        growths
-            Prior net growth rates, one ``(n_k,)`` array (or None) per time point, per unit of
-            time.
+        masses, growths
+            Of each cell, as in :class:`Snapshot`: one ``(n_k,)`` array per time point.
         unit
             Name of the time unit.
         """
@@ -173,16 +169,10 @@ class TimeCourse:
         if cells:
             dtype = reduce(torch.promote_types, (x.dtype for x in cells))
             cells = [x.to(dtype) for x in cells]
-        snapshots = [
-            Snapshot(
-                x,
-                times[k],
-                None if masses is None else masses[k],
-                growth=None if growths is None else growths[k],
-            )
-            for k, x in enumerate(cells)
-        ]
-        return cls(tuple(snapshots), unit)
+        nothing = [None] * len(xs)
+        weights, rates = (nothing if value is None else value for value in (masses, growths))
+        parts = zip(cells, times, weights, rates, strict=True)
+        return cls(tuple(Snapshot(x, t, mass, growth=rate) for x, t, mass, rate in parts), unit)
 
     def __len__(self) -> int:
         return len(self.snapshots)

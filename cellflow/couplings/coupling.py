@@ -23,32 +23,15 @@ class Coupling(ABC):
     A member is a frozen dataclass in a file of its own, which registers itself under the name
     that the AnnData door and the command line use: ``@COUPLINGS.register("exact")``. The
     attributes tell samplers and methods how it is to be used.
-
-    Attributes
-    ----------
-    needs_whole
-        Whether it is given whole snapshots, never blocks of cells.
-    knows_rows
-        Whether it identifies cells by their rows, whose order must then be kept.
-    on_cpu
-        Whether it works on the CPU wherever the cells are.
-    thread_safe
-        Whether several threads may call it at once.
-    grows
-        Whether its plans have growth factors.
-    leaves_out
-        Whether its plans leave some mass unmatched on purpose.
-    sigma
-        Diffusion of its Brownian reference, if it has one.
     """
 
-    needs_whole: ClassVar[bool] = False
-    knows_rows: ClassVar[bool] = False
-    on_cpu: ClassVar[bool] = False
-    thread_safe: ClassVar[bool] = True
-    grows: ClassVar[bool] = False
-    leaves_out: ClassVar[bool] = False
-    sigma: float | None = None
+    needs_whole: ClassVar[bool] = False  #: It is given whole snapshots, never blocks of cells.
+    knows_rows: ClassVar[bool] = False  #: Cells are known by their rows: their order is kept.
+    on_cpu: ClassVar[bool] = False  #: It works on the CPU wherever the cells are.
+    thread_safe: ClassVar[bool] = True  #: Several threads may call it at once.
+    grows: ClassVar[bool] = False  #: Its plans have growth factors.
+    leaves_out: ClassVar[bool] = False  #: Its plans leave some mass unmatched on purpose.
+    sigma: float | None = None  #: Diffusion of its Brownian reference, if it has one.
 
     @property
     def digest(self) -> str | None:

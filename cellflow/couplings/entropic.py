@@ -12,12 +12,11 @@ from cellflow.costs import brownian_epsilon, half_squared_distance
 from cellflow.couplings._many import Pairs, by_size, in_batches
 from cellflow.couplings.coupling import COUPLINGS, Coupling, centred
 from cellflow.couplings.exact import Exact
-from cellflow.plans.forms import DensePlan, l1_error
+from cellflow.plans.forms import DensePlan, PotentialPlan, l1_error, potential_plan
 from cellflow.plans.plan import DENSE_LIMIT, Plan
-from cellflow.plans.potential import PotentialPlan, potential_plan
 from cellflow.timecourse import Snapshot
 from cellflow.transport.entropic.batched import solve_batch
-from cellflow.transport.entropic.marginals import Marginal, Marginals, Solution
+from cellflow.transport.entropic.marginals import Marginal, Marginals, Problem, Solution
 from cellflow.transport.entropic.solve import SOLVERS, solve
 from cellflow.transport.entropic.tiled import Gibbs, TiledSolution, solve_tiled
 
@@ -117,7 +116,7 @@ class Entropic(Coupling):
         The plan is an ``(n, m)`` matrix, potentials where that would have more than 25 million
         entries, or pairs where the exact plan had to replace it.
         """
-        p = self._problem(source, target)
+        p = self._pair(source, target)
         if p.exact:
             return Exact()(source, target)
         if p.large:
@@ -137,44 +136,29 @@ class Entropic(Coupling):
 
     def _together(self, pairs: Pairs) -> list[Plan]:
         """Couple pairs of one size at once, but for those that make no matrix."""
-        problems = [self._problem(*pair) for pair in pairs]
-        dense = [p for p in problems if not (p.exact or p.large)]
-        solutions = iter(
-            solve_batch(
-                [p.cost for p in dense],
-                [p.marginals for p in dense],
-                epsilon=[p.gibbs.epsilon for p in dense],
-                tolerance=self.tolerance,
-                max_iter=self.max_iter,
-            )
-        )
+        parts = [self._pair(*pair) for pair in pairs]
+        tasks = [p.dense for p in parts if not (p.exact or p.large)]
+        left = iter(solve_batch(tasks, tolerance=self.tolerance, max_iter=self.max_iter))
         return [
-            self(p.source, p.target) if p.exact or p.large else self._dense(p, next(solutions))
-            for p in problems
+            self(p.source, p.target) if p.exact or p.large else self._dense(p, next(left))
+            for p in parts
         ]
 
-    def _problem(self, source: Snapshot, target: Snapshot) -> _Problem:
+    def _pair(self, source: Snapshot, target: Snapshot) -> _Pair:
         x, y = centred(source, target)
         means = x.mean(0), y.mean(0)
         # Centred each on its own mean: the plan is the same, the costs are smaller.
         gibbs = Gibbs(x - means[0], y - means[1], self.epsilon_for(source, target))
-        return _Problem(source, target, gibbs, means[0] - means[1])
+        return _Pair(source, target, gibbs, means[0] - means[1])
 
-    def _solve(self, p: _Problem, solver: str) -> Solution:
-        return solve(
-            p.cost,
-            p.marginals,
-            epsilon=p.gibbs.epsilon,
-            tolerance=self.tolerance,
-            max_iter=self.max_iter,
-            solver=solver,
-        )
+    def _solve(self, p: _Pair, solver: str) -> Solution:
+        return solve(p.dense, tolerance=self.tolerance, max_iter=self.max_iter, solver=solver)
 
-    def _dense(self, p: _Problem, s: Solution) -> Plan:
+    def _dense(self, p: _Pair, s: Solution) -> Plan:
         """Return the plan of a solution, or of what replaces it."""
         fallback = None
         if not s.error <= self.tolerance:  # also when it is not a number
-            fallback = _reason(p, s)
+            fallback = unconverged(p.gibbs.epsilon, s)
             if self.solver != "pot" and s.plan.numel() <= POT_ENTRIES:
                 s = self._solve(p, "pot")
             if not s.error <= self.tolerance:
@@ -190,18 +174,12 @@ class Entropic(Coupling):
             fallback=fallback,
         )
 
-    def _tiled(self, p: _Problem) -> PotentialPlan:
+    def _tiled(self, p: _Pair) -> PotentialPlan:
         """Return the plan held as potentials, whether they converged or not."""
         s = solve_tiled(p.gibbs, p.masses, tolerance=self.tolerance, max_iter=self.max_iter)
-        converged = s.error <= self.tolerance
-        return potential_plan(
-            p.gibbs,
-            p.masses,
-            s.h,
-            shift=p.shift,
-            converged=converged,
-            fallback=None if converged else f"{_reason(p, s)}; its best plan is used",
-        )
+        reason = f"{unconverged(p.gibbs.epsilon, s)}; its best plan is used"
+        fallback = None if s.error <= self.tolerance else reason
+        return potential_plan(p.gibbs, p.masses, s.h, shift=p.shift, fallback=fallback)
 
     def epsilon_for(self, source: Snapshot, target: Snapshot) -> float:
         """Regularisation ε between `source` and the later `target`, in squared data units."""
@@ -210,7 +188,7 @@ class Entropic(Coupling):
         return brownian_epsilon(self.sigma or 0.0, target.time - source.time)
 
 
-class _Problem(NamedTuple):
+class _Pair(NamedTuple):
     """Two snapshots, their cells about their own means, and what lies between these."""
 
     source: Snapshot
@@ -233,17 +211,15 @@ class _Problem(NamedTuple):
         return len(self.source) * len(self.target) > LARGE
 
     @property
-    def marginals(self) -> Marginals:
-        rows, cols = self.masses
-        return Marginals(Marginal(rows), Marginal(cols))
-
-    @property
-    def cost(self) -> Tensor:
-        return half_squared_distance(self.gibbs.x, self.gibbs.y)
+    def dense(self) -> Problem:
+        """The problem with its cost matrix."""
+        (a, b), (x, y, epsilon) = self.masses, self.gibbs
+        return Problem(half_squared_distance(x, y), Marginals(Marginal(a), Marginal(b)), epsilon)
 
 
-def _reason(p: _Problem, s: Solution | TiledSolution) -> str:
+def unconverged(epsilon: float, s: Solution | TiledSolution) -> str:
+    """Say how far the solver came."""
     return (
-        f"sinkhorn did not converge at epsilon {p.gibbs.epsilon:.3g}: marginal error "
+        f"sinkhorn did not converge at epsilon {epsilon:.3g}: marginal error "
         f"{s.error:.2g} after {s.iterations} iterations"
     )

@@ -124,8 +124,7 @@ def _by_columns(
     x: Tensor, y: Tensor, masses: tuple[Tensor, Tensor], *, max_iter: int
 ) -> tuple[Tensor, Tensor, Tensor, bool] | None:
     """Solve by column generation; None without a certificate."""
-    x, y = x - x.mean(0), y - y.mean(0)
-    found = solve_clouds(x, y, masses, power=2, max_pivots=max_iter)
+    found = solve_clouds(x - x.mean(0), y - y.mean(0), masses, power=2, max_pivots=max_iter)
     if found is None or not found.certified:
         return None
     entries = (found.rows, found.cols, found.mass)

@@ -16,12 +16,12 @@ from cellflow._random import shuffle
 from cellflow._typing import Tensor
 from cellflow.costs import half_squared_distance
 from cellflow.couplings.coupling import COUPLINGS, Coupling, centred
-from cellflow.couplings.entropic import Entropic
+from cellflow.couplings.entropic import Entropic, unconverged
 from cellflow.couplings.exact import GAP, most_pivots, network_simplex
 from cellflow.plans.forms import PairPlan, pair_plan
 from cellflow.timecourse import Snapshot
 from cellflow.transport.assignment.solve import assign
-from cellflow.transport.entropic.marginals import Marginal, Marginals
+from cellflow.transport.entropic.marginals import Marginal, Marginals, Problem
 from cellflow.transport.entropic.solve import solve
 
 #: Partitions that an exact plan is averaged over.
@@ -124,13 +124,9 @@ class Geodesic(Coupling):
         entropic = None if self.sigma is None and self.epsilon is None else self._entropic
         epsilon = None if entropic is None else entropic.epsilon_for(source, target)
         default = ROUNDS if epsilon is None else 1
-        cut = _blocks(
-            source,
-            target,
-            size=self.block_size,
-            rounds=default if self.rounds is None else self.rounds,
-            generator=_checks.as_generator(self.seed),
-        )
+        rounds = default if self.rounds is None else self.rounds
+        generator = _checks.as_generator(self.seed)
+        cut = _blocks(source, target, size=self.block_size, rounds=rounds, generator=generator)
         ground, failed = self._ground(source, target)
         found: list[_Part] = []
         for rows, partners in cut:
@@ -140,12 +136,8 @@ class Geodesic(Coupling):
                 part = cost[:, np.searchsorted(ends, cols.cells)]
                 found.append(self._solve(part, rows, cols, epsilon))
         pairs = _merged(found, (len(x), len(y)), x.device)
-        plan = pair_plan(
-            pairs,
-            (x, y),
-            (source.weights, target.weights),
-            converged=all(part.converged for part in found),
-        )
+        masses, converged = (source.weights, target.weights), all(part.converged for part in found)
+        plan = pair_plan(pairs, (x, y), masses, converged=converged)
         reasons = [failed, *(part.fallback for part in found)]
         return replace(plan, fallback=next((text for text in reasons if text), None))
 
@@ -173,22 +165,14 @@ class Geodesic(Coupling):
         fallback = None
         if epsilon is not None:
             a, b = (torch.from_numpy(block.mass / block.mass.sum()) for block in (rows, cols))
-            s = solve(
-                torch.from_numpy(cost),
-                Marginals(Marginal(a), Marginal(b)),
-                epsilon=epsilon,
-                tolerance=self.tolerance,
-                max_iter=self.max_iter,
-            )
+            problem = Problem(torch.from_numpy(cost), Marginals(Marginal(a), Marginal(b)), epsilon)
+            s = solve(problem, tolerance=self.tolerance, max_iter=self.max_iter)
             if s.error <= self.tolerance:
                 plan = s.plan.numpy()
                 i, j = np.nonzero(plan > UNLISTED_MASS / plan.size)
                 mass = plan[i, j] * (rows.mass.sum() / plan[i, j].sum())
                 return _Part(rows.cells[i], cols.cells[j], mass)
-            fallback = (
-                f"sinkhorn did not converge at epsilon {epsilon:.3g}: marginal error "
-                f"{s.error:.2g} after {s.iterations} iterations"
-            )
+            fallback = unconverged(epsilon, s)
         i, j, mass, converged = _exact(cost, rows.mass, cols.mass)
         return _Part(rows.cells[i], cols.cells[j], mass, converged, fallback)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, Self
 
 import torch
 
@@ -14,11 +14,12 @@ from cellflow._typing import Tensor
 from cellflow.costs import brownian_epsilon, half_squared_distance
 from cellflow.couplings._many import Pairs, by_size, in_batches
 from cellflow.couplings.coupling import COUPLINGS, Coupling, centred
+from cellflow.couplings.entropic import unconverged
 from cellflow.plans.forms import DensePlan
 from cellflow.plans.plan import Plan
 from cellflow.timecourse import Snapshot
 from cellflow.transport.entropic.batched import solve_batch
-from cellflow.transport.entropic.marginals import Marginal, Marginals, Solution
+from cellflow.transport.entropic.marginals import Marginal, Marginals, Problem, Solution
 from cellflow.transport.entropic.solve import solve
 
 #: Factors of growth relative to the mean cell's are kept between 1 / BOUND and BOUND.
@@ -129,15 +130,8 @@ class Unbalanced(Coupling):
         With `sigma` or prior growth, the target is the later one.
         """
         p = self._problem(source, target)
-        s = solve(
-            p.cost,
-            p.marginals,
-            epsilon=p.epsilon,
-            tolerance=self.tolerance,
-            max_iter=self.max_iter,
-            solver=self.solver,
-        )
-        return self._plan(p, s)
+        s = solve(p, tolerance=self.tolerance, max_iter=self.max_iter, solver=self.solver)
+        return self._plan((source, target), p, s)
 
     def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:
         """Couple each of `sources` with its target, as :class:`Entropic` does."""
@@ -148,27 +142,25 @@ class Unbalanced(Coupling):
     def _together(self, pairs: Pairs) -> list[DensePlan]:
         """Couple pairs of one size at once."""
         problems = [self._problem(*pair) for pair in pairs]
-        solutions = solve_batch(
-            [p.cost for p in problems],
-            [p.marginals for p in problems],
-            epsilon=[p.epsilon for p in problems],
-            tolerance=self.tolerance,
-            max_iter=self.max_iter,
-        )
-        return [self._plan(p, s) for p, s in zip(problems, solutions, strict=True)]
+        found = solve_batch(problems, tolerance=self.tolerance, max_iter=self.max_iter)
+        return [self._plan(*each) for each in zip(pairs, problems, found, strict=True)]
 
-    def _problem(self, source: Snapshot, target: Snapshot) -> _Problem:
+    def _problem(self, source: Snapshot, target: Snapshot) -> Problem:
         x, y = centred(source, target)
         cost = half_squared_distance(x, y)
         unit = float(source.weights @ cost @ target.weights) or 1.0
         rho = math.inf if self.relaxation is None else self.relaxation * unit
         rows = Marginal(_prior(source, target), rho)
         marginals = Marginals(rows, Marginal(target.weights), relative=True)
-        return _Problem(source, target, cost, marginals, self._epsilon(source, target, unit))
+        if self.sigma is not None:
+            epsilon = brownian_epsilon(self.sigma, target.time - source.time)
+        else:
+            epsilon = self.relative_epsilon * unit if self.epsilon is None else self.epsilon
+        return Problem(cost, marginals, epsilon)
 
-    def _plan(self, p: _Problem, s: Solution) -> DensePlan:
+    def _plan(self, pair: tuple[Snapshot, Snapshot], p: Problem, s: Solution) -> DensePlan:
         """Return the plan of potentials, with growth factors."""
-        source, target, cost, marginals, epsilon = p
+        (source, target), (cost, marginals, epsilon) = pair, p
         reference = marginals.reference(cost, epsilon)
         scores = (s.f[:, None] + s.g[None, :] - reference) / epsilon
         matrix = source.weights[:, None] * torch.softmax(scores, 1)
@@ -182,10 +174,7 @@ class Unbalanced(Coupling):
         ratio = target.total_mass / source.total_mass
         reason = None
         if not s.error <= self.tolerance:
-            reason = (
-                f"unbalanced sinkhorn did not converge at epsilon {epsilon:.3g}: marginal error "
-                f"{s.error:.2g} after {s.iterations} iterations; its last plan is used"
-            )
+            reason = f"unbalanced {unconverged(epsilon, s)}; its last plan is used"
         return DensePlan(
             matrix=matrix,
             cost=float((matrix * cost).sum()),
@@ -196,21 +185,6 @@ class Unbalanced(Coupling):
             source_growth=growth[0] + math.log(ratio),
             target_growth=growth[1],
         )
-
-    def _epsilon(self, source: Snapshot, target: Snapshot, unit: float) -> float:
-        if self.sigma is not None:
-            return brownian_epsilon(self.sigma, target.time - source.time)
-        return self.relative_epsilon * unit if self.epsilon is None else float(self.epsilon)
-
-
-class _Problem(NamedTuple):
-    """Two snapshots, what it costs to move mass between them, and their marginals."""
-
-    source: Snapshot
-    target: Snapshot
-    cost: Tensor
-    marginals: Marginals
-    epsilon: float
 
 
 def _prior(source: Snapshot, target: Snapshot) -> Tensor:

@@ -1,8 +1,7 @@
 """Plans: what a coupling returns, and what can be asked of it."""
 
-from cellflow.plans.forms import DensePlan, PairPlan, ProductPlan
+from cellflow.plans.forms import DensePlan, PairPlan, PotentialPlan, ProductPlan
 from cellflow.plans.plan import CHILDLESS, DENSE_LIMIT, Plan
-from cellflow.plans.potential import PotentialPlan
 from cellflow.plans.sparsify import sparsify
 from cellflow.plans.transitions import Transitions
 

@@ -32,24 +32,9 @@ def sparsify(
     pairs, so that marginals are exact to 1e-12. Of a drawn plan with growth only the rows are
     exact, and the columns as good as the draws.
 
-    Memory is that of the plan written out up to `limit`, beyond it that of the draws.
-
-    Parameters
-    ----------
-    plan
-        Any plan.
-    keep
-        Share of each row and each column that stays, in (0, 1].
-    limit
-        Largest number of entries to write out.
-    generator
-        Seed or generator of the draws.
-
-    Returns
-    -------
-    PairPlan
-        With the growth factors, and the health, of `plan`. Its cost is that of `plan`, from which
-        that of the pairs differs by what was left out.
+    Memory is that of the plan written out up to `limit`, beyond it that of the draws, which
+    follow the `generator` (or seed). Growth factors, health and cost are those of `plan`; the cost
+    of the pairs differs from it by what was left out.
     """
     _checks.number(keep, "keep", low=0.0, high=1.0, open_low=True)
     if isinstance(plan, PairPlan):

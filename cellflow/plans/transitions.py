@@ -119,11 +119,7 @@ class Transitions:
     def matrix(self, start: float, end: float, *, limit: int = DENSE_LIMIT) -> Any:
         """Transition matrix :math:`F` ``(n, m)`` from `start` to `end`, a scipy csr_matrix.
 
-        Raises
-        ------
-        ValueError
-            If a time is unknown, or the matrix could have more than `limit` stored entries:
-            products of sparse matrices fill up.
+        It may store no more than `limit` entries: products of sparse matrices fill up.
         """
         steps = self._steps(start, end)
         out = steps[0].matrix

@@ -1,6 +1,6 @@
-from __future__ import annotations
+"""Entropic couplings against POT and closed forms, from hard data, and what replaces them."""
 
-from importlib import resources
+from __future__ import annotations
 
 import numpy as np
 import ot
@@ -9,29 +9,15 @@ import torch
 from scipy.spatial.distance import cdist
 from torch.testing import assert_close
 
-from cellflow.couplings import Entropic, Exact, Independent
+from cellflow.couplings import Entropic, Exact, Independent, entropic
 from cellflow.timecourse import Snapshot
-
-
-def pair(n=30, m=30, *, d=3, weighted=False, span=1.0):
-    g = torch.Generator().manual_seed(0)
-    x = torch.randn(n, d, generator=g, dtype=torch.float64)
-    y = torch.randn(m, d, generator=g, dtype=torch.float64) * 1.3 + 0.5
-    masses = [torch.rand(k, generator=g) + 0.1 if weighted else None for k in (n, m)]
-    return Snapshot(x, 0.0, masses[0]), Snapshot(y, span, masses[1])
-
-
-def half_cost(source, target):
-    return 0.5 * cdist(source.x.double(), target.x.double(), "sqeuclidean")
-
-
-# --- entropic ---------------------------------------------------------------------------------
+from clouds import embryoid, half_cost, pair
 
 
 @pytest.mark.parametrize(("n", "m", "weighted"), [(30, 30, False), (30, 20, True), (20, 30, True)])
 @pytest.mark.parametrize("epsilon", [0.1, 1.0, 50.0])
 def test_entropic_agrees_with_pot_for_half_the_squared_distance(n, m, weighted, epsilon):
-    source, target = pair(n, m, weighted=weighted)
+    source, target = pair(n, m, masses=(0.1, 0.1) if weighted else (None, None))
     plan = Entropic(epsilon=epsilon, tolerance=1e-10)(source, target)
     expected = ot.sinkhorn(
         source.weights.numpy(),
@@ -63,19 +49,10 @@ def test_sigma_follows_the_span_and_epsilon_does_not():
     assert torch.equal(*fixed)
 
 
-def embryoid(dim, n=128, m=120):
-    with (
-        resources.as_file(resources.files("cellflow.datasets") / "embryoid.npz") as path,
-        np.load(path) as stored,
-    ):
-        x, t = stored["X"][:, :dim], stored["t"]
-    return Snapshot(torch.tensor(x[t == 0][:n]), 0.0), Snapshot(torch.tensor(x[t == 1][:m]), 1.0)
-
-
 @pytest.mark.parametrize("dim", [5, 20, 50, 100])
 @pytest.mark.parametrize("relative", [1e-4, 1e-3, 1e-2, 0.1, 1.0, 1e3])
 def test_entropic_does_not_underflow_on_raw_principal_components(dim, relative):
-    source, target = embryoid(dim)
+    source, target = embryoid(dim, 128, 120)
     cost = half_cost(source, target)
     epsilon = relative * cost.mean()
     plan = Entropic(epsilon=epsilon)(source, target)
@@ -110,7 +87,7 @@ def test_entropic_is_never_uniform_by_accident(dim):
 
 
 def test_entropic_tends_to_the_independent_plan():
-    source, target = pair(20, 15, weighted=True)
+    source, target = pair(20, 15, masses=(0.1, 0.1))
     wide = Entropic(epsilon=1e6)(source, target)
     assert_close(wide.dense(), Independent()(source, target).dense(), atol=1e-7, rtol=1e-4)
 
@@ -162,6 +139,63 @@ def test_entropic_says_when_the_exact_plan_replaced_it():
     assert plan.fallback == f"{text}; the exact plan is used"
     assert plan.converged
     assert torch.equal(plan.dense(), Exact()(source, target).dense())
+
+
+def test_entropic_converges_between_clusters_of_other_shares() -> None:
+    """Two far clusters whose shares differ: sweeps take over where no Newton step gains."""
+    g = torch.Generator().manual_seed(14)
+    like = {"generator": g, "dtype": torch.float64}
+    centres = 6.0 * torch.randn(2, 3, **like)
+
+    def cloud() -> torch.Tensor:
+        return centres[torch.randint(2, (128,), generator=g)] + 0.5 * torch.randn(128, 3, **like)
+
+    plan = Entropic(epsilon=0.4)(Snapshot(cloud(), 0.0), Snapshot(cloud(), 1.0))
+    assert plan.fallback is None
+    assert plan.marginal_error < 1e-6
+
+
+def test_entropic_of_next_to_no_noise_is_the_exact_plan() -> None:
+    """Where Sinkhorn would need millions of sweeps; just above, its cost is all but the same."""
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 60, 5, generator=g, dtype=torch.float64)
+    source, target = Snapshot(x, 0.0), Snapshot(y + 1, 1.0)
+    exact = Exact()(source, target)
+    tiny = Entropic(sigma=1e-4)(source, target)
+    assert tiny.fallback is None
+    assert torch.equal(tiny.dense(), exact.dense())
+    above = Entropic(epsilon=2e-6 * exact.cost)(source, target)
+    assert above.fallback is None
+    assert abs(above.cost - exact.cost) < 2e-6 * exact.cost * torch.log(torch.tensor(60.0))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_entropic_of_pot_is_the_same_plan(weighted):
+    source, target = pair(masses=(0.1, 0.1) if weighted else (None, None))
+    ours, pot = (
+        Entropic(epsilon=0.5, tolerance=1e-9, solver=name)(source, target)
+        for name in ("auto", "pot")
+    )
+    assert pot.fallback is None
+    assert pot.marginal_error <= 1e-9
+    assert_close(pot.dense(), ours.dense(), atol=1e-8, rtol=0)
+    assert pot.cost == pytest.approx(ours.cost, rel=1e-7)
+
+
+def test_entropic_says_when_the_plan_of_pot_replaced_it(monkeypatch):
+    """A solver that got nowhere: no data are known on which it does not converge."""
+    source, target = pair()
+    expected, real = Entropic(epsilon=1.0)(source, target), entropic.solve
+
+    def lost(*args, solver, **settings):
+        s = real(*args, solver=solver, **settings)
+        return s if solver == "pot" else s._replace(error=float("inf"), plan=torch.zeros(20, 14))
+
+    monkeypatch.setattr(entropic, "solve", lost)
+    plan = Entropic(epsilon=1.0)(source, target)
+    assert plan.fallback.startswith("sinkhorn did not converge at epsilon 1: marginal error inf")
+    assert plan.fallback.endswith("iterations; the plan of POT's solver is used")
+    assert_close(plan.dense(), expected.dense(), atol=1e-6, rtol=0)
 
 
 BAD_ENTROPIC = {

@@ -5,16 +5,11 @@ from __future__ import annotations
 import ot
 import pytest
 import torch
-from scipy.spatial.distance import cdist
 from torch.testing import assert_close
 
 from cellflow.couplings import Exact, Independent
 from cellflow.timecourse import Snapshot
-from clouds import snapshots
-
-
-def half_cost(source, target):
-    return 0.5 * cdist(source.x, target.x, "sqeuclidean")
+from clouds import half_cost, snapshots
 
 
 def test_independent_is_the_product():

@@ -7,31 +7,17 @@ import ot
 import pytest
 import torch
 from scipy.optimize import linprog
-from scipy.spatial.distance import cdist
 from torch.testing import assert_close
 
 from cellflow.couplings import Exact, Partial
 from cellflow.timecourse import Snapshot
-
-
-def pair(n=20, m=14, *, weighted=True):
-    g = torch.Generator().manual_seed(0)
-    x = torch.randn(n, 3, generator=g, dtype=torch.float64)
-    y = torch.randn(m, 3, generator=g, dtype=torch.float64) * 1.3 + 0.5
-    masses = [
-        torch.rand(k, generator=g, dtype=torch.float64) + 0.2 if weighted else None for k in (n, m)
-    ]
-    return Snapshot(x, 0.0, masses[0]), Snapshot(y, 1.0, masses[1])
-
-
-def half_cost(source, target):
-    return 0.5 * cdist(source.x.double(), target.x.double(), "sqeuclidean")
+from clouds import half_cost, pair
 
 
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("fraction", [0.05, 0.5, 0.99])
 def test_costs_what_pot_says(fraction, weighted):
-    source, target = pair(weighted=weighted)
+    source, target = pair(masses=(0.2, 0.2) if weighted else (None, None))
     plan = Partial(fraction)(source, target)
     cost = half_cost(source, target)
     masses = source.weights.numpy(), target.weights.numpy()
@@ -44,7 +30,7 @@ def test_costs_what_pot_says(fraction, weighted):
 
 
 def test_partial_is_the_optimum_of_the_linear_program():
-    source, target = pair(6, 5)
+    source, target = pair(6, 5, masses=(0.2, 0.2))
     cost = half_cost(source, target)
     found = linprog(
         cost.ravel(),
@@ -75,7 +61,7 @@ def test_partial_leaves_out_cells_missing_on_the_other_side():
 
 
 def test_partial_plan_of_all_mass_is_the_exact_one():
-    source, target = pair()
+    source, target = pair(masses=(0.2, 0.2))
     plan = Partial(1.0)(source, target)
     assert torch.equal(plan.dense(), Exact()(source, target).dense())
     assert plan.unmatched == 0.0
@@ -89,7 +75,7 @@ def test_partial_plan_of_cells_at_one_place_is_free():
 
 
 def test_partial_reports_that_its_bound_was_hit():
-    source, target = pair(60, 40)
+    source, target = pair(60, 40, masses=(0.2, 0.2))
     plan = Partial(0.5, max_iter=5)(source, target)
     assert not plan.converged
     assert plan.fallback == "partial transport stopped at its bound of 5 pivots"

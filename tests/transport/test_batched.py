@@ -13,7 +13,7 @@ from cellflow.couplings import Entropic, Unbalanced
 from cellflow.timecourse import Snapshot
 from cellflow.transport.entropic import solve as module
 from cellflow.transport.entropic.batched import solve_batch
-from cellflow.transport.entropic.marginals import Marginal, Marginals
+from cellflow.transport.entropic.marginals import Marginal, Marginals, Problem
 from cellflow.transport.entropic.solve import solve
 
 INF = math.inf
@@ -25,6 +25,8 @@ KINDS = {
     "both": (10.0, 0.3, False),
     "strong": (1e4, 1e4, True),
 }
+#: Regularisations of a batch in units of the mean cost.
+RELATIVE = [0.002, 0.05, 5.0, 0.3]
 
 
 def problem(n=60, m=41, *, seed=0, shift=0.5):
@@ -55,8 +57,8 @@ def test_compiled_and_batched_solvers_agree(kind, epsilon) -> None:
     cost, masses = problem()
     unit = float(cost.mean())
     both, epsilon = marginals(masses, kind, unit), epsilon * unit
-    limits = {"epsilon": epsilon, "tolerance": 1e-10, "max_iter": 2000}
-    fast, slow = (solve(cost, both, solver=name, **limits) for name in ("auto", "batched"))
+    limits, task = {"tolerance": 1e-10, "max_iter": 2000}, Problem(cost, both, epsilon)
+    fast, slow = (solve(task, solver=name, **limits) for name in ("auto", "batched"))
     assert fast.error <= 1e-10
     assert slow.error <= 1e-10
     plans = [plan_of(s, cost, both, epsilon) for s in (fast, slow)]
@@ -71,8 +73,9 @@ def test_compiled_and_batched_solvers_agree(kind, epsilon) -> None:
 def test_plans_agree_with_pot(shape, epsilon, solver) -> None:
     cost, masses = problem(*shape)
     both = marginals(masses)
-    ours = solve(cost, both, epsilon=epsilon, tolerance=1e-12, max_iter=500, solver=solver)
-    pot = solve(cost, both, epsilon=epsilon, tolerance=1e-12, max_iter=200_000, solver="pot")
+    task = Problem(cost, both, epsilon)
+    ours = solve(task, tolerance=1e-12, max_iter=500, solver=solver)
+    pot = solve(task, tolerance=1e-12, max_iter=200_000, solver="pot")
     assert max(ours.error, pot.error) <= 1e-12
     assert_close(ours.plan, pot.plan, atol=1e-10, rtol=0)
     assert_close(plan_of(pot, cost, both, epsilon), pot.plan)
@@ -83,12 +86,11 @@ def test_plans_agree_with_pot(shape, epsilon, solver) -> None:
 def test_tensors_take_over_where_compiled_steps_fail(monkeypatch) -> None:
     """No data are known on which they do: a solver that stops after seven steps stands in."""
     cost, masses = problem(20, 20)
-    limits = {"epsilon": 0.1, "tolerance": 1e-9, "max_iter": 500}
-    expected = solve(cost, marginals(masses), **limits)
-    monkeypatch.setattr(
-        module, "_compiled", lambda *args, **_: expected._replace(error=1.0, iterations=7)
-    )
-    found = solve(cost, marginals(masses), **limits)
+    task, limits = Problem(cost, marginals(masses), 0.1), {"tolerance": 1e-9, "max_iter": 500}
+    expected = solve(task, **limits)
+    lost = expected._replace(error=1.0, iterations=7)
+    monkeypatch.setattr(module, "_compiled", lambda *_: lost)
+    found = solve(task, **limits)
     assert found.error <= 1e-9
     assert found.iterations > 7
     assert_close(found.plan, expected.plan, atol=1e-8, rtol=0)
@@ -96,16 +98,16 @@ def test_tensors_take_over_where_compiled_steps_fail(monkeypatch) -> None:
 
 def test_pot_refuses_relaxed_marginals() -> None:
     cost, masses = problem()
-    limits = {"epsilon": 0.1, "tolerance": 1e-6, "max_iter": 10}
+    task = Problem(cost, marginals(masses, "wot"), 0.1)
     with pytest.raises(ValueError, match="exact marginals"):
-        solve(cost, marginals(masses, "wot"), solver="pot", **limits)
+        solve(task, solver="pot", tolerance=1e-6, max_iter=10)
 
 
 @pytest.mark.parametrize("solver", ["auto", "batched", "pot"])
 def test_solver_keeps_its_budget_and_says_so(solver) -> None:
     cost, masses = problem()
-    limits = {"epsilon": 1e-3, "tolerance": 1e-9, "max_iter": 15}
-    s = solve(cost, marginals(masses), solver=solver, **limits)
+    task = Problem(cost, marginals(masses), 1e-3)
+    s = solve(task, solver=solver, tolerance=1e-9, max_iter=15)
     assert s.iterations <= 15
     assert s.error > 1e-9
     assert solver == "pot" or s.error == INF  # the regularisation asked for was not reached
@@ -116,8 +118,8 @@ def test_solver_keeps_its_budget_and_says_so(solver) -> None:
 @pytest.mark.parametrize("solver", ["auto", "batched", "pot"])
 def test_smallest_problems_attain_their_marginals(shape, solver) -> None:
     cost, (a, b) = problem(*shape)
-    limits = {"epsilon": 0.1, "tolerance": 1e-11, "max_iter": 5000}
-    plan = solve(cost, marginals((a, b)), solver=solver, **limits).plan
+    task = Problem(cost, marginals((a, b)), 0.1)
+    plan = solve(task, solver=solver, tolerance=1e-11, max_iter=5000).plan
     assert_close(plan.sum(0), b, atol=1e-10, rtol=0)
     assert_close(plan.sum(1), a, atol=1e-10, rtol=0)
 
@@ -131,31 +133,26 @@ def test_batch_solves_each_problem_as_one_alone(kind, shape) -> None:
     """Problems of one size, far from equally hard: each goes its own way."""
     problems = [problem(*shape, seed=k, shift=0.5 * k) for k in range(4)]
     units = [float(cost.mean()) for cost, _ in problems]
-    epsilon = [e * u for e, u in zip([0.002, 0.05, 5.0, 0.3], units, strict=True)]
-    both = [marginals(p[1], kind, unit) for p, unit in zip(problems, units, strict=True)]
+    tasks = [
+        Problem(cost, marginals(masses, kind, unit), relative * unit)
+        for (cost, masses), unit, relative in zip(problems, units, RELATIVE, strict=True)
+    ]
     limits = {"tolerance": 1e-10, "max_iter": 1500}
-    found = solve_batch([p[0] for p in problems], both, epsilon=epsilon, **limits)
-    for s, (cost, _), one, e in zip(found, problems, both, epsilon, strict=True):
+    for s, task in zip(solve_batch(tasks, **limits), tasks, strict=True):
         assert s.error <= 1e-10
-        alone = solve(cost, one, epsilon=e, **limits)
-        assert_close(s.plan, plan_of(alone, cost, one, e), atol=1e-8, rtol=1e-6)
-        assert_close(plan_of(s, cost, one, e), s.plan, atol=1e-10, rtol=1e-8)
+        assert_close(s.plan, plan_of(solve(task, **limits), *task), atol=1e-8, rtol=1e-6)
+        assert_close(plan_of(s, *task), s.plan, atol=1e-10, rtol=1e-8)
 
 
 def test_batch_freezes_converged_problems() -> None:
     """An easy problem is where it was after one state, however long a hard one takes."""
     easy, hard = problem(20, 20, seed=1), problem(20, 20, seed=2)
 
-    def together(members):
-        return solve_batch(
-            [cost for cost, _ in members],
-            [marginals(masses) for _, masses in members],
-            epsilon=[50.0, 0.01][: len(members)],
-            tolerance=1e-6,
-            max_iter=600,
-        )
-
-    alone, beside = together([easy]), together([easy, hard])
+    tasks = [
+        Problem(cost, marginals(masses), epsilon)
+        for (cost, masses), epsilon in ((easy, 50.0), (hard, 0.01))
+    ]
+    alone, beside = (solve_batch(tasks[:k], tolerance=1e-6, max_iter=600) for k in (1, 2))
     assert beside[0].iterations > 3 * alone[0].iterations
     assert all(s.error <= 1e-6 for s in beside)
     assert_close(beside[0].plan, alone[0].plan, atol=1e-6, rtol=0)
@@ -165,23 +162,21 @@ def test_batch_converges_where_bare_newton_steps_fail() -> None:
     """Next to no regularisation, and masses that differ a thousandfold: ridges must grow."""
     g = torch.Generator().manual_seed(0)
     like = {"generator": g, "dtype": torch.float64}
-    costs, masses, epsilons = [], [], []
+    tasks = []
     for power in (3, 4, 5):
         x, y = torch.randn(2, 40, 8, **like)
-        costs.append(0.5 * torch.cdist(x, y) ** 2)
-        masses.append(torch.softmax(3.0 * torch.randn(2, 40, **like), 1))
-        epsilons.append(10.0**-power * float(costs[-1].mean()))
-    both = [marginals(mass) for mass in masses]
-    limits = {"tolerance": 1e-8, "max_iter": 1200}
-    for s, mass in zip(solve_batch(costs, both, epsilon=epsilons, **limits), masses, strict=True):
+        cost = 0.5 * torch.cdist(x, y) ** 2
+        masses = torch.softmax(3.0 * torch.randn(2, 40, **like), 1)
+        tasks.append(Problem(cost, marginals(masses), 10.0**-power * float(cost.mean())))
+    for s, task in zip(solve_batch(tasks, tolerance=1e-8, max_iter=1200), tasks, strict=True):
         assert s.error <= 1e-8
-        assert_close(s.plan.sum(1), mass[0], atol=1e-10, rtol=0)
+        assert_close(s.plan.sum(1), task.marginals.rows.mass, atol=1e-10, rtol=0)
 
 
 def test_batch_keeps_its_budget_and_says_so() -> None:
     cost, masses = problem(20, 20)
-    costs, both = [cost, cost], [marginals(masses)] * 2
-    hard, easy = solve_batch(costs, both, epsilon=[1e-3, 1e3], tolerance=1e-8, max_iter=25)
+    tasks = [Problem(cost, marginals(masses), epsilon) for epsilon in (1e-3, 1e3)]
+    hard, easy = solve_batch(tasks, tolerance=1e-8, max_iter=25)
     assert hard.error == INF
     assert easy.error <= 1e-8
 

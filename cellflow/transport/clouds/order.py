@@ -39,27 +39,22 @@ class SortedClouds:
         uniform: tuple[bool, bool],
     ) -> SortedClouds:
         """Put two clouds of points, in single or double precision, in order."""
-        orders = [
-            _order(x, None if equal else mass)
-            for x, mass, equal in zip(points, masses, uniform, strict=True)
-        ]
-        means = [
-            sum(part.sum(0) for part in _parts(x, order)) / len(x)
-            for x, order in zip(points, orders, strict=True)
-        ]
+        sides = zip(points, masses, uniform, strict=True)
+        orders = [_order(x, None if equal else mass) for x, mass, equal in sides]
+        ordered = list(zip(points, orders, strict=True))
+        means = [sum(part.sum(0) for part in _parts(x, order)) / len(x) for x, order in ordered]
         centre = (means[0] + means[1]) / 2
         squares = [
             sum(float(((part - centre) ** 2).sum()) for part in _parts(x, order)) / len(x)
-            for x, order in zip(points, orders, strict=True)
+            for x, order in ordered
         ]
         scale = (sum(squares) / 2) ** 0.5 or 1.0
-        scaled = [np.empty(x.shape, np.float32) for x in points]
-        for out, x, order in zip(scaled, points, orders, strict=True):
-            for k, part in enumerate(_parts(x, order)):
+        x, y = (np.empty(cloud.shape, np.float32) for cloud in points)
+        for out, side in zip((x, y), ordered, strict=True):
+            for k, part in enumerate(_parts(*side)):
                 out[k * CHUNK : (k + 1) * CHUNK] = (part - centre) / scale
         # Summed in this order, too: the last digit of a total must not depend on the rows.
         a, b = (mass[order] / mass[order].sum() for mass, order in zip(masses, orders, strict=True))
-        x, y = scaled
         return cls(x, y, a, b, uniform, (orders[0], orders[1]), scale)
 
     def original(self, entries: Entries) -> Entries:

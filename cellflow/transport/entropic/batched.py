@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 
 from cellflow._typing import Tensor
-from cellflow.transport.entropic.marginals import Marginals, Solution
+from cellflow.transport.entropic.marginals import Marginals, Problem, Solution
 
 #: From this fraction of the mean cost on, ε is reached directly; below, by factors of RATIO from
 #: FIRST on.
@@ -33,25 +33,20 @@ HALVINGS = 8
 ENTRIES = 2**25
 
 
-def solve_batch(
-    costs: Sequence[Tensor],
-    marginals: Sequence[Marginals],
-    *,
-    epsilon: Sequence[float],
-    tolerance: float,
-    max_iter: int,
-) -> list[Solution]:
-    """Solve the problems of B `costs` ``(n, m)`` as :func:`solve` does one, each by itself.
+def solve_batch(problems: Sequence[Problem], *, tolerance: float, max_iter: int) -> list[Solution]:
+    """Solve B problems of one size ``(n, m)`` as :func:`solve` does one, each by itself.
 
     `max_iter` bounds the sweeps and Newton steps of each; `iterations` are those of the slowest.
     """
-    if not costs:
+    if not problems:
         return []
-    cost, together = torch.stack(list(costs)), Marginals.stack(marginals)
+    cost = torch.stack([p.cost for p in problems])
+    together = Marginals.stack([p.marginals for p in problems])
+    epsilon = cost.new_tensor([p.epsilon for p in problems])
     turned = cost.shape[2] > cost.shape[1]  # Newton steps are cubic in the number of columns
     if turned:
         cost, together = cost.mT.contiguous(), together.transposed()
-    s = _solve(cost, together, cost.new_tensor(list(epsilon)), tolerance, max_iter)
+    s = _solve(cost, together, epsilon, tolerance, max_iter)
     found = zip(s.f, s.g, s.error.tolist(), s.plan, strict=True)
     if turned:
         return [Solution(g, f, error, s.iterations, plan.T) for f, g, error, plan in found]

@@ -1,4 +1,4 @@
-"""Marginals of entropic transport, and the solution between them."""
+"""A problem of entropic transport, the marginals in it, and its solution."""
 
 from __future__ import annotations
 
@@ -106,6 +106,18 @@ class Marginals(NamedTuple):
             return cost
         logs = self.rows.mass.log()[..., :, None] + self.cols.mass.log()[..., None, :]
         return cost - epsilon * logs
+
+
+class Problem(NamedTuple):
+    """A `cost` ``(n, m)``, float64, marginals, and a regularisation in units of the cost."""
+
+    cost: Tensor
+    marginals: Marginals
+    epsilon: float
+
+    def transposed(self) -> Problem:
+        """Return the problem of the transposed plan."""
+        return self._replace(cost=self.cost.T.contiguous(), marginals=self.marginals.transposed())
 
 
 class Solution(NamedTuple):

@@ -38,58 +38,41 @@ import math
 import numpy as np
 import torch
 
-from cellflow._typing import Tensor
 from cellflow.transport.entropic.batched import DIRECT, FIRST, RATIO, ROUGH, solve_batch
-from cellflow.transport.entropic.marginals import Marginal, Marginals, Solution
+from cellflow.transport.entropic.marginals import Marginal, Problem, Solution
 
 #: "auto" is compiled on the CPU and in tensors elsewhere; "batched" is in tensors everywhere.
 SOLVERS = ("auto", "batched", "pot")
 
 
-def solve(
-    cost: Tensor,
-    marginals: Marginals,
-    *,
-    epsilon: float,
-    tolerance: float,
-    max_iter: int,
-    solver: str = "auto",
-) -> Solution:
-    """Solve entropic transport for a float64 `cost` ``(n, m)``, in units of `epsilon`.
+def solve(problem: Problem, *, tolerance: float, max_iter: int, solver: str = "auto") -> Solution:
+    """Solve a problem of entropic transport.
 
     An `error` above the `tolerance` (L1, relative to the mass) says that it did not converge in
     `max_iter` sweeps and Newton steps. ``"pot"`` is POT's solver, for exact marginals.
     """
     if solver == "pot":
-        return _pot(cost, marginals, epsilon=epsilon, tolerance=tolerance, max_iter=max_iter)
+        return _pot(problem, tolerance, max_iter)
+    cost = problem.cost
     if cost.shape[1] > cost.shape[0]:  # Newton steps are cubic in the number of columns
-        s = solve(
-            cost.T.contiguous(),
-            marginals.transposed(),
-            epsilon=epsilon,
-            tolerance=tolerance,
-            max_iter=max_iter,
-            solver=solver,
-        )
+        turned = problem.transposed()
+        s = solve(turned, tolerance=tolerance, max_iter=max_iter, solver=solver)
         return s._replace(f=s.g, g=s.f, plan=s.plan.T)
     spent = 0
     if solver == "auto" and cost.device.type == "cpu":
-        s = _compiled(cost, marginals, epsilon=epsilon, tolerance=tolerance, max_iter=max_iter)
+        s = _compiled(problem, tolerance, max_iter)
         if s.error <= tolerance or s.iterations >= max_iter:
             return s
         spent = s.iterations
-    (s,) = solve_batch(
-        [cost], [marginals], epsilon=[epsilon], tolerance=tolerance, max_iter=max_iter - spent
-    )
+    (s,) = solve_batch([problem], tolerance=tolerance, max_iter=max_iter - spent)
     return s._replace(iterations=spent + s.iterations)
 
 
-def _compiled(
-    cost: Tensor, marginals: Marginals, *, epsilon: float, tolerance: float, max_iter: int
-) -> Solution:
+def _compiled(problem: Problem, tolerance: float, max_iter: int) -> Solution:
     """Solve by compiled kernels; plan entries below 2e-16 of their row's largest are zero."""
     from cellflow.transport.entropic import _compiled
 
+    cost, marginals, epsilon = problem
     c = np.ascontiguousarray(cost.numpy())
     scale = float(c.mean())
     step = epsilon if epsilon >= DIRECT * scale else max(epsilon, scale * FIRST)
@@ -127,10 +110,9 @@ def _side(
     return mass, log, log if relative else np.zeros_like(log), float(side.rho) / epsilon
 
 
-def _pot(
-    cost: Tensor, marginals: Marginals, *, epsilon: float, tolerance: float, max_iter: int
-) -> Solution:
+def _pot(problem: Problem, tolerance: float, max_iter: int) -> Solution:
     """Solve by POT's Sinkhorn in the log domain, whose rows are right by construction."""
+    cost, marginals, epsilon = problem
     if not marginals.exact:
         raise ValueError("POT's solver is for exact marginals.")
     import ot

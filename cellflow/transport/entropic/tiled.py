@@ -20,7 +20,7 @@ import torch
 
 from cellflow._typing import Tensor
 from cellflow.costs import half_squared_distance
-from cellflow.transport.entropic.marginals import Marginal, Marginals
+from cellflow.transport.entropic.marginals import Marginal, Marginals, Problem
 from cellflow.transport.entropic.solve import solve
 
 #: Entries of a tile: 8 MB, which a cache holds; 512 MB where there are thousands of cores.
@@ -112,13 +112,9 @@ def _start(gibbs: Gibbs, masses: tuple[Tensor, Tensor]) -> Tensor:
     ]
     x, y = gibbs.x[picks[0]], gibbs.y[picks[1]]
     few = [mass[pick] / mass[pick].sum() for mass, pick in zip(masses, picks, strict=True)]
-    s = solve(
-        half_squared_distance(x, y),
-        Marginals(Marginal(few[0]), Marginal(few[1])),
-        epsilon=epsilon,
-        tolerance=SAMPLE_TOLERANCE,
-        max_iter=SAMPLE_ITERATIONS,
-    )
+    marginals = Marginals(Marginal(few[0]), Marginal(few[1]))
+    problem = Problem(half_squared_distance(x, y), marginals, epsilon)
+    s = solve(problem, tolerance=SAMPLE_TOLERANCE, max_iter=SAMPLE_ITERATIONS)
     f = torch.nan_to_num(s.f) / epsilon - (x * x).sum(1) / (2 * epsilon)
     back = Gibbs(gibbs.y, x, epsilon)
     sums = [torch.logsumexp(back.scores(rows, f), 1) for rows in back.tiles()]
