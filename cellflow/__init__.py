@@ -17,37 +17,19 @@ _guard.refuse_rivals()
 
 #: Sub-packages and modules: ``cellflow.<name>``.
 _MODULES = (
-    "tl",
-    "pl",
-    "pp",
-    "datasets",
-    "evaluate",
-    "several",
-    "methods",
-    "fits",
-    "objectives",
-    "training",
-    "batches",
-    "simulate",
-    "metrics",
-    "toys",
-    "couplings",
-    "plans",
-    "transport",
-    "paths",
-    "dynamics",
-    "timecourse",
-    "costs",
-    "networks",
+    *("tl", "pl", "pp", "datasets", "evaluate", "several", "methods", "fits", "objectives"),
+    *("training", "batches", "simulate", "metrics", "toys", "couplings", "plans", "transport"),
+    *("paths", "dynamics", "timecourse", "costs", "networks"),
 )
 #: Names short-cut from the module where they are defined: ``cellflow.<name>``.
 _NAMES = {
-    **dict.fromkeys(("TimeCourse", "Snapshot"), "cellflow.timecourse"),
-    "Dynamics": "cellflow.dynamics",
-    **dict.fromkeys(("ICFM", "OTCFM", "SBCFM", "SF2M", "DSBM", "MMFM"), "cellflow.methods"),
-    **dict.fromkeys(("UBSB", "UOTCFM"), "cellflow.methods"),
-    "Fit": "cellflow.fits",
-    "load": "cellflow.saving",
+    "TimeCourse": "timecourse",
+    "Snapshot": "timecourse",
+    "Dynamics": "dynamics",
+    **dict.fromkeys(("ICFM", "OTCFM", "SBCFM", "SF2M", "DSBM", "MMFM"), "methods"),
+    **dict.fromkeys(("UBSB", "UOTCFM"), "methods"),
+    "Fit": "fits",
+    "load": "saving",
 }
 
 __all__ = ["__version__", *_NAMES, *_MODULES]
@@ -57,7 +39,7 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f"cellflow.{name}")
     if name in _NAMES:
-        value = getattr(import_module(_NAMES[name]), name)
+        value = getattr(import_module(f"cellflow.{_NAMES[name]}"), name)
         globals()[name] = value  # the next look-up does not come here
         return value
     raise AttributeError(f"module 'cellflow' has no attribute {name!r}")

@@ -72,11 +72,6 @@ class FlowMatching(Method):
     def __post_init__(self) -> None:
         object.__setattr__(self, "coupling", as_coupling(self.coupling))
 
-    @property
-    def parts(self) -> Self:
-        """The method itself."""
-        return self
-
     def fit_with(
         self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None
     ) -> Fit:

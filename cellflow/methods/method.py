@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 
@@ -39,9 +39,9 @@ class Method(ABC):
         _KINDS[cls.__name__] = cls
 
     @property
-    @abstractmethod
     def parts(self) -> Parts:
-        """Coupling, path, networks and settings, from which dynamics are assembled."""
+        """Coupling, path, networks and settings of the dynamics; by default the method itself."""
+        return cast(Parts, self)
 
     @property
     def knows_rows(self) -> bool:

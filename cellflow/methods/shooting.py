@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -90,11 +90,6 @@ class Shooting(Method):
         _checks.number(self.action, "action", low=0.0, open_low=True)
         _checks.number(self.first_action, "first_action", low=self.action)
         _checks.count(self.substeps, "substeps")
-
-    @property
-    def parts(self) -> Self:
-        """The method itself."""
-        return self
 
     def fit_with(
         self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None

@@ -112,7 +112,13 @@ def fit_on(
     if place.type not in ("cpu", "cuda"):
         got = f"several of {place.type!r}"
         raise ValueError(_checks.message("devices", got, "1, or those of 'cpu' or 'cuda'"))
-    fabric = _fabric(devices, place.type)
+    try:
+        from cellflow.several.fabric import make_fabric
+    except ImportError as error:
+        raise ImportError(
+            f"Several devices need Lightning Fabric ({error}): pip install lightning-fabric."
+        ) from error
+    fabric = make_fabric(devices, place.type, _PATIENCE)
     with tempfile.TemporaryDirectory(prefix="cellflow-") as name:
         folder = Path(name)
         # Through a file that the processes map: shared memory is scarce in containers.
@@ -138,16 +144,6 @@ def _fit_as_one_of(
         device = torch.device("cuda", torch.cuda.current_device())
     own = replace(options, seed=seed, device=device, progress=progress, group=group)
     return method.fit_with(course, own, group.broadcast(lambda: preprocessing))
-
-
-def _fabric(devices: int, kind: str) -> Fabric:
-    try:
-        from cellflow.several.fabric import make_fabric
-    except ImportError as error:
-        raise ImportError(
-            f"Several devices need Lightning Fabric ({error}): pip install lightning-fabric."
-        ) from error
-    return make_fabric(devices, kind, _PATIENCE)
 
 
 def _send(arguments: object, path: Path) -> None:
@@ -179,15 +175,14 @@ def _work(fabric: Fabric, folder: Path) -> None:
     """Fit as one of several processes, and leave what came of it in `folder`."""
     os.environ["LOCAL_WORLD_SIZE"] = str(fabric.world_size)  # as torchrun would
     try:
-        arguments = torch.load(
-            folder / "arguments", map_location="cpu", mmap=True, weights_only=False
-        )
-        fit = _fit_as_one_of(here(), *arguments)
+        path, options = folder / "arguments", {"mmap": True, "weights_only": False}
+        fit = _fit_as_one_of(here(), *torch.load(path, map_location="cpu", **options))
     except Exception as error:
+        path = folder / f"error-{fabric.global_rank}"
         try:
-            torch.save(error, folder / f"error-{fabric.global_rank}")
+            torch.save(error, path)
         except Exception:  # it cannot be pickled
-            torch.save(RuntimeError(repr(error)), folder / f"error-{fabric.global_rank}")
+            torch.save(RuntimeError(repr(error)), path)
         sys.exit(1)
     if fabric.global_rank == 0:
         torch.save((fit.method, fit.networks, fit.history), folder / "fit")

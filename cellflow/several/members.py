@@ -52,10 +52,8 @@ def fit_members(
 
     Parameters
     ----------
-    method
-        What to fit.
-    course
-        Snapshots of the population, in data coordinates.
+    method, course, preprocessing
+        As in :func:`fit_on`.
     options
         As in :meth:`Method.fit`. The seeds of the members follow from its own; each member has a
         checkpoint beside its file (``run.member0.safetensors``); the processes of its group each
@@ -65,8 +63,6 @@ def fit_members(
     bootstrap
         Whether each member is trained on resampled cells, so that the spread covers the
         sampling of cells too.
-    preprocessing
-        As in :meth:`Method.fit`.
     workers
         Processes, each with one thread; as many as there are cores when omitted, 1 for none. On
         a GPU all members share this process.
@@ -101,7 +97,7 @@ def fit_members(
     def fit_all(mine: Sequence[int]) -> list[Fit]:
         jobs = [job(k) for k in mine]
         if place.type in STACKED and type(method) is FlowMatching and len(mine) > 1:
-            courses = [_cells(course, seed) for seed, _ in jobs]
+            courses = [resampled(course, seed) for seed, _ in jobs]
             try:
                 own = [options for _, options in jobs]
                 fits = fit_stacked(method, courses, own, preprocessing=preprocessing)
@@ -129,12 +125,8 @@ def _fit_one(
     method: Method, course: TimeCourse, preprocessing: Preprocessing | None, job: Job
 ) -> Fit:
     seed, options = job
-    fit = method.fit_with(_cells(course, seed), replace(options, progress=False), preprocessing)
+    fit = method.fit_with(resampled(course, seed), replace(options, progress=False), preprocessing)
     return _without_cells(fit)
-
-
-def _cells(course: TimeCourse, seed: int | None) -> TimeCourse:
-    return course if seed is None else resampled(course, seed)
 
 
 def _without_cells(fit: Fit) -> Fit:
@@ -144,13 +136,17 @@ def _without_cells(fit: Fit) -> Fit:
     return replace(fit, course=None, preprocessing=None)  # type: ignore[arg-type]
 
 
-def resampled(course: TimeCourse, seed: int) -> TimeCourse:
+def resampled(course: TimeCourse, seed: int | None) -> TimeCourse:
     """Draw as many cells of each snapshot as it has, with replacement :cite:`efron1979`.
+
+    Without a `seed`, return all cells of `course`.
 
     A cell that was drawn several times is there once, with its mass as many times: so no cell is
     both trained and validated on. Each snapshot keeps its whole mass, the population's size, and
     about 63 % of its cells.
     """
+    if seed is None:
+        return course
     snapshots = []
     for k, s in enumerate(course.snapshots):
         generator = torch.Generator().manual_seed(stream_seed(seed, k, 51))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -58,43 +58,31 @@ def fit_stacked(
             quiet = replace(own, progress=False)
             prepared = prepare(method, course, quiet, preprocessing=preprocessing)
             members.append(StackedFit(prepared, own))
-        histories = train_stacked(members)
+        stacked = StackedTrainer(members)
+        everything = run(
+            stacked,
+            lambda step: stack([m.meet(m.prepared.sampler.batch(step), step, 12) for m in members]),
+            [None if m.prepared.held is None else m.meet(m.prepared.held, 0, 14) for m in members],
+            fingerprint={},
+            checkpointing=options[0].checkpointing,
+            progress=options[0].progress,
+        )
     finally:
         for m in members:
             m.prepared.sampler.close()
     fits = []
-    for m, course, history in zip(members, courses, histories, strict=True):
-        of = m.prepared
+    for m, course, trainer in zip(members, courses, stacked.trainers, strict=True):
+        of, history = m.prepared, trainer.history
+        history.seconds += everything.seconds / len(members)
+        for what, seconds in everything.timing.items():
+            history.timing[what] = history.timing.get(what, 0.0) + seconds / len(members)
+        history.stopped = "patience" if trainer.out_of_patience else everything.stopped
         of.account(history)
         fits.append(Fit(of.dynamics, of.method, course, of.networks, preprocessing, history))
     return fits
 
 
-def train_stacked(members: Sequence[StackedFit]) -> list[History]:
-    """Train the networks of all members, in place; return what happened to each."""
-    options = members[0].options
-    stacked = StackedTrainer(members)
-    run(
-        stacked,
-        lambda step: stack([m.meet(m.prepared.sampler.batch(step), step, 12) for m in members]),
-        [None if m.prepared.held is None else m.meet(m.prepared.held, 0, 14) for m in members],
-        fingerprint={},
-        checkpointing=options.checkpointing,
-        progress=options.progress,
-    )
-    for trainer in stacked.trainers:
-        history = trainer.history
-        history.seconds += stacked.history.seconds / len(members)
-        for what, seconds in stacked.history.timing.items():
-            history.timing[what] = history.timing.get(what, 0.0) + seconds / len(members)
-        history.stopped = stacked.history.stopped
-        if trainer.out_of_patience:
-            history.stopped = "patience"
-    return [trainer.history for trainer in stacked.trainers]
-
-
-@dataclass(frozen=True, eq=False)
-class StackedFit:
+class StackedFit(NamedTuple):
     """Fit that is trained with others."""
 
     prepared: PreparedFit
@@ -105,14 +93,6 @@ class StackedFit:
         noise = torch.Generator(device=pairs.x0.device)
         noise.manual_seed(stream_seed(self.options.seed, step, stream))
         return self.prepared.method.path.draw(pairs, noise)
-
-    def trainer(self) -> Trainer[PathPoint]:
-        """Return what would train it alone."""
-        of = self.prepared
-        terms = objective(of.method, of.networks, of.dynamics, units=of.units)
-        return Trainer(
-            of.networks, terms, of.units.speed**2, of.method.training, self.options.steps
-        )
 
 
 def stack(points: Sequence[PathPoint]) -> Stack:
@@ -133,10 +113,14 @@ class StackedTrainer:
     """
 
     def __init__(self, members: Sequence[StackedFit]) -> None:
-        first = members[0]
-        self.trainers = [m.trainer() for m in members]
+        self.training = members[0].prepared.method.training
+        self.steps = members[0].options.steps
+        self.trainers: list[Trainer[PathPoint]] = []
+        for of in (m.prepared for m in members):
+            terms = objective(of.method, of.networks, of.dynamics, units=of.units)
+            trainer = Trainer(of.networks, terms, of.units.speed**2, self.training, self.steps)
+            self.trainers.append(trainer)
         self.files = [(m.options.checkpointing.path, m.prepared.facts) for m in members]
-        self.training, self.steps = first.prepared.method.training, first.options.steps
         self.group = ProcessGroup()
         self.history = History()
         self.value = nn.Parameter(torch.stack([t.flat.value.detach() for t in self.trainers]))
