@@ -14,12 +14,11 @@ from cellflow._random import draw_seed
 from cellflow._typing import ArrayLike, Rng
 from cellflow.fits.answers import EnsembleTrajectory, Interpolation, Moments, Spread
 from cellflow.fits.facts import FittedMethod
-from cellflow.fits.fit import Fit, simulate_in_data_units
+from cellflow.fits.fit import Fit
 from cellflow.fits.folder import save_ensemble
 from cellflow.fits.report import coupling_problems
 from cellflow.preprocessing import Preprocessing
-from cellflow.simulate import Limits, Output
-from cellflow.simulate.integration import Integration
+from cellflow.simulate import Limits
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.training.trainer import History
 
@@ -157,21 +156,19 @@ class Ensemble:
         EnsembleTrajectory
             Means over members, with their standard deviations.
         """
-        how = Integration(
-            solver=solver,
-            generator=draw_seed(generator),
-            max_step=max_step,
-            limits=limits,
-            output=Output(
-                readout=None if self.preprocessing is None else self.preprocessing.invert
-            ),
-            progress=progress,
-            knots=self.course.times,
-        )
+        seed = draw_seed(generator)
         states, masses = Moments(), Moments()
         evaluations = 0
         for fit in self.members:
-            out = simulate_in_data_units(fit, x0, times, how=how)
+            out = fit.simulate(
+                x0,
+                times,
+                solver=solver,
+                generator=seed,
+                max_step=max_step,
+                limits=limits,
+                progress=progress,
+            )
             states.add(out.x)
             if out.log_mass is not None:
                 masses.add(out.log_mass)

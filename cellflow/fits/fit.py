@@ -182,7 +182,14 @@ class Fit:
             progress=progress,
             knots=self.course.times,
         )
-        return simulate_in_data_units(self, x0, times, how=how)
+        if SOLVERS[solver].stochastic and self.dynamics.sigma == 0:
+            warnings.warn(
+                f"{self.method.name!r} learned no noise: solver={solver!r} follows the mean "
+                "flow, and every draw is the same. Take solver='rk4', or a method with a score "
+                "such as 'sf2m'.",
+                stacklevel=2,
+            )
+        return simulate_as(self.dynamics, self._encode(x0), times, how=how)
 
     def interpolate(
         self,
@@ -284,20 +291,6 @@ class Fit:
         cells = _checks.as_cells(x, "x", dim=self.course.dim)
         cells = cells.to(next(self.networks.parameters()))
         return cells if self.preprocessing is None else self.preprocessing.apply(cells)
-
-
-def simulate_in_data_units(
-    fit: Fit, x0: ArrayLike, times: Sequence[float] | ArrayLike, *, how: Integration
-) -> Trajectory | StoredTrajectory:
-    """Simulate cells `x0` ``(n, d)`` in data coordinates along `fit`; `how` says how to go back."""
-    if SOLVERS[how.solver].stochastic and fit.dynamics.sigma == 0:
-        warnings.warn(
-            f"{fit.method.name!r} learned no noise: solver={how.solver!r} follows the mean flow, "
-            "and every draw is the same. Take solver='rk4', or a method with a score such as "
-            "'sf2m'.",
-            stacklevel=3,
-        )
-    return simulate_as(fit.dynamics, fit._encode(x0), times, how=how)
 
 
 def sample_cells(
