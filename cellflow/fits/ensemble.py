@@ -101,33 +101,15 @@ class Ensemble:
         return "\n".join([f"{len(self)} members, the first:", *first, self.health])
 
     def velocity(self, time: float | ArrayLike, x: ArrayLike) -> Spread:
-        """Velocity of cells, shape ``(members, n, d)``: see :meth:`Fit.velocity`.
-
-        Parameters
-        ----------
-        time, x
-            As there.
-        """
+        """Velocity at `time` and cells `x`, ``(members, n, d)``: see :meth:`Fit.velocity`."""
         return Spread(torch.stack([fit.velocity(time, x) for fit in self.members]))
 
     def score(self, time: float | ArrayLike, x: ArrayLike) -> Spread:
-        """Score of the population, shape ``(members, n, d)``: see :meth:`Fit.score`.
-
-        Parameters
-        ----------
-        time, x
-            As there.
-        """
+        """Score at `time` and cells `x`, ``(members, n, d)``: see :meth:`Fit.score`."""
         return Spread(torch.stack([fit.score(time, x) for fit in self.members]))
 
     def growth(self, time: float | ArrayLike, x: ArrayLike) -> Spread:
-        """Growth rate of cells, shape ``(members, n)``: see :meth:`Fit.growth`.
-
-        Parameters
-        ----------
-        time, x
-            As there.
-        """
+        """Growth rate at `time` and cells `x`, ``(members, n)``: see :meth:`Fit.growth`."""
         return Spread(torch.stack([fit.growth(time, x) for fit in self.members]))
 
     def simulate(
@@ -141,7 +123,7 @@ class Ensemble:
         limits: Limits = Limits(),
         progress: bool = False,
     ) -> EnsembleTrajectory:
-        """Simulate cells along the dynamics of every member.
+        """Simulate cells along the dynamics of every member: means, and standard deviations.
 
         The members are simulated in turn, in the memory of three trajectories. A stochastic
         solver draws the same noise for all of them, so that they differ by what they learned.
@@ -150,11 +132,6 @@ class Ensemble:
         ----------
         x0, times, solver, generator, max_step, limits, progress
             As in :meth:`Fit.simulate`.
-
-        Returns
-        -------
-        EnsembleTrajectory
-            Means over members, with their standard deviations.
         """
         seed = draw_seed(generator)
         states, masses = Moments(), Moments()
@@ -191,17 +168,9 @@ class Ensemble:
         solver: str = "rk4",
         generator: Rng = 0,
     ) -> Interpolation:
-        """Cells of the population at any time, by every member.
+        """Cells of the population at any `time`, by every member, from the same cells.
 
-        Parameters
-        ----------
-        time, n_cells, solver, generator
-            As in :meth:`Fit.interpolate`. All members start from the same cells.
-
-        Returns
-        -------
-        Interpolation
-            The cells of each member; :attr:`Interpolation.pooled` is one population.
+        With the `n_cells`, `solver` and `generator` of :meth:`Fit.interpolate`.
         """
         seed = draw_seed(generator)
         cells = (
