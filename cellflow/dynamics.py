@@ -26,13 +26,7 @@ class ComposedField(ABC):
 
     @abstractmethod
     def map(self, change: Callable[[Field], Field]) -> ComposedField:
-        """Return the same field with ``change(part)`` in place of each of its `parts`.
-
-        Parameters
-        ----------
-        change
-            From a part to another one.
-        """
+        """Return the same field with what `change` makes of each part in its place."""
 
     @abstractmethod
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
@@ -104,25 +98,11 @@ class Dynamics:
 def divergence(
     field: Field, t: Tensor, x: Tensor, *, probes: int | None = None, generator: Rng = 0
 ) -> Tensor:
-    """Divergence of `field` at each cell.
+    """Divergence of `field` at time `t` and cells `x` ``(n, d)``: ``(n,)``, per unit of time.
 
-    Parameters
-    ----------
-    field
-        ``(t, x) -> (n, d)``, differentiable in ``x`` and acting on cells separately.
-    t
-        Time, scalar or ``(n,)``.
-    x
-        Cells, shape ``(n, d)``.
-    probes
-        None for the exact trace (``d`` backward passes); otherwise the number of Rademacher
-        probes of Hutchinson's unbiased estimator, for large ``d``.
-    generator
-        Seed or generator of the probes.
-
-    Returns
-    -------
-    Tensor of shape ``(n,)``, per unit of time.
+    The field ``(t, x) -> (n, d)`` is differentiable in ``x`` and acts on cells separately; `t` is a
+    scalar or ``(n,)``. Without `probes` it is the exact trace (``d`` backward passes), else
+    Hutchinson's unbiased estimate for large ``d``, by so many Rademacher probes of a `generator`.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)

@@ -62,7 +62,7 @@ def oriented(basis: Tensor) -> Tensor:
 def fit_preprocessing(
     x: Tensor | Sequence[Tensor], *, n_components: int | None = None, whiten: bool = False
 ) -> Preprocessing:
-    """Fit a preprocessing on cells.
+    """Fit a preprocessing on cells, in their dtype and on their device.
 
     Two or three passes of O(n d²) operations (O(n d) without components), in blocks: beside the
     cells, memory does not grow with their number.
@@ -75,17 +75,7 @@ def fit_preprocessing(
         Principal components to rotate to; None keeps the dimensions.
     whiten
         Whether to scale each resulting dimension to unit standard deviation (the whitening of
-        the OT-CFM paper, on principal components).
-
-    Returns
-    -------
-    The preprocessing, in the dtype and on the device of `x`.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer cells or dimensions than components, or a dimension is constant and
-        cannot be whitened.
+        the OT-CFM paper, on principal components); an error for a constant dimension.
     """
     xs = [x] if isinstance(x, Tensor) else list(x)
     n, d = sum(map(len, xs)), xs[0].shape[1]

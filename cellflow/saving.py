@@ -31,24 +31,14 @@ _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeE
 def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Fit | Ensemble:
     """Read a fit or an ensemble that was saved, without the AnnData it came from.
 
+    It predicts exactly as the saved one did.
+
     Parameters
     ----------
     folder
         What :meth:`Fit.save` or :meth:`Ensemble.save` wrote, or a member of the latter.
     device
         Where to put it.
-
-    Returns
-    -------
-    Fit or Ensemble
-        What predicts exactly as the saved one did.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder holds no fit.
-    ValueError
-        If it was written by a newer version, is damaged, or the device is not there.
     """
     folder = Path(folder)
     place = _checks.as_device(device, torch.device("cpu"))

@@ -23,16 +23,9 @@ METRICS: dict[str, Metric] = {name: m for name, m in metrics.METRICS.items() if 
 
 @dataclass(frozen=True, eq=False)
 class Scorer:
-    """Compares predictions with the cells of one held-out time point.
+    """Compares predictions with `truth`, the cells observed at the time `held_out`.
 
-    Parameters
-    ----------
-    held_out
-        That time, in the user's unit.
-    truth
-        The cells observed then, with their masses.
-    metrics
-        Names in :data:`METRICS`.
+    By `metrics`, names in :data:`METRICS`.
     """
 
     held_out: float

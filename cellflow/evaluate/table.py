@@ -23,20 +23,9 @@ _LOW = dict.fromkeys(("w1", "w2"), " (of few cells, it favours too little)")
 class Row:
     """One number of a hold-out table.
 
-    Parameters
-    ----------
-    held_out
-        Time point that was left out, in the user's unit.
-    method
-        Name of the method, or of a yardstick.
-    seed
-        Seed of the fit, or of the yardstick's random choice.
-    metric
-        Name of the metric.
-    value
-        Distance between predicted and true cells, in the coordinates of the evaluation.
-    n_pred, n_true
-        Numbers of cells compared.
+    The distance `value` by `metric`, in the coordinates of the evaluation, between the `n_pred`
+    cells that `method` (or a yardstick) predicted at the time `held_out` and the `n_true` cells
+    observed. The `seed` is that of the fit, or of the yardstick's random choice.
     """
 
     held_out: float
@@ -50,18 +39,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Comparison of a model with a yardstick at one time point.
+    """Comparison of a model (`method`) with a `yardstick` at the time `held_out`, by a `metric`.
 
-    Parameters
-    ----------
-    held_out, method, yardstick, metric
-        What is compared.
-    difference
-        Model minus yardstick; negative is better.
-    standard_error
-        Of the difference: spread over seeds, and over random halves of the held-out cells.
-    verdict
-        ``"better"``, ``"worse"``, or ``"undecided"`` within twice the standard error.
+    The `difference` is model minus yardstick, so negative is better; its `standard_error` comes
+    from the spread over seeds and over random halves of the held-out cells. The `verdict` is
+    ``"better"``, ``"worse"``, or ``"undecided"`` within twice the standard error.
     """
 
     held_out: float
@@ -75,20 +57,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class SigmaRow:
-    """One number of a sweep.
+    """One number of a sweep: the distance `value` by `metric` at the time `held_out`.
 
-    Parameters
-    ----------
-    sigma
-        Diffusion, data units per square root of time.
-    held_out
-        Time point that was left out.
-    seed
-        Of the cells drawn, of the noise, and of training.
-    metric
-        Name of the metric.
-    value
-        Distance between predicted and true cells.
+    For the diffusion `sigma`, in data units per square root of time; the `seed` is that of the
+    cells drawn, of the noise, and of training.
     """
 
     sigma: float
@@ -127,14 +99,9 @@ class Table(ABC, Generic[R]):
 
 @dataclass(frozen=True)
 class HoldoutTable(Table[Row]):
-    """Rows of a hold-out evaluation.
+    """Table of a hold-out evaluation: `rows`, one for each time point, method, seed and metric.
 
-    Parameters
-    ----------
-    rows
-        One for each time point, method, seed and metric.
-    unit
-        Unit of the time points, singular.
+    The `unit` of the time points is singular.
     """
 
     rows: tuple[Row, ...]

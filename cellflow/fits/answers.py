@@ -13,13 +13,7 @@ from cellflow.timecourse import Snapshot
 
 @dataclass(frozen=True, eq=False)
 class Spread:
-    """The same answer by every member.
-
-    Parameters
-    ----------
-    members
-        One answer for each member, shape ``(members, ...)``.
-    """
+    """The same answer by every member: `members`, of shape ``(members, ...)``."""
 
     members: Tensor
 
@@ -36,14 +30,11 @@ class Spread:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EnsembleTrajectory(Trajectory):
-    """Trajectory of the mean over members, `x` and `log_mass`, and their spread.
+    """Trajectory of the mean over members, and their spread.
 
-    Parameters
-    ----------
-    std
-        Standard deviation of the states over members, ``(T, n, d)``.
-    log_mass_std
-        That of the log masses, ``(T, n)``; None without growth.
+    Fields are those of :class:`Trajectory` (`times`, `x`, `log_mass`, `n_evaluations`, `solver`).
+    Standard deviations over members are `std` ``(T, n, d)`` of the states and `log_mass_std` ``(T,
+    n)`` of the log masses, None without growth.
     """
 
     std: Tensor
@@ -54,10 +45,7 @@ class EnsembleTrajectory(Trajectory):
 class Interpolation:
     """Cells of the population at one time, as each member predicts them.
 
-    Parameters
-    ----------
-    members
-        One snapshot for each member; row i of all of them started as the same cell.
+    Row i of all `members`, a snapshot each, started as the same cell.
     """
 
     members: tuple[Snapshot, ...]

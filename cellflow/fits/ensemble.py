@@ -14,12 +14,11 @@ from cellflow._random import draw_seed
 from cellflow._typing import ArrayLike, Rng
 from cellflow.fits.answers import EnsembleTrajectory, Interpolation, Moments, Spread
 from cellflow.fits.facts import FittedMethod
-from cellflow.fits.fit import Fit, simulate_in_data_units
+from cellflow.fits.fit import Fit
 from cellflow.fits.folder import save_ensemble
 from cellflow.fits.report import coupling_problems
 from cellflow.preprocessing import Preprocessing
-from cellflow.simulate import Limits, Output
-from cellflow.simulate.integration import Integration
+from cellflow.simulate import Limits
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.training.trainer import History
 
@@ -102,33 +101,15 @@ class Ensemble:
         return "\n".join([f"{len(self)} members, the first:", *first, self.health])
 
     def velocity(self, time: float | ArrayLike, x: ArrayLike) -> Spread:
-        """Velocity of cells, shape ``(members, n, d)``: see :meth:`Fit.velocity`.
-
-        Parameters
-        ----------
-        time, x
-            As there.
-        """
+        """Velocity at `time` and cells `x`, ``(members, n, d)``: see :meth:`Fit.velocity`."""
         return Spread(torch.stack([fit.velocity(time, x) for fit in self.members]))
 
     def score(self, time: float | ArrayLike, x: ArrayLike) -> Spread:
-        """Score of the population, shape ``(members, n, d)``: see :meth:`Fit.score`.
-
-        Parameters
-        ----------
-        time, x
-            As there.
-        """
+        """Score at `time` and cells `x`, ``(members, n, d)``: see :meth:`Fit.score`."""
         return Spread(torch.stack([fit.score(time, x) for fit in self.members]))
 
     def growth(self, time: float | ArrayLike, x: ArrayLike) -> Spread:
-        """Growth rate of cells, shape ``(members, n)``: see :meth:`Fit.growth`.
-
-        Parameters
-        ----------
-        time, x
-            As there.
-        """
+        """Growth rate at `time` and cells `x`, ``(members, n)``: see :meth:`Fit.growth`."""
         return Spread(torch.stack([fit.growth(time, x) for fit in self.members]))
 
     def simulate(
@@ -142,7 +123,7 @@ class Ensemble:
         limits: Limits = Limits(),
         progress: bool = False,
     ) -> EnsembleTrajectory:
-        """Simulate cells along the dynamics of every member.
+        """Simulate cells along the dynamics of every member: means, and standard deviations.
 
         The members are simulated in turn, in the memory of three trajectories. A stochastic
         solver draws the same noise for all of them, so that they differ by what they learned.
@@ -151,27 +132,20 @@ class Ensemble:
         ----------
         x0, times, solver, generator, max_step, limits, progress
             As in :meth:`Fit.simulate`.
-
-        Returns
-        -------
-        EnsembleTrajectory
-            Means over members, with their standard deviations.
         """
-        how = Integration(
-            solver=solver,
-            generator=draw_seed(generator),
-            max_step=max_step,
-            limits=limits,
-            output=Output(
-                readout=None if self.preprocessing is None else self.preprocessing.invert
-            ),
-            progress=progress,
-            knots=self.course.times,
-        )
+        seed = draw_seed(generator)
         states, masses = Moments(), Moments()
         evaluations = 0
         for fit in self.members:
-            out = simulate_in_data_units(fit, x0, times, how=how)
+            out = fit.simulate(
+                x0,
+                times,
+                solver=solver,
+                generator=seed,
+                max_step=max_step,
+                limits=limits,
+                progress=progress,
+            )
             states.add(out.x)
             if out.log_mass is not None:
                 masses.add(out.log_mass)
@@ -194,17 +168,9 @@ class Ensemble:
         solver: str = "rk4",
         generator: Rng = 0,
     ) -> Interpolation:
-        """Cells of the population at any time, by every member.
+        """Cells of the population at any `time`, by every member, from the same cells.
 
-        Parameters
-        ----------
-        time, n_cells, solver, generator
-            As in :meth:`Fit.interpolate`. All members start from the same cells.
-
-        Returns
-        -------
-        Interpolation
-            The cells of each member; :attr:`Interpolation.pooled` is one population.
+        With the `n_cells`, `solver` and `generator` of :meth:`Fit.interpolate`.
         """
         seed = draw_seed(generator)
         cells = (

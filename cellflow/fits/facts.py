@@ -36,14 +36,9 @@ class FittedMethod(Protocol):
 
 @dataclass(frozen=True)
 class Unsaved:
-    """Part of a loaded method that a file cannot hold, such as a precomputed plan.
+    """Part of a loaded method that a file cannot hold, such as a precomputed plan: its `text`.
 
-    Parameters
-    ----------
-    text
-        What it was.
-    diffusion
-        Of a path.
+    The `diffusion` is that of a path.
     """
 
     text: str

@@ -66,18 +66,9 @@ class Fit:
         return fit_report(self.method.name, self.history)
 
     def velocity(self, time: float | ArrayLike, x: ArrayLike) -> Tensor:
-        """Velocity of cells, in data units per unit of time.
+        """Velocity of cells `x` ``(n, d)`` at `time`, ``(n, d)`` in data units per unit of time.
 
-        Parameters
-        ----------
-        time
-            One time, or one for each cell.
-        x
-            Cells in data coordinates, shape ``(n, d)``.
-
-        Returns
-        -------
-        Tensor of shape ``(n, d)``.
+        One time, or one for each cell; cells in data coordinates, here and in the methods below.
         """
         t, z = self._at(time, x)
         with torch.no_grad():
@@ -85,15 +76,10 @@ class Fit:
         return v if self.preprocessing is None else self.preprocessing.invert_vectors(v)
 
     def score(self, time: float | ArrayLike, x: ArrayLike) -> Tensor:
-        """Score of the population at cells `x` and `time`, shape ``(n, d)``.
+        """Score of the population at cells `x` and `time`, shape ``(n, d)``; an error without one.
 
         It is the gradient of the log density, per unit of the data; where the method worked on
         fewer components than the data have, the gradient along these.
-
-        Raises
-        ------
-        ValueError
-            If the method learned no score.
         """
         score = self._require(self.dynamics.score, "score", "SF2M()")
         t, z = self._at(time, x)
@@ -102,13 +88,7 @@ class Fit:
         return s if self.preprocessing is None else self.preprocessing.invert_gradients(s)
 
     def growth(self, time: float | ArrayLike, x: ArrayLike) -> Tensor:
-        """Growth rate of cells `x` at `time`, ``(n,)``: births less deaths, per unit of time.
-
-        Raises
-        ------
-        ValueError
-            If the method learned no growth.
-        """
+        """Growth rate of cells `x` at `time`, ``(n,)``: births less deaths, per unit of time."""
         growth = self._require(self.dynamics.growth, "growth", "UOTCFM()")
         t, z = self._at(time, x)
         with torch.no_grad():
@@ -182,7 +162,14 @@ class Fit:
             progress=progress,
             knots=self.course.times,
         )
-        return simulate_in_data_units(self, x0, times, how=how)
+        if SOLVERS[solver].stochastic and self.dynamics.sigma == 0:
+            warnings.warn(
+                f"{self.method.name!r} learned no noise: solver={solver!r} follows the mean "
+                "flow, and every draw is the same. Take solver='rk4', or a method with a score "
+                "such as 'sf2m'.",
+                stacklevel=2,
+            )
+        return simulate_as(self.dynamics, self._encode(x0), times, how=how)
 
     def interpolate(
         self,
@@ -241,16 +228,9 @@ class Fit:
     def predict(
         self, start: Snapshot, time: float, *, solver: str = "rk4", generator: Rng = 0
     ) -> Snapshot:
-        """Predict the cells of a snapshot at another time, with their masses and labels.
+        """Predict the cells of the snapshot `start` at another `time`, with masses and labels.
 
-        Parameters
-        ----------
-        start
-            Cells in data coordinates.
-        time
-            Another time than theirs, later or earlier.
-        solver, generator
-            As in :meth:`simulate`.
+        In data coordinates, later or earlier, by the `solver` and `generator` of :meth:`simulate`.
         """
         out = self.simulate(start.x, [start.time, time], solver=solver, generator=generator)
         grown = out.log_mass
@@ -258,14 +238,9 @@ class Fit:
         return Snapshot(out.final.to(start.x), time, mass, start.labels)
 
     def save(self, folder: str | FilePath) -> FilePath:
-        """Write the fit to `folder`, new or empty, whole or not at all.
+        """Write the fit to `folder`, whole or not at all; :func:`cellflow.load` reads it.
 
-        See :func:`cellflow.load`.
-
-        Raises
-        ------
-        FileExistsError
-            If the folder holds anything but an earlier fit, which is replaced.
+        The folder is new, empty, or that of an earlier fit, which is replaced.
         """
         return save_fit(self, folder)
 
@@ -284,20 +259,6 @@ class Fit:
         cells = _checks.as_cells(x, "x", dim=self.course.dim)
         cells = cells.to(next(self.networks.parameters()))
         return cells if self.preprocessing is None else self.preprocessing.apply(cells)
-
-
-def simulate_in_data_units(
-    fit: Fit, x0: ArrayLike, times: Sequence[float] | ArrayLike, *, how: Integration
-) -> Trajectory | StoredTrajectory:
-    """Simulate cells `x0` ``(n, d)`` in data coordinates along `fit`; `how` says how to go back."""
-    if SOLVERS[how.solver].stochastic and fit.dynamics.sigma == 0:
-        warnings.warn(
-            f"{fit.method.name!r} learned no noise: solver={how.solver!r} follows the mean flow, "
-            "and every draw is the same. Take solver='rk4', or a method with a score such as "
-            "'sf2m'.",
-            stacklevel=3,
-        )
-    return simulate_as(fit.dynamics, fit._encode(x0), times, how=how)
 
 
 def sample_cells(

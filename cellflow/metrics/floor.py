@@ -31,18 +31,13 @@ def split_half_floor(
     metric
         ``(x, y) -> float``, for example :func:`cellflow.metrics.wasserstein1`.
     mass
-        Mass of each cell, shape ``(n,)``, passed on to `metric` as ``x_mass`` and ``y_mass``;
-        uniform when omitted.
+        Mass of each cell, shape ``(n,)``, passed on as ``x_mass`` and ``y_mass``; may be omitted.
     generator
         Seed or generator of the splits.
     repeats
-        Number of random splits.
+        Number of random splits: values are returned as ``(repeats,)``, in float64.
     size
         Cells in each part; ``n // 2`` when omitted.
-
-    Returns
-    -------
-    Tensor of shape ``(repeats,)`` in float64: report its mean and spread.
     """
     x = _checks.as_cells(x, "x", min_cells=2)
     repeats = _checks.count(repeats, "repeats")

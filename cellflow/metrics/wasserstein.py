@@ -72,29 +72,12 @@ def wasserstein2(
 ) -> float:
     r"""Exact :math:`W_2 = \sqrt{\min_\pi \mathbb E_\pi |X - Y|^2}` between two weighted clouds.
 
-    The full squared distance, not the half of :mod:`cellflow.costs`.
+    The full squared distance, not the half of :mod:`cellflow.costs`; in data units.
 
     Parameters
     ----------
-    x, y
-        Cells, shapes ``(n, d)`` and ``(m, d)``.
-    x_mass, y_mass
-        Masses, shapes ``(n,)`` and ``(m,)``; uniform when omitted, scaled to total one.
-    max_iter
-        Largest number of pivots.
-
-    Returns
-    -------
-    The distance, in data units.
-
-    Raises
-    ------
-    RuntimeError
-        If the solver stops before the optimum.
-
-    See Also
-    --------
-    wasserstein1 : Solver, memory and the dependence on sample size.
+    x, y, x_mass, y_mass, max_iter
+        As in :func:`wasserstein1`, which describes the solver.
     """
     return (
         _transport(as_clouds(x, y, x_mass=x_mass, y_mass=y_mass), power=2, max_iter=max_iter) ** 0.5

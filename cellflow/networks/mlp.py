@@ -63,20 +63,11 @@ class MLPConfig(NetworkConfig):
 
 
 class MLP(Network):
-    """A field ``(t, x) -> (n, d)``, or ``(n,)`` for growth.
+    """A field ``(t, x) -> (n, d)``, or ``(n,)`` for growth, of the shape `config`.
 
-    Parameters
-    ----------
-    units
-        Units of inputs and outputs; their length sets the dimension d.
-    config
-        Width, depth and activation.
-    answer
-        ``"velocity"``, ``"score"`` or ``"growth"``: sets the unit of the output, and that growth
-        is one number a cell.
-    generator
-        Seed or generator of the initial weights (the default initialisation of torch's linear
-        layers: uniform within ``1/sqrt(fan_in)``).
+    The length of `units` sets the dimension d. An `answer` of ``"velocity"``, ``"score"`` or
+    ``"growth"`` sets the unit of the output, and that growth is one number a cell. Initial weights
+    are drawn from `generator` as torch's linear layers do: uniform within ``1/sqrt(fan_in)``.
     """
 
     centre: Tensor

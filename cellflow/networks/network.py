@@ -65,17 +65,9 @@ ANSWERS: dict[str, tuple[int, int]] = {"velocity": (1, -1), "score": (-1, 0), "g
 
 
 class Network(nn.Module):
-    """Field ``(t, x) -> (n, d)``, or ``(n,)`` for growth, in units of the data.
+    """Field ``(t, x) -> (n, d)``, or ``(n,)`` for growth, in `units` of the data.
 
-    Parameters
-    ----------
-    units
-        Units of inputs and outputs; their length sets the dimension d.
-
-    Attributes
-    ----------
-    small
-        Whether threads cannot speed a call up.
+    The length of the units sets the dimension d. A `small` one is not sped up by threads.
     """
 
     small: bool = False
@@ -97,11 +89,6 @@ class NetworkConfig(ABC):
 
     A member is a frozen dataclass in a file of its own, which registers itself:
     ``@NETWORKS.register("mlp")``.
-
-    Attributes
-    ----------
-    small
-        Whether threads cannot speed up a step of training.
     """
 
     @property
@@ -111,16 +98,9 @@ class NetworkConfig(ABC):
 
     @abstractmethod
     def build(self, units: Units, *, answer: str, generator: Rng) -> Network:
-        """Return a fresh network.
+        """Return a fresh network with `units`, its weights drawn from a seed or `generator`.
 
-        Parameters
-        ----------
-        units
-            Units of its inputs and outputs.
-        answer
-            One of `ANSWERS`: ``"velocity"``, ``"score"`` or ``"growth"``.
-        generator
-            Seed or generator of the initial weights.
+        Its `answer` is one of `ANSWERS`: ``"velocity"``, ``"score"`` or ``"growth"``.
         """
 
 

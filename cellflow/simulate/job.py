@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 
@@ -21,7 +23,6 @@ from cellflow.simulate.integrate.fixed import integrate_fixed
 from cellflow.simulate.integrate.stochastic import integrate_stochastic
 from cellflow.simulate.integration import Integration
 from cellflow.simulate.noise import Noise, block_size
-from cellflow.simulate.segments import Segment, cut_at_breaks
 from cellflow.simulate.solver import SOLVERS, Solver
 
 #: Steps over the whole span unless `max_step` or `knots` say otherwise.
@@ -35,61 +36,74 @@ MAX_STEPS = 100_000
 CACHED = 4096
 
 
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Stretch of time in which the fields are smooth.
+
+    It begins at `start`, has the signed length `span` (in the user's unit) and is a `share` of the
+    whole span. It writes the `rows` of the outputs, both ends included, at the positions `u` from 0
+    to 1 (in float64). Fields may be asked between the two `bounds`, None for no bounds. The time
+    between the two knots around it is `interval`, None without knots.
+    """
+
+    start: float
+    span: float
+    share: float
+    rows: slice
+    u: Tensor
+    bounds: tuple[float, float] | None
+    interval: float | None = None
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Job:
     """Simulation but for its cells: `dynamics` (with evaluators for networks), settings `how`.
 
     It goes through the `segments` in turn; `asked` ``(T,)`` are the rows of their outputs that were
-    asked for. The noise follows from `seed`, None where there is none. A `small` job has fields of
+    asked for. The noise follows from `seed`, None where there is none. Beside the columns of the
+    cells, the state has `n_columns`: that of the log mass, or none. A `small` job has fields of
     small networks only, which threads cannot speed up.
     """
 
     dynamics: Dynamics
     how: Integration
+    solver: Solver
     segments: list[Segment]
     asked: Tensor
     seed: int | None
-    small: bool = False
+    n_columns: int
+    small: bool
 
     @classmethod
     def prepare(cls, dynamics: Dynamics, x0: Tensor, times: Tensor, *, how: Integration) -> Job:
         """Return the job of integrating cells like `x0` through `times`."""
-        knots = () if SOLVERS[how.solver].adaptive or how.max_step is not None else how.knots
+        solver = SOLVERS[how.solver]
+        knots = () if solver.adaptive or how.max_step is not None else how.knots
         segments, asked = cut_at_breaks(times, dynamics.breaks, knots=knots, device=x0.device)
         fields = [f for f in (dynamics.velocity, dynamics.score, dynamics.growth) if f is not None]
-        return cls(
+        job = cls(
             dynamics=_evaluated(dynamics, x0),
             how=how,
+            solver=solver,
             segments=segments,
             asked=asked,
-            seed=_seed(dynamics, how),
+            seed=_seed(dynamics, how) if solver.stochastic and dynamics.sigma else None,
+            n_columns=int(dynamics.growth is not None),
             small=all(map(_is_small, fields)),
         )
-
-    def __post_init__(self) -> None:
-        total = sum(self.n_steps(segment) for segment in self.segments)
-        if total > MAX_STEPS:
-            span = abs(sum(segment.span for segment in self.segments))
-            longest = min(abs(s.span) / self.n_steps(s) for s in self.segments)
-            step = self.how.max_step or longest
-            got = f"{step:g}, so {total:.0g} steps over a span of {span:g}"
+        steps = [job.n_steps(segment) for segment in segments]
+        if sum(steps) > MAX_STEPS:
+            span = abs(sum(segment.span for segment in segments))
+            longest = min(abs(s.span) / n for s, n in zip(segments, steps, strict=True))
+            got = f"{how.max_step or longest:g}, so {sum(steps):.0g} steps over a span of {span:g}"
             expected = f"at most {MAX_STEPS} steps"
             raise ValueError(_checks.message("max_step", got, expected, "Shorten the span."))
-
-    @property
-    def solver(self) -> Solver:
-        """The solver."""
-        return SOLVERS[self.how.solver]
+        return job
 
     @property
     def n_rows(self) -> int:
         """Rows that the segments write: the times asked for and the cuts."""
         return self.segments[-1].rows.stop
-
-    @property
-    def n_columns(self) -> int:
-        """Columns of the state beside those of the cells: the log mass, or none."""
-        return int(self.dynamics.growth is not None)
 
     def n_steps(self, segment: Segment) -> int:
         """Return the number of steps of a fixed-step solver through `segment`."""
@@ -145,10 +159,54 @@ class Job:
         return n_evaluations
 
 
-def _seed(dynamics: Dynamics, how: Integration) -> int | None:
-    """Return the seed of the noise, None where there is none."""
-    if not SOLVERS[how.solver].stochastic or dynamics.sigma == 0:
-        return None
+def cut_at_breaks(
+    grid: Tensor,
+    breaks: tuple[float, ...],
+    *,
+    knots: tuple[float, ...] = (),
+    device: torch.device,
+) -> tuple[list[Segment], Tensor]:
+    """Cut the span of `grid` ``(T,)`` at those of `breaks` and `knots` that are inside it.
+
+    Returns the segments in the order of `grid`, and the rows of their outputs (the times of `grid`
+    and the cuts) that are times of `grid`, ``(T,)``. Times on `device` may be of a lower
+    precision. The fields of a segment are asked strictly inside it, a billionth of its length from
+    its ends: what a field says at the very time of a jump belongs to one side only. Without breaks
+    there is one segment, and no bounds.
+    """
+    span = float(grid[-1] - grid[0])
+    eps = torch.finfo(_checks.time_dtype(device)).eps
+    # Times that differ by no more than this were meant to be the same (0.1 + 0.2 and 0.3).
+    slack = max(1e-12 * abs(span), 4 * eps * float(grid.abs().max()))
+    times = grid.tolist()
+    cuts = {times[0], times[-1]}
+    for time in sorted({*breaks, *knots}):
+        if min(cuts) < time < max(cuts):
+            nearest = float(grid[(grid - time).abs().argmin()])
+            cuts.add(nearest if abs(nearest - time) <= slack else time)
+    backward = span < 0
+    rows = sorted({*times, *cuts}, reverse=backward)
+    place = {time: row for row, time in enumerate(rows)}
+    every = torch.tensor(rows, dtype=torch.float64)
+    segments = []
+    for here, there in pairwise(sorted(cuts, reverse=backward)):
+        length = there - here
+        bounds = None
+        if breaks:
+            inset = min(max(1e-9 * abs(length), 2 * slack), abs(length) / 4)
+            bounds = min(here, there) + inset, max(here, there) - inset
+        part = slice(place[here], place[there] + 1)
+        u = (every[part] - here) / length
+        interval = None
+        if knots:  # the time between the two around the middle, or nearest to it
+            i = min(max(bisect(knots, (here + there) / 2), 1), len(knots) - 1)
+            interval = knots[i] - knots[i - 1]
+        segments.append(Segment(here, length, length / span, part, u, bounds, interval))
+    return segments, torch.tensor([place[time] for time in times])
+
+
+def _seed(dynamics: Dynamics, how: Integration) -> int:
+    """Return the seed of the noise."""
     if dynamics.score is None:
         expected = f"a score, which {how.solver!r} needs where sigma is positive"
         remedy = "Fit a method that learns the score, or solve the ODE with solver='rk4'."

@@ -42,20 +42,10 @@ class NoisyStep(Protocol):
 class Solver:
     """Member of the registry `SOLVERS`, which a file in ``steps/`` enters by its name.
 
-    Parameters
-    ----------
-    order
-        Order of convergence on an ODE.
-    step
-        The step of a fixed-step solver; None for an adaptive one, which torchdyn runs.
-    noisy_step
-        The step of a stochastic solver, which runs `step` where sigma is zero; None for others.
-    strong_order
-        Strong order of a stochastic solver where the noise is additive; None for others.
-    uses_mean
-        Whether a stochastic solver looks at the mean of the motion over a step.
-    steps_per_interval
-        Steps that a fit takes by default from snapshot to snapshot.
+    Its `order` is that on an ODE. A fixed-step solver has a `step`, an adaptive one has none:
+    torchdyn runs it. A stochastic one has a `noisy_step`, runs `step` where sigma is zero, has a
+    `strong_order` for additive noise, and says by `uses_mean` whether it looks at the mean of the
+    motion over a step. A fit takes `steps_per_interval` from snapshot to snapshot by default.
     """
 
     order: int

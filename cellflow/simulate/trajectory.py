@@ -48,23 +48,11 @@ class Trajectory:
         return (self.x[1:] - self.x[:-1]).norm(dim=-1).sum(0)
 
     def index(self, time: float) -> int:
-        """Return the row of one of the simulated times.
-
-        Raises
-        ------
-        ValueError
-            If the simulation was not asked for this `time`.
-        """
+        """Return the row of one of the simulated times, `time`."""
         return row_of(self.times, time)
 
     def at(self, time: float) -> Tensor:
-        """Return the states at one of the simulated times, ``(n, d)``.
-
-        Raises
-        ------
-        ValueError
-            If the simulation was not asked for this `time`.
-        """
+        """Return the states at one of the simulated times, `time`, as ``(n, d)``."""
         return self.x[self.index(time)]
 
 

@@ -40,18 +40,9 @@ STORE_DTYPES = ("float16", "float32", "float64")
 
 @dataclass(frozen=True, eq=False)
 class StoredTrajectory:
-    """A trajectory in a zarr store, of which nothing is in memory until it is asked for.
+    """A trajectory in the zarr store `path`, of which nothing is in memory until it is asked for.
 
-    Parameters
-    ----------
-    path
-        The store.
-    times
-        In the user's unit and the order asked for, ``(T,)``, float64.
-    n_evaluations
-        Calls of the velocity field, over all chunks of cells.
-    solver
-        Name of the solver.
+    Its `times`, `n_evaluations` and `solver` are those of :class:`Trajectory`.
     """
 
     path: Path
@@ -89,23 +80,11 @@ class StoredTrajectory:
         return torch.cat(parts)
 
     def index(self, time: float) -> int:
-        """Return the row of one of the simulated times.
-
-        Raises
-        ------
-        ValueError
-            If the simulation was not asked for this `time`.
-        """
+        """Return the row of one of the simulated times, `time`."""
         return row_of(self.times, time)
 
     def at(self, time: float) -> Tensor:
-        """Return the states at one of the simulated times, ``(n, d)``, in memory.
-
-        Raises
-        ------
-        ValueError
-            If the simulation was not asked for this `time`.
-        """
+        """Return the states at one of the simulated times, `time`, as ``(n, d)`` in memory."""
         return torch.from_numpy(self.x[self.index(time)])
 
     def load(self) -> Trajectory:
@@ -120,24 +99,9 @@ class StoredTrajectory:
 
 
 def open_trajectory(path: str | Path) -> StoredTrajectory:
-    """Open a trajectory that a simulation has written to disk.
+    """Open the trajectory that a simulation has written to `path`, to be read as it is asked for.
 
-    Parameters
-    ----------
-    path
-        What was passed as `store`.
-
-    Returns
-    -------
-    StoredTrajectory
-        Its states are read as they are asked for.
-
-    Raises
-    ------
-    ValueError
-        If there is no such store, it is of another make, or the simulation was interrupted.
-    ImportError
-        If zarr is not installed.
+    An interrupted simulation is refused: simulate into it again with the same arguments.
     """
     group = _open_ours(Path(path))
     facts = dict(group.attrs)[KEY] if group is not None else None

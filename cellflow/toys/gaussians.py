@@ -13,14 +13,9 @@ from cellflow._typing import ArrayLike, Tensor
 
 @dataclass(frozen=True, eq=False)
 class Gaussian:
-    """A normal law.
+    """A normal law of `mean` ``(d,)`` and `cov` ``(d, d)``, symmetric and positive semidefinite.
 
-    Parameters
-    ----------
-    mean
-        Mean, shape ``(d,)``: numbers of any kind, kept as a float64 tensor.
-    cov
-        Covariance, shape ``(d, d)``, symmetric and positive semidefinite, likewise.
+    Numbers of any kind, kept as float64 tensors.
     """
 
     mean: Tensor
@@ -84,19 +79,11 @@ def gaussian_w2(source: Gaussian, target: Gaussian) -> float:
 
 
 def gaussian_ot_map(source: Gaussian, target: Gaussian) -> tuple[Tensor, Tensor]:
-    r"""Affine Monge map ``x -> A x + b`` of the squared cost between two normal laws.
+    """Affine Monge map ``x -> A x + b`` of the squared cost between two normal laws.
 
-    :math:`A = S_0^{-1/2} (S_0^{1/2} S_1 S_0^{1/2})^{1/2} S_0^{-1/2}` and :math:`b = m_1 - A m_0`.
-
-    Parameters
-    ----------
-    source, target
-        The two laws, of equal dimension; `source` not singular.
-
-    Returns
-    -------
-    A, b
-        Symmetric matrix ``(d, d)`` and offset ``(d,)``; move cells with ``x @ A.T + b``.
+    :math:`A = S_0^{-1/2} (S_0^{1/2} S_1 S_0^{1/2})^{1/2} S_0^{-1/2}` and :math:`b = m_1 - A m_0`,
+    for `source` and `target` of equal dimension, `source` not singular. Returns the symmetric
+    matrix ``(d, d)`` and the offset ``(d,)``: move cells with ``x @ A.T + b``.
     """
     _same_dim(source, target)
     _regular(source)

@@ -11,20 +11,10 @@ from cellflow._typing import ArrayLike, Tensor
 def linear_flow(
     t: float | Tensor, x0: ArrayLike, *, matrix: ArrayLike, offset: ArrayLike | None = None
 ) -> Tensor:
-    r"""Solve :math:`\dot x = A x + b` exactly.
+    r"""Solve :math:`\dot x = A x + b` exactly, from cells `x0` ``(n, d)`` at time 0.
 
-    Parameters
-    ----------
-    t
-        Time since the start, a scalar or ``(k,)``; may be negative.
-    x0
-        Cells at time 0, shape ``(n, d)``.
-    matrix, offset
-        A, shape ``(d, d)``, per unit of time, and b, shape ``(d,)``, zero when omitted.
-
-    Returns
-    -------
-    Tensor in the dtype of `x0`: shape ``(n, d)`` for a scalar `t`, ``(k, n, d)`` for ``(k,)``.
+    A is `matrix` ``(d, d)``, per unit of time, and b `offset` ``(d,)``, zero when omitted. Time `t`
+    may be negative. In the dtype of `x0`: ``(n, d)`` for a scalar, ``(k, n, d)`` for ``(k,)``.
     """
     x0 = _checks.as_cells(x0, "x0")
     d = x0.shape[1]

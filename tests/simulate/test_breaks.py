@@ -11,7 +11,7 @@ import torch
 import cases
 from cellflow.dynamics import Dynamics
 from cellflow.simulate import SOLVERS, Limits, simulate
-from cellflow.simulate.segments import cut_at_breaks
+from cellflow.simulate.job import cut_at_breaks
 
 TIGHT = {"limits": Limits(rtol=1e-10, atol=1e-10)}
 
