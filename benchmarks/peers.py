@@ -18,10 +18,7 @@ from cellflow.fits import Fit
 from cellflow.timecourse import TimeCourse
 from cellflow.training.trainer import History
 
-MATCHERS = {
-    "icfm": ConditionalFlowMatcher,
-    "otcfm": ExactOptimalTransportConditionalFlowMatcher,
-}
+MATCHERS = {"icfm": ConditionalFlowMatcher, "otcfm": ExactOptimalTransportConditionalFlowMatcher}
 
 
 class Field(torch.nn.Module):

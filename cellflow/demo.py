@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, cast
@@ -89,17 +90,18 @@ def demo(
 
     say("4/4  Predicting, drawing, writing")
     unsampled = tl.interpolate(fit, time=UNSAMPLED_DAY, rng=SEED)
-    written = [folder / "holdout.json", fit.save(folder / "fit")]
-    with whole_file(written[0]) as file:
-        table.to_json(file)
-    for name, adata in {"interpolated": unsampled, "velocity": cells}.items():
-        written.append(folder / f"{name}.h5ad")
-        with whole_file(written[-1]) as file:
-            adata.write_h5ad(file)
+    written = [fit.save(folder / "fit")]
+    writers: dict[str, Callable[[Path], object]] = {
+        "holdout.json": table.to_json,
+        "interpolated.h5ad": unsampled.write_h5ad,
+        "velocity.h5ad": cells.write_h5ad,
+    }
     for name, axes in _figures(cells, fit, without, table).items():
-        written.append(folder / f"{name}.png")
+        writers[f"{name}.png"] = partial(save, axes)
+    for name, write in writers.items():
+        written.append(folder / name)
         with whole_file(written[-1]) as file:
-            save(axes, file)
+            write(file)
     echo(_closing_words(written, unsampled, folder))
     return written
 

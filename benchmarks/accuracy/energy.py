@@ -33,10 +33,7 @@ from cellflow.metrics import energy_distance
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.training.cells import natural_sigma
 
-PUBLISHED = {
-    50: {"LightSB": "2.31 ± 0.27"},
-    100: {"LightSB": "2.16 ± 0.26"},
-}
+PUBLISHED = {50: {"LightSB": "2.31 ± 0.27"}, 100: {"LightSB": "2.16 ± 0.26"}}
 #: Diffusion as a multiple of the data's own, by `--choose`.
 CHOSEN = 1.0
 MULTIPLES = (0.1, 0.3, 0.6, 1.0, 1.5)

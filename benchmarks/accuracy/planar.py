@@ -79,10 +79,7 @@ def methods() -> dict:
         "batching": Batching(batch_size=512, block_size=2048),
         "training": Training(learning_rate=3e-3, validation=0.0),
     }
-    return {
-        "otcfm": OTCFM(SIGMA, **shared),
-        "sf2m": SF2M(SIGMA, coupling="exact", **shared),
-    }
+    return {"otcfm": OTCFM(SIGMA, **shared), "sf2m": SF2M(SIGMA, coupling="exact", **shared)}
 
 
 def w2(x: torch.Tensor, y: torch.Tensor) -> float:

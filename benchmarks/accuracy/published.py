@@ -144,50 +144,6 @@ def load_paper_dataset(name: str, path: str | Path) -> tuple[AnnData, str]:
     return adata, file.note
 
 
-def from_npz(
-    path: str | Path,
-    *,
-    x_key: str = "X",
-    time_key: str = "t",
-    sha256: str | None = None,
-) -> AnnData:
-    """Read cells and their times from an ``.npz`` file.
-
-    Parameters
-    ----------
-    path
-        The file.
-    x_key
-        Name of the array of cells, shape (n, d).
-    time_key
-        Name of the array of times, shape (n,), numeric.
-    sha256
-        Checksum that the file must have; not verified when omitted.
-
-    Returns
-    -------
-    AnnData
-        Cells with ``obs["day"]`` (float) and ``obsm["X_pca"]`` (n, d), without expression.
-
-    Raises
-    ------
-    ValueError
-        If the checksum differs, or the arrays do not fit each other.
-    KeyError
-        If an array is missing.
-    FileNotFoundError
-        If there is no such file.
-    """
-    got = _sha256(path, "an .npz file")
-    if sha256 is not None and got != sha256.lower():
-        raise ValueError(
-            _checks.message(
-                "path", f"{path} with sha256 {got}", f"sha256 {sha256}", "Get it again."
-            )
-        )
-    return _as_anndata(*_read_npz(path, (x_key, time_key)))
-
-
 def _sha256(path: str | Path, wanted: str) -> str:
     """Return the SHA-256 of a file, read piecewise; `wanted` says what was expected there."""
     if not Path(path).is_file():
@@ -215,11 +171,7 @@ def _read_npz(path: str | Path, keys: tuple[str, str]) -> tuple[np.ndarray, np.n
 def _read_h5ad(path: str | Path, keys: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
     """Return a representation and a time column of an ``.h5ad``, leaving its expression unread."""
     import h5py
-
-    try:
-        from anndata.io import read_elem
-    except ImportError:  # anndata < 0.11
-        from anndata.experimental import read_elem
+    from anndata.io import read_elem
 
     rep, time_key = keys
     with h5py.File(path, "r") as stored:

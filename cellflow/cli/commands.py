@@ -71,8 +71,9 @@ def fit(*, file: Path, keywords: dict[str, Any], sigma: float | None, out: Path)
     """
     from cellflow import tl
     from cellflow._process_group import here
+    from cellflow.tl._reading import resolve_method
 
-    method = files.named_method(keywords.pop("method"), sigma)
+    method = resolve_method(keywords.pop("method"), sigma)
     done = tl.fit(files.read_cells(file, keywords["use_rep"]), method=method, **keywords)
     if not here().is_main:  # of the processes that trained together
         return
@@ -193,8 +194,9 @@ def holdout(
     """
     from cellflow import tl
     from cellflow._process_group import here
+    from cellflow.tl._reading import resolve_method
 
-    method = files.named_method(keywords.pop("method"), sigma)
+    method = resolve_method(keywords.pop("method"), sigma)
     table = tl.holdout(files.read_cells(file, keywords["use_rep"]), method=method, **keywords)
     if not here().is_main:  # of the processes that shared the fits
         return

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from cellflow.evaluate import HoldoutTable, SigmaSweep
     from cellflow.fits import Ensemble, Fit
-    from cellflow.methods import Method
 
 
 def read_cells(path: Path, use_rep: str) -> AnnData:
@@ -59,11 +58,7 @@ def _read_states(path: Path) -> AnnData | None:
     """Annotations and representations of the cells; None for a layout of old that has neither."""
     import anndata
     import h5py
-
-    try:
-        from anndata.io import read_elem
-    except ImportError:  # anndata < 0.11
-        from anndata.experimental import read_elem
+    from anndata.io import read_elem
 
     with h5py.File(path, "r") as stored:
         parts = [stored.get(key) for key in ("obs", "obsm")]
@@ -98,13 +93,6 @@ def read_time(text: str, unit: str, option: str = "--time") -> float:
         expected = f"a finite number, or a label of a time such as '{unit} 10'"
         raise click.BadParameter(f"{text!r} is not {expected}.", param_hint=f"'{option}'")
     return moment
-
-
-def named_method(name: str, sigma: float | None) -> Method:
-    """Return the method called `name`, with its own noise or `sigma`."""
-    from cellflow.tl._reading import resolve_method
-
-    return resolve_method(name, sigma)
 
 
 def write_json(table: HoldoutTable | SigmaSweep, file: Path | None) -> None:

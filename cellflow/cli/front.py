@@ -65,12 +65,14 @@ class Front(click.Group):
         except click.Abort as stop:
             if isinstance(stop.__context__, EOFError):  # click takes it for Ctrl-C: it is not
                 raise stop.__context__ from None
-            code = _stop("Interrupted.", INTERRUPTED)
+            click.echo("Interrupted.", err=True)
+            code = INTERRUPTED
         except Exception as error:
             line = as_one_line(error, self._spelled())
             if line is None:
                 raise
-            code = _stop(f"Error: {line}", BAD_INPUT)
+            click.echo(f"Error: {line}", err=True)
+            code = BAD_INPUT
         sys.exit(code if isinstance(code, int) else 0)
 
     def _spelled(self) -> dict[str, str]:
@@ -99,11 +101,6 @@ def as_one_line(error: Exception, options: Mapping[str, str] = _OPTIONS) -> str 
         for remedy, elsewhere in _REMEDIES.items():
             text = text.replace(remedy, elsewhere)
     return " ".join(text.split())
-
-
-def _stop(line: str, code: int) -> int:
-    click.echo(line, err=True)
-    return code
 
 
 @contextmanager

@@ -56,10 +56,7 @@ def registered(folder: str, family: str) -> list[str]:
 
 
 #: Names that an argument may have.
-NAMES = {
-    "method": registered("methods", "METHODS"),
-    "solver": registered("simulate", "SOLVERS"),
-}
+NAMES = {"method": registered("methods", "METHODS"), "solver": registered("simulate", "SOLVERS")}
 
 
 @dataclass(frozen=True)

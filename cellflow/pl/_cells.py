@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,42 +10,24 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 
-from cellflow import _checks
 from cellflow.pl import _frame
-from cellflow.pp import parse_times
+from cellflow.pp import TimeTable, parse_times
+from cellflow.pp.access import column_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
 
-@dataclass(frozen=True, eq=False)
-class Times:
-    """Time of each cell, NaN where unknown, and the unit."""
-
-    values: np.ndarray
-    unit: str
-
-    @property
-    def points(self) -> np.ndarray:
-        """Distinct times, increasing."""
-        return np.unique(self.values[np.isfinite(self.values)])
-
-
 def read_times(
     adata: AnnData, time_key: str, time_map: Mapping[Hashable, float] | None = None
-) -> Times:
-    """Return the time of each cell."""
-    column = obs_column(adata, time_key, "time_key")
+) -> tuple[np.ndarray, TimeTable]:
+    """Return the time of each cell, NaN where unknown, and the table of times."""
+    column = column_of(adata, time_key, "time_key")
     table = parse_times(column, time_map=time_map, missing="drop", name=f"obs[{time_key!r}]")
     values = np.full(adata.n_obs, np.nan)
     values[table.kept] = table.cell_times
-    return Times(values, table.unit)
-
-
-def obs_column(adata: AnnData, key: str, name: str) -> pd.Series:
-    """Return a column of ``obs``."""
-    return adata.obs[_checks.choice(key, map(str, adata.obs.columns), name)]
+    return values, table
 
 
 def dot_size(n: int) -> float:

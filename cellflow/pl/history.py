@@ -24,12 +24,7 @@ def history(fit: Fit | History, *, ax: Axes | None = None) -> Axes:
     fit
         A fit, or its history.
     ax
-        Where to draw; a new figure when omitted.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The axes of the losses; that of the learning rate lies over it.
+        Where to draw; a new figure when omitted. The axes of the learning rate lie over it.
     """
     record = getattr(fit, "history", fit)
     if not isinstance(record, History):

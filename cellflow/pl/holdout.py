@@ -37,11 +37,6 @@ def holdout(table: HoldoutTable, *, metric: str = "w1", ax: Axes | None = None) 
         Which of its metrics.
     ax
         Where to draw; a new figure when omitted.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The axes that were drawn on.
     """
     if not isinstance(table, HoldoutTable):
         raise TypeError(_checks.message("table", type(table).__name__, "a HoldoutTable"))

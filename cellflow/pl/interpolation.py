@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from cellflow import _checks
 from cellflow._typing import ArrayLike
 from cellflow.pl import _cells, _frame
+from cellflow.pp.access import find_representation
 from cellflow.timecourse import Snapshot
 from cellflow.tl.projection import embedding, project_points
 
@@ -45,13 +46,11 @@ def interpolation(
 
     Parameters
     ----------
-    adata
-        Measured cells, with the embedding.
+    adata, time_key
+        Measured cells, with the embedding and their times, as in :func:`trajectories`.
     predicted
         Predicted cells: a snapshot, what :func:`cellflow.tl.interpolate` returned, or an array
         ``(m, d)`` in the representation `use_rep`.
-    time_key
-        Column of ``obs`` with the time of each cell.
     time
         The time of `predicted`; needed if that is an array.
     truth
@@ -68,32 +67,40 @@ def interpolation(
     numpy.ndarray of matplotlib.axes.Axes
         The panels: measured and predicted, or predicted alone.
     """
+    from anndata import AnnData
+
     time = _time(predicted, time)
-    times = _cells.read_times(adata, time_key, time_map)
+    values, table = _cells.read_times(adata, time_key, time_map)
     xy = embedding(adata, basis, dims=dims)
 
     def place(cells: Snapshot | AnnData | ArrayLike) -> np.ndarray:
-        x = _states(cells, use_rep)
+        x: ArrayLike = cells.x if isinstance(cells, Snapshot) else cells
+        if isinstance(cells, AnnData):
+            x = find_representation(cells, use_rep)[1]
         return project_points(
             adata, x, basis=basis, dims=dims, use_rep=use_rep, n_neighbors=n_neighbors
         )
 
-    same = np.isclose(times.values, time, rtol=1e-9, atol=0)
+    same = np.isclose(values, time, rtol=1e-9, atol=0)
     real = xy[same] if truth is None else place(truth)
     areas = 1.0 if truth is None else _areas(truth)
     panels = {"measured": (real, _REAL, areas)} if len(real) else {}
     panels["interpolated"] = (place(predicted), _PREDICTED, _areas(predicted))
-    around = {point: xy[times.values == point] for point in _around(times, time)}
+    points = np.array(table.time_points)
+    points = points[~np.isclose(points, time, rtol=1e-9, atol=0)]
+    # The measured time points next to `time`, at most one on each side.
+    near = [*points[points < time][-1:], *points[points > time][:1]]
+    around = {point: xy[values == point] for point in near}
     shown = np.concatenate([*around.values(), *(dots for dots, *_ in panels.values())])
     axes = _frame.row_of_axes(ax, len(panels), extent=np.ptp(shown, axis=0))
     for panel, (name, (dots, color, areas)) in zip(axes, panels.items(), strict=True):
         for (point, grey_dots), grey in zip(around.items(), _GREYS, strict=False):
-            label = f"{times.unit} {point:g}"
+            label = f"{table.unit} {point:g}"
             _cells.draw(panel, grey_dots, color=grey, s=2.5, zorder=1, label=label)
         size = float(np.clip(2500 / len(dots), 1, 5)) * areas
         _cells.draw(panel, dots, color=color, s=size, alpha=0.7, zorder=2, label=name)
         _frame.dress_embedding(panel, basis, dims)
-        panel.set_title(f"{times.unit} {time:g}, {name}", fontsize=_frame.FONT, color=color)
+        panel.set_title(f"{table.unit} {time:g}, {name}", fontsize=_frame.FONT, color=color)
     _share_limits(axes, shown)
     if around:
         handles = axes[0].get_legend_handles_labels()[0][: len(around)]
@@ -114,19 +121,6 @@ def _time(predicted: Snapshot | AnnData | ArrayLike, time: float | None) -> floa
     return _checks.number(time, "time")
 
 
-def _states(predicted: Snapshot | AnnData | ArrayLike, use_rep: str) -> ArrayLike:
-    from anndata import AnnData
-
-    if isinstance(predicted, Snapshot):
-        return predicted.x
-    if isinstance(predicted, AnnData):
-        key = use_rep if use_rep in predicted.obsm or use_rep == "X" else f"X_{use_rep}"
-        if key == "X":
-            return predicted.X
-        return predicted.obsm[_checks.choice(key, list(predicted.obsm.keys()), "use_rep")]
-    return predicted
-
-
 def _areas(cells: Snapshot | AnnData | ArrayLike) -> np.ndarray | float:
     """Areas of the cells' dots relative to the mean: their masses, if these differ."""
     mass = np.ones(1)
@@ -135,12 +129,6 @@ def _areas(cells: Snapshot | AnnData | ArrayLike) -> np.ndarray | float:
     elif hasattr(cells, "obs") and "mass" in cells.obs:
         mass = cells.obs["mass"].to_numpy(dtype=float)
     return 1.0 if np.ptp(mass) == 0 else mass / mass.mean()
-
-
-def _around(times: _cells.Times, time: float) -> list[float]:
-    """The measured time points next to `time`, at most one on each side."""
-    points = times.points[~np.isclose(times.points, time, rtol=1e-9, atol=0)]
-    return [*points[points < time][-1:], *points[points > time][:1]]
 
 
 def _share_limits(axes: np.ndarray, xy: np.ndarray) -> None:

@@ -26,11 +26,6 @@ def sigma(sweep: SigmaSweep, *, metric: str | None = None, ax: Axes | None = Non
         Which of its metrics; the one that decides when omitted.
     ax
         Where to draw; a new figure when omitted.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The axes that were drawn on.
     """
     if not isinstance(sweep, SigmaSweep):
         raise TypeError(_checks.message("sweep", type(sweep).__name__, "a SigmaSweep"))
@@ -40,7 +35,8 @@ def sigma(sweep: SigmaSweep, *, metric: str | None = None, ax: Axes | None = Non
     metric = sweep.metric if metric is None else _checks.choice(metric, sweep.metrics, "metric")
     ax = _frame.axes(ax, size=(4.6, 2.8))
     sigmas = np.array(sweep.sigmas)
-    for time, color in zip(sweep.held_out, _time_colors(len(sweep.held_out)), strict=True):
+    colors = _frame.TIME_COLORS(np.linspace(0.15, 0.95, len(sweep.held_out)))
+    for time, color in zip(sweep.held_out, colors, strict=True):
         curve = sweep.curve(metric, held_out=time)
         ax.plot(sigmas, curve, color=color, lw=0.9, label=f"{sweep.unit} {time:g}")
     mean = np.array(sweep.curve(metric))
@@ -69,7 +65,3 @@ def sigma(sweep: SigmaSweep, *, metric: str | None = None, ax: Axes | None = Non
     _frame.dress(ax, x=f"diffusion (data units / {unit})", y=f"{name} to the cells left out")
     _frame.legend(ax, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
-
-
-def _time_colors(n: int) -> list:
-    return list(_frame.TIME_COLORS(np.linspace(0.15, 0.95, n)))

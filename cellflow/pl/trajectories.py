@@ -14,6 +14,7 @@ from matplotlib.colors import Normalize
 from cellflow import _checks
 from cellflow._typing import Rng
 from cellflow.pl import _cells, _frame
+from cellflow.pp.access import column_of
 from cellflow.simulate import Trajectory
 from cellflow.tl.projection import embedding, project_points
 
@@ -71,19 +72,16 @@ def trajectories(
         Seed or generator of that choice.
     ax
         Where to draw; a new figure when omitted.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The axes that were drawn on.
     """
     if not isinstance(trajectory, Trajectory):
         got, remedy = type(trajectory).__name__, "Call `simulate` on a fit."
         raise TypeError(_checks.message("trajectory", got, "a Trajectory", remedy))
-    times = _cells.read_times(adata, time_key, time_map)
-    column = None if color is None else _cells.obs_column(adata, color, "color")
+    values, table = _cells.read_times(adata, time_key, time_map)
+    column = None if color is None else column_of(adata, color, "color")
     xy = embedding(adata, basis, dims=dims)
-    chosen = _choose(trajectory.x.shape[1], n_trajectories, generator)
+    n, wanted = trajectory.x.shape[1], _checks.count(n_trajectories, "n_trajectories")
+    order = torch.randperm(n, generator=_checks.as_generator(generator))
+    chosen = order[:wanted].sort().values
     x = trajectory.x.detach().cpu()[:, chosen]
     flat = project_points(
         adata,
@@ -96,23 +94,16 @@ def trajectories(
     paths = flat.reshape(*x.shape[:2], 2).swapaxes(0, 1)
     ax = _frame.axes(ax, size=(3.8, 3.0))
     clock = trajectory.times.detach().cpu().numpy()
-    both = np.concatenate([times.points, clock])
-    norm = Normalize(both.min(), both.max())
+    norm = Normalize(min(table.times[0], clock.min()), max(table.times[-1], clock.max()))
     if column is None:
-        _cells.draw_values(ax, xy, times.values, norm=norm, alpha=0.35, zorder=1)
+        _cells.draw_values(ax, xy, values, norm=norm, alpha=0.35, zorder=1)
     else:
         _cells.draw_column(ax, xy, column, bar=False, alpha=0.35, zorder=1)
     mass = None if trajectory.mass is None else trajectory.mass[:, chosen.to(trajectory.x.device)]
     _draw_paths(ax, paths, clock, norm=norm, widths=_widths(mass, len(paths)))
     _frame.dress_embedding(ax, basis, dims)
-    _frame.colorbar(ax, norm, _frame.plural(times.unit))
+    _frame.colorbar(ax, norm, _frame.plural(table.unit))
     return ax
-
-
-def _choose(n: int, n_trajectories: int, generator: Rng) -> torch.Tensor:
-    """Indices of the trajectories to draw, increasing."""
-    wanted = min(_checks.count(n_trajectories, "n_trajectories"), n)
-    return torch.randperm(n, generator=_checks.as_generator(generator))[:wanted].sort().values
 
 
 def _widths(mass: torch.Tensor | None, n: int) -> np.ndarray:

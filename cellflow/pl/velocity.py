@@ -11,6 +11,7 @@ from matplotlib.colors import Normalize
 
 from cellflow import _checks
 from cellflow.pl import _cells, _frame
+from cellflow.pp.access import column_of
 from cellflow.tl.projection import embedding
 
 if TYPE_CHECKING:
@@ -42,41 +43,27 @@ def velocity(
     adata
         Cells with the embedding and ``obsm["velocity_<basis>"]``, as :func:`cellflow.tl.velocity`
         writes it, in embedding units per unit of time.
-    basis
-        The embedding, a key of ``obsm``; ``"umap"`` is short for ``"X_umap"``.
-    dims
-        Which two dimensions of the embedding, counted from 0.
-    time_key
-        Column of ``obs`` with the time of each cell, which colours it; grey when omitted.
-    time_map
-        Time of each label, where labels cannot be read.
-    color
-        Column of ``obs`` that colours the cells instead of their time.
+    basis, dims, time_key, time_map, color, ax
+        As in :func:`trajectories`; cells are grey without `time_key` and `color`.
     kind
         ``"stream"`` for stream lines, ``"grid"`` for arrows as long as the velocity.
     n_grid
         Nodes of the grid along the longer side.
-    ax
-        Where to draw; a new figure when omitted.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-        The axes that were drawn on.
     """
     _checks.choice(kind, ("stream", "grid"), "kind")
     n_grid = _checks.count(n_grid, "n_grid", low=4)
     xy = embedding(adata, basis, dims=dims)
     v = _velocities(adata, basis, dims)
     times = None if time_key is None else _cells.read_times(adata, time_key, time_map)
-    column = None if color is None else _cells.obs_column(adata, color, "color")
+    column = None if color is None else column_of(adata, color, "color")
     ax = _frame.axes(ax, size=(3.8, 3.0))
     if column is not None:
         _cells.draw_column(ax, xy, column, bar=True, alpha=0.5, zorder=1)
     elif times is not None:
-        norm = Normalize(times.points.min(), times.points.max())
-        _cells.draw_values(ax, xy, times.values, norm=norm, alpha=0.5, zorder=1)
-        _frame.colorbar(ax, norm, _frame.plural(times.unit))
+        values, table = times
+        norm = Normalize(table.times[0], table.times[-1])
+        _cells.draw_values(ax, xy, values, norm=norm, alpha=0.5, zorder=1)
+        _frame.colorbar(ax, norm, _frame.plural(table.unit))
     else:
         _cells.draw(ax, xy, color=_frame.GREY, zorder=1)
     if kind == "stream":
@@ -95,11 +82,7 @@ def _velocities(adata: AnnData, basis: str, dims: tuple[int, int]) -> np.ndarray
         got = f"obsm without {key!r} (it has {', '.join(map(repr, have)) or 'no velocity'})"
         remedy = "Run cellflow.tl.velocity(adata, fit, …) with this basis first."
         raise ValueError(_checks.message("basis", got, f"obsm[{key!r}]", remedy))
-    values = _checks.as_cells(adata.obsm[key], f"obsm[{key!r}]").numpy().astype(np.float64)
-    if values.shape[1] <= max(dims):
-        got, expected = f"{values.shape[1]} dimensions", f"at least {max(dims) + 1}"
-        raise ValueError(_checks.message(f"obsm[{key!r}]", got, expected))
-    return values[:, list(dims)]
+    return embedding(adata, key, dims=dims)
 
 
 def average(

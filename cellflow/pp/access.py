@@ -34,22 +34,39 @@ def column_of(adata: AnnData, key: str, name: str) -> pd.Series:
     return column if hasattr(column, "iloc") else column.to_series()  # of a lazy AnnData
 
 
-def find_representation(adata: AnnData, use_rep: str) -> tuple[str, Any]:
-    """Return the key of `use_rep` in `adata` and its stored values, not yet read if on disk."""
+def numbers_of(adata: AnnData, key: str, name: str) -> np.ndarray:
+    """Return a column of ``obs`` as numbers, shape (n,)."""
+    column = column_of(adata, key, name)
+    try:
+        return np.asarray(column, dtype=float)
+    except (TypeError, ValueError) as error:
+        got = f"dtype {column.dtype}"
+        raise TypeError(_checks.message(f"obs[{key!r}]", got, "numbers")) from error
+
+
+def find_representation(adata: AnnData, key: str, name: str = "use_rep") -> tuple[str, Any]:
+    """Return a key of ``obsm`` in full, and its stored values, not yet read if on disk.
+
+    `name` is what messages call it. A `use_rep`, unlike an embedding, may be ``"X"``.
+    """
+    check_anndata(adata)
     keys = list(adata.obsm.keys())
-    if use_rep not in keys and f"X_{use_rep}" in keys:
-        use_rep = f"X_{use_rep}"
-    if use_rep == "X_pca" and "X_pca" not in keys:
+    if key not in keys and f"X_{key}" in keys:
+        key = f"X_{key}"
+    if key == "X_pca" and "X_pca" not in keys:
         got = f"'X_pca', but obsm has {', '.join(map(repr, keys)) or 'nothing'}"
         remedy = "Run scanpy.pp.pca(adata) first, or name another representation."
-        raise ValueError(_checks.message("use_rep", got, "a key of obsm, or 'X'", remedy))
-    _checks.choice(use_rep, [*keys, "X"], "use_rep")
-    if use_rep != "X":
-        return use_rep, adata.obsm[use_rep]
+        raise ValueError(_checks.message(name, got, "a key of obsm, or 'X'", remedy))
+    others = ["X"] if name == "use_rep" else []
+    if not key.startswith("X"):
+        others += [k.removeprefix("X_") for k in keys]
+    _checks.choice(key, [*keys, *others], name)
+    if key != "X":
+        return key, adata.obsm[key]
     if adata.X is None or adata.n_vars == 0:
         got = "'X', but this AnnData has no expression"
-        raise ValueError(_checks.message("use_rep", got, f"one of {', '.join(map(repr, keys))}"))
-    return use_rep, adata.X
+        raise ValueError(_checks.message(name, got, f"one of {', '.join(map(repr, keys))}"))
+    return key, adata.X
 
 
 def read_states(

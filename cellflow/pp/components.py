@@ -55,12 +55,6 @@ def pca(
     None
         Writes ``obsm["X_pca"]`` and, as scanpy does, ``varm["PCs"]`` and ``uns["pca"]`` with
         variances and their ratios; ``uns["pca"]["mean"]`` has the mean of each gene.
-
-    Raises
-    ------
-    ValueError
-        If there are more than 10,000 genes, fewer genes or cells than components, no such
-        column, or values are not finite.
     """
     check_anndata(adata)
     chosen = np.ones(adata.n_vars, dtype=bool)
@@ -134,11 +128,7 @@ def components(
 
 
 def project(
-    stored: Any,
-    found: Preprocessing,
-    *,
-    columns: np.ndarray | None = None,
-    memory: float = MEMORY,
+    stored: Any, found: Preprocessing, *, columns: np.ndarray | None = None, memory: float = MEMORY
 ) -> np.ndarray:
     """Return the cells of `stored` in components that were `found`, shape ``(n, k)``.
 

@@ -11,13 +11,11 @@ import torch
 
 from cellflow import _checks
 from cellflow._typing import Rng
-from cellflow.pp.times import SECONDS
+from cellflow.pp.access import numbers_of
+from cellflow.pp.times import SECONDS, listed
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-#: Genes that a message names.
-_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -160,12 +158,7 @@ def _column(adata: AnnData, key: str, name: str) -> np.ndarray:
     if key not in adata.obs.columns and key in adata.var_names:
         remedy = f"A single gene is a list: {name}=[{key!r}]."
         raise ValueError(_checks.message(name, f"{key!r}, a gene", "a column of obs", remedy))
-    column = adata.obs[_checks.choice(key, map(str, adata.obs.columns), name)]
-    try:
-        score = np.asarray(column, dtype=float)
-    except (TypeError, ValueError) as error:
-        message = _checks.message(f"obs[{key!r}]", f"dtype {column.dtype}", "numbers")
-        raise TypeError(message) from error
+    score = numbers_of(adata, key, name)
     bad = ~np.isfinite(score)
     if bad.any():
         got = f"{int(bad.sum())} cells without a score (first: {adata.obs_names[bad][0]!r})"
@@ -218,9 +211,7 @@ def _present(genes: list[str], adata: AnnData, *, name: str, missing: str) -> li
     known = set(adata.var_names)
     absent = [gene for gene in genes if gene not in known]
     if not genes or len(absent) == len(genes) or (absent and missing == "error"):
-        listed = ", ".join(map(repr, absent[:_NAMED]))
-        rest = f" and {len(absent) - _NAMED} more" if len(absent) > _NAMED else ""
-        got = f"no genes {listed}{rest} in the data" if absent else "no genes"
+        got = f"no genes {listed(absent)} in the data" if absent else "no genes"
         spelled = {gene.upper(): gene for gene in known}
         near = [spelled[gene.upper()] for gene in absent if gene.upper() in spelled]
         remedy = "Pass missing='drop' to do without them." if len(absent) < len(genes) else ""

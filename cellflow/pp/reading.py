@@ -10,7 +10,13 @@ import numpy as np
 import torch
 
 from cellflow import _checks
-from cellflow.pp.access import check_anndata, column_of, find_representation, read_states
+from cellflow.pp.access import (
+    check_anndata,
+    column_of,
+    find_representation,
+    numbers_of,
+    read_states,
+)
 from cellflow.pp.components import components, project
 from cellflow.pp.times import TimeTable, parse_times
 from cellflow.preprocessing import Preprocessing
@@ -27,10 +33,8 @@ class CourseIndex:
 
     Parameters
     ----------
-    rows
-        For each snapshot, the row of each of its cells in the AnnData, shape ``(n_k,)``.
-    obs_names
-        For each snapshot, the names of its cells, shape ``(n_k,)``.
+    rows, obs_names
+        For each snapshot, rows and names of its cells in the AnnData, each of shape ``(n_k,)``.
     table
         Which label meant which time.
     use_rep
@@ -89,8 +93,6 @@ def course(
     adata
         Cells in memory, backed by a file, or read lazily; also a view (which, of a backed
         AnnData, is read as a whole).
-    time_key
-        Column of ``obs`` with the time of each cell; see :func:`parse_times`.
     use_rep
         Cells' states: a key of ``obsm`` (``"pca"`` is short for ``"X_pca"``), or ``"X"``.
     n_dims
@@ -98,13 +100,10 @@ def course(
     n_components
         Instead, that many principal components of them, over the cells of the course; for
         expression that does not fit into memory, see :func:`pca`.
-    mass_key
-        Column of ``obs`` with a positive mass for each cell; uniform when omitted.
-    growth_key
-        Column of ``obs`` with what is known beforehand of each cell's growth rate, births less
-        deaths per unit of time; nothing when omitted.
-    label_key
-        Column of ``obs`` with a label for each cell (condition, cell type); none when omitted.
+    time_key, mass_key, growth_key, label_key
+        Columns of ``obs`` with the time of each cell; a positive mass, uniform when omitted; a
+        growth rate known beforehand, births less deaths per unit of time; a label, such as the
+        condition or cell type.
     time_map, missing, unit
         As in :func:`parse_times`.
     dtype
@@ -117,14 +116,6 @@ def course(
         One snapshot per distinct time, cells in the order of `adata`.
     index
         Rows and names of each snapshot's cells, and the table of times.
-
-    Raises
-    ------
-    ValueError
-        If a key is unknown, times cannot be read, there are fewer than two times or two cells of
-        one time, or values are not finite.
-    TypeError
-        If `adata` is not an AnnData, or the representation is not numeric.
 
     Examples
     --------
@@ -170,7 +161,7 @@ def read(adata: AnnData, keys: Reading) -> tuple[TimeCourse, CourseIndex]:
     if keys.n_components is not None:
         stored, found = _components(stored, keys, times.kept)
     mass = None if keys.mass_key is None else _masses(adata, keys.mass_key, times.kept)
-    growth = None if keys.growth_key is None else _numbers(adata, keys.growth_key, "growth_key")
+    growth = None if keys.growth_key is None else numbers_of(adata, keys.growth_key, "growth_key")
     labels = None if keys.label_key is None else _labels(adata, keys.label_key, times.kept)
     snapshots = []
     for point, index in zip(points, rows, strict=True):
@@ -218,19 +209,9 @@ def _check_finite(x: torch.Tensor, names: pd.Index, *, name: str) -> None:
         raise ValueError(_checks.message(name, got, "finite numbers", "Remove or impute them."))
 
 
-def _numbers(adata: AnnData, key: str, argument: str) -> np.ndarray:
-    """Return a column of ``obs`` as numbers, shape (n,)."""
-    column = column_of(adata, key, argument)
-    try:
-        return np.asarray(column, dtype=float)
-    except (TypeError, ValueError) as error:
-        got = f"dtype {column.dtype}"
-        raise TypeError(_checks.message(f"obs[{key!r}]", got, "numbers")) from error
-
-
 def _masses(adata: AnnData, key: str, kept: np.ndarray) -> np.ndarray:
     """Return the mass of every cell, shape (n,), checked where the cell is kept."""
-    mass, name = _numbers(adata, key, "mass_key"), f"obs[{key!r}]"
+    mass, name = numbers_of(adata, key, "mass_key"), f"obs[{key!r}]"
     bad = ~(np.isfinite(mass[kept]) & (mass[kept] > 0))
     if bad.any():
         first = kept[np.flatnonzero(bad)[0]]

@@ -59,16 +59,10 @@ class TimeTable:
 
     Parameters
     ----------
-    cell_times
-        Time of each kept cell, shape ``(n_kept,)``, float64.
-    kept
-        Position of each kept cell among the values that were parsed, shape ``(n_kept,)``.
-    labels
-        The distinct labels in order of time.
-    times
-        Time of each label.
-    counts
-        Number of cells with each label.
+    cell_times, kept
+        Time (float64) and position among the parsed values of each kept cell, ``(n_kept,)``.
+    labels, times, counts
+        The distinct labels in order of time, the time and the number of cells of each.
     unit
         Unit of all times, singular, for example ``"day"``.
     n_missing
@@ -149,10 +143,7 @@ def parse_times(
     Raises
     ------
     ValueError
-        If a label cannot be read or is not in `time_map`, labels are missing, times are not
-        finite, or labels count from different origins (``"E18"`` and ``"P2"``).
-    TypeError
-        If the values are dates or booleans, which are not times.
+        If a label cannot be read, or two count from different origins (``"E18"`` and ``"P2"``).
 
     Examples
     --------
@@ -177,7 +168,13 @@ def parse_times(
     labels = list(uniques)
     known = np.array([not is_missing(label, time_map) for label in labels] + [False])
     kept = np.flatnonzero(known[codes])  # code -1, a missing value, reads the last entry
-    _check_missing(len(codes) - len(kept), len(codes), missing=missing, name=name)
+    n, n_missing = len(codes), len(codes) - len(kept)
+    if n_missing == n:
+        raise ValueError(_checks.message(name, f"no time label in {n} cells", "one per cell"))
+    if n_missing and missing == "error":
+        remedy = "Set missing='drop' to leave these cells out."
+        got = f"{n_missing} of {n} cells without a time label"
+        raise ValueError(_checks.message(name, got, "a label in every cell", remedy))
     present = [k for k in range(len(labels)) if known[k]]
     shown = [labels[k] for k in present]
     if time_map is not None:
@@ -195,7 +192,7 @@ def parse_times(
         times=tuple(float(time_of[k]) for k in order),
         counts=tuple(int(counts[k]) for k in order),
         unit=unit,
-        n_missing=len(codes) - len(kept),
+        n_missing=n_missing,
     )
 
 
@@ -206,21 +203,12 @@ def is_missing(label: Hashable, time_map: Mapping[Hashable, float] | None = None
     return time_map is None or label not in time_map
 
 
-def _check_missing(n_missing: int, n: int, *, missing: str, name: str) -> None:
-    if n_missing == n:
-        raise ValueError(_checks.message(name, f"no time label in {n} cells", "one per cell"))
-    if n_missing and missing == "error":
-        remedy = "Set missing='drop' to leave these cells out."
-        got = f"{n_missing} of {n} cells without a time label"
-        raise ValueError(_checks.message(name, got, "a label in every cell", remedy))
-
-
 def _mapped(labels: list[Hashable], time_map: Mapping[Hashable, float], name: str) -> list[float]:
     """Look every label up, as it is or as text."""
     by_text = {str(key): value for key, value in time_map.items()}
     absent = [label for label in labels if str(label) not in by_text]
     if absent:
-        got = f"label(s) without a time in `time_map`: {_listed(absent)}"
+        got = f"label(s) without a time in `time_map`: {listed(absent)}"
         raise ValueError(_checks.message(name, got, "a time for every label", _suggest(absent)))
     return [_checks.number(by_text[str(label)], f"time_map[{label!r}]") for label in labels]
 
@@ -264,9 +252,7 @@ def _read_label(label: str) -> _Moment | None:
             units.add(_UNIT_OF[word])
         else:
             return None
-    if len(units) > 1 or (match["again"] and match["again"] != before):
-        return None
-    if not math.isfinite(value):
+    if len(units) > 1 or (match["again"] and match["again"] != before) or math.isinf(value):
         return None
     if last is not None and not units:  # "1-2" may as well be replicate 2 of day 1
         return None
@@ -297,12 +283,12 @@ def _in_one_unit(
     """Convert all moments to `unit`, or to the one they share, or to days."""
     unread = [label for label, moment in zip(labels, moments, strict=True) if moment is None]
     if unread:
-        got = f"label(s) {_listed(unread)}"
+        got = f"label(s) {listed(unread)}"
         raise ValueError(_checks.message(name, got, _READABLE, _suggest(unread)))
     read = [moment for moment in moments if moment is not None]
     origins = {moment.origin for moment in read}
     if len(origins) > 1:
-        got = f"labels that count from different origins: {_listed(labels)}"
+        got = f"labels that count from different origins: {listed(labels)}"
         raise ValueError(_checks.message(name, got, "one origin", _suggest(labels)))
     units = {moment.unit for moment in read if moment.unit is not None}
     bare = [
@@ -311,14 +297,14 @@ def _in_one_unit(
         if moment.unit is None and moment.value != 0
     ]
     if units and bare:
-        got = f"label(s) without a unit beside labels with one: {_listed(bare)}"
+        got = f"label(s) without a unit beside labels with one: {listed(bare)}"
         raise ValueError(_checks.message(name, got, "a unit in all or none", _suggest(bare)))
     if unit is None:
         unit = next(iter(units)) if len(units) == 1 else "day"
     return [m.value * SECONDS[m.unit or unit] / SECONDS[unit] for m in read], unit
 
 
-def _listed(labels: list[Hashable], limit: int = 8) -> str:
+def listed(labels: Sequence[Hashable], limit: int = 8) -> str:
     """Name up to `limit` labels and count the rest."""
     text = ", ".join(repr(str(label)) for label in labels[:limit])
     return text if len(labels) <= limit else f"{text} and {len(labels) - limit} more"

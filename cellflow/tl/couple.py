@@ -108,8 +108,9 @@ def couple(
         sparsify(solver(*step), generator=stream_seed(seed, k, 0))
         for k, step in enumerate(tqdm(cells.steps, disable=not progress, unit="interval"))
     ]
-    column = adata.obs[time_key]
-    labels = tuple(_labels(column.iloc[rows].unique()) for rows in index.rows)
+    found = [adata.obs[time_key].iloc[rows].unique() for rows in index.rows]
+    # Python's own or numpy's scalars, whatever pandas keeps them in.
+    labels = tuple(tuple(np.asarray(values, dtype=object)) for values in found)
     transitions = Transitions(tuple(cells.times), tuple(plans))
     return Coupled(transitions, index, labels, adata.n_obs)
 
@@ -137,8 +138,3 @@ def by_size(source: Snapshot, target: Snapshot) -> Plan:
     """Couple exactly where that is quick, and near optimally elsewhere."""
     few = max(len(source), len(target)) <= EXACT_CELLS
     return Exact()(source, target) if few else Hierarchical()(source, target)
-
-
-def _labels(values: object) -> tuple[Hashable, ...]:
-    """Values of a column as Python's own or numpy's scalars, whatever pandas keeps them in."""
-    return tuple(np.asarray(values, dtype=object))

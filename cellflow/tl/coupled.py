@@ -83,9 +83,8 @@ class Coupled:
         """
         first, last = self._interval(start, end)
         marks = self._indicators(labels, last)
-        return self._named(
-            self.transitions.expect(marks.to_numpy(), first, last), first, marks.columns
-        )
+        shares = self.transitions.expect(marks.to_numpy(), first, last)
+        return self._frame(shares, first, marks.columns)
 
     def ancestors(self, labels: PerCell, start: Time, end: Time) -> pd.DataFrame:
         """Share of each of `labels`, those of the cells at `start`, among each cell's ancestors.
@@ -94,9 +93,8 @@ class Coupled:
         """
         first, last = self._interval(start, end)
         marks = self._indicators(labels, first)
-        return self._named(
-            self.transitions.recall(marks.to_numpy(), first, last), last, marks.columns
-        )
+        shares = self.transitions.recall(marks.to_numpy(), first, last)
+        return self._frame(shares, last, marks.columns)
 
     def table(
         self, labels: PerCell, start: Time, end: Time, *, normalize: str | None = "start"
@@ -135,12 +133,8 @@ class Coupled:
         """Return the plans as CellRank's ``RealTimeKernel(couplings=…)`` reads them.
 
         For each interval, under the labels of its time points, an AnnData of source by target
-        cells with the mass that each pair ends with, sparse: rows are weighted with growth.
-
-        Raises
-        ------
-        ValueError
-            If two labels were read as one time.
+        cells with the mass that each pair ends with, sparse: rows are weighted with growth. Raises
+        ValueError if two labels were read as one time.
         """
         import pandas as pd
         from anndata import AnnData
@@ -158,19 +152,7 @@ class Coupled:
     def save(self, folder: str | Path) -> list[Path]:
         """Write :meth:`tmaps` to `folder`, as ``RealTimeKernel.from_wot`` reads them.
 
-        Parameters
-        ----------
-        folder
-            Made if it is not there; files of the same names are replaced.
-
-        Returns
-        -------
-        The files, ``tmaps_<start>_<end>.h5ad``.
-
-        Raises
-        ------
-        ValueError
-            If two labels were read as one time, or a label cannot be part of such a name.
+        Returns the files, ``tmaps_<start>_<end>.h5ad``. Those of the same names are replaced.
         """
         found, folder = self.tmaps(), Path(folder)
         for label in {label for key in found for label in key}:
@@ -250,13 +232,18 @@ class Coupled:
             raise ValueError(_checks.message("labels", got, "a label for each cell", remedy))
         return pd.get_dummies(found, dtype=float)
 
-    def _named(self, values: Tensor, time: float, columns: pd.Index | None) -> Any:
-        """Answers about the cells at `time`, under their names: a series, or a frame."""
+    def _named(
+        self, values: Tensor, time: float, columns: pd.Index | None
+    ) -> pd.Series | pd.DataFrame:
+        """Answers about the cells at `time`, under their names."""
+        if values.ndim == 1:
+            return self._frame(values[:, None], time, None)[0].rename(None)
+        return self._frame(values, time, columns)
+
+    def _frame(self, values: Tensor, time: float, columns: pd.Index | None) -> pd.DataFrame:
         import pandas as pd
 
         names = self.index.obs_names[self.transitions.times.index(time)]
-        if values.ndim == 1:
-            return pd.Series(values.cpu().numpy(), index=names)
         return pd.DataFrame(values.cpu().numpy(), index=names, columns=columns)
 
 

@@ -35,12 +35,6 @@ def expression(
     -------
     Expression, shape ``(..., genes)``, in the floating dtype of `states`: of a fit to components
     what these say of it, without what they leave out.
-
-    Raises
-    ------
-    ValueError
-        If the fit is to another representation, a gene is unknown, shapes do not fit, or the
-        answer would take more than `memory`.
     """
     if fit.origin.get("use_rep") != "X":
         got = f"a fit of use_rep={fit.origin.get('use_rep')!r}"

@@ -122,8 +122,6 @@ def fit(
 
     Raises
     ------
-    ValueError, TypeError
-        If a key is unknown, times cannot be read, or values are not finite.
     FloatingPointError
         If training diverges.
     """

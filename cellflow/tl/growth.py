@@ -12,7 +12,7 @@ from cellflow import _checks
 from cellflow._typing import Rng, Tensor
 from cellflow.fits import Ensemble, Fit
 from cellflow.plans.plan import CHILDLESS
-from cellflow.simulate import StoredTrajectory, Trajectory
+from cellflow.simulate import Trajectory
 from cellflow.tl._reading import states_and_times
 
 if TYPE_CHECKING:
@@ -82,13 +82,11 @@ def growth(
         if not later:
             continue
         clock = [time, later[0]]
-        paths = [
-            _grown(
-                cast(Trajectory, one.simulate(x[rows], clock, solver=solver, generator=generator))
-            )
-            for one in members
-            for _ in range(n_paths)
-        ]
+        paths = []
+        for one in (one for one in members for _ in range(n_paths)):
+            path = one.simulate(x[rows], clock, solver=solver, generator=generator)
+            # Nothing was stored, and there is growth: checked above.
+            paths.append(cast(Tensor, cast(Trajectory, path).log_mass)[-1].double())
         mean = torch.logsumexp(torch.stack(paths), 0) - math.log(len(paths))
         log_mass[rows] = mean.cpu().numpy()
         share = weights[rows] / weights[rows].sum()
@@ -108,12 +106,6 @@ def growth(
         "childless_below": CHILDLESS,
         "n_without_time": int((~np.isfinite(times)).sum()),
     }
-
-
-def _grown(path: Trajectory | StoredTrajectory) -> Tensor:
-    """Return the change of each cell's log mass over its path, shape (n,)."""
-    log_mass = cast(Trajectory, path).log_mass  # nothing was stored
-    return cast(Tensor, log_mass)[-1].double()  # there is growth: checked above
 
 
 def _weights(adata: AnnData, fit: Fit | Ensemble) -> np.ndarray:

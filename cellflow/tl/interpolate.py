@@ -59,7 +59,14 @@ def interpolate(
     snapshot = fit.interpolate(time, n_cells=n_cells, solver=solver, generator=rng)
     several: dict[str, Any] = {}
     if isinstance(snapshot, Interpolation):
-        several, snapshot = _members(snapshot), snapshot.pooled
+        m, n = len(snapshot.members), len(snapshot.members[0])
+        spread = snapshot.states.std.square().sum(1).sqrt().cpu().numpy()
+        several = {
+            "member": pd.Categorical(np.repeat(np.arange(m), n)),
+            "cell": np.tile(np.arange(n), m),
+            "spread": np.tile(spread, m),
+        }
+        snapshot = snapshot.pooled
     x = snapshot.x.cpu().numpy()
     rep = fit.origin.get("use_rep", "X_state")
     obs = pd.DataFrame(
@@ -89,16 +96,3 @@ def interpolate(
     if several:
         out.uns["interpolation"]["members"] = len(fit)  # type: ignore[arg-type] # an Ensemble
     return out
-
-
-def _members(cells: Interpolation) -> dict[str, Any]:
-    """Columns that say whose cells the pooled ones are, and how far members agree on them."""
-    import pandas as pd
-
-    m, n = len(cells.members), len(cells.members[0])
-    spread = cells.states.std.square().sum(1).sqrt().cpu().numpy()
-    return {
-        "member": pd.Categorical(np.repeat(np.arange(m), n)),
-        "cell": np.tile(np.arange(n), m),
-        "spread": np.tile(spread, m),
-    }

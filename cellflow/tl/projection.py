@@ -8,7 +8,7 @@ import numpy as np
 
 from cellflow import _checks
 from cellflow._typing import ArrayLike
-from cellflow.pp.access import check_anndata
+from cellflow.pp.access import find_representation
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -18,36 +18,17 @@ _CHUNK = 4096
 
 
 def embedding(adata: AnnData, basis: str, *, dims: tuple[int, int] = (0, 1)) -> np.ndarray:
-    """Return two dimensions of an embedding, shape ``(n, 2)``, float64.
-
-    Parameters
-    ----------
-    adata
-        Cells.
-    basis
-        A key of ``obsm``; ``"umap"`` is short for ``"X_umap"``.
-    dims
-        Which two dimensions of the embedding, counted from 0.
-
-    Returns
-    -------
-    Coordinates of the cells.
-    """
-    key, stored = _stored(adata, basis, "basis")
+    """Return dimensions `dims` of an embedding, a key of ``obsm``, shape ``(n, 2)``, float64."""
+    key, stored = find_representation(adata, basis, "basis")
     values = _dense(stored, key)
-    return values[:, check_dims(dims, values.shape[1])]
-
-
-def check_dims(dims: tuple[int, int], n: int) -> list[int]:
-    """Return `dims` as a list if they are two different dimensions below `n`."""
     try:
         first, second = (_checks.count(k, "dims", low=0) for k in dims)
     except (TypeError, ValueError):
         first = second = -1
-    if first == second or max(first, second) >= n:
-        expected = f"two different integers from 0 to {n - 1}"
+    if first == second or max(first, second) >= values.shape[1]:
+        expected = f"two different integers from 0 to {values.shape[1] - 1}"
         raise ValueError(_checks.message("dims", repr(dims), expected))
-    return [first, second]
+    return values[:, [first, second]]
 
 
 def project_points(
@@ -135,12 +116,8 @@ def project_velocity(
         Cells with both representation and embedding.
     velocity
         One velocity a cell, shape ``(n, d)``, in the first ``d`` columns of the representation.
-    basis
-        The embedding, a key of ``obsm``; ``"umap"`` is short for ``"X_umap"``.
-    dims
-        Which two dimensions of the embedding, counted from 0.
-    use_rep
-        The representation, a key of ``obsm``, or ``"X"``.
+    basis, dims, use_rep
+        As in :func:`project_points`.
     n_neighbors
         Neighbours that a cell may step to.
     sharpness
@@ -188,7 +165,7 @@ def _spaces(
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Embedding (n, 2), representation (n, d) or None if they are the same, and values (m, d)."""
     target = embedding(adata, basis, dims=dims)
-    key, stored = _stored(adata, use_rep, "use_rep")
+    key, stored = find_representation(adata, use_rep)
     values = _checks.as_cells(values, name).detach().cpu().numpy().astype(np.float64)
     d = values.shape[1]
     if d > stored.shape[1]:
@@ -197,19 +174,6 @@ def _spaces(
     reference = _dense(stored[:, :d] if not hasattr(stored, "iloc") else stored.iloc[:, :d], key)
     same = d > max(dims) and np.array_equal(reference[:, list(dims)], target)
     return target, None if same else reference, values
-
-
-def _stored(adata: AnnData, key: str, name: str):
-    """Find a key of ``obsm`` (or ``"X"``), in long or short spelling."""
-    check_anndata(adata)
-    keys = list(adata.obsm.keys())
-    if f"X_{key}" in keys and key not in keys:
-        key = f"X_{key}"
-    if key == "X" and name == "use_rep" and adata.X is not None:
-        return "X", adata.X
-    short = [k.removeprefix("X_") for k in keys]
-    _checks.choice(key, keys if str(key).startswith("X_") else [*keys, *short], name)
-    return key, adata.obsm[key]
 
 
 def _dense(stored, key: str) -> np.ndarray:

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from cellflow import _checks
-from cellflow._typing import Tensor
 from cellflow.fits import Ensemble, Fit, Spread
 from cellflow.tl._reading import states_and_times
 from cellflow.tl.projection import project_velocity
@@ -21,11 +20,7 @@ _BLOCK = 2**16
 
 
 def velocity(
-    adata: AnnData,
-    fit: Fit | Ensemble,
-    *,
-    basis: str | None = None,
-    key_added: str = "velocity",
+    adata: AnnData, fit: Fit | Ensemble, *, basis: str | None = None, key_added: str = "velocity"
 ) -> None:
     """Write each cell's velocity, at its own time, into the AnnData.
 
@@ -66,11 +61,16 @@ def velocity(
         full[part, :d] = mean.cpu().numpy()
         if isinstance(answer, Spread):
             std[part, :d] = answer.std.cpu().numpy()
-            uncertain[part] = _disagreement(answer).cpu().numpy()
+            off = answer.std.square().sum(1)
+            speed = off + answer.mean.square().sum(1)
+            uncertain[part] = torch.where(speed > 0, (off / speed).sqrt(), 0.0).cpu().numpy()
     short = rep.removeprefix("X_")
     written = {f"{key_added}_{short}": full}
     if basis is not None and basis.removeprefix("X_") != short:
-        _check_projectable(fit, basis)
+        if "components" in fit.origin:
+            why = "for a fit to expression on disk, whose components are not written down"
+            remedy = "Run cellflow.pp.pca(adata) once, and fit with use_rep='X_pca'."
+            raise ValueError(_checks.message("basis", f"{basis!r} {why}", "None", remedy))
         name, v = basis.removeprefix("X_"), full[:, :d]
         written[f"{key_added}_{name}"] = project_velocity(adata, v, use_rep=rep, basis=name)
     if several:
@@ -86,18 +86,3 @@ def velocity(
     if isinstance(fit, Ensemble):
         adata.obs[f"{key_added}_uncertainty"] = uncertain
         adata.uns[f"{key_added}_fit"]["members"] = len(fit)
-
-
-def _check_projectable(fit: Fit | Ensemble, basis: str) -> None:
-    """Refuse an embedding beside states that are not in the AnnData."""
-    if "components" in fit.origin:
-        got = f"{basis!r} for a fit to expression on disk, whose components are not written down"
-        remedy = "Run cellflow.pp.pca(adata) once, and fit with use_rep='X_pca'."
-        raise ValueError(_checks.message("basis", got, "None", remedy))
-
-
-def _disagreement(velocities: Spread) -> Tensor:
-    """Deviation of each cell's velocities over members, relative to their speed, in [0, 1]."""
-    off = velocities.std.square().sum(1)
-    speed = off + velocities.mean.square().sum(1)
-    return torch.where(speed > 0, (off / speed).sqrt(), 0.0)

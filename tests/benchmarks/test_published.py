@@ -95,33 +95,3 @@ def test_missing_file_and_unknown_name(tmp_path):
         published.load_paper_dataset("multi", tmp_path / "nothing.h5ad")
     with pytest.raises(ValueError, match="Did you mean 'cite'"):
         published.load_paper_dataset("cites", tmp_path / "nothing.h5ad")
-
-
-def test_from_npz_reads_and_verifies(tmp_path):
-    path = tmp_path / "own.npz"
-    x = np.random.default_rng(0).normal(size=(3, 2))
-    np.savez(path, X=x, t=np.array([0, 1, 1]))
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    adata = published.from_npz(path, sha256=digest.upper())
-    np.testing.assert_array_equal(adata.obsm["X_pca"], x)
-    assert adata.obsm["X_pca"].dtype == np.float64
-    assert list(adata.obs["day"]) == [0.0, 1.0, 1.0]
-    with pytest.raises(ValueError, match=f"sha256 {digest}, expected sha256 abc"):
-        published.from_npz(path, sha256="abc")
-
-
-def test_from_npz_bad_files(tmp_path):
-    path = tmp_path / "own.npz"
-    np.savez(path, X=np.zeros((3, 2)), t=np.zeros(2))
-    with pytest.raises(ValueError, match=r"shape \(3, 2\) and times of shape \(2,\)"):
-        published.from_npz(path)
-    with pytest.raises(KeyError, match="arrays 'X', 't', expected an array 'day'"):
-        published.from_npz(path, time_key="day")
-    with pytest.raises(FileNotFoundError, match="no file at"):
-        published.from_npz(tmp_path / "nothing.npz")
-    (tmp_path / "text.npz").write_text("hello")
-    with pytest.raises(ValueError, match=r"expected a readable .npz file"):
-        published.from_npz(tmp_path / "text.npz")
-    np.save(tmp_path / "single.npy", np.zeros(3))
-    with pytest.raises(ValueError, match="a single array"):
-        published.from_npz(tmp_path / "single.npy")

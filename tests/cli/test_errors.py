@@ -44,10 +44,7 @@ BAD = [
     ("interpolate {fit} --time 3 --out {new}/a.h5ad", "There is no folder"),
     ("interpolate {fit} --time 3 --out {tmp}", "is a folder, a file is expected."),
     ("holdout {two} --time-key day", "got 2 time points, expected 3"),
-    (
-        "holdout {cells} --time-key day --time real",
-        "--time: got 'real', expected one of 'index'",
-    ),
+    ("holdout {cells} --time-key day --time real", "--time: got 'real', expected one of 'index'"),
     ("holdout {cells} --time-key day --json {new}/a.json", "There is no folder"),
     ("demo --out {text}", "is a file, a folder is expected."),
     ("reproduce otcfm --dataset eb --path none", "no file at none"),

@@ -21,9 +21,7 @@ from cellflow.training.trainer import Training
 from expression import counts, stored
 
 METHOD = OTCFM(
-    net=MLPConfig(width=16, depth=2),
-    batching=Batching(32, 32),
-    training=Training(check_every=20),
+    net=MLPConfig(width=16, depth=2), batching=Batching(32, 32), training=Training(check_every=20)
 )
 #: In memory first: the others are compared with it.
 PLACES = ["memory", "h5ad", "h5ad csr", "zarr csr", "lazy zarr csr"]

@@ -102,11 +102,7 @@ def test_cells_between_snapshots_grow_until_the_next_one(fitted) -> None:
 
 def test_a_fit_without_growth_is_refused(fitted) -> None:
     plain = cf.tl.fit(
-        cells()[:-1].copy(),
-        time_key="day",
-        method=cf.OTCFM(**PARTS),
-        steps=2,
-        progress=False,
+        cells()[:-1].copy(), time_key="day", method=cf.OTCFM(**PARTS), steps=2, progress=False
     )
     adata = cells()
     with pytest.raises(ValueError, match="a fit of 'otcfm', expected one of a method with growth"):
