@@ -55,27 +55,16 @@ _RECIPES = {"icfm": ICFM, "otcfm": OTCFM}
 
 @dataclass(frozen=True)
 class Summary:
-    """What one method reached, over days left out and seeds.
-
-    Parameters
-    ----------
-    method
-        Its name.
-    days
-        Mean over seeds and standard deviation over seeds, for each day left out.
-    mean
-        Mean over days and seeds.
-    std_over_seeds
-        Standard deviation over seeds of the mean over days.
-    spread_over_days
-        Standard deviation over days of the mean over seeds: how different the days are, which
-        more seeds cannot reduce.
-    """
+    """Distances of one method, over days left out and seeds."""
 
     method: str
+    #: For each day left out, mean and standard deviation over seeds.
     days: dict[float, tuple[float, float]]
+    #: Mean over days and seeds.
     mean: float
+    #: Standard deviation over seeds of the mean over days.
     std_over_seeds: float
+    #: Standard deviation over days of the mean over seeds, which more seeds cannot reduce.
     spread_over_days: float
 
 
@@ -84,28 +73,9 @@ def paper_method(name: str, *, check_every: int = 100, constant_rate: bool = Fal
 
     MLP of three hidden layers of 64 with SELU; AdamW at 1e-3 with weight decay 1e-5; 128 pairs per
     interval and step, coupled afresh by exact optimal transport (or at random); straight paths
-    with a deviation of 0.1; early stopping on the validation loss.
-
-    Parameters
-    ----------
-    name
-        ``"otcfm"`` or ``"icfm"``.
-    check_every
-        Steps between two validations, on which early stopping decides.
-    constant_rate
-        Whether to train as the paper did, at a constant learning rate, without clipping and
-        keeping the weights themselves, not as we do by default: with a decaying rate, clipped
-        gradients and averaged weights.
-
-    Returns
-    -------
-    FlowMatching
-        The method.
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown.
+    with a deviation of 0.1; early stopping on the validation loss, every `check_every` steps. With
+    a `constant_rate` gradients are not clipped and weights not averaged, as in the paper; by
+    default all three are as with us.
     """
     _checks.choice(name, _RECIPES, "method")
     training = Training(
@@ -129,23 +99,6 @@ def paper_course(course: TimeCourse, n_dims: int = 5) -> TimeCourse:
     """Return the course as the paper saw it: first principal components, time 0, 1, 2, ….
 
     Five components are whitened on all cells, more are left as they are.
-
-    Parameters
-    ----------
-    course
-        Cells in principal components.
-    n_dims
-        How many to keep.
-
-    Returns
-    -------
-    TimeCourse
-        The course in model coordinates.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer components.
     """
     if _checks.count(n_dims, "n_dims") > course.dim:
         raise ValueError(_checks.message("n_dims", n_dims, f"at most {course.dim}"))
@@ -174,40 +127,10 @@ def paper_protocol(
 ) -> list[Row]:
     """Leave out each interior day, train on the others, push the day before to it; exact W1.
 
-    Parameters
-    ----------
-    course
-        Cells in principal components, at real times.
-    methods
-        Names for :func:`paper_method`, or methods of your own.
-    n_dims
-        See :func:`paper_course`.
-    seeds
-        Number of seeds (0, 1, …), or the seeds.
-    steps
-        Most training steps; when omitted 5,000, or 1,000 epochs at a constant rate.
-    constant_rate
-        See :func:`paper_method`.
-    solvers
-        How cells are pushed, each on its own row: see :func:`cellflow.simulate.simulate`. Under
-        all but the first the name of a method bears that of the solver; stochastic ones need a
-        score, and skip methods without.
-    midpoint
-        Whether to add ``ot_midpoint``: the exact optimal-transport interpolation of the two
-        neighbouring days, which learns nothing.
-    progress
-        Whether to show a bar on standard error.
-
-    Returns
-    -------
-    list of Row
-        Metric ``"w1"`` for each day left out, method and seed, between all cells of the day
-        before, carried forward, and all cells of the day.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than three days, a name is unknown, or two methods have the same.
+    Each of `solvers` has rows of its own; under all but the first the name of a method bears that
+    of the solver. Stochastic ones skip methods without a score. `steps` are at most 5,000 when
+    omitted, or 1,000 epochs at a `constant_rate`. With `midpoint` there is ``ot_midpoint`` as well,
+    the exact optimal-transport interpolation of the two neighbouring days, which learns nothing.
     """
     if len(course) < 3:
         raise ValueError(_checks.message("course", f"{len(course)} time points", "at least 3"))
@@ -258,18 +181,7 @@ def _row(day: float, method: str, x: torch.Tensor, truth: torch.Tensor, seed: in
 
 
 def summarise(rows: Sequence[Row]) -> list[Summary]:
-    """Summarise the `rows` of each method, keeping seeds and days apart.
-
-    Parameters
-    ----------
-    rows
-        What :func:`paper_protocol` returned.
-
-    Returns
-    -------
-    list of Summary
-        One for each method, in order of appearance.
-    """
+    """Summarise the `rows` of each method, in order of appearance, keeping seeds and days apart."""
     out = []
     for method in dict.fromkeys(r.method for r in rows):
         ours = [r for r in rows if r.method == method]

@@ -24,33 +24,16 @@ _SIBLING = "github.com/ngushchin/LightSB at 70aa4ee, data/full_cite_pcas_100_day
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One known file of a data set.
-
-    Parameters
-    ----------
-    dataset
-        Name of the data set in the OT-CFM paper: ``"cite"``, ``"eb"`` or ``"multi"``.
-    file_name
-        Name under which the file was published.
-    sha256
-        Checksum of its content, in lower-case hexadecimal.
-    source
-        Where to get it.
-    note
-        What a reader of results must know about it.
-    keys
-        Names of the cells' representation and of their time: arrays of an ``.npz``, or ``obsm``
-        and ``obs`` keys of an ``.h5ad``.
-    windows
-        Sampling windows in days, if the file stores 0, 1, 2, … instead of days.
-    """
+    """One known file of a data set of the OT-CFM paper."""
 
     dataset: str
-    file_name: str
+    file_name: str  # under which it was published
     sha256: str
-    source: str
-    note: str
+    source: str  # where to get it
+    note: str  # for readers of results
+    #: Cells and their times: arrays of an ``.npz``, or ``obsm`` and ``obs`` keys of an ``.h5ad``.
     keys: tuple[str, str] = ("X_pca", "day")
+    #: Sampling windows in days, if the file stores 0, 1, 2, … instead of days.
     windows: tuple[tuple[int, int], ...] | None = None
 
 
@@ -102,28 +85,10 @@ KNOWN_FILES = (
 def load_paper_dataset(name: str, path: str | Path) -> tuple[AnnData, str]:
     """Load one of the OT-CFM paper's data sets from a file that you have, after verifying it.
 
-    Parameters
-    ----------
-    name
-        ``"cite"``, ``"eb"`` or ``"multi"``, as in the single-cell table of Tong et al. (2024),
-        Improving and generalizing flow-based generative models, TMLR.
-    path
-        The paper's file, or a smaller public relative of it, under any file name. Only the time
-        and the principal components are read, so a file with all genes needs little memory.
-
-    Returns
-    -------
-    adata
-        Cells with ``obs["day"]`` (float, days) and ``obsm["X_pca"]`` (n, d), without expression.
-    note
-        What a reader of results must know about this file.
-
-    Raises
-    ------
-    ValueError
-        If `name` is unknown, or the file's checksum is not one of the data set's.
-    FileNotFoundError
-        If there is no file at `path`; says where to get it.
+    Names are those of the single-cell table of Tong et al. (2024), Improving and generalizing
+    flow-based generative models, TMLR. The file is the paper's, or a smaller public relative of
+    it, under any file name; only times and principal components are read. Returns cells with
+    ``obs["day"]`` and ``obsm["X_pca"]``, and what a reader of results must know about the file.
     """
     _checks.choice(name, {file.dataset for file in KNOWN_FILES}, "dataset")
     candidates = [file for file in KNOWN_FILES if file.dataset == name]
