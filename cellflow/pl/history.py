@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
@@ -43,18 +45,9 @@ def history(fit: Fit | History, *, ax: Axes | None = None) -> Axes:
         )
     if record.best_step in record.step:
         best = record.validation_loss[record.step.index(record.best_step)]
-        ax.plot(
-            [record.best_step],
-            [best],
-            marker="o",
-            ms=5,
-            mfc="white",
-            mec=_frame.DARK,
-            ls="",
-            label=f"kept (step {record.best_step:,})",
-            clip_on=False,
-            zorder=4,
-        )
+        ring: dict[str, Any] = {"ms": 5, "mfc": "white", "mec": _frame.DARK, "clip_on": False}
+        label = f"kept (step {record.best_step:,})"
+        ax.plot([record.best_step], [best], "o", label=label, zorder=4, **ring)
     losses = [*record.train_loss, *record.validation_loss]
     if min(losses) > 0 and max(losses) > _LOG_FROM * min(losses):
         ax.set_yscale("log")

@@ -49,13 +49,8 @@ def sigma(sweep: SigmaSweep, *, metric: str | None = None, ax: Axes | None = Non
     found = f"least, {sigmas[least]:.3g}"
     ax.plot(sigmas[least], mean[least], "o", ms=5, color=blue, zorder=4, label=found)
     ax.axvspan(*sweep.span(metric), color="#e6e6e6", lw=0, zorder=0, label="not told apart")
-    ax.axvline(
-        sweep.default,
-        color=_frame.DARK,
-        lw=1,
-        ls=(0, (4, 2)),
-        label=f"default, {sweep.default:.3g}",
-    )
+    default = f"default, {sweep.default:.3g}"
+    ax.axvline(sweep.default, color=_frame.DARK, lw=1, ls=(0, (4, 2)), label=default)
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     ax.xaxis.set_major_formatter("{x:g}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -51,25 +51,15 @@ def trajectories(
         Cells to draw in the background, with the embedding.
     trajectory
         What a simulation returned, in the coordinates of `use_rep`.
-    time_key
-        Column of ``obs`` with the time of each cell.
-    basis
-        The embedding, a key of ``obsm``; ``"umap"`` is short for ``"X_umap"``. States are
-        placed in it by :func:`cellflow.tl.projection.project_points`.
-    dims
-        Which two dimensions of the embedding, counted from 0.
-    use_rep
-        The representation in which the trajectory was simulated.
-    time_map
-        Time of each label, where labels cannot be read.
+    time_key, time_map
+        Column of ``obs`` with the time of each cell, and the time of each label, where labels
+        cannot be read.
+    basis, dims, use_rep, n_neighbors
+        As in :func:`cellflow.tl.project_points`, which places states in the embedding.
     color
         Column of ``obs`` that colours the cells instead of their time.
-    n_trajectories
-        How many to draw; chosen at random if there are more.
-    n_neighbors
-        How many cells to average when placing a state in the embedding.
-    generator
-        Seed or generator of that choice.
+    n_trajectories, generator
+        How many to draw, and seed or generator of the choice if there are more.
     ax
         Where to draw; a new figure when omitted.
     """
@@ -83,13 +73,9 @@ def trajectories(
     order = torch.randperm(n, generator=_checks.as_generator(generator))
     chosen = order[:wanted].sort().values
     x = trajectory.x.detach().cpu()[:, chosen]
+    cells = x.reshape(-1, x.shape[-1])
     flat = project_points(
-        adata,
-        x.reshape(-1, x.shape[-1]),
-        basis=basis,
-        dims=dims,
-        use_rep=use_rep,
-        n_neighbors=n_neighbors,
+        adata, cells, basis=basis, dims=dims, use_rep=use_rep, n_neighbors=n_neighbors
     )
     paths = flat.reshape(*x.shape[:2], 2).swapaxes(0, 1)
     ax = _frame.axes(ax, size=(3.8, 3.0))
@@ -131,12 +117,6 @@ def _draw_paths(
     lines.set_capstyle("round")
     lines.set_array(middles)
     ax.add_collection(lines)
-    ax.scatter(
-        paths[:, 0, 0],
-        paths[:, 0, 1],
-        s=5,
-        facecolors="white",
-        edgecolors=_frame.DARK,
-        linewidths=0.4,
-        zorder=4,
-    )
+    ring: dict[str, Any] = {"facecolors": "white", "edgecolors": _frame.DARK, "linewidths": 0.4}
+    x, y = paths[:, 0].T
+    ax.scatter(x, y, s=5, zorder=4, **ring)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -116,22 +116,13 @@ def _draw_streams(
 ) -> None:
     u, v = (np.where(near, mean[..., k], np.nan) for k in (0, 1))
     speed = np.hypot(u, v)
+    style: dict[str, Any] = {"density": 1.2, "arrowsize": 0.7, "arrowstyle": "-|>"}
     top = np.nanmax(speed) if near.any() else 0.0
     if not top > 0:
         return
     width = 0.4 + 0.8 * np.nan_to_num(speed) / top
-    streams = ax.streamplot(
-        x,
-        y,
-        np.ma.masked_invalid(u),
-        np.ma.masked_invalid(v),
-        color=_frame.DARK,
-        linewidth=width,
-        density=1.2,
-        arrowsize=0.7,
-        arrowstyle="-|>",
-        zorder=3,
-    )
+    u, v = np.ma.masked_invalid(u), np.ma.masked_invalid(v)
+    streams = ax.streamplot(x, y, u, v, linewidth=width, color=_frame.DARK, zorder=3, **style)
     # Else the axes would end exactly where the grid does, cutting dots in half.
     streams.lines.sticky_edges.x[:] = streams.lines.sticky_edges.y[:] = []
     ax.autoscale_view()
@@ -147,16 +138,10 @@ def _draw_arrows(
     long = np.quantile(speed, 0.95) if len(speed) else 0.0
     if not long > 0:
         return
-    ax.quiver(
-        *place.T,
-        *arrow.T,
-        angles="xy",
-        scale_units="xy",
-        scale=long / (1.5 * (x[1] - x[0])),
-        width=0.0035,
-        headwidth=4,
-        headlength=5,
-        headaxislength=4.5,
-        color=_frame.DARK,
-        zorder=3,
-    )
+    scale: dict[str, Any] = {
+        "angles": "xy",
+        "scale_units": "xy",
+        "scale": long / (1.5 * (x[1] - x[0])),
+    }
+    head: dict[str, Any] = {"width": 0.0035, "headwidth": 4, "headlength": 5, "headaxislength": 4.5}
+    ax.quiver(*place.T, *arrow.T, color=_frame.DARK, zorder=3, **scale, **head)

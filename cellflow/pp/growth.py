@@ -77,11 +77,10 @@ def growth_rates(
 
     Scores of proliferation and apoptosis become birth and death rates through logistic functions,
     as in Waddington-OT (Schiebinger et al. 2019), whose constants are the defaults: between 0.3
-    and 1.7 per day, a doubling time between 2.3 days and 10 hours. They suit scores of
-    log-normalised expression in cells of a fast culture; for other tissues, and other scores, give
-    `birth` and `death` curves of your own. Give the result to :func:`cellflow.tl.fit` as
-    ``growth_key``. Only differences between cells of one time point count there: how much the
-    population grows as a whole is told by masses.
+    and 1.7 per day. They suit scores of log-normalised expression in cells of a fast culture; for
+    others give `birth` and `death` curves of your own. The result is a ``growth_key`` of
+    :func:`cellflow.tl.fit`, where only differences between cells of one time point count: how much
+    the population grows as a whole is told by masses.
 
     Parameters
     ----------

@@ -156,6 +156,7 @@ def read(adata: AnnData, keys: Reading) -> tuple[TimeCourse, CourseIndex]:
         remedy = "A course needs a start and an end."
         raise ValueError(_checks.message(f"obs[{keys.time_key!r}]", got, "at least two", remedy))
     use_rep, stored = find_representation(adata, keys.use_rep)
+    name = "X" if use_rep == "X" else f"obsm[{use_rep!r}]"
     rows = tuple(times.kept[times.cell_times == point] for point in points)
     found = None
     if keys.n_components is not None:
@@ -169,8 +170,8 @@ def read(adata: AnnData, keys: Reading) -> tuple[TimeCourse, CourseIndex]:
             got = f"{len(index)} cell at time {point:g}"
             remedy = "Drop this time point, or merge it with another through `time_map`."
             raise ValueError(_checks.message(f"obs[{keys.time_key!r}]", got, "at least 2", remedy))
-        x = read_states(stored, index, n_dims=keys.n_dims, dtype=keys.dtype, name=_spelled(use_rep))
-        _check_finite(x, adata.obs_names[index], name=_spelled(use_rep))
+        x = read_states(stored, index, n_dims=keys.n_dims, dtype=keys.dtype, name=name)
+        _check_finite(x, adata.obs_names[index], name=name)
         prior = None if growth is None else torch.as_tensor(growth[index], dtype=x.dtype)
         named = None if labels is None else list(labels[index])
         cells = Snapshot(x, point, labels=named, growth=prior)
@@ -192,10 +193,6 @@ def _components(stored: Any, keys: Reading, kept: np.ndarray) -> tuple[np.ndarra
     counts[kept] = True
     found, _, _ = components(stored, keys.n_components, rows=None if counts.all() else counts)
     return project(stored, found), found
-
-
-def _spelled(use_rep: str) -> str:
-    return "X" if use_rep == "X" else f"obsm[{use_rep!r}]"
 
 
 def _check_finite(x: torch.Tensor, names: pd.Index, *, name: str) -> None:

@@ -53,10 +53,9 @@ def project_points(
         Reference cells with both representation and embedding.
     points
         States, shape ``(m, d)``: the first ``d`` columns of the representation.
-    basis
-        The embedding, a key of ``obsm``; ``"umap"`` is short for ``"X_umap"``.
-    dims
-        Which two dimensions of the embedding, counted from 0.
+    basis, dims
+        The embedding, a key of ``obsm`` (``"umap"`` is short for ``"X_umap"``), and which two of
+        its dimensions, counted from 0.
     use_rep
         The representation, a key of ``obsm``, or ``"X"``.
     n_neighbors

@@ -50,10 +50,9 @@ def suggest_sigma(
     exclude
         Time points that are not looked at, as numbers in the unit of the data or as their
         labels: those that a final figure is to be scored on.
-    sigmas
-        Diffusions to try; a logarithmic grid around the data's own when omitted.
-    method
-        From a diffusion to a method.
+    sigmas, method
+        Diffusions to try, on a logarithmic grid around the data's own when omitted; and from a
+        diffusion to a method.
     learned
         Whether to train networks, which takes minutes to hours, instead of drawing from the
         bridges, which takes seconds.

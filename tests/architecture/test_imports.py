@@ -71,6 +71,11 @@ def test_every_public_name_resolves(name):
     assert name in dir(cellflow)
 
 
+@pytest.mark.parametrize("name", ["pp", "datasets"])
+def test_readers_load_no_anndata_before_they_read(name):
+    assert loaded_by(f"import cellflow.{name}") & {"anndata", "scanpy", "pandas"} == set()
+
+
 def test_unknown_name():
     with pytest.raises(AttributeError, match="no attribute 'flows'"):
         cellflow.flows  # noqa: B018

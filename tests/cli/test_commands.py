@@ -21,7 +21,7 @@ from cellflow import demo, methods, simulate
 from cellflow._files import whole_file
 from cellflow.cli import commands, front, options
 from cellflow.evaluate import YARDSTICKS
-from cli_files import cellflow_, write_cells
+from cli_files import cellflow_
 
 ROW = {"held_out", "method", "seed", "metric", "value", "n_pred", "n_true"}
 KEYS = ["--time-key", "day", "--dims", "3", "--quiet"]
@@ -30,11 +30,6 @@ KEYS = ["--time-key", "day", "--dims", "3", "--quiet"]
 def process(*words: object, **keywords) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "cellflow.cli", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **keywords)
-
-
-@pytest.fixture(scope="module")
-def cells(tmp_path_factory) -> Path:
-    return write_cells(tmp_path_factory.mktemp("cells") / "cells.h5ad")
 
 
 @pytest.fixture(scope="module")

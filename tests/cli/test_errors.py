@@ -8,7 +8,7 @@ import anndata
 import h5py
 import pytest
 
-from cli_files import cellflow_, write_cells
+from cli_files import cellflow_
 
 BAD = [
     ("", "Missing command."),
@@ -55,9 +55,9 @@ BAD = [
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory) -> dict[str, Path]:
+def places(cells, tmp_path_factory) -> dict[str, Path]:
     tmp = tmp_path_factory.mktemp("bad")
-    cells, folder = write_cells(tmp / "cells.h5ad"), tmp / "fit"
+    folder = tmp / "fit"
     words = ["--time-key", "day", "--dims", 3, "--steps", 5, "--quiet", "--out", folder]
     assert cellflow_("fit", cells, *words).exit_code == 0
     text, broken = tmp / "text.h5ad", tmp / "broken"

@@ -12,14 +12,9 @@ import torch
 import cellflow as cf
 from cellflow.simulate import open_trajectory
 from cellflow.tl import simulate
-from cli_files import cellflow_, write_cells
+from cli_files import cellflow_
 
 pytest.importorskip("zarr")
-
-
-@pytest.fixture(scope="module")
-def cells(tmp_path_factory) -> Path:
-    return write_cells(tmp_path_factory.mktemp("cells") / "cells.h5ad")
 
 
 @pytest.fixture(scope="module")

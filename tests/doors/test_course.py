@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import anndata
 import numpy as np
 import pandas as pd
@@ -235,9 +232,3 @@ def test_course_refuses_what_is_no_anndata():
     adata.obsm["text"] = np.full((7, 2), "a")
     with pytest.raises(TypeError, match=r"obsm\['text'\]`: got dtype <U1, expected numbers"):
         pp.course(adata, time_key="day", use_rep="text")
-
-
-def test_importing_pp_loads_no_anndata():
-    code = "import sys, cellflow.pp; print({'anndata', 'pandas', 'scanpy'} & set(sys.modules))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "set()"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 from importlib import resources
 
 import anndata
@@ -72,11 +70,3 @@ def test_embryoid_goes_through_scanpy_and_disk(tmp_path):
     back = anndata.read_h5ad(tmp_path / "eb.h5ad")
     np.testing.assert_array_equal(back.obsm["X_pca"], adata.obsm["X_pca"])
     assert back.obs["stage"].cat.ordered
-
-
-def test_importing_datasets_loads_no_anndata():
-    code = (
-        "import sys, cellflow.datasets; print({'anndata', 'pandas', 'scanpy'} & set(sys.modules))"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "set()"

@@ -210,11 +210,6 @@ def test_bad_questions_are_named_and_nothing_is_written(call, message: str) -> N
     assert_unchanged(adata, before)
 
 
-def test_one_time_point_is_refused() -> None:
-    with pytest.raises(ValueError, match="got one time point, 2 day, expected at least two"):
-        fit(cells(("day 2",)))
-
-
 def test_a_fit_to_tensors_says_so_at_the_door() -> None:
     x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
     tensors = METHOD.fit(cf.TimeCourse.from_arrays([x, x + 1]), steps=5, progress=False)
