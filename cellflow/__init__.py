@@ -42,17 +42,10 @@ _MODULES = (
 )
 #: Names short-cut from the module where they are defined: ``cellflow.<name>``.
 _NAMES = {
-    "TimeCourse": "cellflow.timecourse",
-    "Snapshot": "cellflow.timecourse",
+    **dict.fromkeys(("TimeCourse", "Snapshot"), "cellflow.timecourse"),
     "Dynamics": "cellflow.dynamics",
-    "ICFM": "cellflow.methods",
-    "OTCFM": "cellflow.methods",
-    "SBCFM": "cellflow.methods",
-    "SF2M": "cellflow.methods",
-    "DSBM": "cellflow.methods",
-    "MMFM": "cellflow.methods",
-    "UBSB": "cellflow.methods",
-    "UOTCFM": "cellflow.methods",
+    **dict.fromkeys(("ICFM", "OTCFM", "SBCFM", "SF2M", "DSBM", "MMFM"), "cellflow.methods"),
+    **dict.fromkeys(("UBSB", "UOTCFM"), "cellflow.methods"),
     "Fit": "cellflow.fits",
     "load": "cellflow.saving",
 }

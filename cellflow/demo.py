@@ -41,25 +41,12 @@ def demo(
     seeds: int = SEEDS,
     progress: bool = True,
 ) -> list[Path]:
-    """Run OT-CFM on the bundled embryoid-body cells and write everything it answers.
+    """Run OT-CFM on the bundled embryoid-body cells, write everything it answers to `folder`.
 
-    Parameters
-    ----------
-    folder
-        Where to write; files of an earlier demo are replaced, others left alone.
-    echo
-        Takes each piece of the result as text.
-    steps, holdout_steps
-        Training steps of the fit to all days, and of those that leave a day out.
-    seeds
-        Seeds of the hold-out evaluation.
-    progress
-        Whether to say on standard error what is going on.
-
-    Returns
-    -------
-    list of pathlib.Path
-        What was written. Ctrl-C leaves what was written so far.
+    Returns the paths. Files of an earlier demo are replaced, others left alone; Ctrl-C leaves what
+    was written so far. `echo` takes each piece of the result as text; with `progress`, standard
+    error says what is going on. The fit to all days takes `steps`, those that leave a day out, with
+    `seeds` each, take `holdout_steps`.
     """
 
     def say(text: str) -> None:

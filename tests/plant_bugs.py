@@ -267,11 +267,7 @@ def run(source: Path, tests: str) -> tuple[int, str]:
     environment = {**os.environ, **paths, "OMP_NUM_THREADS": "1"}
     where = "import cellflow; print(cellflow.__file__)"
     found = subprocess.run(
-        [sys.executable, "-c", where],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-c", where], env=environment, capture_output=True, text=True, check=False
     )
     if str(source) not in found.stdout:
         return 2, f"the copy is not what is imported: {found.stdout}{found.stderr[-200:]}"

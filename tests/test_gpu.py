@@ -34,9 +34,7 @@ def test_a_fit_trains_and_answers_on_the_device(make, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "coupling",
-    [Exact(), Entropic(epsilon=0.2), Unbalanced(tolerance=1e-10), Partial(0.5)],
-    ids=str,
+    "coupling", [Exact(), Entropic(epsilon=0.2), Unbalanced(tolerance=1e-10), Partial(0.5)], ids=str
 )
 def test_plans_are_the_same_on_the_device(coupling) -> None:
     a, b = course().snapshots[:2]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -51,21 +53,13 @@ def holdout(table: HoldoutTable, *, metric: str = "w1", ax: Axes | None = None) 
     handles: list[Artist | BarContainer] = []
     for name, offset in zip(names, offsets, strict=True):
         where, mean, std = _summary(table, name, metric)
-        model = name in colors
-        drawn = ax.errorbar(
-            where + offset,
-            mean,
-            yerr=std,
-            ls="",
-            marker="o" if model else _MARKERS[name],
-            ms=5 if model else 4,
-            mfc=colors[name] if model else "white",
-            color=colors.get(name, "#6e6e6e"),
-            elinewidth=1,
-            capsize=2,
-            zorder=3 if model else 2,
-            label=name if model else _NAMES[name],
-        )
+        grey = "#6e6e6e"
+        style: dict[str, Any] = {"label": _NAMES.get(name, name), "color": colors.get(name, grey)}
+        if name in colors:
+            style |= {"marker": "o", "ms": 5, "mfc": colors[name], "zorder": 3}
+        else:
+            style |= {"marker": _MARKERS[name], "ms": 4, "mfc": "white", "zorder": 2}
+        drawn = ax.errorbar(where + offset, mean, yerr=std, ls="", elinewidth=1, capsize=2, **style)
         drawn.lines[0].set_label(drawn.get_label())
         handles.append(drawn.lines[0])  # without its error bar
     handles += _draw_floor(ax, table, metric)
@@ -95,10 +89,7 @@ def _draw_floor(ax: Axes, table: HoldoutTable, metric: str) -> list[BarContainer
         return []
     # Room below the floor, so that the band is seen; distances are never negative.
     bottom, top = ax.get_ylim()
-    low = min(bottom, mean.min() - 0.15 * (top - mean.min()))
-    low = max(0.0, low)
+    low = max(0.0, min(bottom, mean.min() - 0.15 * (top - mean.min())))
     ax.set_ylim(bottom=low)
-    bars = ax.bar(
-        where, mean - low, bottom=low, width=0.86, color="#e6e6e6", zorder=0, label="noise floor"
-    )
-    return [bars]
+    style: dict[str, Any] = {"width": 0.86, "color": "#e6e6e6", "zorder": 0}
+    return [ax.bar(where, mean - low, bottom=low, label="noise floor", **style)]

@@ -37,10 +37,8 @@ def growth(
 
     Parameters
     ----------
-    adata
-        Cells with the representation and the time column that the fit was made from.
-    fit
-        A fit of a method with growth, such as ``"uotcfm"`` or ``"ubsb"``.
+    adata, fit
+        As in :func:`simulate`; of a method with growth, such as ``"uotcfm"`` or ``"ubsb"``.
     key_added
         Column of ``obs`` for the rates, and first part of the other keys.
     solver

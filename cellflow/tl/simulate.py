@@ -39,10 +39,8 @@ def simulate(
 
     Parameters
     ----------
-    adata
-        Cells with the representation and the time column that the fit was made from.
-    fit
-        What :func:`cellflow.tl.fit` returned.
+    adata, fit
+        Cells with the representation and the time column that the fit was made from, and the fit.
     start
         Time point whose cells to carry; the first one when omitted.
     end

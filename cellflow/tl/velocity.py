@@ -26,10 +26,8 @@ def velocity(
 
     Parameters
     ----------
-    adata
-        Cells with the representation and the time column that the fit was made from.
-    fit
-        What :func:`cellflow.tl.fit` returned.
+    adata, fit
+        As in :func:`simulate`.
     basis
         An embedding, such as ``"umap"``, to project velocities into as well; scVelo and
         :func:`cellflow.pl.velocity` draw streams from it.
