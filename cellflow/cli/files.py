@@ -23,7 +23,7 @@ def read_cells(path: Path, use_rep: str) -> AnnData:
     import anndata
 
     try:
-        cells = _open_expression(path) if use_rep == "X" else _read_states(path)
+        cells = _read_parts(path, use_rep)
         return anndata.read_h5ad(path) if cells is None else cells
     except MemoryError:
         raise
@@ -34,38 +34,26 @@ def read_cells(path: Path, use_rep: str) -> AnnData:
         ) from error
 
 
-def _open_expression(path: Path) -> AnnData | None:
-    """Cells whose expression is yet to be read; None if it is stored by genes, or as of old."""
+def _read_parts(path: Path, use_rep: str) -> AnnData | None:
+    """Cells with one representation; None for a layout of old, or expression stored by genes."""
     import anndata
     import h5py
     from anndata.io import read_elem, sparse_dataset
 
-    stored = h5py.File(path, "r")  # open for as long as the cells are there
-    x, *frames = (stored.get(key) for key in ("X", "obs", "var"))
+    stored = h5py.File(path, "r")  # open for as long as expression is yet to be read
+    x, *parts = (stored.get(key) for key in ("X", "obs", "var" if use_rep == "X" else "obsm"))
     by_cells = isinstance(x, h5py.Dataset) or (
         x is not None and x.attrs.get("encoding-type") == "csr_matrix"
     )
-    if not by_cells or not all(isinstance(frame, h5py.Group) for frame in frames):
+    if not all(isinstance(part, h5py.Group) for part in parts) or (use_rep == "X" and not by_cells):
         stored.close()
         return None
-    obs, var = (read_elem(frame) for frame in frames)
-    return anndata.AnnData(
-        x if isinstance(x, h5py.Dataset) else sparse_dataset(x), obs=obs, var=var
-    )
-
-
-def _read_states(path: Path) -> AnnData | None:
-    """Annotations and representations of the cells; None for a layout of old that has neither."""
-    import anndata
-    import h5py
-    from anndata.io import read_elem
-
-    with h5py.File(path, "r") as stored:
-        parts = [stored.get(key) for key in ("obs", "obsm")]
-        if not all(isinstance(part, h5py.Group) for part in parts):
-            return None
-        obs, obsm = (read_elem(part) for part in parts)
-    return anndata.AnnData(obs=obs, obsm=dict(obsm))
+    obs, other = map(read_elem, parts)
+    if use_rep == "X":
+        x = x if isinstance(x, h5py.Dataset) else sparse_dataset(x)
+        return anndata.AnnData(x, obs=obs, var=other)
+    stored.close()
+    return anndata.AnnData(obs=obs, obsm=dict(other))
 
 
 def read_fit(folder: Path) -> Fit | Ensemble:

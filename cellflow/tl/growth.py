@@ -70,7 +70,10 @@ def growth(
     generator = _checks.as_generator(rng, "rng")
     _, times, states = states_and_times(adata, fit)
     x = torch.from_numpy(states[:, : fit.course.dim])
-    weights = _weights(adata, fit)
+    weights = np.ones(len(x))
+    if fit.origin.get("mass_key") in adata.obs.columns:  # as the fit read them
+        mass = np.asarray(adata.obs[fit.origin["mass_key"]], dtype=float)
+        weights = np.where(np.isfinite(mass) & (mass > 0), mass, 0.0)
     rates, log_mass = np.full((len(members), len(x)), np.nan), np.full(len(x), np.nan)
     childless = np.zeros(len(x), dtype=bool)
     for time in np.unique(times[np.isfinite(times)]):
@@ -104,12 +107,3 @@ def growth(
         "childless_below": CHILDLESS,
         "n_without_time": int((~np.isfinite(times)).sum()),
     }
-
-
-def _weights(adata: AnnData, fit: Fit | Ensemble) -> np.ndarray:
-    """Masses of the cells as the fit read them; equal where it read none, or they are not here."""
-    key = fit.origin.get("mass_key")
-    if key is None or key not in adata.obs.columns:
-        return np.ones(adata.n_obs)
-    mass = np.asarray(adata.obs[key], dtype=float)
-    return np.where(np.isfinite(mass) & (mass > 0), mass, 0.0)
