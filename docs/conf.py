@@ -30,7 +30,13 @@ extensions = [
 ]
 bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"
-exclude_patterns = ["_build", "changes", "**/jupyter_execute", "**.ipynb_checkpoints"]
+exclude_patterns = [
+    "_build",
+    "changes",
+    "jupyter_execute",
+    "**/jupyter_execute",
+    "**.ipynb_checkpoints",
+]
 html_theme = "furo"
 html_title = f"cellflow {release}"
 default_role = "code"  # `x` in a docstring is a name

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellflow import _checks
-from cellflow.datasets.bundled import EMBRYOID_WINDOWS
+from cellflow.datasets import EMBRYOID_WINDOWS
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,6 @@ from cellflow.preprocessing import Preprocessing, fit_preprocessing
 from cellflow.timecourse import TimeCourse
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
 
 
@@ -111,15 +110,15 @@ def states_and_times(adata: AnnData, fit: Fit | Ensemble) -> tuple[str, np.ndarr
     if x.shape[1] < fit.course.dim:
         got = f"shape {x.shape}"
         raise ValueError(_checks.message(rep, got, f"at least {fit.course.dim} columns"))
-    column = column_of(adata, time_key, "adata.obs")
+    column, known = column_of(adata, time_key, "adata.obs"), fit.origin["labels"]
+    unknown = [label for label in column.dropna().unique() if str(label) not in known]
     table = parse_times(
         column,
-        time_map=_time_map(fit, column),
+        time_map=known if all(map(is_missing, unknown)) else None,  # times as the fit read them
         missing="drop",
         unit=fit.course.unit,
         name=f"obs[{time_key!r}]",
     )
-    known = fit.origin["labels"]
     read = zip(table.labels, table.times, strict=True)
     if any(known.get(label, time) != time for label, time in read):
         new = ", ".join(repr(label) for label in table.labels if label not in known)
@@ -142,10 +141,3 @@ def _states(adata: AnnData, fit: Fit | Ensemble, rep: str) -> np.ndarray:
         got, expected = f"{stored.shape[1]} genes", f"{len(found.mean)}, those of the fit"
         raise ValueError(_checks.message("X", got, expected))
     return project(stored, found)
-
-
-def _time_map(fit: Fit | Ensemble, column: pd.Series) -> Mapping[Hashable, float] | None:
-    """Times as the fit read them, for a column whose labels it knows."""
-    known = fit.origin["labels"]
-    new = (label for label in column.dropna().unique() if str(label) not in known)
-    return known if all(map(is_missing, new)) else None

@@ -99,21 +99,11 @@ class Coupled:
     def table(
         self, labels: PerCell, start: Time, end: Time, *, normalize: str | None = "start"
     ) -> pd.DataFrame:
-        """Mass that goes from each label at `start` to each label at `end`.
+        """Mass that goes from each label at `start` (rows) to each label at `end` (columns).
 
-        Parameters
-        ----------
-        labels
-            Label of each cell of both time points, such as ``adata.obs["cell_type"]``.
-        start, end
-            Two time points, in order.
-        normalize
-            ``"start"``: rows sum to one (fates of each label); ``"end"``: columns do (origins);
-            None: masses, of total one but for growth.
-
-        Returns
-        -------
-        Labels at `start` by labels at `end`.
+        `labels` are those of the cells of both time points, such as ``adata.obs["cell_type"]``. If
+        `normalize` is ``"start"`` rows sum to one (fates of each label), if ``"end"`` columns do
+        (origins); None leaves masses, of total one but for growth.
         """
         import pandas as pd
 
