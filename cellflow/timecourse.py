@@ -57,11 +57,10 @@ class Snapshot:
         n = x.shape[0]
         mass = x.new_full((n,), 1.0 / n) if self.mass is None else _per_cell(self.mass, "mass", x)
         if not bool(torch.isfinite(mass).all() and (mass > 0).all()):
-            got, remedy = (
-                f"values from {mass.min():g} to {mass.max():g}",
-                "Drop cells without mass.",
+            got = f"values from {mass.min():g} to {mass.max():g}"
+            raise ValueError(
+                _checks.message("mass", got, "positive finite", "Drop cells without mass.")
             )
-            raise ValueError(_checks.message("mass", got, "positive finite", remedy))
         object.__setattr__(self, "mass", mass)
         if self.labels is not None:
             object.__setattr__(self, "labels", [str(label) for label in self.labels])

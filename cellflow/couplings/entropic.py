@@ -57,9 +57,8 @@ class Entropic(Coupling):
     sigma
         Diffusion of the reference, data units per square root of time; positive.
     epsilon
-        Regularisation in squared data units, for the half squared distance; positive. Exactly
-        one of `sigma` and `epsilon` is given. (POT's ``reg`` for the full squared distance is
-        twice `epsilon`.)
+        Regularisation in squared data units, positive; exactly one of the two is given. (POT's
+        ``reg`` for the full squared distance is twice `epsilon`.)
     tolerance
         L1 error of the marginals that counts as converged.
     max_iter
