@@ -45,18 +45,15 @@ Ground: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class Geodesic(Coupling):
     r"""Pair cells by optimal transport for half the squared distance *along the data*.
 
-    Straight lines between cells may cross regions where there are no cells. Here the distance is
-    that along a graph which joins each cell to its nearest neighbours among the cells of *both*
-    snapshots together, so that pairs follow the manifold (Tong et al., 2023, "Simulation-free
+    The distance is that along a graph which joins each cell to its nearest neighbours among the
+    cells of *both* snapshots: pairs follow the manifold (Tong et al., 2023, "Simulation-free
     Schrödinger bridges via score and flow matching", the geodesic cost). Components of the graph
-    are joined by their shortest bridges, as in a minimum spanning tree: every distance is
-    finite. If no component holds cells of both snapshots, no path along the data leads from one
-    to the other; the straight distance takes its place, and `fallback` says so.
+    are joined by their shortest bridges, as in a minimum spanning tree. If none holds cells of both
+    snapshots, the straight distance takes its place, and `fallback` says so.
 
     The plan is exact, or entropic if `sigma` or `epsilon` is given. Large snapshots are cut at
-    random into blocks of equal mass, which are coupled block by block: it is the law of minibatch
-    couplings with distances from the whole graph. Masses are respected exactly, by splitting
-    cells between blocks where need be. No n × m matrix is ever made.
+    random into blocks of equal mass, which are coupled block by block: minibatch couplings with
+    distances from the whole graph. Masses are respected exactly; no n × m matrix is ever made.
 
     The graph is only as good as the cells are dense: where snapshots hardly touch, all paths lead
     through the few cells at the contact, and distances say little about who becomes whom.

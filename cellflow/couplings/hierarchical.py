@@ -47,18 +47,16 @@ class Hierarchical(Coupling):
     into pieces of equal mass, which are matched in the same way, and then small blocks of the
     pairs are solved again by exact transport between their cells.
 
-    **Certificate.** The sweeps leave prices of all target cells, which are dual variables: by weak
-    duality they bound the cost of *every* coupling from below. The plan's `lower_bound` is that
-    bound or, where that is higher, the one between the Gaussians of the same moments (Gelbrich,
-    1990), and its `gap` the share by which its cost may exceed the optimum. It is far larger than
-    the excess itself: the prices are worse than the pairs. Up to
-    8,192 × 8,192 cells the bound is proven; beyond, it is estimated from 512 source cells and
-    lowered by three standard errors.
+    **Certificate.** The prices of the target cells are dual variables, which bound the cost of
+    *every* coupling from below. The plan's `lower_bound` is that bound or, where it is higher, the
+    one between the Gaussians of the same moments (Gelbrich, 1990), and its `gap` the share by which
+    its cost may exceed the optimum, far larger than the excess itself. Up to 8,192 × 8,192 cells
+    the bound is proven; beyond, it is estimated from 512 source cells and lowered by three standard
+    errors.
 
     **Cost.** O(n (block_size · d + log n)) time a sweep, 2 to 5 µs a cell on one thread in 5 to 50
     dimensions; and O(n d) memory, in float32. Ten thousand cells come within 0.4 % of the optimum
-    in half a second. Blocks are shared between as many threads as torch is allowed; their number
-    does not change the result, and neither does the order of the cells.
+    in half a second. Neither the number of threads nor the order of the cells changes the result.
 
     Parameters
     ----------
@@ -130,7 +128,7 @@ class Hierarchical(Coupling):
         x, y = cells.x, cells.y
         n, m = len(x), len(y)
         if n == m and cells.uniform == (True, True):
-            matching = matched(x, y, alignment)
+            matching = matched((x, y), alignment)
             pairs = Entries(np.arange(n), matching.cols, np.full(n, 1.0 / n))
             return _Found(pairs, matching.price, self._ended(matching.gains))
         count = max(n, m)
@@ -139,7 +137,7 @@ class Hierarchical(Coupling):
             cut(points, None if uniform else weights, count, run=run)
             for points, weights, uniform in sides
         )
-        matching = matched(left.centres(x), right.centres(y), alignment)
+        matching = matched((left.centres(x), right.centres(y)), alignment)
         pairs = joined(left, right, matching.cols)
         price = right.mean(matching.price, m).astype(np.float32)
         gains, cost = [], cost_of((x, y), pairs)

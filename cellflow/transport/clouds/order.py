@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cellflow.transport.clouds.equal_mass_pieces import Entries
-from cellflow.transport.clouds.matching import CHUNK
+from cellflow.transport.clouds.matching import CHUNK, Both
 
 #: Seed of the direction along which points are put in order.
 DIRECTION = 20
@@ -28,16 +28,11 @@ class SortedClouds:
     a: np.ndarray
     b: np.ndarray
     uniform: tuple[bool, bool]
-    orders: tuple[np.ndarray, np.ndarray]
+    orders: Both
     scale: float
 
     @classmethod
-    def of(
-        cls,
-        points: tuple[np.ndarray, np.ndarray],
-        masses: tuple[np.ndarray, np.ndarray],
-        uniform: tuple[bool, bool],
-    ) -> SortedClouds:
+    def of(cls, points: Both, masses: Both, uniform: tuple[bool, bool]) -> SortedClouds:
         """Put two clouds of points, in single or double precision, in order."""
         sides = zip(points, masses, uniform, strict=True)
         orders = [_order(x, None if equal else mass) for x, mass, equal in sides]

@@ -57,14 +57,10 @@ class Problem:
     power: int
     max_pivots: int
 
-    @cached_property
-    def _doubt(self) -> float:
-        """Bound on the rounding of a squared distance, in units of the machine's epsilon / 2."""
-        return 2.0 * self.x.shape[1] + 24.0
-
     def margin(self, dtype: torch.dtype) -> float:
         """Bound on the rounding of a cost in a tile, and of a dual that is compared with it."""
-        squared = self._doubt * torch.finfo(dtype).eps / 2
+        doubt = 2.0 * self.x.shape[1] + 24.0  # of a squared distance, in units of epsilon / 2
+        squared = doubt * torch.finfo(dtype).eps / 2
         return (math.sqrt(squared) if self.power == 1 else squared) + 8 * torch.finfo(dtype).eps
 
     @cached_property
@@ -288,18 +284,13 @@ def _coarse(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     i, a = _thinned(problem.a)
     j, b = _thinned(problem.b)
     total = int(a.sum()), int(b.sum())
-    part = Problem(
-        problem.x[i], problem.y[j], a * total[1], b * total[0], problem.power, problem.max_pivots
-    )
-    u, v = _small(part) if len(i) * len(j) <= SMALL**2 else _duals(part)
+    x, y = problem.x[i], problem.y[j]
+    part = replace(problem, x=x, y=y, a=a * total[1], b=b * total[0])
+    found = None if len(i) * len(j) <= SMALL**2 else solve(part)
+    u, v = _small(part) if found is None else (found.u, found.v)
     down = (problem.costs(part.x, problem.y).double() - torch.from_numpy(u)[:, None]).amin(0)
     across = (problem.costs(problem.x, part.y).double() - torch.from_numpy(v)).amin(1)
     return across.numpy(), down.numpy()
-
-
-def _duals(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
-    solution = solve(problem)
-    return _small(problem) if solution is None else (solution.u, solution.v)
 
 
 def _small(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
