@@ -9,8 +9,7 @@ from typing import NamedTuple, Self
 from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.costs import brownian_epsilon, half_squared_distance
-from cellflow.couplings._many import Pairs, by_size, in_batches
-from cellflow.couplings.coupling import COUPLINGS, Coupling, centred
+from cellflow.couplings.coupling import COUPLINGS, Coupling, Pairs, by_size, centred, in_batches
 from cellflow.couplings.exact import Exact
 from cellflow.plans.forms import DensePlan, PotentialPlan, l1_error, potential_plan
 from cellflow.plans.plan import DENSE_LIMIT, Plan

@@ -12,8 +12,7 @@ import torch
 from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.costs import brownian_epsilon, half_squared_distance
-from cellflow.couplings._many import Pairs, by_size, in_batches
-from cellflow.couplings.coupling import COUPLINGS, Coupling, centred
+from cellflow.couplings.coupling import COUPLINGS, Coupling, Pairs, by_size, centred, in_batches
 from cellflow.couplings.entropic import unconverged
 from cellflow.plans.forms import DensePlan
 from cellflow.plans.plan import Plan

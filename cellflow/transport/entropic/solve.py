@@ -56,7 +56,7 @@ def solve(problem: Problem, *, tolerance: float, max_iter: int, solver: str = "a
     if cost.shape[1] > cost.shape[0]:  # Newton steps are cubic in the number of columns
         turned = problem.transposed()
         s = solve(turned, tolerance=tolerance, max_iter=max_iter, solver=solver)
-        return s._replace(f=s.g, g=s.f, plan=s.plan.T)
+        return s.transposed()
     spent = 0
     if solver == "auto" and cost.device.type == "cpu":
         s = _compiled(problem, tolerance, max_iter)
