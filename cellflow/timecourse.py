@@ -29,8 +29,7 @@ class Snapshot:
     labels
         Optional label of each cell (a condition, a cell type), length ``n``; kept as text.
     growth
-        Optional prior net growth rate of each cell (birth minus death), shape ``(n,)``, per unit
-        of time; of any sign.
+        Optional prior net growth rate of each cell (birth minus death, per unit of time), ``(n,)``.
     """
 
     x: Tensor

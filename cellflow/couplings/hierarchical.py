@@ -167,13 +167,11 @@ class _Found(NamedTuple):
 
 def sorted_clouds(source: Snapshot, target: Snapshot) -> SortedClouds:
     """Put the cells of two snapshots in the order that the sweeps take them in."""
-    return SortedClouds.of(
-        (_array(source.x), _array(target.x)),
-        (_array(source.mass.double()), _array(target.mass.double())),
-        (source.is_uniform, target.is_uniform),
-    )
+    points = _array(source.x), _array(target.x)
+    masses = _array(source.mass.double()), _array(target.mass.double())
+    return SortedClouds.of(points, masses, (source.is_uniform, target.is_uniform))
 
 
 def _array(values: Tensor) -> np.ndarray:
-    values = values.detach().cpu()
-    return (values if values.dtype in (torch.float32, torch.float64) else values.float()).numpy()
+    exact = values.dtype in (torch.float32, torch.float64)
+    return (values if exact else values.float()).numpy(force=True)
