@@ -16,19 +16,10 @@ from cellflow._typing import Tensor
 
 
 def squared_distance(x: Tensor, y: Tensor) -> Tensor:
-    r"""Squared Euclidean distance between all pairs.
+    r"""Squared Euclidean distance between all pairs of `x` ``(n, d)`` and `y` ``(m, d)``.
 
     Both clouds are centred first: in float32 and far from the origin, the expansion
-    :math:`|x|^2 - 2 x \cdot y + |y|^2` otherwise loses every digit.
-
-    Parameters
-    ----------
-    x, y
-        Cells, shapes ``(n, d)`` and ``(m, d)``.
-
-    Returns
-    -------
-    Tensor of shape ``(n, m)``, in squared data units, never negative.
+    :math:`|x|^2 - 2 x \cdot y + |y|^2` otherwise loses every digit. It is never negative.
     """
     centre = torch.cat([x, y]).mean(0) if len(x) + len(y) < 100_000 else (x.mean(0) + y.mean(0)) / 2
     x, y = x - centre, y - centre

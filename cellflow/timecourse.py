@@ -29,8 +29,7 @@ class Snapshot:
     labels
         Optional label of each cell (a condition, a cell type), length ``n``; kept as text.
     growth
-        Optional prior net growth rate of each cell (birth minus death), shape ``(n,)``, per unit
-        of time; of any sign.
+        Optional prior net growth rate of each cell (birth minus death, per unit of time), ``(n,)``.
     """
 
     x: Tensor
@@ -57,11 +56,10 @@ class Snapshot:
         n = x.shape[0]
         mass = x.new_full((n,), 1.0 / n) if self.mass is None else _per_cell(self.mass, "mass", x)
         if not bool(torch.isfinite(mass).all() and (mass > 0).all()):
-            got, remedy = (
-                f"values from {mass.min():g} to {mass.max():g}",
-                "Drop cells without mass.",
+            got = f"values from {mass.min():g} to {mass.max():g}"
+            raise ValueError(
+                _checks.message("mass", got, "positive finite", "Drop cells without mass.")
             )
-            raise ValueError(_checks.message("mass", got, "positive finite", remedy))
         object.__setattr__(self, "mass", mass)
         if self.labels is not None:
             object.__setattr__(self, "labels", [str(label) for label in self.labels])

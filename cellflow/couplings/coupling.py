@@ -12,9 +12,12 @@ from cellflow._registry import Registry
 from cellflow._typing import Tensor
 from cellflow.plans import Plan
 from cellflow.timecourse import Snapshot
+from cellflow.transport.entropic.batched import ENTRIES
 
 #: Any function of two snapshots serves where a coupling is asked for: see :func:`as_coupling`.
 CouplingLike: TypeAlias = "Coupling | Callable[[Snapshot, Snapshot], Plan]"
+#: Sources with their targets.
+Pairs: TypeAlias = Sequence[tuple[Snapshot, Snapshot]]
 
 
 class Coupling(ABC):
@@ -112,3 +115,24 @@ def centred(source: Snapshot, target: Snapshot) -> tuple[Tensor, Tensor]:
     x, y = source.x.detach().double(), target.x.detach().double()
     centre = (x.mean(0) + y.mean(0)) / 2
     return x - centre, y - centre
+
+
+def in_batches(solver: str, sources: Sequence[Snapshot]) -> bool:
+    """Whether problems are solved together: "auto" gains by it on an accelerator only."""
+    on_device = any(isinstance(s, Snapshot) and s.x.device.type != "cpu" for s in sources)
+    return solver == "batched" or (solver == "auto" and on_device)
+
+
+def by_size(couple: Callable[[Pairs], Sequence[Plan]], pairs: Pairs) -> list[Plan]:
+    """Couple pairs of one size by one call of `couple`, as many as memory should hold."""
+    alike: dict[tuple[int, int], list[int]] = {}
+    for k, (source, target) in enumerate(pairs):
+        check_pair(source, target)
+        alike.setdefault((len(source), len(target)), []).append(k)
+    plans: dict[int, Plan] = {}
+    for (n, m), members in alike.items():
+        size = max(1, ENTRIES // (n * m))
+        for start in range(0, len(members), size):
+            some = members[start : start + size]
+            plans.update(zip(some, couple([pairs[k] for k in some]), strict=True))
+    return [plans[k] for k in range(len(pairs))]

@@ -9,8 +9,7 @@ from typing import NamedTuple, Self
 from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.costs import brownian_epsilon, half_squared_distance
-from cellflow.couplings._many import Pairs, by_size, in_batches
-from cellflow.couplings.coupling import COUPLINGS, Coupling, centred
+from cellflow.couplings.coupling import COUPLINGS, Coupling, Pairs, by_size, centred, in_batches
 from cellflow.couplings.exact import Exact
 from cellflow.plans.forms import DensePlan, PotentialPlan, l1_error, potential_plan
 from cellflow.plans.plan import DENSE_LIMIT, Plan
@@ -35,31 +34,27 @@ class Entropic(Coupling):
 
     With `sigma`, the regularisation is :math:`\varepsilon = \sigma^2 \cdot \text{span}`: the plan
     is the static Schrödinger bridge of the Brownian reference :math:`\sigma\,dW` (Léonard, 2014,
-    "A survey of the Schrödinger problem", section 2), and follows the time between the snapshots.
-    With `epsilon` it is the same for all spans.
+    "A survey of the Schrödinger problem", section 2). With `epsilon` it is the same for all spans.
 
     Solved in the log domain in float64, on the device of the cells: no regularisation
     underflows. If the solver does not converge all the same, POT's plan takes its place, or the
-    exact one where POT does not converge either; `fallback` says which. Below a millionth of the
-    mean cost, ε makes no visible difference (the cost of the plan rises by at most
-    :math:`\varepsilon \log n`), and the plan is the exact one.
+    exact one; `fallback` says which. Below a millionth of the mean cost, ε makes no visible
+    difference (at most :math:`\varepsilon \log n` of the cost), and the plan is the exact one.
 
     **Size.** Up to 25 million pairs of cells (`LARGE`) the plan is a matrix: ``O(n m)`` memory,
     tens of passes, and factorisations of ``O(m³)`` where ε is small; blocks of 256 cells take
-    milliseconds. Beyond, it is a :class:`~cellflow.plans.PotentialPlan`: memory
-    of ``O(n + m)``, and some ten times :math:`\sqrt{\bar c / \varepsilon}` passes over pairs
-    that are computed anew in tiles (:mod:`cellflow.transport.entropic.tiled`). One that did not
-    converge in `max_iter` passes is returned as it is, with `converged` false: there is no exact
-    plan to take its place.
+    milliseconds. Beyond, it is a :class:`~cellflow.plans.PotentialPlan`: memory of ``O(n + m)``,
+    and some ten times :math:`\sqrt{\bar c / \varepsilon}` passes over pairs that are computed anew
+    in tiles. One that did not converge in `max_iter` passes is returned as it is, with `converged`
+    false.
 
     Parameters
     ----------
     sigma
         Diffusion of the reference, data units per square root of time; positive.
     epsilon
-        Regularisation in squared data units, for the half squared distance; positive. Exactly
-        one of `sigma` and `epsilon` is given. (POT's ``reg`` for the full squared distance is
-        twice `epsilon`.)
+        Regularisation in squared data units, positive; exactly one of the two is given. (POT's
+        ``reg`` for the full squared distance is twice `epsilon`.)
     tolerance
         L1 error of the marginals that counts as converged.
     max_iter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import torch
 
@@ -22,6 +22,9 @@ from cellflow.transport.network.solve import FEWEST, LARGE, solve_clouds
 #: Duality gap, relative to the cost, up to which a plan counts as optimal.
 GAP = 1e-9
 SOLVERS = ("auto", "pot")
+
+#: Rows, cols and mass of pairs, and whether duals certify them.
+Certified: TypeAlias = tuple[Tensor, Tensor, Tensor, bool]
 
 
 @COUPLINGS.register("exact")
@@ -77,7 +80,9 @@ class Exact(Coupling):
         if auto and n * m >= LARGE and min(n, m) >= FEWEST:
             found = _by_columns(x, y, masses, max_iter=bound)
         if found is None:
-            found = network_simplex(*masses, _cost(x, y), max_iter=bound)
+            # About their own means: the same plan, no digits lost to distance.
+            cost = half_squared_distance(x - x.mean(0), y - y.mean(0))
+            found = network_simplex(*masses, cost, max_iter=bound)
         return pair_plan(found[:3], (x, y), masses, converged=found[3])
 
     def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:
@@ -115,14 +120,9 @@ def _assign_many(x: Tensor, y: Tensor) -> list[PairPlan]:
     ]
 
 
-def _cost(x: Tensor, y: Tensor) -> Tensor:
-    """Cost between clouds centred each on its own mean: same plan, no digits lost to distance."""
-    return half_squared_distance(x - x.mean(0), y - y.mean(0))
-
-
 def _by_columns(
     x: Tensor, y: Tensor, masses: tuple[Tensor, Tensor], *, max_iter: int
-) -> tuple[Tensor, Tensor, Tensor, bool] | None:
+) -> Certified | None:
     """Solve by column generation; None without a certificate."""
     found = solve_clouds(x - x.mean(0), y - y.mean(0), masses, power=2, max_pivots=max_iter)
     if found is None or not found.certified:
@@ -132,10 +132,8 @@ def _by_columns(
     return rows, cols, mass, True
 
 
-def network_simplex(
-    a: Tensor, b: Tensor, cost: Tensor, *, max_iter: int
-) -> tuple[Tensor, Tensor, Tensor, bool]:
-    """Run POT's network simplex; return rows, cols, mass and whether duals certify them.
+def network_simplex(a: Tensor, b: Tensor, cost: Tensor, *, max_iter: int) -> Certified:
+    """Run POT's network simplex.
 
     `cost` ``(n, m)`` is overwritten.
     """

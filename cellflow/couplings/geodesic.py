@@ -14,7 +14,7 @@ import torch
 from cellflow import _checks
 from cellflow._random import shuffle
 from cellflow._typing import Tensor
-from cellflow.costs import half_squared_distance
+from cellflow.costs import brownian_epsilon, half_squared_distance
 from cellflow.couplings.coupling import COUPLINGS, Coupling, centred
 from cellflow.couplings.entropic import Entropic, unconverged
 from cellflow.couplings.exact import GAP, most_pivots, network_simplex
@@ -45,18 +45,15 @@ Ground: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class Geodesic(Coupling):
     r"""Pair cells by optimal transport for half the squared distance *along the data*.
 
-    Straight lines between cells may cross regions where there are no cells. Here the distance is
-    that along a graph which joins each cell to its nearest neighbours among the cells of *both*
-    snapshots together, so that pairs follow the manifold (Tong et al., 2023, "Simulation-free
+    The distance is that along a graph which joins each cell to its nearest neighbours among the
+    cells of *both* snapshots: pairs follow the manifold (Tong et al., 2023, "Simulation-free
     Schrödinger bridges via score and flow matching", the geodesic cost). Components of the graph
-    are joined by their shortest bridges, as in a minimum spanning tree: every distance is
-    finite. If no component holds cells of both snapshots, no path along the data leads from one
-    to the other; the straight distance takes its place, and `fallback` says so.
+    are joined by their shortest bridges, as in a minimum spanning tree. If none holds cells of both
+    snapshots, the straight distance takes its place, and `fallback` says so.
 
     The plan is exact, or entropic if `sigma` or `epsilon` is given. Large snapshots are cut at
-    random into blocks of equal mass, which are coupled block by block: it is the law of minibatch
-    couplings with distances from the whole graph. Masses are respected exactly, by splitting
-    cells between blocks where need be. No n × m matrix is ever made.
+    random into blocks of equal mass, which are coupled block by block: minibatch couplings with
+    distances from the whole graph. Masses are respected exactly; no n × m matrix is ever made.
 
     The graph is only as good as the cells are dense: where snapshots hardly touch, all paths lead
     through the few cells at the contact, and distances say little about who becomes whom.
@@ -112,17 +109,14 @@ class Geodesic(Coupling):
         if self.rounds is not None:
             _checks.count(self.rounds, "rounds")
         _checks.count(self.seed, "seed", low=0, high=_checks.MAX_SEED)
-        Entropic(  # checks what it is given
-            self.sigma,
-            1.0 if self.sigma is None and self.epsilon is None else self.epsilon,
-            tolerance=self.tolerance,
-            max_iter=self.max_iter,
-        )
+        epsilon = 1.0 if self.sigma is None and self.epsilon is None else self.epsilon
+        Entropic(self.sigma, epsilon, tolerance=self.tolerance, max_iter=self.max_iter)  # checks
 
     def __call__(self, source: Snapshot, target: Snapshot) -> PairPlan:
         x, y = centred(source, target)
-        entropic = None if self.sigma is None and self.epsilon is None else self._entropic
-        epsilon = None if entropic is None else entropic.epsilon_for(source, target)
+        epsilon, sigma = self.epsilon, self.sigma
+        if sigma is not None:
+            epsilon = brownian_epsilon(sigma, target.time - source.time)
         default = ROUNDS if epsilon is None else 1
         rounds = default if self.rounds is None else self.rounds
         generator = _checks.as_generator(self.seed)
@@ -141,16 +135,12 @@ class Geodesic(Coupling):
         reasons = [failed, *(part.fallback for part in found)]
         return replace(plan, fallback=next((text for text in reasons if text), None))
 
-    @property
-    def _entropic(self) -> Entropic:
-        return Entropic(self.sigma, self.epsilon, tolerance=self.tolerance, max_iter=self.max_iter)
-
     def _ground(self, source: Snapshot, target: Snapshot) -> tuple[Ground, str | None]:
         """Return the cost between source and target cells, and why it is not the one asked for."""
-        x, y = centred(source, target)
-        n = len(x)
         from cellflow.transport import neighbours  # loads scipy's sparse matrices
 
+        x, y = centred(source, target)
+        n = len(x)
         graph = neighbours.neighbour_graph(torch.cat([x, y]).cpu().numpy(), self.n_neighbors)
         if not np.isin(graph.component[:n], graph.component[n:]).any():
 
@@ -173,8 +163,9 @@ class Geodesic(Coupling):
                 mass = plan[i, j] * (rows.mass.sum() / plan[i, j].sum())
                 return _Part(rows.cells[i], cols.cells[j], mass)
             fallback = unconverged(epsilon, s)
-        i, j, mass, converged = _exact(cost, rows.mass, cols.mass)
-        return _Part(rows.cells[i], cols.cells[j], mass, converged, fallback)
+        part = _exact(cost, rows.mass, cols.mass)
+        i, j = rows.cells[part.rows], cols.cells[part.cols]
+        return part._replace(rows=i, cols=j, fallback=fallback)
 
 
 class _Part(NamedTuple):
@@ -187,20 +178,18 @@ class _Part(NamedTuple):
     fallback: str | None = None
 
 
-def _exact(
-    cost: np.ndarray, a: np.ndarray, b: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-    """Return rows, columns and mass of an optimal plan, and whether duals certify it."""
+def _exact(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> _Part:
+    """Return an optimal plan, and whether duals certify it."""
     if len(a) == len(b) and (a == a[0]).all() and (b == a[0]).all():
         i = np.arange(len(a))
         j, u, v = assign(cost)
         primal = cost[i, j].sum()
         gap = primal - u.sum() - v.sum()
-        return i, j, a, bool(gap <= GAP * (primal + 1e-6 * cost.sum() / len(a)))
+        return _Part(i, j, a, bool(gap <= GAP * (primal + 1e-6 * cost.sum() / len(a))))
     total = a.sum()
     p, q, c = (torch.from_numpy(value) for value in (a / total, b / b.sum(), cost))
     rows, cols, mass, converged = network_simplex(p, q, c, max_iter=most_pivots(*cost.shape))
-    return rows.numpy(), cols.numpy(), total * mass.numpy(), converged
+    return _Part(rows.numpy(), cols.numpy(), total * mass.numpy(), converged)
 
 
 def _merged(

@@ -51,19 +51,17 @@ class Given(Coupling):
     knows_rows: ClassVar[bool] = True
 
     plan: object = field(repr=False)
-    _parts: Matrix | dict[tuple[float, float], Matrix] = field(init=False, repr=False)
+    _parts: dict[tuple[float, ...], Matrix] = field(init=False, repr=False)  # by times, or ()
 
     def __post_init__(self) -> None:
-        parts: Matrix | dict[tuple[float, float], Matrix]
-        if isinstance(self.plan, Mapping):
-            parts = {}
-            for key, value in self.plan.items():
-                if not isinstance(key, tuple) or len(key) != 2:
-                    got, expected = f"key {key!r}", "pairs of times as keys"
-                    raise ValueError(_checks.message("plan", got, expected))
-                parts[float(key[0]), float(key[1])] = _entries(value, f"plan[{key!r}]")
-        else:
-            parts = _entries(self.plan, "plan")
+        parts: dict[tuple[float, ...], Matrix] = {}
+        for key, value in self.plan.items() if isinstance(self.plan, Mapping) else ():
+            if not isinstance(key, tuple) or len(key) != 2:
+                got, expected = f"key {key!r}", "pairs of times as keys"
+                raise ValueError(_checks.message("plan", got, expected))
+            parts[float(key[0]), float(key[1])] = _entries(value, f"plan[{key!r}]")
+        if not isinstance(self.plan, Mapping):
+            parts[()] = _entries(self.plan, "plan")
         object.__setattr__(self, "_parts", parts)
 
     def __call__(self, source: Snapshot, target: Snapshot) -> PairPlan:
@@ -82,9 +80,8 @@ class Given(Coupling):
 
     @property
     def digest(self) -> str:
-        parts = self._parts if isinstance(self._parts, dict) else {(): self._parts}
         digest = hashlib.sha256()
-        for times, (*arrays, shape) in sorted(parts.items()):
+        for times, (*arrays, shape) in sorted(self._parts.items()):
             digest.update(repr((times, shape, [len(a) for a in arrays])).encode())
             for array in arrays:
                 digest.update(array.tobytes())
@@ -92,10 +89,8 @@ class Given(Coupling):
 
     def _find(self, start: float, end: float) -> Matrix:
         """Return the pairs for two times."""
-        if not isinstance(self._parts, dict):
-            return self._parts
-        for (s, e), pairs in self._parts.items():
-            if np.isclose(s, start, atol=1e-9) and np.isclose(e, end, atol=1e-9):
+        for times, pairs in self._parts.items():
+            if not times or np.allclose(times, (start, end), atol=1e-9):
                 return pairs
         known = f"one of {sorted(self._parts)}"
         raise KeyError(_checks.message("plan", f"times {(start, end)}", known))

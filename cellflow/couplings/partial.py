@@ -25,9 +25,8 @@ class Partial(Coupling):
     r"""Pair a known fraction of the mass, at least cost ``½|x − y|²``, and leave out the rest.
 
     For cells that are known to be missing on the other side: a cell type lost in dissociation, a
-    population that had not yet arrived. Both sides leave out ``1 - fraction`` of their mass,
-    wherever that is cheapest; masses that are matched neither grow nor shrink. Where mass is gained
-    or lost because cells divide and die, use :class:`~cellflow.couplings.Unbalanced`.
+    population that had not yet arrived. Both sides leave out ``1 - fraction`` of their mass, where
+    that is cheapest. Where cells divide and die, use :class:`~cellflow.couplings.Unbalanced`.
 
     Solved exactly, as a transport problem with one more cell on each side that takes up what is
     left out for free (Chapel, Alaya and Gasso, 2020, "Partial optimal transport with applications

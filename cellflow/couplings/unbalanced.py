@@ -12,8 +12,7 @@ import torch
 from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.costs import brownian_epsilon, half_squared_distance
-from cellflow.couplings._many import Pairs, by_size, in_batches
-from cellflow.couplings.coupling import COUPLINGS, Coupling, centred
+from cellflow.couplings.coupling import COUPLINGS, Coupling, Pairs, by_size, centred, in_batches
 from cellflow.couplings.entropic import unconverged
 from cellflow.plans.forms import DensePlan
 from cellflow.plans.plan import Plan
@@ -41,8 +40,8 @@ class Unbalanced(Coupling):
     with `a` and `b` the weights of the cells, each of total one (Chizat, Peyré, Schmitzer and
     Vialard, 2018, "Scaling algorithms for unbalanced optimal transport problems", section 3). A
     source cell whose row sums to more than its weight divided, one whose row sums to less died.
-    The plan has rows equal to the source's weights, and growth factors that take its pairs to the
-    target's weights (see :class:`~cellflow.plans.Plan`): exactly, whatever the relaxation.
+    The plan has the source's weights as rows, and growth factors that take its pairs to the
+    target's weights exactly, whatever the relaxation (see :class:`~cellflow.plans.Plan`).
 
     **Scales.** `relaxation` is in units of the mean cost between the snapshots,
     :math:`\bar c = \sum_{ij} a_i b_j c_{ij}`: a cell that costs :math:`k \rho` more to
@@ -58,19 +57,17 @@ class Unbalanced(Coupling):
     source's growth factors. Factors below 1e-6 of the mean cell's are set to that, those of
     target cells above 1e6 likewise.
 
-    Solved in the log domain in float64, on the device of the cells: no regularisation
-    underflows. A plan that did not converge has all the properties above but is not the best
-    one: `converged` and `fallback` say so. Its `marginal_error` is that of the solver: how
-    far the marginals are from those that are best for its potentials.
+    Solved as :class:`Entropic` is. A plan that did not converge has all the properties above but
+    is not the best one: `converged` and `fallback` say so. Its `marginal_error` is that of the
+    solver: how far the marginals are from those that are best for its potentials.
 
     Parameters
     ----------
     sigma, epsilon
         As in :class:`Entropic`; at most one of the two is given.
     relative_epsilon
-        Regularisation in units of the mean cost :math:`\bar c`, used when neither `sigma` nor
-        `epsilon` is given. By default small, for deterministic paths between nearly unique
-        partners: 2 to 5 of them among 256 to 550 embryoid cells in 5 and 50 dimensions, where
+        Regularisation in units of the mean cost :math:`\bar c`, used when neither is given. By
+        default small, for nearly unique partners: 2 to 5 among 256 to 550 embryoid cells, where
         Waddington-OT's 0.05, made for fates, leaves 46 to 104. Growth hardly depends on it.
     relaxation
         Strength :math:`\rho` of the penalty, in units of :math:`\bar c`, at least 1e-3: a small

@@ -233,9 +233,8 @@ class PotentialPlan(Plan):
         # Row after row on one line, so that a row may be asked for more than once.
         line = (ends + torch.arange(len(rows), device=ends.device)[:, None]).flatten()
         inside = part.clamp(0.0, 1.0 - 1e-12)
-        return (torch.searchsorted(line, tile_row + inside, right=True) - tile_row * m).clamp(
-            0, m - 1
-        )
+        found = torch.searchsorted(line, tile_row + inside, right=True)
+        return (found - tile_row * m).clamp(0, m - 1)
 
     def _dense(self) -> Tensor:
         tiles = [torch.softmax(self.gibbs.scores(r, self.h), 1) for r in self.gibbs.tiles()]

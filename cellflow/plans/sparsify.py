@@ -24,13 +24,12 @@ def sparsify(
 ) -> PairPlan:
     """Return `plan` as pairs; the marginals stay what they were.
 
-    A plan of pairs is returned as it is. Of a plan of at most `limit` entries, the largest entries
-    of each row and of each column stay that together hold at least `keep` of it. Of a larger one,
-    32 draws stay for each cell of the larger snapshot, an unbiased sample of the plan. Then rows
-    and columns are scaled in turn to the marginals of the plan (Sinkhorn's iteration on what was
-    kept); the little that this cannot reach is moved along a staircase of at most n + m more
-    pairs, so that marginals are exact to 1e-12. Of a drawn plan with growth only the rows are
-    exact, and the columns as good as the draws.
+    A plan of pairs is returned as it is. Of a plan of at most `limit` entries, the largest of each
+    row and column stay that together hold at least `keep` of it. Of a larger one, 32 draws stay for
+    each cell of the larger snapshot, an unbiased sample. Then rows and columns are scaled in turn
+    to the marginals of the plan; the little that this cannot reach is moved along a staircase of at
+    most n + m more pairs, so that marginals are exact to 1e-12. Of a drawn plan with growth only
+    the rows are exact, and the columns as good as the draws.
 
     Memory is that of the plan written out up to `limit`, beyond it that of the draws, which
     follow the `generator` (or seed). Growth factors, health and cost are those of `plan`; the cost

@@ -212,6 +212,6 @@ BAD_ENTROPIC = {
 
 
 @pytest.mark.parametrize(("call", "text"), BAD_ENTROPIC.values(), ids=BAD_ENTROPIC)
-def test_bad_settings(call, text):
+def test_entropic_refuses_bad_settings(call, text):
     with pytest.raises(ValueError, match=text):
         call()

@@ -1,3 +1,5 @@
+"""Transport along the data: on manifolds, in blocks, and against straight couplings."""
+
 from __future__ import annotations
 
 import json
@@ -8,6 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+import clouds
 from cellflow.couplings import Entropic, Exact, Geodesic
 from cellflow.fits.facts import from_facts, to_facts
 from cellflow.methods import FlowMatching
@@ -27,13 +30,8 @@ def normal(n, d=3, *, seed=0):
 
 
 def pair(n, m=None, *, d=3, weighted=False):
-    m = n if m is None else m
-    masses = [torch.rand(k, generator=torch.Generator().manual_seed(k)) + 0.1 for k in (n, m)]
-    if not weighted:
-        masses = [None, None]
-    return Snapshot(normal(n, d), 0.0, masses[0]), Snapshot(
-        normal(m, d, seed=1) + 0.3, 2.0, masses[1]
-    )
+    masses = (0.1, 0.1) if weighted else (None, None)
+    return clouds.pair(n, m or n, d=d, masses=masses, span=2.0)
 
 
 def test_pairs_follow_the_arc_and_not_the_gap():
@@ -180,11 +178,7 @@ def test_geodesic_is_rebuilt_from_its_settings():
 
 
 BAD = {
-    "both": (
-        lambda: Geodesic(1.0, 1.0),
-        ValueError,
-        "`sigma, epsilon`: got both, expected at most",
-    ),
+    "both": (lambda: Geodesic(1.0, 1.0), ValueError, "`sigma, epsilon`: got both, expected at"),
     "sigma": (lambda: Geodesic(0.0), ValueError, "`sigma`: got 0.0, expected a finite number in"),
     "epsilon": (lambda: Geodesic(epsilon=-1.0), ValueError, "`epsilon`: got -1.0"),
     "n_neighbors": (lambda: Geodesic(n_neighbors=0), ValueError, "`n_neighbors`: got 0"),
@@ -197,7 +191,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("call", "error", "text"), BAD.values(), ids=BAD)
-def test_bad_settings(call, error, text):
+def test_geodesic_refuses_bad_settings(call, error, text):
     with pytest.raises(error, match=text):
         call()
 

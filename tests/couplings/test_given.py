@@ -64,6 +64,6 @@ BAD_GIVEN = {
 
 
 @pytest.mark.parametrize(("plan", "error", "text"), BAD_GIVEN.values(), ids=BAD_GIVEN)
-def test_bad_given_plans(plan, error, text):
+def test_given_refuses_bad_plans(plan, error, text):
     with pytest.raises(error, match=text):
         Given(plan)(*snapshots(2, 3))

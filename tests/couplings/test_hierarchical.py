@@ -127,7 +127,7 @@ def test_sampled_certificate_is_above_the_full_gap(monkeypatch):
     x, y = cells.x, cells.y
     options = {"run": matching.Run(torch.Generator().manual_seed(0))}
     alignment = matching.align(x, y)
-    found = matching.match(x, y, alignment, block_size=64, sweeps=6, tolerance=0.0, **options)
+    found = matching.match((x, y), alignment, block_size=64, sweeps=6, tolerance=0.0, **options)
     score = -(x.astype(float) @ y.T.astype(float)) - found.price
     slack = score[np.arange(1500), found.cols] - score.min(1)
     pairs = Entries(np.arange(1500), found.cols, np.full(1500, 1 / 1500))

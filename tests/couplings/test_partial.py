@@ -16,7 +16,7 @@ from clouds import half_cost, pair
 
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("fraction", [0.05, 0.5, 0.99])
-def test_costs_what_pot_says(fraction, weighted):
+def test_partial_cost_is_that_of_pot(fraction, weighted):
     source, target = pair(masses=(0.2, 0.2) if weighted else (None, None))
     plan = Partial(fraction)(source, target)
     cost = half_cost(source, target)
@@ -92,7 +92,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("fraction", "more", "error", "text"), BAD.values(), ids=BAD)
-def test_bad_settings(fraction, more, error, text):
+def test_partial_refuses_bad_settings(fraction, more, error, text):
     with pytest.raises(error, match=text):
         Partial(fraction, **more)
 

@@ -187,31 +187,12 @@ def test_without_a_writable_cache_the_kernels_are_compiled_anyway(monkeypatch):
     assert [options.get("cache", False) for options in asked] == [True, False]
 
 
-BAD = {
-    "not square": (
-        lambda: assign(np.ones((3, 4))),
-        r"`cost`: got shape \(3, 4\), expected a square",
-    ),
-    "empty": (lambda: assign(np.ones((0, 0))), r"`cost`: got shape \(0, 0\)"),
-    "vector": (lambda: assign(np.ones(3)), r"`cost`: got shape \(3,\)"),
-    "nan": (lambda: assign(np.full((2, 2), np.nan)), "`cost`: got NaN or infinite values"),
-    "infinite": (lambda: assign(np.array([[0, np.inf], [1, 1]])), "expected finite costs"),
-    "sizes": (lambda: assign_blocks(np.ones((1, 3, 2)), np.ones((1, 4, 2))), "`y`: got shape"),
-    "axes": (
-        lambda: assign_blocks(np.ones((3, 2)), np.ones((3, 2))),
-        r"expected shape \(B, n, d\)",
-    ),
-    "nan points": (
-        lambda: assign_blocks(np.ones((1, 2, 1)), np.full((1, 2, 1), np.nan)),
-        "`y`: got NaN",
-    ),
-}
-
-
-@pytest.mark.parametrize(("call", "text"), BAD.values(), ids=BAD)
-def test_bad_input(call, text):
-    with pytest.raises(ValueError, match=text):
-        call()
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_assignment_refuses_costs_that_are_not_finite(bad):
+    with pytest.raises(
+        ValueError, match="`cost`: got NaN or infinite values, expected finite costs"
+    ):
+        assign(np.array([[0.0, bad], [1.0, 1.0]]))
 
 
 def test_the_two_least_whole_numbers_of_a_row_are_found_whatever_the_ties():

@@ -77,32 +77,27 @@ def test_pairs_of_pieces_hold_the_masses_of_their_cells():
 # --- edges --------------------------------------------------------------------------------------
 
 
-def cloud(kind):
-    g = torch.Generator().manual_seed(0)
-    x = torch.randn(300, 3, generator=g, dtype=torch.float64)
-    line = torch.linspace(0, 1, 300, dtype=torch.float64)[:, None]
-    return {
-        "one point": torch.ones_like(x),
-        "two points": torch.ones_like(x) * (torch.arange(300) % 2)[:, None],
-        "duplicates": x[torch.arange(300) // 10],
-        "constant dimension": x * torch.tensor([1.0, 0.0, 1.0]),
-        "collinear": line * torch.tensor([1.0, 2.0, 3.0]),
-        "lattice": (2 * x).round(),
-        "outlier": torch.cat([x[:-1], 1e6 * x[-1:]]),
-        "tiny": 1e-150 * x,
-        "huge": 1e120 * x,
-        "far": x + 1e7,
-    }[kind]
+g = torch.Generator().manual_seed(0)
+X = torch.randn(300, 3, generator=g, dtype=torch.float64)
+LINE = torch.linspace(0, 1, 300, dtype=torch.float64)[:, None]
+CLOUDS = {
+    "one point": torch.ones_like(X),
+    "two points": torch.ones_like(X) * (torch.arange(300) % 2)[:, None],
+    "duplicates": X[torch.arange(300) // 10],
+    "constant dimension": X * torch.tensor([1.0, 0.0, 1.0]),
+    "collinear": LINE * torch.tensor([1.0, 2.0, 3.0]),
+    "lattice": (2 * X).round(),
+    "outlier": torch.cat([X[:-1], 1e6 * X[-1:]]),
+    "tiny": 1e-150 * X,
+    "huge": 1e120 * X,
+    "far": X + 1e7,
+}
 
 
-KINDS = ["one point", "two points", "duplicates", "constant dimension", "collinear", "lattice"]
-
-
-@pytest.mark.parametrize("kind", [*KINDS, "outlier", "tiny", "huge", "far"])
+@pytest.mark.parametrize("kind", CLOUDS)
 @pytest.mark.parametrize("partner", ["same", "shifted", "other"])
 def test_hierarchical_is_near_the_optimum_on_degenerate_clouds(kind, partner):
-    x = cloud(kind)
-    g = torch.Generator().manual_seed(1)
+    x, g = CLOUDS[kind], torch.Generator().manual_seed(1)
     scale = {"tiny": 1e-150, "huge": 1e120}.get(kind, 1.0)
     y = {
         "same": lambda: x,
@@ -131,17 +126,11 @@ def test_hierarchical_respects_masses_of_very_different_sizes(n, m):
 
 
 @pytest.mark.parametrize(
-    ("options", "text"),
-    [
-        ({"block_size": 1}, "`block_size`: got 1"),
-        ({"sweeps": 0}, "`sweeps`: got 0"),
-        ({"tolerance": -1.0}, "`tolerance`: got -1.0"),
-        ({"seed": -1}, "`seed`: got -1"),
-    ],
+    ("name", "value"), [("block_size", 1), ("sweeps", 0), ("tolerance", -1.0), ("seed", -1)]
 )
-def test_bad_arguments(options, text):
-    with pytest.raises(ValueError, match=text):
-        Hierarchical(**options)
+def test_hierarchical_refuses_settings_out_of_range(name, value):
+    with pytest.raises(ValueError, match=f"`{name}`: got {value}"):
+        Hierarchical(**{name: value})
 
 
 def test_single_precision_far_from_the_origin():

@@ -21,9 +21,6 @@ def assign(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Returns the column of each row ``(n,)``, int64, and optimal duals `u` and `v`:
     :math:`u_i + v_j \le c_{ij}` up to rounding, with equality on assigned pairs.
     """
-    cost = np.asarray(cost)
-    if cost.ndim != 2 or cost.shape[0] != cost.shape[1] or cost.shape[0] == 0:
-        raise ValueError(_checks.message("cost", f"shape {cost.shape}", "a square matrix (n, n)"))
     if not np.isfinite(cost).all():
         raise ValueError(_checks.message("cost", "NaN or infinite values", "finite costs"))
     from cellflow.transport.assignment import _auction
@@ -35,22 +32,14 @@ def assign(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def assign_blocks(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Assign blocks of points ``(B, n, d)``, in one call that releases the interpreter lock.
+    """Assign blocks of finite points ``(B, n, d)``, in one call without the interpreter lock.
 
     Returns the partner of each point inside its block ``(B, n)``, int64, and the value of the
     duals of each block ``(B,)``: the least total cost between clouds centred each on its own mean.
     """
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    if x.ndim != 3 or 0 in x.shape:
-        got, expected = f"shape {x.shape}", "shape (B, n, d), none of them 0"
-        raise ValueError(_checks.message("x", got, expected))
-    if y.shape != x.shape:
-        raise ValueError(_checks.message("y", f"shape {y.shape}", f"the shape of `x`, {x.shape}"))
-    for name, points in (("x", x), ("y", y)):
-        if not np.isfinite(points).all():
-            raise ValueError(_checks.message(name, "NaN or infinite values", "finite numbers"))
     from cellflow.transport.assignment import _auction
 
+    x, y = x.astype(np.float64, copy=False), y.astype(np.float64, copy=False)
     x = np.ascontiguousarray(x - x.mean(axis=1, keepdims=True))
     y = np.ascontiguousarray(np.swapaxes(y - y.mean(axis=1, keepdims=True), 1, 2))
     cols, dual = np.empty(x.shape[:2], np.int64), np.empty(len(x))

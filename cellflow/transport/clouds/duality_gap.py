@@ -14,7 +14,7 @@ import torch
 
 from cellflow._random import stratified
 from cellflow.transport.clouds.equal_mass_pieces import Entries
-from cellflow.transport.clouds.matching import CHUNK, Run
+from cellflow.transport.clouds.matching import CHUNK, Both, Run
 
 #: Costs that are looked at in full.
 FULL = 2**26
@@ -25,12 +25,7 @@ ERRORS = 3.0
 
 
 def duality_gap(
-    points: tuple[np.ndarray, np.ndarray],
-    pairs: Entries,
-    masses: tuple[np.ndarray, np.ndarray],
-    *,
-    price: np.ndarray,
-    run: Run,
+    points: Both, pairs: Entries, masses: Both, *, price: np.ndarray, run: Run
 ) -> float:
     """Bound what the cost of a plan is above the least possible one, in O(2²⁶ d + m d) time."""
     (x, y), (a, b) = points, masses
@@ -50,9 +45,7 @@ def duality_gap(
     return max(0.0, float(gaps.mean() + ERRORS * gaps.std() / len(rows) ** 0.5))
 
 
-def _least(
-    points: tuple[np.ndarray, np.ndarray], price: np.ndarray, rows: np.ndarray, run: Run
-) -> np.ndarray:
+def _least(points: Both, price: np.ndarray, rows: np.ndarray, run: Run) -> np.ndarray:
     """Return the least ``-x_i . y_j - price_j`` over j, of some rows i."""
     from cellflow.transport.clouds import _block_auction
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from cellflow.transport.clouds.matching import CHUNK, Run, tree
+from cellflow.transport.clouds.matching import CHUNK, Both, Run, tree
 
 #: Part of a piece below which a share of a cell is rounding.
 SMALLEST_SHARE = 1e-9
@@ -118,34 +118,29 @@ def merged(pairs: Entries) -> Entries:
 
 
 def transport(
-    points: tuple[np.ndarray, np.ndarray],
-    pairs: Entries,
-    price: np.ndarray,
-    *,
-    blocks: tuple[np.ndarray, np.ndarray],
+    points: Both, pairs: Entries, price: np.ndarray, *, blocks: Both
 ) -> tuple[Entries, float]:
     """Solve transport inside blocks (their order and starts); return pairs, and what it gained.
 
     `price` of the columns, for the cost ``-x . y``, follows the duals of the blocks in place.
     """
-    (x, y), (order, starts) = points, blocks
+    order, starts = blocks
     out, gained = [], 0.0
     for low, high in pairwise(starts):
         index = order[low:high]
         block = Entries(pairs.rows[index], pairs.cols[index], pairs.mass[index])
-        solved, gain = _solve(x, y, block, price) if high - low > 1 else (block, 0.0)
+        solved, gain = _solve(points, block, price) if high - low > 1 else (block, 0.0)
         gained += gain
         out.append(solved)
     together = Entries(*(np.concatenate([part[k] for part in out]) for k in range(3)))
     return merged(together), gained
 
 
-def _solve(
-    x: np.ndarray, y: np.ndarray, block: Entries, price: np.ndarray
-) -> tuple[Entries, float]:
+def _solve(points: Both, block: Entries, price: np.ndarray) -> tuple[Entries, float]:
     """Return the optimal plan between the rows and columns of a block, and what it gains."""
     import ot
 
+    x, y = points
     rows, i = np.unique(block.rows, return_inverse=True)
     cols, j = np.unique(block.cols, return_inverse=True)
     total = block.mass.sum()
@@ -167,7 +162,7 @@ def _solve(
     return Entries(rows[i], cols[j], total * plan[i, j]), old - new
 
 
-def cost_of(points: tuple[np.ndarray, np.ndarray], pairs: Entries) -> float:
+def cost_of(points: Both, pairs: Entries) -> float:
     """Sum of the masses times half the squared distances."""
     x, y = points
     total = 0.0

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -32,6 +32,8 @@ CHUNK = 2**14
 SMALLEST_VARIANCE = 1e-6
 #: Shares of work per thread: blocks do not all take as long.
 SHARES = 8
+#: Two arrays that belong together: of both clouds, or of rows and columns.
+Both: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 
 class Run(NamedTuple):
@@ -90,22 +92,16 @@ def running(threads: int, generator: torch.Generator) -> Iterator[Run]:
 
 
 def match(
-    x: np.ndarray,
-    y: np.ndarray,
-    alignment: Alignment,
-    *,
-    block_size: int,
-    sweeps: int,
-    tolerance: float,
-    run: Run,
+    points: Both, alignment: Alignment, *, block_size: int, sweeps: int, tolerance: float, run: Run
 ) -> Matching:
-    """Match each row of `x` with one of `y`, float32 of shape ``(n, d)``.
+    """Match each row of the one cloud with one of the other, float32 of shape ``(n, d)``.
 
     It takes O(n (log n + block_size)) time a sweep and O(n) memory beside the points. It ends
     after two sweeps in a row that gained less than `tolerance`.
     """
     from cellflow.transport.clouds import _block_auction
 
+    x, y = points
     n = len(x)
     cols = _start(x, y, alignment, run)
     price = _first_prices(y, alignment)
@@ -114,13 +110,13 @@ def match(
     cost = _total(x, y, cols)
     leaves = math.ceil(n / block_size)
     for _ in range(sweeps if leaves > 1 else 1):
-        blocks = tree((x, y), (rows, cols), leaves=leaves, root=alignment.roots[1], run=run)
+        blocks = tree(points, (rows, cols), leaves=leaves, root=alignment.roots[1], run=run)
         gain = np.zeros(leaves)
         steps = INCREMENTS[: 2 if not gains or gains[-1] > FINE else 3]
 
         def work(low: int, high: int) -> None:
             part = (low, high)
-            _block_auction.reassign((x, y), (rows, cols), price, blocks, steps, part, gain)  # noqa: B023
+            _block_auction.reassign(points, (rows, cols), price, blocks, steps, part, gain)  # noqa: B023
 
         run(work, leaves)
         gains.append(float(gain.sum()) / cost if cost > 0 else 0.0)
@@ -130,14 +126,7 @@ def match(
     return Matching(cols, price, gains)
 
 
-def tree(
-    points: tuple[np.ndarray, np.ndarray],
-    pairs: tuple[np.ndarray, np.ndarray],
-    *,
-    leaves: int,
-    root: Tensor,
-    run: Run,
-) -> tuple[np.ndarray, np.ndarray]:
+def tree(points: Both, pairs: Both, *, leaves: int, root: Tensor, run: Run) -> Both:
     """Halve pairs by the sum of their ends along random directions, down to `leaves` blocks.
 
     Return the order and the starts of the blocks, all of a size but for rounding; `root` is that
@@ -147,14 +136,7 @@ def tree(
     return along(points, pairs, ways, leaves=leaves, run=run)
 
 
-def along(
-    points: tuple[np.ndarray, np.ndarray],
-    pairs: tuple[np.ndarray, np.ndarray],
-    ways: np.ndarray,
-    *,
-    leaves: int,
-    run: Run,
-) -> tuple[np.ndarray, np.ndarray]:
+def along(points: Both, pairs: Both, ways: np.ndarray, *, leaves: int, run: Run) -> Both:
     """Do what `tree` does, along the directions ``ways (levels, d)``."""
     from cellflow.transport.clouds import _block_auction
 

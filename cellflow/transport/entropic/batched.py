@@ -37,36 +37,18 @@ def solve_batch(problems: Sequence[Problem], *, tolerance: float, max_iter: int)
     """Solve B problems of one size ``(n, m)`` as :func:`solve` does one, each by itself.
 
     `max_iter` bounds the sweeps and Newton steps of each; `iterations` are those of the slowest.
+    Potentials are finite whatever happens.
     """
     if not problems:
         return []
+    n, m = problems[0].cost.shape
+    if m > n:  # Newton steps are cubic in the number of columns
+        turned = [p.transposed() for p in problems]
+        found = solve_batch(turned, tolerance=tolerance, max_iter=max_iter)
+        return [s.transposed() for s in found]
     cost = torch.stack([p.cost for p in problems])
-    together = Marginals.stack([p.marginals for p in problems])
+    marginals = Marginals.stack([p.marginals for p in problems])
     epsilon = cost.new_tensor([p.epsilon for p in problems])
-    turned = cost.shape[2] > cost.shape[1]  # Newton steps are cubic in the number of columns
-    if turned:
-        cost, together = cost.mT.contiguous(), together.transposed()
-    s = _solve(cost, together, epsilon, tolerance, max_iter)
-    found = zip(s.f, s.g, s.error.tolist(), s.plan, strict=True)
-    if turned:
-        return [Solution(g, f, error, s.iterations, plan.T) for f, g, error, plan in found]
-    return [Solution(f, g, error, s.iterations, plan) for f, g, error, plan in found]
-
-
-class _Batch(NamedTuple):
-    """Potentials ``(B, n)`` and ``(B, m)``, plans, and errors ``(B,)``."""
-
-    f: Tensor
-    g: Tensor
-    plan: Tensor
-    error: Tensor
-    iterations: int
-
-
-def _solve(
-    cost: Tensor, marginals: Marginals, epsilon: Tensor, tolerance: float, max_iter: int
-) -> _Batch:
-    """Solve with n ≥ m; potentials are finite whatever happens."""
     scale = cost.mean((1, 2))
     first = torch.where(epsilon >= DIRECT * scale, epsilon, (FIRST * scale).maximum(epsilon))
     fall = (first / epsilon).log()
@@ -88,7 +70,19 @@ def _solve(
         last = epsilon[:, None]
         best = _problems(cost, marginals, last).rows(g / last) * last
         f = torch.where(lost[:, None], best, f)
-    return _Batch(f, g, s.plan, s.error.masked_fill(lost, math.inf), used)
+    error = s.error.masked_fill(lost, math.inf).tolist()
+    parts = zip(f, g, error, s.plan, strict=True)
+    return [Solution(f, g, error, used, plan) for f, g, error, plan in parts]
+
+
+class _Batch(NamedTuple):
+    """Potentials ``(B, n)`` and ``(B, m)``, plans, and errors ``(B,)``."""
+
+    f: Tensor
+    g: Tensor
+    plan: Tensor
+    error: Tensor
+    iterations: int
 
 
 class _Problems(NamedTuple):

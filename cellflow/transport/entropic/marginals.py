@@ -81,10 +81,6 @@ class Marginals(NamedTuple):
         """Whether both marginals must be attained."""
         return self.rows.exact and self.cols.exact
 
-    def transposed(self) -> Marginals:
-        """Return the marginals of the transposed plan."""
-        return self._replace(rows=self.cols, cols=self.rows)
-
     def subset(self, index: Tensor) -> Marginals:
         """Return the marginals of some problems of a batch."""
         return self._each(lambda mass: mass[index], lambda rho: rho[index])
@@ -117,7 +113,8 @@ class Problem(NamedTuple):
 
     def transposed(self) -> Problem:
         """Return the problem of the transposed plan."""
-        return self._replace(cost=self.cost.T.contiguous(), marginals=self.marginals.transposed())
+        sides = self.marginals._replace(rows=self.marginals.cols, cols=self.marginals.rows)
+        return Problem(self.cost.T.contiguous(), sides, self.epsilon)
 
 
 class Solution(NamedTuple):
@@ -132,3 +129,7 @@ class Solution(NamedTuple):
     error: float
     iterations: int
     plan: Tensor
+
+    def transposed(self) -> Solution:
+        """Return the solution of the transposed problem."""
+        return self._replace(f=self.g, g=self.f, plan=self.plan.T)

@@ -5,12 +5,12 @@ Minimised over plans :math:`\pi`, for reference masses :math:`a, b`,
 .. math:: \langle \pi, c \rangle + \varepsilon R(\pi) + \rho_1 \mathrm{KL}(\pi 1 \mid a)
    + \rho_2 \mathrm{KL}(\pi^\top 1 \mid b)
 
-with an infinite :math:`\rho` for a marginal that is exact (Chizat, Peyré, Schmitzer and Vialard,
-2018, "Scaling algorithms for unbalanced optimal transport problems", section 3). The plan is
+with an infinite :math:`\rho` for an exact marginal (Chizat, Peyré, Schmitzer and Vialard, 2018,
+"Scaling algorithms for unbalanced optimal transport problems", section 3). The plan is
 :math:`\pi_{ij} = \exp((f_i + g_j - \tilde c_{ij}) / \varepsilon)`, where :math:`\tilde c` includes
-the reference measure of `R`. Given :math:`g`, the best :math:`f` is closed-form: the potential that
-makes the row exact, shrunk by :math:`\rho / (\rho + \varepsilon)`. What remains is the concave
-semi-dual in :math:`g`: its gradient is the residual of the columns, its Hessian is
+the reference measure of `R`. The best :math:`f` for a :math:`g` is the potential that makes the row
+exact, shrunk by :math:`\rho / (\rho + \varepsilon)`. What remains is the concave semi-dual in
+:math:`g`: its gradient is the residual of the columns, its Hessian is
 :math:`-(\operatorname{diag}(\pi^\top 1 + \varepsilon h) - \pi^\top \operatorname{diag}(f' / \pi 1)
 \pi) / \varepsilon`, with :math:`h` the curvature of the penalty and :math:`f'` the derivative of
 the shrinking (Brauer, Clason, Lorenz and Wirth, 2017, "A Sinkhorn–Newton method for entropic
@@ -22,13 +22,12 @@ closed-form (Séjourné, Vialard and Peyré, 2022, "Faster unbalanced optimal tr
 invariant Sinkhorn and 1-D Frank–Wolfe", section 2): without it, strong penalties converge slower
 the stronger they are.
 
-On the CPU the kernels are compiled (:mod:`cellflow.transport.entropic._compiled`). There, conjugate
-gradients on the plan need no factorisation where the plan is spread out; where they stall, one
-Cholesky factor of the Hessian preconditions them for as long as it helps, over several Newton
-steps. The regularisation falls to the one asked for by factors of five, and the potentials are
-extrapolated along the way. Where these steps lead nowhere, and on other devices, tensors take over
-(:mod:`cellflow.transport.entropic.batched`). A plan of n × m cells takes ``O(n m)`` memory, some
-tens of passes over it, and factorisations of ``O(n m² + m³)``.
+On the CPU the kernels are compiled (:mod:`cellflow.transport.entropic._compiled`): conjugate
+gradients on the plan, preconditioned by one Cholesky factor of the Hessian where they stall. The
+regularisation falls to the one asked for by factors of five, and the potentials are extrapolated
+along the way. Where that leads nowhere, and on other devices, tensors take over
+(:mod:`cellflow.transport.entropic.batched`). It takes ``O(n m)`` memory, some tens of passes over
+the plan, and factorisations of ``O(n m² + m³)``.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ def solve(problem: Problem, *, tolerance: float, max_iter: int, solver: str = "a
     if cost.shape[1] > cost.shape[0]:  # Newton steps are cubic in the number of columns
         turned = problem.transposed()
         s = solve(turned, tolerance=tolerance, max_iter=max_iter, solver=solver)
-        return s._replace(f=s.g, g=s.f, plan=s.plan.T)
+        return s.transposed()
     spent = 0
     if solver == "auto" and cost.device.type == "cpu":
         s = _compiled(problem, tolerance, max_iter)

@@ -13,6 +13,7 @@ extended to all columns by their best potential.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -79,16 +80,15 @@ def solve_tiled(
     Of all iterates the one of least error is returned, also where that is above `tolerance`.
     """
     a, b = masses
-    h, best = _start(gibbs, masses), TiledSolution(torch.zeros_like(b), float("inf"), 0)
-    points: list[Tensor] = []
-    steps: list[Tensor] = []
-    plain, value = h, -float("inf")
+    h, best = _start(gibbs, masses), TiledSolution(torch.zeros_like(b), math.inf, 0)
+    points, steps = list[Tensor](), list[Tensor]()
+    plain, value = h, -math.inf
     for k in range(1, max_iter + 1):
         reached, total = _pass(gibbs, a, h)
         new = total + float(torch.dot(b, h))
         error = float((reached - b).abs().sum())
-        if not error < float("inf") or new < value - 1e-13 * abs(value):
-            h, points, steps, value = plain, [], [], -float("inf")  # back to Sinkhorn's step
+        if not error < math.inf or new < value - 1e-13 * abs(value):
+            h, points, steps, value = plain, [], [], -math.inf  # back to Sinkhorn's step
             continue
         value = new
         if error < best.error:

@@ -57,14 +57,10 @@ class Problem:
     power: int
     max_pivots: int
 
-    @cached_property
-    def _doubt(self) -> float:
-        """Bound on the rounding of a squared distance, in units of the machine's epsilon / 2."""
-        return 2.0 * self.x.shape[1] + 24.0
-
     def margin(self, dtype: torch.dtype) -> float:
         """Bound on the rounding of a cost in a tile, and of a dual that is compared with it."""
-        squared = self._doubt * torch.finfo(dtype).eps / 2
+        doubt = 2.0 * self.x.shape[1] + 24.0  # of a squared distance, in units of epsilon / 2
+        squared = doubt * torch.finfo(dtype).eps / 2
         return (math.sqrt(squared) if self.power == 1 else squared) + 8 * torch.finfo(dtype).eps
 
     @cached_property
@@ -82,6 +78,14 @@ class Problem:
         out = torch.addmm((y * y).sum(1)[None, :], x, y.T, alpha=-2.0)
         out.add_((x * x).sum(1)[:, None]).clamp_(min=0.0)
         return out.sqrt_() if self.power == 1 else out
+
+    def arc_costs(self, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+        """Return the costs of some arcs, in float64."""
+        from cellflow.transport.network import _arcs
+
+        x, y = self.x.numpy(), self.y.numpy()
+        out: np.ndarray = _arcs.true_costs(x, y, rows, cols, self.power == 1)
+        return out
 
     @cached_property
     def _all_costs(self) -> Tensor:
@@ -149,7 +153,7 @@ class _Graph:
         self.problem, self.n, self.pivots = problem, n, 0
         self.rows, self.cols = arcs
         self.heads = (self.cols + n).astype(np.int32)
-        self.cost = self._costs(*arcs)
+        self.cost = problem.arc_costs(*arcs)
         self.tree = simplex.empty_tree(n + m + 1)
         order = np.argsort(self.cost - u[self.rows] - v[self.cols])
         units = np.concatenate([problem.a, problem.b])
@@ -157,13 +161,6 @@ class _Graph:
         # Arcs through the root cost what the guess says (columns' may point either way) …
         sign = np.where(self.tree.up[n : n + m], -1.0, 1.0)
         self.through_root = np.concatenate([u, sign * v, [0.0]])
-
-    def _costs(self, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-        from cellflow.transport.network import _arcs
-
-        x, y = self.problem.x.numpy(), self.problem.y.numpy()
-        out: np.ndarray = _arcs.true_costs(x, y, rows, cols, self.problem.power == 1)
-        return out
 
     @property
     def tolerance(self) -> float:
@@ -174,7 +171,7 @@ class _Graph:
         """Add arcs."""
         self.rows, self.cols = np.concatenate([self.rows, rows]), np.concatenate([self.cols, cols])
         self.heads = (self.cols + self.n).astype(np.int32)
-        self.cost = np.concatenate([self.cost, self._costs(rows, cols)])
+        self.cost = np.concatenate([self.cost, self.problem.arc_costs(rows, cols)])
 
     def optimise(self, extra: float) -> int:
         """Run the simplex; return the mass that still goes through the root, or −1 if stopped."""
@@ -274,7 +271,7 @@ def _guess(problem: Problem) -> tuple[np.ndarray, np.ndarray, float]:
 
     u, v = _coarse(problem)
     rows, cols = _pick(problem, u, v)
-    cost = _arcs.true_costs(problem.x.numpy(), problem.y.numpy(), rows, cols, problem.power == 1)
+    cost = problem.arc_costs(rows, cols)
     spread = cost - u[rows] - v[cols]
     width = max(float(np.quantile(spread, 0.9) - np.quantile(spread, 0.1)), 1e-12)
     a, b = problem.a / problem.a.sum(), problem.b / problem.b.sum()
@@ -288,18 +285,13 @@ def _coarse(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     i, a = _thinned(problem.a)
     j, b = _thinned(problem.b)
     total = int(a.sum()), int(b.sum())
-    part = Problem(
-        problem.x[i], problem.y[j], a * total[1], b * total[0], problem.power, problem.max_pivots
-    )
-    u, v = _small(part) if len(i) * len(j) <= SMALL**2 else _duals(part)
+    x, y = problem.x[i], problem.y[j]
+    part = replace(problem, x=x, y=y, a=a * total[1], b=b * total[0])
+    found = None if len(i) * len(j) <= SMALL**2 else solve(part)
+    u, v = _small(part) if found is None else (found.u, found.v)
     down = (problem.costs(part.x, problem.y).double() - torch.from_numpy(u)[:, None]).amin(0)
     across = (problem.costs(problem.x, part.y).double() - torch.from_numpy(v)).amin(1)
     return across.numpy(), down.numpy()
-
-
-def _duals(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
-    solution = solve(problem)
-    return _small(problem) if solution is None else (solution.u, solution.v)
 
 
 def _small(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
