@@ -134,8 +134,7 @@ class Iterated(Method):
                 file = beside(options.checkpointing.path, f"round{k}")
                 saved = replace(options.checkpointing, path=file)
                 this = replace(options, steps=budget, checkpointing=saved)
-                more = method._round(k, fit, parts, options=this, facts=facts)
-                _join(history, more, k)
+                _join(history, method._round(k, fit, parts, options=this, facts=facts), k)
         return replace(fit, method=method, history=group.broadcast(lambda: history))
 
     def _round(

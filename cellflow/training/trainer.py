@@ -180,22 +180,11 @@ B = TypeVar("B", bound=Batch)
 
 @dataclass
 class Trainer(Generic[B]):
-    """One training run: its weights, optimiser, average, history and random state.
+    """One training run: its weights, optimiser, average and history.
 
-    Parameters
-    ----------
-    module
-        Network to train, in place.
-    loss
-        From a batch to named terms, in data units.
-    unit
-        The loss is divided by this before clipping, so that it is of order one.
-    training
-        Optimiser, schedule, averaging and stopping.
-    steps
-        Budget of steps.
-    group
-        Processes that train together, each on its share of every batch.
+    It trains the network `module` in place, for at most `steps`, as `training` says. `loss` goes
+    from a batch to named terms in data units; it is divided by `unit` before clipping, so that it
+    is of order one. Each process of `group` trains on its share of every batch.
     """
 
     module: nn.Module
