@@ -187,8 +187,7 @@ def _join(history: History, more: History, k: int) -> History:
     if more.step:
         history.best_step = before + more.best_step
     history.seconds += more.seconds
-    for what, seconds in more.timing.items():
-        history.timing[what] = history.timing.get(what, 0.0) + seconds
+    history.spend(more.timing)
     history.stopped = more.stopped
     history.coupling |= more.coupling
     return history

@@ -108,6 +108,11 @@ class History:
     coupling: dict[str, float] = field(default_factory=dict)
     rounds: list[int] = field(default_factory=list)
 
+    def spend(self, timing: dict[str, float], share: float = 1.0) -> None:
+        """Count this `share` of the seconds of `timing`."""
+        for what, seconds in timing.items():
+            self.timing[what] = self.timing.get(what, 0.0) + share * seconds
+
 
 class FlatParameters:
     """All parameters of a module as one vector, so that the optimiser touches one tensor.
