@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -140,10 +140,7 @@ def as_device(device: torch.device | str | None, default: torch.device) -> torch
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, TypeError) as error:
-        known = [d for d, m in (("cuda", torch.cuda), ("mps", torch.mps)) if _available(m)]
-        expected = f"an available device: {', '.join(['cpu', *known])}"
+        backends = {"cuda": torch.cuda, "mps": torch.backends.mps}
+        known = ["cpu", *(name for name, backend in backends.items() if backend.is_available())]
+        expected = f"an available device: {', '.join(known)}"
         raise ValueError(message("device", repr(str(device)), expected)) from error
-
-
-def _available(backend: Any) -> bool:
-    return bool(backend.is_available()) if hasattr(backend, "is_available") else False

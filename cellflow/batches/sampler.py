@@ -49,10 +49,8 @@ class PairSampler:
     coupling
         A :class:`~cellflow.couplings.Coupling`, or a function from two snapshots to a plan, which
         one thread calls at a time.
-    batching
-        Sizes and reuse.
-    seed
-        Decides every batch.
+    batching, seed
+        Sizes and reuse, and what decides every batch.
     health
         Where plans are counted; samplers of one fit share it.
     rates

@@ -134,8 +134,7 @@ class Iterated(Method):
                 file = beside(options.checkpointing.path, f"round{k}")
                 saved = replace(options.checkpointing, path=file)
                 this = replace(options, steps=budget, checkpointing=saved)
-                more = method._round(k, fit, parts, options=this, facts=facts)
-                _join(history, more, k)
+                _join(history, method._round(k, fit, parts, options=this, facts=facts), k)
         return replace(fit, method=method, history=group.broadcast(lambda: history))
 
     def _round(
@@ -188,8 +187,7 @@ def _join(history: History, more: History, k: int) -> History:
     if more.step:
         history.best_step = before + more.best_step
     history.seconds += more.seconds
-    for what, seconds in more.timing.items():
-        history.timing[what] = history.timing.get(what, 0.0) + seconds
+    history.spend(more.timing)
     history.stopped = more.stopped
     history.coupling |= more.coupling
     return history

@@ -89,21 +89,12 @@ class Method(ABC):
         ----------
         course
             Snapshots of the population, in data coordinates.
-        steps
-            Budget of training steps; the method's `default_steps` when omitted.
-        generator
-            Seed or generator; it decides everything that is random.
         preprocessing
             Applied to the cells before training and undone in every answer; the noise of the
             path is in its coordinates.
-        device
-            ``"cpu"``, ``"cuda"``, ``"mps"``; that of the course when omitted.
-        dtype
-            Floating type of cells and networks; that of the course when omitted.
-        checkpointing
-            File to write and resume from.
-        progress
-            Whether to show a bar and the device on standard error.
+        steps, generator, device, dtype, checkpointing, progress
+            As in :class:`~cellflow.training.FitOptions`; the method's `default_steps` are taken
+            when `steps` is omitted, and `generator` decides everything that is random.
 
         Returns
         -------

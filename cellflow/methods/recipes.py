@@ -227,13 +227,11 @@ def UOTCFM(  # noqa: N802
 
     Parameters
     ----------
-    sigma
-        Constant standard deviation of the path, in model coordinates.
+    sigma, net, batching, training
+        As in :func:`OTCFM`.
     relaxation
         How strongly the source's marginal (or its prior growth) is held, in units of the mean
         cost: see :class:`~cellflow.couplings.Unbalanced`. None believes it entirely.
-    net, batching, training
-        As in :class:`FlowMatching`.
     """
     coupling, path = Unbalanced(relaxation=relaxation), Straight(sigma)
     return FlowMatching(coupling, path, net, batching, training, name="uotcfm", growth=True)
@@ -258,12 +256,10 @@ def UBSB(  # noqa: N802
 
     Parameters
     ----------
-    sigma
-        Diffusion, in model coordinates per square root of time; as in :func:`SF2M` when omitted.
+    sigma, net, batching, training
+        As in :func:`SF2M`.
     relaxation
         As in :func:`UOTCFM`.
-    net, batching, training
-        As in :class:`FlowMatching`.
     """
     size = RELATIVE_SIGMA if sigma is None else sigma
     base = SF2M(sigma, coupling=Unbalanced(sigma=size, relaxation=relaxation), net=net)

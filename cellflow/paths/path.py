@@ -172,16 +172,9 @@ class Path(ABC):
     ) -> PathPoint:
         """Return points of `pairs` at uniform fractions and with noise, both from `generator`.
 
-        Parameters
-        ----------
-        pairs
-            Where paths begin and end.
-        generator
-            What is random; it is advanced alike for every `part`.
-        part
-            Which of how many parts to return: ``(k, n)`` for every `n`-th point from number `k`
-            on. A mean over all points, weighted or not, is the mean of those of the parts, each by
-            its :attr:`PathPoint.share`.
+        The `part` ``(k, n)`` has every `n`-th point from number `k` on; the generator is advanced
+        alike for every part. A mean over all points, weighted or not, is the mean of those of the
+        parts, each by its :attr:`PathPoint.share`.
         """
         x0 = pairs.x0
         like: dict[str, Any] = {"dtype": x0.dtype, "device": x0.device, "generator": generator}

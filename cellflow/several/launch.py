@@ -35,12 +35,8 @@ _PATIENCE = timedelta(minutes=30)
 def join_process_group(devices: int | None = None, *, kind: str = "cpu") -> ProcessGroup:
     """Return this process's place among those that ``torchrun`` has started, or alone.
 
-    Parameters
-    ----------
-    devices
-        Processes that must be there; any number when omitted, this process alone for 1.
-    kind
-        Type of the devices: ``"cpu"`` or ``"cuda"``.
+    There must be as many as `devices`, of the type `kind` (``"cpu"`` or ``"cuda"``), if that is
+    given; 1 is this process alone.
     """
     if devices is not None and _checks.count(devices, "devices") == 1:
         return ProcessGroup()
@@ -81,16 +77,14 @@ def fit_on(
     ----------
     method
         What to fit.
-    course
-        Snapshots of the population, in data coordinates.
+    course, preprocessing
+        As in :meth:`Method.fit`.
     options
         As in :meth:`Method.fit`; its device is the type, ``"cpu"`` or ``"cuda"``. The number of
         processes may change where a fit is resumed.
     devices
         Processes on this machine, one for each GPU or for each part of the cores. When omitted, as
         many as ``torchrun`` has started, or one.
-    preprocessing
-        As in :meth:`Method.fit`.
 
     Returns
     -------

@@ -74,8 +74,7 @@ def fit_stacked(
     for m, course, trainer in zip(members, courses, stacked.trainers, strict=True):
         of, history = m.prepared, trainer.history
         history.seconds += everything.seconds / len(members)
-        for what, seconds in everything.timing.items():
-            history.timing[what] = history.timing.get(what, 0.0) + seconds / len(members)
+        history.spend(everything.timing, 1 / len(members))
         history.stopped = "patience" if trainer.out_of_patience else everything.stopped
         of.account(history)
         fits.append(Fit(of.dynamics, of.method, course, of.networks, preprocessing, history))

@@ -69,13 +69,26 @@ def _keys(snapshot: Snapshot, rows: Tensor) -> list[np.ndarray]:
     return keys + [value.detach()[rows].cpu().double().numpy() for value in rest]
 
 
-def split(course: TimeCourse, fraction: float, seed: int) -> tuple[TimeCourse, TimeCourse | None]:
+def split(
+    course: TimeCourse, fraction: float, seed: int, *, orders: Sequence[Tensor] | None = None
+) -> tuple[TimeCourse, TimeCourse | None]:
     """Split each snapshot at random into cells to train on and cells to validate on.
 
-    Each part has the mass of the whole. Hold nothing back if any snapshot has fewer than two cells
-    to spare.
+    The cells are first put in these `orders`, if any. Each part has the mass of the whole. Hold
+    nothing back if any snapshot has fewer than two cells to spare.
     """
-    return _split(course, [None] * len(course), fraction, seed)
+    sizes = [int(fraction * len(s)) for s in course.snapshots]
+    if min(sizes) < 2:
+        return (course if orders is None else _gathered(course, orders)), None
+    kept, held = [], []
+    for k, (s, size) in enumerate(zip(course.snapshots, sizes, strict=True)):
+        generator = torch.Generator().manual_seed(stream_seed(seed, k, 15))
+        chosen = torch.randperm(len(s), generator=generator).to(s.x.device)
+        if orders is not None:
+            chosen = orders[k][chosen]
+        held.append(chosen[:size])
+        kept.append(chosen[size:])
+    return _gathered(course, kept), _gathered(course, held)
 
 
 def split_in_canonical_order(
@@ -86,7 +99,7 @@ def split_in_canonical_order(
     Each cell is copied once, so that millions need little more memory than they take.
     """
     orders = [canonical_order(s) for s in course.snapshots]
-    kept, held = _split(course, orders, fraction, seed)
+    kept, held = split(course, fraction, seed, orders=orders)
     return (kept,) if held is None else (kept, held)
 
 
@@ -97,25 +110,6 @@ def to_device(course: TimeCourse, options: FitOptions) -> TimeCourse:
     if dtype is None and place.type == "mps":
         dtype = torch.float32  # the only one that this device computes in
     return course.to(device=place, dtype=dtype)
-
-
-def _split(
-    course: TimeCourse, orders: Sequence[Tensor | None], fraction: float, seed: int
-) -> tuple[TimeCourse, TimeCourse | None]:
-    """Split `course`, whose snapshots are first put in these `orders` where there are any."""
-    sizes = [int(fraction * len(s)) for s in course.snapshots]
-    if min(sizes) < 2:
-        known = [order for order in orders if order is not None]
-        return (_gathered(course, known) if known else course), None
-    kept, held = [], []
-    for k, (s, order, size) in enumerate(zip(course.snapshots, orders, sizes, strict=True)):
-        generator = torch.Generator().manual_seed(stream_seed(seed, k, 15))
-        chosen = torch.randperm(len(s), generator=generator).to(s.x.device)
-        if order is not None:
-            chosen = order[chosen]
-        held.append(chosen[:size])
-        kept.append(chosen[size:])
-    return _gathered(course, kept), _gathered(course, held)
 
 
 def _gathered(course: TimeCourse, rows: Sequence[Tensor]) -> TimeCourse:

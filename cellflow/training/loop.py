@@ -61,7 +61,16 @@ def run(
     if path is not None and group.broadcast(path.exists):
         trainer.restore(path, fingerprint)
     history = trainer.history
-    watch = _Stopwatch(history)
+    last = time.perf_counter()
+
+    def lap(what: str) -> None:
+        """Count the time since the last lap as spent on `what`."""
+        nonlocal last
+        now = time.perf_counter()
+        history.seconds += now - last
+        history.spend({what: now - last})
+        last = now
+
     if trainer.step and trainer.step % every == 0 and history.step[-1:] != [trainer.step]:
         trainer.check(validation)  # on the way to which a rank was lost
     stopped = "patience" if trainer.out_of_patience else "budget"
@@ -70,9 +79,9 @@ def run(
         while trainer.step < trainer.steps and stopped == "budget":
             try:
                 batch = draw(trainer.step)
-                watch.lap("data")
+                lap("data")
                 trainer.advance(batch)
-                watch.lap("network")
+                lap("network")
                 bar.update()
                 if trainer.step % every == 0 or trainer.step == trainer.steps:
                     if trainer.check(validation):
@@ -86,11 +95,11 @@ def run(
                 raise
             if group.agree_to_stop(interrupted()):
                 stopped = "interrupted"
-            last = stopped != "budget" or trainer.step == trainer.steps
-            due = last or trainer.step % checkpointing.every == 0
+            ends = stopped != "budget" or trainer.step == trainer.steps
+            due = ends or trainer.step % checkpointing.every == 0
             if path is not None and due and group.is_main:
                 trainer.save(path, fingerprint)
-            watch.lap("checks")
+            lap("checks")
     history.stopped = stopped
     trainer.keep_best()
     return history
@@ -104,20 +113,6 @@ def resumption(path: str | FilePath | None) -> str:
         return f"It had no time to write the checkpoint {str(path)!r}."
     step = read_state(path)[1]["step"]
     return f"The checkpoint {str(path)!r} holds step {step}: the same call goes on from there."
-
-
-class _Stopwatch:
-    """Adds up, in a history, where the time goes."""
-
-    def __init__(self, history: History) -> None:
-        self.history, self.last = history, time.perf_counter()
-
-    def lap(self, what: str) -> None:
-        """Count the time since the last lap as spent on `what`."""
-        now = time.perf_counter()
-        seconds, self.last = now - self.last, now
-        self.history.seconds += seconds
-        self.history.timing[what] = self.history.timing.get(what, 0.0) + seconds
 
 
 @contextmanager

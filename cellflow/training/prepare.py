@@ -49,8 +49,7 @@ class PreparedFit:
         """Write into `history` how coupling went."""
         health, facts = self.sampler.health, history.coupling
         history.seconds += self.upfront
-        history.timing["data"] = history.timing.get("data", 0.0) - health.waited + self.upfront
-        history.timing["coupling"] = history.timing.get("coupling", 0.0) + health.waited
+        history.spend({"data": self.upfront - health.waited, "coupling": health.waited})
         facts.clear()
         facts |= health.summary() | {"unused": self.sampler.unused}
         if self.method.coupling.sigma is not None:  # plans blur with it
@@ -78,33 +77,20 @@ def prepare(
     networks = build_networks(own, units, seed=options.seed).to(x)
     dynamics = assemble(own, networks, parts[0].times)
     health = CouplingHealth()
-    workers = workers_for(own.net, x.device)
-    sampler = _sampler(own, parts[0], own.batching, health, options, stream=11, workers=workers)
-    held = None
+
+    def sampled(part: TimeCourse, batching: Batching, stream: int, workers: int) -> PairSampler:
+        rates = None
+        if own.path.needs_rates and len(part) > 2:  # of two snapshots, splines are straight
+            rates = spline_rates(part, own.coupling)
+        how = batching, stream_seed(options.seed, 0, stream), health, rates, workers, options.group
+        return PairSampler(part, own.coupling, *how)
+
+    sampler, held = sampled(parts[0], own.batching, 11, workers_for(own.net, x.device)), None
     if len(parts) > 1:
         batching = Batching(VALIDATION_PAIRS, own.batching.block_size, 1, prefetch=False)
-        held = _sampler(own, parts[1], batching, health, options, stream=13, workers=1).batch(0)
+        held = sampled(parts[1], batching, 13, 1).batch(0)
     return PreparedFit(
         own, parts, units, networks, dynamics, sampler, held, facts, upfront=health.waited
-    )
-
-
-def _sampler(
-    method: Parts,
-    course: TimeCourse,
-    batching: Batching,
-    health: CouplingHealth,
-    options: FitOptions,
-    *,
-    stream: int,
-    workers: int,
-) -> PairSampler:
-    rates = None
-    if method.path.needs_rates and len(course) > 2:  # of two snapshots, splines are straight
-        rates = spline_rates(course, method.coupling)
-    seed = stream_seed(options.seed, 0, stream)
-    return PairSampler(
-        course, method.coupling, batching, seed, health, rates, workers, options.group
     )
 
 

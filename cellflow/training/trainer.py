@@ -108,6 +108,11 @@ class History:
     coupling: dict[str, float] = field(default_factory=dict)
     rounds: list[int] = field(default_factory=list)
 
+    def spend(self, timing: dict[str, float], share: float = 1.0) -> None:
+        """Count this `share` of the seconds of `timing`."""
+        for what, seconds in timing.items():
+            self.timing[what] = self.timing.get(what, 0.0) + share * seconds
+
 
 class FlatParameters:
     """All parameters of a module as one vector, so that the optimiser touches one tensor.
@@ -180,22 +185,11 @@ B = TypeVar("B", bound=Batch)
 
 @dataclass
 class Trainer(Generic[B]):
-    """One training run: its weights, optimiser, average, history and random state.
+    """One training run: its weights, optimiser, average and history.
 
-    Parameters
-    ----------
-    module
-        Network to train, in place.
-    loss
-        From a batch to named terms, in data units.
-    unit
-        The loss is divided by this before clipping, so that it is of order one.
-    training
-        Optimiser, schedule, averaging and stopping.
-    steps
-        Budget of steps.
-    group
-        Processes that train together, each on its share of every batch.
+    It trains the network `module` in place, for at most `steps`, as `training` says. `loss` goes
+    from a batch to named terms in data units; it is divided by `unit` before clipping, so that it
+    is of order one. Each process of `group` trains on its share of every batch.
     """
 
     module: nn.Module

@@ -77,6 +77,65 @@ def test_schedules_decay_from_one_to_zero(name: str) -> None:
     assert values == sorted(values, reverse=True)
 
 
+def trainer_of(**training) -> Trainer:
+    """A trainer of its own network, in units of 4."""
+    net = network()
+    return Trainer(net, loss_of(net), 4.0, Training(learning_rate=0.1, **training), 100)
+
+
+@torch.no_grad()
+def loss_at(weights: torch.Tensor, value: float) -> float:
+    """Loss of a network of its own at the given weights."""
+    net = network()
+    nn.utils.vector_to_parameters(weights, net.parameters())
+    return float(loss_of(net)(target(value))["fit"])
+
+
+def test_check_measures_the_average_and_leaves_the_weights() -> None:
+    run = trainer_of(ema=0.9)
+    for _ in range(5):
+        run.advance(target(2.0))
+    live, average = run.flat.value.detach().clone(), run.average.clone()
+    assert not torch.equal(live, average)
+    run.check(target(3.0))
+    assert torch.equal(run.flat.value.detach(), live)
+    assert torch.equal(run.average, average)
+    assert run.history.validation_loss == [pytest.approx(loss_at(average, 3.0))]
+    assert run.history.validation_loss != [pytest.approx(loss_at(live, 3.0))]
+
+
+def test_training_loss_is_the_mean_since_the_last_check() -> None:
+    run = trainer_of()
+    means = []
+    for steps in (3, 2):
+        losses = []
+        for _ in range(steps):
+            losses.append(loss_at(run.flat.value.detach().clone(), 2.0))
+            run.advance(target(2.0))
+        run.check(None)
+        means.append(pytest.approx(sum(losses) / steps))
+    assert run.history.train_loss == run.history.validation_loss == means
+
+
+def test_restore_does_not_renew_patience(tmp_path) -> None:
+    """One bad check before the interruption and one after it are two."""
+    path, zero = tmp_path / "run.safetensors", target(0.0)
+
+    def check(run: Trainer, valid: float) -> bool:
+        run.advance(zero)
+        run._evaluate = lambda batch: valid
+        return run.check(zero)
+
+    first = trainer_of(patience=2)
+    assert [check(first, v) for v in (1.0, 2.0)] == [False, False]
+    first.save(path, {})
+    second = trainer_of(patience=2)
+    second.restore(path, {})
+    assert second.history == first.history
+    assert check(second, 1.5)
+    assert torch.equal(second.best, first.best)
+
+
 def course() -> TimeCourse:
     g = torch.Generator().manual_seed(1)
     return TimeCourse.from_arrays([k + torch.randn(150, 2, generator=g) for k in range(3)])
@@ -90,28 +149,30 @@ def weights(fit) -> torch.Tensor:
     return torch.cat([p.data.flatten() for p in fit.dynamics.velocity.parameters()])
 
 
-def test_resumed_fit_equals_an_uninterrupted_one(tmp_path, monkeypatch) -> None:
-    whole = method().fit(course(), steps=100, progress=False)
-    path = tmp_path / "run.safetensors"
+def interrupt_at(monkeypatch, count: int) -> list[int]:
+    """Press Ctrl-C in the training step of this number; return the list of steps taken."""
     advance, seen = Trainer.advance, []
 
     def interrupting(self, batch) -> None:
         advance(self, batch)
         seen.append(self.step)
-        if self.step == 47 and len(seen) == 47:
+        if len(seen) == count:
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Trainer, "advance", interrupting)
+    return seen
+
+
+def test_resumed_fit_equals_an_uninterrupted_one(tmp_path, monkeypatch) -> None:
+    whole = method().fit(course(), steps=100, progress=False)
+    saved = Checkpointing(tmp_path / "run.safetensors", every=30)
+    seen = interrupt_at(monkeypatch, 47)
     handler = signal.getsignal(signal.SIGINT)
-    first = method().fit(
-        course(), steps=100, progress=False, checkpointing=Checkpointing(path, every=30)
-    )
+    first = method().fit(course(), steps=100, progress=False, checkpointing=saved)
     assert signal.getsignal(signal.SIGINT) is handler
     assert first.history.stopped == "interrupted"
     assert seen[-1] == 47
-    second = method().fit(
-        course(), steps=100, progress=False, checkpointing=Checkpointing(path, every=30)
-    )
+    second = method().fit(course(), steps=100, progress=False, checkpointing=saved)
     assert seen[47] == 48  # it went on where it was
     assert torch.equal(weights(second), weights(whole))
     assert second.history.validation_loss == whole.history.validation_loss
@@ -120,14 +181,7 @@ def test_resumed_fit_equals_an_uninterrupted_one(tmp_path, monkeypatch) -> None:
 
 
 def test_interrupted_fit_keeps_its_best_weights(monkeypatch) -> None:
-    advance = Trainer.advance
-
-    def interrupting(self, batch) -> None:
-        advance(self, batch)
-        if self.step == 50:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(Trainer, "advance", interrupting)
+    interrupt_at(monkeypatch, 50)
     fit = method().fit(course(), steps=100, progress=False)
     assert fit.history.step == [20, 40]
     assert fit.history.best_step in (20, 40)
@@ -138,10 +192,39 @@ def test_checkpoint_of_another_fit_is_refused(tmp_path) -> None:
     path = tmp_path / "run.safetensors"
     method().fit(course(), steps=20, progress=False, checkpointing=Checkpointing(path))
     differs = "`checkpoint`: got .* differs in seed, training cells, expected"
+    saved = Checkpointing(path)
     with pytest.raises(ValueError, match=differs):
-        method().fit(
-            course(), steps=20, generator=1, progress=False, checkpointing=Checkpointing(path)
-        )
+        method().fit(course(), steps=20, generator=1, progress=False, checkpointing=saved)
+
+
+def weighted_course(shift: float = 0.0, heavy: float = 1.0) -> TimeCourse:
+    xs, mass = [s.x.clone() for s in course().snapshots], torch.ones(150)
+    xs[1][7, 0] += shift
+    mass[7] = heavy
+    return TimeCourse.from_arrays(xs, masses=[mass.new_ones(150), mass, mass.new_ones(150)])
+
+
+def fit_to(c: TimeCourse, path, **training):
+    return method(**training).fit(c, steps=20, progress=False, checkpointing=Checkpointing(path))
+
+
+def test_checkpoint_of_other_cells_or_masses_is_refused(tmp_path) -> None:
+    path = tmp_path / "run.safetensors"
+    first = fit_to(weighted_course(), path)
+    differs = "`checkpoint`: got .* differs in training cells, expected"
+    for other in (weighted_course(shift=1e-3), weighted_course(heavy=2.0)):
+        with pytest.raises(ValueError, match=differs):
+            fit_to(other, path)
+    again = fit_to(weighted_course(), path)  # the same cells go on, here from the end
+    x = torch.zeros(1, 2)
+    assert torch.equal(again.velocity(0.5, x), first.velocity(0.5, x))
+
+
+def test_checkpoint_of_other_settings_is_refused(tmp_path) -> None:
+    path = tmp_path / "run.safetensors"
+    fit_to(weighted_course(), path)
+    with pytest.raises(ValueError, match="`checkpoint`: got .* differs in method, expected"):
+        fit_to(weighted_course(), path, ema=0.5)
 
 
 def test_checkpoint_that_is_another_file_is_refused_and_kept(tmp_path) -> None:
