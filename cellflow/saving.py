@@ -13,9 +13,8 @@ from cellflow import _checks
 from cellflow._files import read_state
 from cellflow._typing import Tensor
 from cellflow.fits.ensemble import Ensemble
-from cellflow.fits.facts import from_facts
 from cellflow.fits.fit import Fit
-from cellflow.fits.folder import CELLS, ENSEMBLE, FIT, FORMAT, NUMBERS
+from cellflow.fits.folder import CELLS, ENSEMBLE, FIT, FORMAT, NUMBERS, from_facts
 from cellflow.methods import FlowMatching
 from cellflow.methods.method import kinds
 from cellflow.networks import Units

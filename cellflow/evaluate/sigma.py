@@ -51,7 +51,8 @@ def sigma_sweep(
     of the time point before are carried on by the stochastic dynamics.
 
     Each seed scores against another random half of the cells left out, so the spread over seeds
-    stands for the sampling of these cells too (the delete-half jackknife).
+    stands for the sampling of these cells too (the delete-half jackknife). Without an interior
+    time point there are no rows, and the best is the default of :func:`~cellflow.methods.SF2M`.
 
     Parameters
     ----------
@@ -77,12 +78,6 @@ def sigma_sweep(
         networks are learned. The rows are the same to the bit.
     progress
         Whether to show a bar on standard error.
-
-    Returns
-    -------
-    SigmaSweep
-        The rows and the best diffusion. Without an interior time point there are no rows, and
-        the best is the default of :func:`~cellflow.methods.SF2M`; the printed text says so.
     """
     metrics = as_metrics(metrics)
     seeds = as_seeds(seeds)

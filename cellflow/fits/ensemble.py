@@ -13,9 +13,8 @@ from cellflow import _checks
 from cellflow._random import draw_seed
 from cellflow._typing import ArrayLike, Rng
 from cellflow.fits.answers import EnsembleTrajectory, Interpolation, Moments, Spread
-from cellflow.fits.facts import FittedMethod
 from cellflow.fits.fit import Fit
-from cellflow.fits.folder import save_ensemble
+from cellflow.fits.folder import FittedMethod, save_ensemble
 from cellflow.fits.report import coupling_problems
 from cellflow.preprocessing import Preprocessing
 from cellflow.simulate import Limits

@@ -35,19 +35,13 @@ def mmd(
 
     Parameters
     ----------
-    x, y
-        Cells, shapes ``(n, d)`` and ``(m, d)``.
-    x_mass, y_mass
-        Masses, shapes ``(n,)`` and ``(m,)``; uniform when omitted, scaled to total one.
+    x, y, x_mass, y_mass
+        As in :func:`wasserstein1`.
     bandwidth
         The bandwidth h, in data units; when omitted, the median distance between (at most 1,000
         + 1,000, evenly spaced) pooled cells. Fix it to compare several values with one another.
     unbiased
         True for the U-statistic, which can be negative; False for the V-statistic, which cannot.
-
-    Returns
-    -------
-    The squared discrepancy, without unit.
     """
     clouds = as_clouds(x, y, x_mass=x_mass, y_mass=y_mass)
     if bandwidth is None:

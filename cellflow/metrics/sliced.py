@@ -32,18 +32,12 @@ def sliced_wasserstein2(
 
     Parameters
     ----------
-    x, y
-        Cells, shapes ``(n, d)`` and ``(m, d)``.
-    x_mass, y_mass
-        Masses, shapes ``(n,)`` and ``(m,)``; uniform when omitted, scaled to total one.
+    x, y, x_mass, y_mass
+        As in :func:`wasserstein1`.
     n_projections
         Number of lines; the relative Monte Carlo error falls as its square root.
     generator
         Seed or generator of the lines. The fixed default makes values comparable.
-
-    Returns
-    -------
-    The distance, in data units.
     """
     clouds = as_clouds(x, y, x_mass=x_mass, y_mass=y_mass)
     n_projections = _checks.count(n_projections, "n_projections")
