@@ -62,16 +62,11 @@ class Scorer:
         return self(name, seed, cells)
 
     def _floor(self, k: int, seed: int) -> list[Row]:
-        n, rows = len(self.truth), []
+        half, rows = len(self.truth) // 2, []
+        x, mass, draw = self.truth.x, _mass(self.truth), stream_seed(seed, k, 21)
         for m in self.metrics:
-            (floor,) = split_half_floor(
-                self.truth.x,
-                METRICS[m],
-                mass=_mass(self.truth),
-                generator=stream_seed(seed, k, 21),
-                repeats=1,
-            )
-            rows.append(Row(self.held_out, "floor", seed, m, float(floor), n // 2, n // 2))
+            floor = split_half_floor(x, METRICS[m], mass=mass, generator=draw, repeats=1)
+            rows.append(Row(self.held_out, "floor", seed, m, float(floor), half, half))
         return rows
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 
 import numpy as np
 import torch
@@ -92,9 +93,7 @@ def sigma_sweep(
         got = f"{recipes[0].name!r}"
         raise ValueError(_checks.message("method", got, expected, "Set steps=1000."))
     task = _Task(course, tuple(zip(tried, recipes, strict=True)), metrics, n_cells, steps)
-    jobs = [
-        (k, seed, j) for k in range(1, len(course) - 1) for seed in seeds for j in range(len(tried))
-    ]
+    jobs = list(product(range(1, len(course) - 1), seeds, range(len(tried))))
     rows = side_by_side(
         partial(_rows, task),
         jobs,
@@ -207,9 +206,7 @@ def _unlearned(
     if plan.source_growth is not None and plan.target_growth is not None:
         growth = (plan.source_growth[rows] + plan.target_growth[cols])[:, None].to(before.x) / span
     pairs = Pairs(before.x[rows], after.x[cols], filled(before.time), filled(after.time), growth)
-    noise = torch.randn(
-        pairs.x0.shape, generator=generator, dtype=before.x.dtype, device=before.x.device
-    )
+    noise = torch.empty_like(pairs.x0).normal_(generator=generator)
     point = method.path.at(pairs, filled((time - before.time) / span), noise)
     cells = Snapshot(point.x, time)
     return cells if point.weight is None else replace(cells, mass=point.weight)

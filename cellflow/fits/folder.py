@@ -30,12 +30,8 @@ T = TypeVar("T")
 #: Raised when the layout of the folder changes.
 FORMAT = 2
 #: The files of a fit and of an ensemble.
-FIT, NUMBERS, ENSEMBLE, CELLS = (
-    "fit.json",
-    "tensors.safetensors",
-    "ensemble.json",
-    "cells.safetensors",
-)
+FIT, NUMBERS = "fit.json", "tensors.safetensors"
+ENSEMBLE, CELLS = "ensemble.json", "cells.safetensors"
 
 
 @runtime_checkable

@@ -12,8 +12,6 @@ from cellflow.metrics.metric import Clouds, Metric, as_clouds, metric, row_block
 
 #: Cells of each cloud that the median heuristic looks at.
 MEDIAN_CELLS = 1_000
-
-
 #: Keywords under which it is a distance with one scale for all clouds.
 FIXED = {"bandwidth": 1.0, "unbiased": False}
 
@@ -70,11 +68,8 @@ def _median_distance(clouds: Clouds) -> float:
     i, j = torch.triu_indices(len(pooled), len(pooled), offset=1, device=pooled.device)
     median = float(costs.distance(pooled, pooled)[i, j].median())
     if median == 0.0:
-        raise ValueError(
-            _checks.message(
-                "bandwidth", "a median distance of 0", "cells that differ", "Give a bandwidth."
-            )
-        )
+        got, expected = "a median distance of 0", "cells that differ"
+        raise ValueError(_checks.message("bandwidth", got, expected, "Give a bandwidth."))
     return median
 
 

@@ -46,12 +46,9 @@ def sliced_wasserstein2(
     lines = torch.randn(n_projections, d, generator=rng, dtype=torch.float64, device=rng.device)
     lines = (lines / lines.norm(dim=1, keepdim=True)).to(clouds.x.device)
     step = max(1, BLOCK_ENTRIES // (len(clouds.x) + len(clouds.y)))
-    each = torch.cat(
-        [
-            quantile_cost(theta @ clouds.x.T, theta @ clouds.y.T, (clouds.a, clouds.b), power=2)
-            for theta in lines.split(step)
-        ]
-    )
+    x, y, masses = clouds.x.T, clouds.y.T, (clouds.a, clouds.b)
+    parts = [quantile_cost(part @ x, part @ y, masses, power=2) for part in lines.split(step)]
+    each = torch.cat(parts)
     return float(each.sum() / n_projections) ** 0.5
 
 

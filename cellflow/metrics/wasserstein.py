@@ -72,9 +72,8 @@ def wasserstein2(
     x, y, x_mass, y_mass, max_iter
         As in :func:`wasserstein1`, which describes the solver.
     """
-    return (
-        _transport(as_clouds(x, y, x_mass=x_mass, y_mass=y_mass), power=2, max_iter=max_iter) ** 0.5
-    )
+    clouds = as_clouds(x, y, x_mass=x_mass, y_mass=y_mass)
+    return _transport(clouds, power=2, max_iter=max_iter) ** 0.5
 
 
 def _transport(clouds: Clouds, *, power: int, max_iter: int) -> float:
@@ -83,11 +82,10 @@ def _transport(clouds: Clouds, *, power: int, max_iter: int) -> float:
     x, y, a, b = clouds.x, clouds.y, clouds.a, clouds.b
     if x.shape[1] == 1:
         return float(quantile_cost(x.T, y.T, (a, b), power=power))
-    pairs = len(x) * len(y)
+    pairs, size = len(x) * len(y), f"{len(x):,} × {len(y):,} cells"
+    remedy = "Use sliced_wasserstein2 or energy_distance."
     if pairs > LIMIT:
-        got, most = f"{len(x):,} × {len(y):,} cells", f"at most {LIMIT:,} pairs of cells"
-        remedy = "Use sliced_wasserstein2 or energy_distance."
-        raise ValueError(_checks.message("x", got, most, remedy))
+        raise ValueError(_checks.message("x", size, f"at most {LIMIT:,} pairs of cells", remedy))
     if pairs >= LARGE and min(len(x), len(y)) >= FEWEST:
         value = _sparse(clouds, power, max_iter)
         if value is not None:
@@ -96,14 +94,8 @@ def _transport(clouds: Clouds, *, power: int, max_iter: int) -> float:
         if len(merged.x) * len(merged.y) < pairs:
             return _transport(merged, power=power, max_iter=max_iter)
         if pairs > DENSE_LIMIT:
-            raise RuntimeError(
-                _checks.message(
-                    "solver",
-                    f"no certified optimum for {len(x):,} × {len(y):,} cells",
-                    "duals that attain the value",
-                    "Use sliced_wasserstein2 or energy_distance.",
-                )
-            )
+            got, expected = f"no certified optimum for {size}", "duals that attain the value"
+            raise RuntimeError(_checks.message("solver", got, expected, remedy))
     return _plain(clouds, power, max_iter)
 
 
@@ -152,11 +144,6 @@ def _plain(clouds: Clouds, power: int, max_iter: int) -> float:
 
 
 def _stopped(max_iter: int, n: int, m: int) -> RuntimeError:
-    return RuntimeError(
-        _checks.message(
-            "max_iter",
-            f"no optimum after {max_iter} pivots for {n} × {m} cells",
-            "a solved transport problem",
-            "Raise `max_iter`, or use sliced_wasserstein2 or energy_distance.",
-        )
-    )
+    got = f"no optimum after {max_iter} pivots for {n} × {m} cells"
+    remedy = "Raise `max_iter`, or use sliced_wasserstein2 or energy_distance."
+    return RuntimeError(_checks.message("max_iter", got, "a solved transport problem", remedy))
