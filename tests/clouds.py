@@ -1,10 +1,15 @@
-"""Cells in clusters, for couplings."""
+"""Cells in one cloud, and in clusters, for couplings."""
 
 from __future__ import annotations
 
 import torch
 
 from cellflow.timecourse import Snapshot
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=dtype)
 
 
 def snapshots(n=1000, m=None, *, d=5, masses=False, seed=0):

@@ -88,7 +88,10 @@ def sigma_sweep(
     natural = natural_sigma(course)
     tried = _as_sigmas(sigmas, natural)
     recipes = [method(s) for s in tried]
-    if steps is None and any(_needs_network(m) for m in recipes):
+    # The law at a time left out is that of paths between coupled cells, unless these use rates.
+    if steps is None and any(
+        not isinstance(m, FlowMatching) or m.path.needs_rates for m in recipes
+    ):
         expected = "one of straight pairs, whose law between two time points needs no network"
         got = f"{recipes[0].name!r}"
         raise ValueError(_checks.message("method", got, expected, "Set steps=1000."))
@@ -158,11 +161,6 @@ def _as_sigmas(sigmas: Sequence[float] | None, natural: float) -> list[float]:
     if not out:
         raise ValueError(_checks.message("sigmas", "none", "at least one positive number"))
     return out
-
-
-def _needs_network(method: FlowMatching) -> bool:
-    """Whether the law at a time left out is not simply that of paths between coupled cells."""
-    return not isinstance(method, FlowMatching) or method.path.needs_rates
 
 
 def _drawn(course: TimeCourse, k: int, seed: int, n_cells: int) -> tuple[TimeCourse, Snapshot]:

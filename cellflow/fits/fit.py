@@ -227,9 +227,16 @@ class Fit:
         return part
 
     def _at(self, time: float | ArrayLike, x: ArrayLike) -> tuple[Tensor, Tensor]:
-        """Times and cells in model coordinates, checked against each other."""
+        """Return times, ``()`` or ``(n,)`` for each cell, and cells in model coordinates."""
         z = self._encode(x)
-        return _times_of(time, z), z
+        expected = f"a finite number, or one for each cell, shape ({len(z)},)"
+        t = _checks.as_numbers(time, "time", expected)
+        t = t.to(device=z.device, dtype=_checks.time_dtype(z.device))
+        if t.ndim > 1 or (t.ndim == 1 and len(t) != len(z)):
+            raise ValueError(_checks.message("time", f"shape {tuple(t.shape)}", expected))
+        if not bool(torch.isfinite(t).all()):
+            raise ValueError(_checks.message("time", "NaN or infinite times", expected))
+        return t, z
 
     def _encode(self, x: ArrayLike) -> Tensor:
         cells = _checks.as_cells(x, "x", dim=self.course.dim)
@@ -274,15 +281,3 @@ def _grown_mass(mass: Tensor, growth: Tensor, time: float) -> Tensor:
         expected = f"a time by which {mass.dtype} can hold them"
         raise ValueError(_checks.message("time", got, expected, "Stay near the course."))
     return out
-
-
-def _times_of(time: float | ArrayLike, z: Tensor) -> Tensor:
-    """Return one time, ``()``, or one for each of the cells `z`, ``(n,)``, beside these."""
-    expected = f"a finite number, or one for each cell, shape ({len(z)},)"
-    t = _checks.as_numbers(time, "time", expected)
-    t = t.to(device=z.device, dtype=_checks.time_dtype(z.device))
-    if t.ndim > 1 or (t.ndim == 1 and len(t) != len(z)):
-        raise ValueError(_checks.message("time", f"shape {tuple(t.shape)}", expected))
-    if not bool(torch.isfinite(t).all()):
-        raise ValueError(_checks.message("time", "NaN or infinite times", expected))
-    return t
