@@ -93,10 +93,7 @@ def fit_preprocessing(
         constant = scale <= 4 * torch.finfo(scale.dtype).eps * n**0.5 * size
         if bool(constant.any()):
             got = f"constant dimensions {constant.nonzero()[:, 0].tolist()}"
-            raise ValueError(
-                _checks.message("whiten", got, "varying dimensions", "Drop them, or use fewer.")
-            )
-    like = xs[0]
-    return Preprocessing(
-        mean.to(like), scale.to(like), None if loadings is None else loadings.to(like)
-    )
+            remedy = "Drop them, or use fewer."
+            raise ValueError(_checks.message("whiten", got, "varying dimensions", remedy))
+    loadings = None if loadings is None else loadings.to(xs[0])
+    return Preprocessing(mean.to(xs[0]), scale.to(xs[0]), loadings)

@@ -13,9 +13,8 @@ from cellflow import _checks
 from cellflow._files import read_state
 from cellflow._typing import Tensor
 from cellflow.fits.ensemble import Ensemble
-from cellflow.fits.facts import from_facts
 from cellflow.fits.fit import Fit
-from cellflow.fits.folder import CELLS, ENSEMBLE, FIT, FORMAT, NUMBERS
+from cellflow.fits.folder import CELLS, ENSEMBLE, FIT, FORMAT, NUMBERS, from_facts
 from cellflow.methods import FlowMatching
 from cellflow.methods.method import kinds
 from cellflow.networks import Units
@@ -49,9 +48,8 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Fit | Ens
         fits = [replace(fit, course=fits[0].course) for fit in fits]
         return Ensemble(tuple(fits), tuple(facts["seeds"]), facts["bootstrap"])
     if not (folder / FIT).is_file():
-        raise FileNotFoundError(
-            _checks.message("folder", f"{str(folder)!r}", "a folder written by `fit.save`")
-        )
+        got, expected = f"{str(folder)!r}", "a folder written by `fit.save`"
+        raise FileNotFoundError(_checks.message("folder", got, expected))
     return _fit(folder, place, {})
 
 
@@ -95,16 +93,10 @@ def _build(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
     for name, network in networks.items():
         weights = _under(name, tensors)
         network.to(next(iter(weights.values()))).load_state_dict(weights)
-    snapshots = [
-        Snapshot(
-            tensors[f"x/{k}"],
-            time,
-            tensors[f"mass/{k}"],
-            facts["labels"][k],
-            tensors.get(f"prior/{k}"),
-        )
-        for k, time in enumerate(facts["times"])
-    ]
+    snapshots = []
+    for k, (time, labels) in enumerate(zip(facts["times"], facts["labels"], strict=True)):
+        x, mass, growth = tensors[f"x/{k}"], tensors[f"mass/{k}"], tensors.get(f"prior/{k}")
+        snapshots.append(Snapshot(x, time, mass, labels, growth))
     affine, genes = (_under(name, tensors) for name in ("preprocessing", "components"))
     return Fit(
         assemble(method.parts, networks, facts["times"]),
@@ -118,6 +110,5 @@ def _build(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        k.removeprefix(f"{prefix}/"): v for k, v in tensors.items() if k.startswith(f"{prefix}/")
-    }
+    prefix += "/"
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -11,6 +11,11 @@ from scipy.spatial.distance import cdist
 from cellflow.timecourse import Snapshot
 
 
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=dtype)
+
+
 def snapshots(n=1000, m=None, *, d=5, masses=False, seed=0):
     """Three clusters, of other shares and places in the target."""
     g = torch.Generator().manual_seed(seed)

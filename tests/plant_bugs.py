@@ -165,7 +165,7 @@ fits that ignore the tolerance asked for | fits/fit.py | fits/test_fit
 networks simulated with the units of another one | networks/mlp.py | networks/test_evaluator
   - (first[:, :dim] / u.scale).float()
   + first[:, :dim].float()
-settings that are gone read as if they were off | fits/facts.py | networks/test_registry
+settings that are gone read as if they were off | fits/folder.py | networks/test_registry
   - or (v and k != "kind")
   + or False
 steps that ignore their interval | simulate/job.py | simulate/test_chunks

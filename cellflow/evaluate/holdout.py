@@ -105,11 +105,6 @@ def holdout(
     ranks
         Processes that each call this, share the work, and all get the table:
         see :func:`cellflow.several.join_process_group`.
-
-    Returns
-    -------
-    HoldoutTable
-        The rows; print it, or ask for its verdicts.
     """
     metrics = as_metrics(metrics)
     methods, seeds = as_methods(methods), as_seeds(seeds)

@@ -56,35 +56,26 @@ class Scorer:
             # Pairs were drawn in proportion to their mass, so that each weighs the same.
             cells = Snapshot(torch.lerp(before.x[rows], after.x[cols], share), course.times[k])
         elif name == "pooled":
-            cells = _pooled(before, after)
+            cells = Snapshot(torch.cat([before.x, after.x]), before.time)
+            if not (before.is_uniform and after.is_uniform):
+                # Each snapshot weighs as many cells as it has.
+                mass = torch.cat([len(s) * s.weights for s in (before, after)])
+                cells = replace(cells, mass=mass)
         else:
             cells = {"previous": before, "next": after}[name]
         return self(name, seed, cells)
 
     def _floor(self, k: int, seed: int) -> list[Row]:
-        n, rows = len(self.truth), []
+        half, rows = len(self.truth) // 2, []
+        x, mass, draw = self.truth.x, _mass(self.truth), stream_seed(seed, k, 21)
         for m in self.metrics:
-            (floor,) = split_half_floor(
-                self.truth.x,
-                METRICS[m],
-                mass=_mass(self.truth),
-                generator=stream_seed(seed, k, 21),
-                repeats=1,
-            )
-            rows.append(Row(self.held_out, "floor", seed, m, float(floor), n // 2, n // 2))
+            floor = split_half_floor(x, METRICS[m], mass=mass, generator=draw, repeats=1)
+            rows.append(Row(self.held_out, "floor", seed, m, float(floor), half, half))
         return rows
 
 
 def _mass(cells: Snapshot) -> Tensor | None:
     return None if cells.is_uniform else cells.mass  # metrics are faster without
-
-
-def _pooled(before: Snapshot, after: Snapshot) -> Snapshot:
-    """Cells of both, each snapshot weighing as many cells as it has."""
-    both = Snapshot(torch.cat([before.x, after.x]), before.time)
-    if before.is_uniform and after.is_uniform:
-        return both
-    return replace(both, mass=torch.cat([len(s) * s.weights for s in (before, after)]))
 
 
 def as_methods(methods: Method | Iterable[Method]) -> list[Method]:

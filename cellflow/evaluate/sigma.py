@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 
 import numpy as np
 import torch
@@ -51,7 +52,8 @@ def sigma_sweep(
     of the time point before are carried on by the stochastic dynamics.
 
     Each seed scores against another random half of the cells left out, so the spread over seeds
-    stands for the sampling of these cells too (the delete-half jackknife).
+    stands for the sampling of these cells too (the delete-half jackknife). Without an interior
+    time point there are no rows, and the best is the default of :func:`~cellflow.methods.SF2M`.
 
     Parameters
     ----------
@@ -77,12 +79,6 @@ def sigma_sweep(
         networks are learned. The rows are the same to the bit.
     progress
         Whether to show a bar on standard error.
-
-    Returns
-    -------
-    SigmaSweep
-        The rows and the best diffusion. Without an interior time point there are no rows, and
-        the best is the default of :func:`~cellflow.methods.SF2M`; the printed text says so.
     """
     metrics = as_metrics(metrics)
     seeds = as_seeds(seeds)
@@ -92,14 +88,15 @@ def sigma_sweep(
     natural = natural_sigma(course)
     tried = _as_sigmas(sigmas, natural)
     recipes = [method(s) for s in tried]
-    if steps is None and any(_needs_network(m) for m in recipes):
+    # The law at a time left out is that of paths between coupled cells, unless these use rates.
+    if steps is None and any(
+        not isinstance(m, FlowMatching) or m.path.needs_rates for m in recipes
+    ):
         expected = "one of straight pairs, whose law between two time points needs no network"
         got = f"{recipes[0].name!r}"
         raise ValueError(_checks.message("method", got, expected, "Set steps=1000."))
     task = _Task(course, tuple(zip(tried, recipes, strict=True)), metrics, n_cells, steps)
-    jobs = [
-        (k, seed, j) for k in range(1, len(course) - 1) for seed in seeds for j in range(len(tried))
-    ]
+    jobs = list(product(range(1, len(course) - 1), seeds, range(len(tried))))
     rows = side_by_side(
         partial(_rows, task),
         jobs,
@@ -166,11 +163,6 @@ def _as_sigmas(sigmas: Sequence[float] | None, natural: float) -> list[float]:
     return out
 
 
-def _needs_network(method: FlowMatching) -> bool:
-    """Whether the law at a time left out is not simply that of paths between coupled cells."""
-    return not isinstance(method, FlowMatching) or method.path.needs_rates
-
-
 def _drawn(course: TimeCourse, k: int, seed: int, n_cells: int) -> tuple[TimeCourse, Snapshot]:
     """Cells to learn from, and a random half of those left out, for one `seed`."""
     parts = []
@@ -212,9 +204,7 @@ def _unlearned(
     if plan.source_growth is not None and plan.target_growth is not None:
         growth = (plan.source_growth[rows] + plan.target_growth[cols])[:, None].to(before.x) / span
     pairs = Pairs(before.x[rows], after.x[cols], filled(before.time), filled(after.time), growth)
-    noise = torch.randn(
-        pairs.x0.shape, generator=generator, dtype=before.x.dtype, device=before.x.device
-    )
+    noise = torch.empty_like(pairs.x0).normal_(generator=generator)
     point = method.path.at(pairs, filled((time - before.time) / span), noise)
     cells = Snapshot(point.x, time)
     return cells if point.weight is None else replace(cells, mass=point.weight)

@@ -14,8 +14,7 @@ from torch import nn
 from cellflow import _checks
 from cellflow._typing import ArrayLike, Field, Rng, Tensor
 from cellflow.dynamics import Dynamics
-from cellflow.fits.facts import FittedMethod, Unsaved
-from cellflow.fits.folder import save_fit
+from cellflow.fits.folder import FittedMethod, Unsaved, save_fit
 from cellflow.fits.report import coupling_report, fit_report
 from cellflow.preprocessing import Preprocessing
 from cellflow.simulate import SOLVERS, Limits, Output, StoredTrajectory, Trajectory
@@ -107,7 +106,7 @@ class Fit:
         store_dtype: torch.dtype | str | None = None,
         progress: bool = False,
     ) -> Trajectory | StoredTrajectory:
-        """Simulate cells along the learned dynamics.
+        """Simulate cells along the learned dynamics, in data coordinates.
 
         Parameters
         ----------
@@ -132,22 +131,11 @@ class Fit:
         progress
             Whether to show a progress bar.
 
-        Returns
-        -------
-        The trajectory, in data coordinates; with `store`, one that is read as it is asked for.
-
         Raises
         ------
-        ValueError
-            If the result would not fit in memory.
         IntegrationError
             If the solution is not finite, or an adaptive solver needs more evaluations
             than its limit.
-
-        Warns
-        -----
-        UserWarning
-            If a stochastic solver is asked for and the fit has no noise.
         """
         how = Integration(
             solver=solver,
@@ -182,7 +170,9 @@ class Fit:
         """Cells of the population at any time.
 
         The cells of the last snapshot before `time` are simulated forward to it (before the first
-        snapshot, its cells are simulated back).
+        snapshot, its cells are simulated back). They have the data's dtype, and the labels and
+        masses that they started with, grown where the method learned growth. However many are
+        drawn, together they start with the mass of the snapshot.
 
         Parameters
         ----------
@@ -193,22 +183,8 @@ class Fit:
             replacement; beyond, cells are drawn again and start from the path's noise around
             them. Where the path has no noise at its ends (SB-CFM's bridges, or ``sigma=0``),
             these are exact repetitions. All of them, once, when omitted.
-        solver
-            As in :meth:`simulate`.
-        generator
-            Seed or generator of that choice, and of a stochastic solver.
-
-        Returns
-        -------
-        Snapshot
-            The cells, in data coordinates and the data's dtype, with their labels and masses:
-            those that they started with, grown where the method learned growth. However many
-            are drawn, together they start with the mass of the snapshot.
-
-        Raises
-        ------
-        ValueError
-            If more cells are asked for than there are and the path was not saved with the fit.
+        solver, generator
+            As in :meth:`simulate`; the generator also chooses the cells.
         """
         time = _checks.number(time, "time")
         start = max(
@@ -251,9 +227,16 @@ class Fit:
         return part
 
     def _at(self, time: float | ArrayLike, x: ArrayLike) -> tuple[Tensor, Tensor]:
-        """Times and cells in model coordinates, checked against each other."""
+        """Return times, ``()`` or ``(n,)`` for each cell, and cells in model coordinates."""
         z = self._encode(x)
-        return _times_of(time, z), z
+        expected = f"a finite number, or one for each cell, shape ({len(z)},)"
+        t = _checks.as_numbers(time, "time", expected)
+        t = t.to(device=z.device, dtype=_checks.time_dtype(z.device))
+        if t.ndim > 1 or (t.ndim == 1 and len(t) != len(z)):
+            raise ValueError(_checks.message("time", f"shape {tuple(t.shape)}", expected))
+        if not bool(torch.isfinite(t).all()):
+            raise ValueError(_checks.message("time", "NaN or infinite times", expected))
+        return t, z
 
     def _encode(self, x: ArrayLike) -> Tensor:
         cells = _checks.as_cells(x, "x", dim=self.course.dim)
@@ -298,15 +281,3 @@ def _grown_mass(mass: Tensor, growth: Tensor, time: float) -> Tensor:
         expected = f"a time by which {mass.dtype} can hold them"
         raise ValueError(_checks.message("time", got, expected, "Stay near the course."))
     return out
-
-
-def _times_of(time: float | ArrayLike, z: Tensor) -> Tensor:
-    """Return one time, ``()``, or one for each of the cells `z`, ``(n,)``, beside these."""
-    expected = f"a finite number, or one for each cell, shape ({len(z)},)"
-    t = _checks.as_numbers(time, "time", expected)
-    t = t.to(device=z.device, dtype=_checks.time_dtype(z.device))
-    if t.ndim > 1 or (t.ndim == 1 and len(t) != len(z)):
-        raise ValueError(_checks.message("time", f"shape {tuple(t.shape)}", expected))
-    if not bool(torch.isfinite(t).all()):
-        raise ValueError(_checks.message("time", "NaN or infinite times", expected))
-    return t

@@ -10,8 +10,8 @@ import torch
 
 from cellflow._registry import Registry
 from cellflow._typing import Rng
-from cellflow.fits.facts import to_facts
 from cellflow.fits.fit import Fit
+from cellflow.fits.folder import to_facts
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import TimeCourse
 from cellflow.training.networks import Parts

@@ -43,9 +43,8 @@ def split_half_floor(
     repeats = _checks.count(repeats, "repeats")
     size = len(x) // 2 if size is None else _checks.count(size, "size")
     if 2 * size > len(x):
-        raise ValueError(
-            _checks.message("size", f"{size}", f"at most {len(x) // 2}, half of the cells")
-        )
+        most = f"at most {len(x) // 2}, half of the cells"
+        raise ValueError(_checks.message("size", f"{size}", most))
     if mass is not None:
         mass = _checks.as_numbers(mass, "mass").to(x.device)
         if mass.shape != (len(x),):

@@ -95,14 +95,9 @@ def as_clouds(
     x = _checks.as_cells(x, "x", min_cells=1).detach()
     y = _checks.as_cells(y, "y", min_cells=1).detach().to(x.device)
     if x.shape[1] != y.shape[1]:
-        raise ValueError(
-            _checks.message(
-                "y",
-                f"{y.shape[1]} dimensions",
-                f"{x.shape[1]} as in `x`",
-                "Project both clouds to the same space.",
-            )
-        )
+        got, expected = f"{y.shape[1]} dimensions", f"{x.shape[1]} as in `x`"
+        remedy = "Project both clouds to the same space."
+        raise ValueError(_checks.message("y", got, expected, remedy))
     x, a = _weighted(x.double(), x_mass, "x_mass")
     y, b = _weighted(y.double(), y_mass, "y_mass")
     centre = (x.mean(0) + y.mean(0)) / 2

@@ -12,8 +12,6 @@ from cellflow.metrics.metric import Clouds, Metric, as_clouds, metric, row_block
 
 #: Cells of each cloud that the median heuristic looks at.
 MEDIAN_CELLS = 1_000
-
-
 #: Keywords under which it is a distance with one scale for all clouds.
 FIXED = {"bandwidth": 1.0, "unbiased": False}
 
@@ -35,19 +33,13 @@ def mmd(
 
     Parameters
     ----------
-    x, y
-        Cells, shapes ``(n, d)`` and ``(m, d)``.
-    x_mass, y_mass
-        Masses, shapes ``(n,)`` and ``(m,)``; uniform when omitted, scaled to total one.
+    x, y, x_mass, y_mass
+        As in :func:`wasserstein1`.
     bandwidth
         The bandwidth h, in data units; when omitted, the median distance between (at most 1,000
         + 1,000, evenly spaced) pooled cells. Fix it to compare several values with one another.
     unbiased
         True for the U-statistic, which can be negative; False for the V-statistic, which cannot.
-
-    Returns
-    -------
-    The squared discrepancy, without unit.
     """
     clouds = as_clouds(x, y, x_mass=x_mass, y_mass=y_mass)
     if bandwidth is None:
@@ -76,11 +68,8 @@ def _median_distance(clouds: Clouds) -> float:
     i, j = torch.triu_indices(len(pooled), len(pooled), offset=1, device=pooled.device)
     median = float(costs.distance(pooled, pooled)[i, j].median())
     if median == 0.0:
-        raise ValueError(
-            _checks.message(
-                "bandwidth", "a median distance of 0", "cells that differ", "Give a bandwidth."
-            )
-        )
+        got, expected = "a median distance of 0", "cells that differ"
+        raise ValueError(_checks.message("bandwidth", got, expected, "Give a bandwidth."))
     return median
 
 

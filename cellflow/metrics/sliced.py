@@ -32,18 +32,12 @@ def sliced_wasserstein2(
 
     Parameters
     ----------
-    x, y
-        Cells, shapes ``(n, d)`` and ``(m, d)``.
-    x_mass, y_mass
-        Masses, shapes ``(n,)`` and ``(m,)``; uniform when omitted, scaled to total one.
+    x, y, x_mass, y_mass
+        As in :func:`wasserstein1`.
     n_projections
         Number of lines; the relative Monte Carlo error falls as its square root.
     generator
         Seed or generator of the lines. The fixed default makes values comparable.
-
-    Returns
-    -------
-    The distance, in data units.
     """
     clouds = as_clouds(x, y, x_mass=x_mass, y_mass=y_mass)
     n_projections = _checks.count(n_projections, "n_projections")
@@ -52,12 +46,9 @@ def sliced_wasserstein2(
     lines = torch.randn(n_projections, d, generator=rng, dtype=torch.float64, device=rng.device)
     lines = (lines / lines.norm(dim=1, keepdim=True)).to(clouds.x.device)
     step = max(1, BLOCK_ENTRIES // (len(clouds.x) + len(clouds.y)))
-    each = torch.cat(
-        [
-            quantile_cost(theta @ clouds.x.T, theta @ clouds.y.T, (clouds.a, clouds.b), power=2)
-            for theta in lines.split(step)
-        ]
-    )
+    x, y, masses = clouds.x.T, clouds.y.T, (clouds.a, clouds.b)
+    parts = [quantile_cost(part @ x, part @ y, masses, power=2) for part in lines.split(step)]
+    each = torch.cat(parts)
     return float(each.sum() / n_projections) ** 0.5
 
 

@@ -153,9 +153,8 @@ class _Evaluator:
             (layer.weight.detach(), layer.bias.detach()) if isinstance(layer, nn.Linear) else layer
             for layer in list(net.layers)[1:-1]
         ]
-        self.rest.append(
-            (linear[-1].weight.detach() * net.unit, linear[-1].bias.detach() * net.unit)
-        )
+        weight, bias = linear[-1].weight.detach(), linear[-1].bias.detach()
+        self.rest.append((weight * net.unit, bias * net.unit))
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         """Evaluate at the scalar time `t` and cells `x` ``(n, d)``."""

@@ -102,16 +102,10 @@ class RescaledField:
         )
 
     def _expect(self, value: Tensor, like: Tensor, name: str) -> Tensor:
-        if value.shape != like.shape:
-            got, expected = f"shape {tuple(value.shape)}", f"shape {tuple(like.shape)}"
-            raise ValueError(_checks.message(f"dynamics.{name}", got, expected))
-        if value.dtype != like.dtype:
-            raise ValueError(
-                _checks.message(
-                    f"dynamics.{name}",
-                    f"values of {value.dtype}",
-                    f"{like.dtype} as in `x0`",
-                    "Convert the network or `x0` so that they agree.",
-                )
-            )
-        return value
+        if value.shape == like.shape and value.dtype == like.dtype:
+            return value
+        got, expected, remedy = f"shape {tuple(value.shape)}", f"shape {tuple(like.shape)}", ""
+        if got == expected:
+            got, expected = f"values of {value.dtype}", f"{like.dtype} as in `x0`"
+            remedy = "Convert the network or `x0` so that they agree."
+        raise ValueError(_checks.message(f"dynamics.{name}", got, expected, remedy))

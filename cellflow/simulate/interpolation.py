@@ -9,7 +9,9 @@ neighbouring node (:func:`quintic_terms`).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -85,11 +87,16 @@ def quintic_terms(cubic: Cubic, theta: float, *, x: Tensor, v: Tensor) -> tuple[
     return constant - theta * linear, linear
 
 
-def rows_by_step(u: Tensor, nodes: Tensor) -> list[int]:
-    """Return, for each step, the end of its rows: those in ``(nodes[i], nodes[i + 1]]``.
+def steps_with_rows(u: Tensor, nodes: Tensor) -> Iterator[tuple[float, float, slice, int | None]]:
+    """Give both ends of each step, the rows of outputs between them, and that of the later one.
 
-    `u` ``(T,)`` and `nodes` ``(k + 1,)`` are increasing from 0 to 1, both in float64.
+    Outputs are at `u` ``(T,)``, the first of which belongs to no step, and steps between `nodes`
+    ``(k + 1,)``: both are increasing from 0 to 1, in float64.
     """
     ends = torch.searchsorted(u, nodes[1:].contiguous(), right=True).tolist()
     ends[-1] = len(u)
-    return ends
+    row = 1
+    for (here, there), stop in zip(pairwise(nodes.tolist()), ends, strict=True):
+        last = stop - 1 if stop > row and float(u[stop - 1]) == there else None
+        yield here, there, slice(row, stop if last is None else last), last
+        row = stop

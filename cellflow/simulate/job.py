@@ -59,16 +59,17 @@ class Segment:
 class Job:
     """Simulation but for its cells: `dynamics` (with evaluators for networks), settings `how`.
 
-    It goes through the `segments` in turn; `asked` ``(T,)`` are the rows of their outputs that were
-    asked for. The noise follows from `seed`, None where there is none. Beside the columns of the
-    cells, the state has `n_columns`: that of the log mass, or none. A `small` job has fields of
-    small networks only, which threads cannot speed up.
+    It goes through the `segments` in turn, which write `n_rows` outputs: the times asked for, whose
+    rows are `asked` ``(T,)``, and the cuts. The noise follows from `seed`, None where there is
+    none. Beside the columns of the cells, the state has `n_columns`: that of the log mass, or none.
+    A `small` job has fields of small networks only, which threads cannot speed up.
     """
 
     dynamics: Dynamics
     how: Integration
     solver: Solver
     segments: list[Segment]
+    n_rows: int
     asked: Tensor
     seed: int | None
     n_columns: int
@@ -86,6 +87,7 @@ class Job:
             how=how,
             solver=solver,
             segments=segments,
+            n_rows=segments[-1].rows.stop,
             asked=asked,
             seed=_seed(dynamics, how) if solver.stochastic and dynamics.sigma else None,
             n_columns=int(dynamics.growth is not None),
@@ -99,11 +101,6 @@ class Job:
             expected = f"at most {MAX_STEPS} steps"
             raise ValueError(_checks.message("max_step", got, expected, "Shorten the span."))
         return job
-
-    @property
-    def n_rows(self) -> int:
-        """Rows that the segments write: the times asked for and the cuts."""
-        return self.segments[-1].rows.stop
 
     def n_steps(self, segment: Segment) -> int:
         """Return the number of steps of a fixed-step solver through `segment`."""

@@ -44,7 +44,8 @@ def simulate(
     :math:`dX = (v + \tfrac12 \sigma^2 s)\,dt + \sigma\,dW` where times increase, and where they
     decrease :math:`dX = (v - \tfrac12 \sigma^2 s)\,dt + \sigma\,d\bar W` (Anderson 1982), which
     draws ancestors: both have the marginals of the ODE. Where the dynamics have growth,
-    :math:`d \log m = g\,dt` is carried along. No gradients are recorded.
+    :math:`d \log m = g\,dt` is carried along. No gradients are recorded. States
+    ``(T, n, d)`` are in the dtype and on the device of `x0`, or read from the store.
 
     Output times cost nothing beyond writing them: solvers choose their steps by `max_step` or by
     the tolerances, and states between the steps are interpolated (at least to fourth order) or,
@@ -81,18 +82,8 @@ def simulate(
     progress
         Whether to show a progress bar.
 
-    Returns
-    -------
-    Trajectory
-        States ``(T, n, d)``, in the dtype and on the device of `x0`; with a store a
-        :class:`StoredTrajectory`, whose states are read as they are asked for.
-
     Raises
     ------
-    ValueError
-        If the field answers in another shape or dtype, a stochastic solver is asked for and the
-        dynamics have noise but no score, the result would exceed the memory that is left, or
-        the store holds something else.
     IntegrationError
         If the solution or the field is not finite, or an adaptive solver needs more evaluations
         than its limit.

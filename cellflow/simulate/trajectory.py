@@ -64,7 +64,6 @@ def row_of(times: Tensor, time: float) -> int:
     # Times that users computed differently (0.1 + 0.2) are the same time.
     if float(distance[row]) > 1e-9 * float((times[-1] - times[0]).abs()):
         expected = f"one of the simulated times, the nearest being {float(times[row]):g}"
-        raise ValueError(
-            _checks.message("time", f"{time:g}", expected, "Pass it to `simulate` as well.")
-        )
+        remedy = "Pass it to `simulate` as well."
+        raise ValueError(_checks.message("time", f"{time:g}", expected, remedy))
     return row

@@ -204,7 +204,20 @@ def _open(
     """Return the group of the job's store: new, or of the same simulation."""
     path = Path(job.how.output.store or "")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        _create(path, facts, shape=shape, cells=cells, times=times)
+        n_times, n, width = shape
+        cells = min(cells, n)
+        parts, size = -(-n // cells), cells * width * np.dtype(facts["store_dtype"]).itemsize
+        layout = (min(n_times, max(1, CHUNK_BYTES // size)), cells, width)
+        with whole_folder(path) as temporary:
+            group = _require_zarr().open_group(str(temporary), mode="w")
+            _array(group, "x", shape, layout, facts["store_dtype"])
+            if facts["growth"]:
+                _array(group, "log_mass", shape[:2], (n_times, cells), facts["dtype"])
+            _array(group, "evaluations", (parts,), (1,), "int64")
+            group["evaluations"][:] = -1
+            _array(group, "times", (n_times,), (n_times,), "float64")
+            group["times"][:] = times.numpy()
+            group.attrs[KEY] = {"format": FORMAT, "complete": False, "cells": cells, "job": facts}
     group = _open_ours(path, mode="r+")
     remedy = "Name a new folder, or remove this one."
     if group is None:
@@ -216,26 +229,6 @@ def _open(
             got = f"{str(path)!r}, which holds a simulation of other {name.replace('_', ' ')}"
             raise ValueError(_checks.message("store", got, "one of the same", remedy))
     return group
-
-
-def _create(
-    path: Path, facts: dict[str, Any], *, shape: tuple[int, int, int], cells: int, times: Tensor
-) -> None:
-    with whole_folder(path) as temporary:
-        group = _require_zarr().open_group(str(temporary), mode="w")
-        n_times, n, width = shape
-        cells = min(cells, n)
-        size = cells * width * np.dtype(facts["store_dtype"]).itemsize
-        layout = (min(n_times, max(1, CHUNK_BYTES // size)), cells, width)
-        _array(group, "x", shape, layout, facts["store_dtype"])
-        if facts["growth"]:
-            _array(group, "log_mass", shape[:2], (n_times, cells), facts["dtype"])
-        parts = -(-n // cells)
-        _array(group, "evaluations", (parts,), (1,), "int64")
-        group["evaluations"][:] = -1
-        _array(group, "times", (n_times,), (n_times,), "float64")
-        group["times"][:] = times.numpy()
-        group.attrs[KEY] = {"format": FORMAT, "complete": False, "cells": cells, "job": facts}
 
 
 def _array(

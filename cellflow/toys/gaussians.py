@@ -108,14 +108,12 @@ def gaussian_displacement(t: float, source: Gaussian, target: Gaussian) -> Gauss
 
 def _same_dim(source: Gaussian, target: Gaussian) -> None:
     if source.dim != target.dim:
-        raise ValueError(
-            _checks.message("target", f"{target.dim} dimensions", f"{source.dim} as in `source`")
-        )
+        got, expected = f"{target.dim} dimensions", f"{source.dim} as in `source`"
+        raise ValueError(_checks.message("target", got, expected))
 
 
 def _regular(source: Gaussian) -> None:
     values = torch.linalg.eigvalsh(source.cov)
     if float(values[0]) <= 1e-12 * float(values[-1]):
-        raise ValueError(
-            _checks.message("source", "a singular covariance", "a positive definite one")
-        )
+        got, expected = "a singular covariance", "a positive definite one"
+        raise ValueError(_checks.message("source", got, expected))

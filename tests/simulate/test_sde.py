@@ -17,6 +17,7 @@ from cellflow.simulate.noise import BLOCK, Increments, Noise
 from cellflow.toys.bridge import gaussian_bridge
 from cellflow.toys.gaussians import Gaussian
 from cellflow.toys.samplers import gaussian
+from clouds import normal
 
 KAPPA, SIGMA, N = 1.3, 0.7, 20_000
 Z = 4.5  # standard errors: with a few hundred comparisons, a chance of 1 in 500 for each seed
@@ -25,11 +26,6 @@ Z = 4.5  # standard errors: with a few hundred comparisons, a chance of 1 in 500
 @pytest.fixture(params=list(cases.NOISY_SOLVERS))
 def solver(request: pytest.FixtureRequest) -> str:
     return request.param
-
-
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def drifting(drift, sigma: float, **fields) -> Dynamics:

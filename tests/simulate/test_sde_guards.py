@@ -12,6 +12,7 @@ import cases
 from cellflow.dynamics import Dynamics
 from cellflow.simulate import IntegrationError, Limits, simulate
 from cellflow.simulate.noise import BLOCK
+from clouds import normal
 
 KAPPA, SIGMA, N = 1.3, 0.7, 20_000
 Z = 4.5  # standard errors
@@ -20,11 +21,6 @@ Z = 4.5  # standard errors
 @pytest.fixture(params=list(cases.NOISY_SOLVERS))
 def solver(request: pytest.FixtureRequest) -> str:
     return request.param
-
-
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def zero(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

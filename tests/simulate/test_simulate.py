@@ -14,15 +14,11 @@ from scipy.integrate import solve_ivp
 import cases
 from cellflow.dynamics import Dynamics
 from cellflow.simulate import SOLVERS, Limits, simulate, steps
+from clouds import normal
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 TIGHT = {"limits": Limits(**EXACT)}
 MATRIX = torch.tensor([[-0.5, 2.0, 0.1], [-2.0, -0.3, 0.0], [0.2, 0.0, 0.4]], dtype=torch.float64)
-
-
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def matmul(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 from cellflow._typing import Tensor
 from cellflow.simulate.field import IntegrationError, RescaledField
 from cellflow.simulate.integration import Limits
-from cellflow.simulate.interpolation import THIRD, Cubic, quartic_term, rows_by_step
+from cellflow.simulate.interpolation import THIRD, Cubic, quartic_term, steps_with_rows
 
 
 def integrate_adaptive(
@@ -28,13 +28,9 @@ def integrate_adaptive(
     """
     nodes, states = _accepted_steps(field, x, solver=solver, limits=limits)
     out[0] = x
-    row = 1
     slopes: dict[int, Tensor] = {}
-    for i, stop in enumerate(rows_by_step(u, nodes)):
-        here, there = float(nodes[i]), float(nodes[i + 1])
-        on_node = stop > row and float(u[stop - 1]) == there
-        between = stop - on_node
-        if between > row:
+    for i, (here, there, between, end) in enumerate(steps_with_rows(u, nodes)):
+        if between.stop > between.start:
             h = there - here
             slopes = {
                 j: slopes[j] if j in slopes else field(float(nodes[j]), states[j])
@@ -43,10 +39,9 @@ def integrate_adaptive(
             cubic = Cubic(states[i], states[i + 1], h * slopes[i], h * slopes[i + 1])
             state, slope = cubic.at(THIRD)
             terms = quartic_term(h * field(here + THIRD * h, state), slope)
-            cubic.write((u[row:between] - here) / h, out[row:between], terms=terms)
-        if on_node:
-            out[stop - 1] = states[i + 1]
-        row = stop
+            cubic.write((u[between] - here) / h, out[between], terms=terms)
+        if end is not None:
+            out[end] = states[i + 1]
 
 
 def _accepted_steps(

@@ -6,7 +6,7 @@ import torch
 
 from cellflow._typing import Tensor
 from cellflow.simulate.field import RescaledField
-from cellflow.simulate.interpolation import Cubic, quintic_terms, rows_by_step
+from cellflow.simulate.interpolation import Cubic, quintic_terms, steps_with_rows
 from cellflow.simulate.solver import Step
 
 
@@ -20,33 +20,29 @@ def integrate_fixed(
     """
     h = 1.0 / n_steps
     nodes = torch.arange(n_steps + 1, dtype=torch.float64) / n_steps
-    ends = rows_by_step(u, nodes)
     out[0] = x
-    row = 1
     slope = field(0.0, x)
     previous: tuple[Tensor, Tensor] | None = None
     first: tuple[Cubic, Tensor, Tensor] | None = None  # waits for its neighbour, the second step
-    for i, stop in enumerate(ends):
-        here, there = float(nodes[i]), float(nodes[i + 1])
+    for here, there, between, end in steps_with_rows(u, nodes):
         new = step(field, x, slope, u=here, h=h)
         field.require_finite(new, there)
         field.advance(there)
-        on_node = stop > row and float(u[stop - 1]) == there
-        between = stop - on_node
-        if on_node:
-            out[stop - 1] = new
-        if i + 1 == n_steps and between == row and first is None:
+        if end is not None:
+            out[end] = new
+        inside = between.stop > between.start
+        if there == 1 and not inside and first is None:
             break  # the last slope is not needed
         new_slope = field(there, new)
-        if i + 1 == n_steps:
+        if there == 1:
             field.require_finite(new_slope, there)
         if first is not None:
             cubic, theta, target = first
             terms = quintic_terms(cubic, 2.0, x=new, v=h * new_slope)
             cubic.write(theta, target, terms=terms)
             first = None
-        if between > row:
-            theta, target = (u[row:between] - here) * n_steps, out[row:between]
+        if inside:
+            theta, target = (u[between] - here) * n_steps, out[between]
             cubic = Cubic(x, new, h * slope, h * new_slope)
             if previous is not None:
                 terms = quintic_terms(cubic, -1.0, x=previous[0], v=h * previous[1])
@@ -56,4 +52,4 @@ def integrate_fixed(
             else:
                 first = (cubic, theta, target)
         previous = (x, slope)
-        x, slope, row = new, new_slope, stop
+        x, slope = new, new_slope

@@ -8,7 +8,7 @@ import torch
 
 from cellflow._typing import Tensor
 from cellflow.simulate.field import RescaledField
-from cellflow.simulate.interpolation import rows_by_step
+from cellflow.simulate.interpolation import steps_with_rows
 from cellflow.simulate.noise import Noise
 from cellflow.simulate.solver import NoisyStep
 
@@ -35,19 +35,15 @@ def integrate_stochastic(
     scale = field.dynamics.sigma * math.sqrt(abs(field.span) * h)
     nodes = torch.arange(n_steps + 1, dtype=torch.float64) / n_steps
     out[0] = x
-    row = 1
-    for i, stop in enumerate(rows_by_step(u, nodes)):
-        here, there = float(nodes[i]), float(nodes[i + 1])
+    for here, there, between, end in steps_with_rows(u, nodes):
         drawn = noise.increments(scale, mean=mean)
         new = step(field, x, field(here, x), u=here, h=h, noise=drawn)
         field.require_finite(new, there)
         field.advance(there)
-        on_node = stop > row and float(u[stop - 1]) == there
-        between = stop - on_node
-        if between > row:
-            theta = (u[row:between] - here) * n_steps
+        if between.stop > between.start:
+            theta = (u[between] - here) * n_steps
             line = torch.addcmul(x, theta.to(x)[:, None, None], new - x)
-            torch.add(line, noise.bridge(theta, scale), out=out[row:between])
-        if on_node:
-            out[stop - 1] = new
-        x, row = new, stop
+            torch.add(line, noise.bridge(theta, scale), out=out[between])
+        if end is not None:
+            out[end] = new
+        x = new
