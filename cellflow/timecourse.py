@@ -148,7 +148,7 @@ class TimeCourse:
         Parameters
         ----------
         xs
-            One ``(n_k, d)`` array or tensor per time point, of one floating type in common.
+            One ``(n_k, d)`` array or tensor per time point, taken to their common floating type.
         times
             Time of each; ``0, 1, 2, …`` when omitted.
         masses, growths

@@ -285,12 +285,7 @@ def permutation_plan(cols: Tensor, *, cost: float, converged: bool) -> PairPlan:
 
 
 def potential_plan(
-    gibbs: Gibbs,
-    masses: tuple[Tensor, Tensor],
-    h: Tensor,
-    *,
-    shift: Tensor,
-    fallback: str | None,
+    gibbs: Gibbs, masses: tuple[Tensor, Tensor], h: Tensor, *, shift: Tensor, fallback: str | None
 ) -> PotentialPlan:
     r"""Return the plan of `h`: one pass for its cost, its columns and its partners.
 
