@@ -11,6 +11,7 @@ from torch import nn
 from tqdm import tqdm
 
 from cellflow._random import stream_seed
+from cellflow._threads import spare_cores
 from cellflow.batches import Batching, CouplingHealth, PairSampler, spline_rates
 from cellflow.dynamics import Dynamics
 from cellflow.networks import Units
@@ -20,7 +21,6 @@ from cellflow.timecourse import TimeCourse
 from cellflow.training.cells import digest, split_in_canonical_order, to_device
 from cellflow.training.networks import Parts, assemble, build_networks
 from cellflow.training.options import FitOptions
-from cellflow.training.train_on_pairs import workers_for
 from cellflow.training.trainer import History
 
 #: Pairs per interval on which the validation loss is measured.
@@ -85,7 +85,10 @@ def prepare(
         how = batching, stream_seed(options.seed, 0, stream), health, rates, workers, options.group
         return PairSampler(part, own.coupling, *how)
 
-    sampler, held = sampled(parts[0], own.batching, 11, workers_for(own.net, x.device)), None
+    # Threads that couple have the cores left over; a large network on the CPU leaves one at most.
+    busy = x.device.type == "cpu" and not own.net.small
+    workers = min(spare_cores(), 1) if busy else spare_cores()
+    sampler, held = sampled(parts[0], own.batching, 11, workers), None
     if len(parts) > 1:
         batching = Batching(VALIDATION_PAIRS, own.batching.block_size, 1, prefetch=False)
         held = sampled(parts[1], batching, 13, 1).batch(0)

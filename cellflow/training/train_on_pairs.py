@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cellflow._random import stream_seed
-from cellflow._threads import one_thread, spare_cores
+from cellflow._threads import one_thread
 from cellflow._typing import Tensor
 from cellflow.dynamics import Dynamics
 from cellflow.networks import NetworkConfig, Units
@@ -65,13 +65,6 @@ def train_on_pairs(
             checkpointing=options.checkpointing,
             progress=options.progress,
         )
-
-
-def workers_for(net: NetworkConfig, device: torch.device) -> int:
-    """Return how many threads may couple while `net` trains on `device`: the cores left over."""
-    large = device.type == "cpu" and not net.small
-    spare = spare_cores()
-    return min(spare, 1) if large else spare  # a large network on the CPU has all cores busy
 
 
 def threads_for(net: NetworkConfig, device: torch.device) -> AbstractContextManager[None]:

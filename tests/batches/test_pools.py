@@ -139,11 +139,6 @@ def test_many_plans_are_those_made_one_by_one(coupling) -> None:
             assert plan.is_permutation == alone.is_permutation
 
 
-def test_an_unknown_refresh_is_named() -> None:
-    with pytest.raises(ValueError, match="`refresh`: got 'always', expected one of"):
-        Batching(refresh="always")
-
-
 def test_a_pool_of_a_large_snapshot_holds_part_of_it_and_serves_once(monkeypatch) -> None:
     from cellflow.batches import sampler as module
 

@@ -162,8 +162,9 @@ def test_global_random_state_is_untouched() -> None:
         ({"batch_size": 0}, "`batch_size`: got 0, expected an integer of at least 1"),
         ({"block_size": 1}, "`block_size`: got 1, expected an integer of at least 2"),
         ({"reuse": 0}, "`reuse`: got 0, expected an integer of at least 1"),
+        ({"refresh": "always"}, "`refresh`: got 'always', expected one of"),
     ],
 )
-def test_bad_sizes_are_named(settings, message: str) -> None:
+def test_batching_names_bad_settings(settings, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Batching(**settings)
