@@ -220,16 +220,11 @@ def test_bad_arguments_are_named(options, text):
         sigma_sweep(diffusing(1.0, n=10), progress=False, **options)
 
 
-@pytest.mark.parametrize(
-    ("times", "text"),
-    [
-        ([2.0], "`exclude`: got 2, expected some of 0, 1, 3"),
-        ([0.0, 1.0], "`exclude`: got 2 of 3 time points"),
-    ],
-)
-def test_bad_excluded_times_are_named(times, text):
-    with pytest.raises(ValueError, match=text):
-        without_times(diffusing(1.0, n=10), times)
+def test_bad_excluded_times_are_named():
+    with pytest.raises(ValueError, match="`exclude`: got 2, expected some of 0, 1, 3"):
+        without_times(diffusing(1.0, n=10), [2.0])
+    with pytest.raises(ValueError, match="`exclude`: got 2 of 3 time points"):
+        without_times(diffusing(1.0, n=10), [0.0, 1.0])
 
 
 def test_one_excluded_time_is_a_list_of_one():
