@@ -43,12 +43,7 @@ def choice(value: str, options: Mapping[str, T] | Iterable[str], name: str) -> s
 
 
 def number(
-    value: float,
-    name: str,
-    *,
-    low: float = -np.inf,
-    high: float = np.inf,
-    open_low: bool = False,
+    value: float, name: str, *, low: float = -np.inf, high: float = np.inf, open_low: bool = False
 ) -> float:
     """Return `value` as a finite float inside ``[low, high]`` (``(low, high]`` if `open_low`)."""
     bounds = f"a finite number in {'(' if open_low else '['}{low:g}, {high:g}]"

@@ -3,14 +3,7 @@
 from cellflow.evaluate.holdout import HoldoutProtocol, holdout
 from cellflow.evaluate.scorer import METRICS, Scorer
 from cellflow.evaluate.sigma import sigma_sweep, without_times
-from cellflow.evaluate.table import (
-    YARDSTICKS,
-    HoldoutTable,
-    Row,
-    SigmaRow,
-    SigmaSweep,
-    Verdict,
-)
+from cellflow.evaluate.table import YARDSTICKS, HoldoutTable, Row, SigmaRow, SigmaSweep, Verdict
 
 __all__ = [
     "METRICS",

@@ -238,12 +238,7 @@ class Ensemble:
         )
 
     def interpolate(
-        self,
-        time: float,
-        *,
-        n_cells: int | None = None,
-        solver: str = "rk4",
-        generator: Rng = 0,
+        self, time: float, *, n_cells: int | None = None, solver: str = "rk4", generator: Rng = 0
     ) -> Interpolation:
         """Cells of the population at any `time`, by every member, from the same cells.
 

@@ -160,12 +160,7 @@ class Fit:
         return simulate_as(self.dynamics, self._encode(x0), times, how=how)
 
     def interpolate(
-        self,
-        time: float,
-        *,
-        n_cells: int | None = None,
-        solver: str = "rk4",
-        generator: Rng = 0,
+        self, time: float, *, n_cells: int | None = None, solver: str = "rk4", generator: Rng = 0
     ) -> Snapshot:
         """Cells of the population at any time.
 

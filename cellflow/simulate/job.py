@@ -157,11 +157,7 @@ class Job:
 
 
 def cut_at_breaks(
-    grid: Tensor,
-    breaks: tuple[float, ...],
-    *,
-    knots: tuple[float, ...] = (),
-    device: torch.device,
+    grid: Tensor, breaks: tuple[float, ...], *, knots: tuple[float, ...] = (), device: torch.device
 ) -> tuple[list[Segment], Tensor]:
     """Cut the span of `grid` ``(T,)`` at those of `breaks` and `knots` that are inside it.
 

@@ -108,11 +108,7 @@ def simulate(
 
 
 def simulate_as(
-    dynamics: Dynamics,
-    x0: ArrayLike,
-    times: Sequence[float] | ArrayLike,
-    *,
-    how: Integration,
+    dynamics: Dynamics, x0: ArrayLike, times: Sequence[float] | ArrayLike, *, how: Integration
 ) -> Trajectory | StoredTrajectory:
     """Simulate `dynamics` from cells `x0` ``(n, d)`` through `times`, with the settings `how`."""
     x0, times = _checks.as_cells(x0, "x0").detach(), as_times(times)

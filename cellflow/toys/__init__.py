@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 from cellflow.toys.bridge import GaussianBridge, gaussian_bridge
-from cellflow.toys.gaussians import (
-    Gaussian,
-    gaussian_displacement,
-    gaussian_ot_map,
-    gaussian_w2,
-)
+from cellflow.toys.gaussians import Gaussian, gaussian_displacement, gaussian_ot_map, gaussian_w2
 from cellflow.toys.linear import linear_flow
 from cellflow.toys.samplers import eight_gaussians, gaussian, moons, s_curve
 

@@ -15,10 +15,7 @@ from cellflow.training.trainer import Training
 
 F64 = torch.float64
 METHOD = OTCFM(
-    0.0,
-    net=MLPConfig(16, 2),
-    batching=Batching(32, 128),
-    training=Training(learning_rate=5e-3),
+    0.0, net=MLPConfig(16, 2), batching=Batching(32, 128), training=Training(learning_rate=5e-3)
 )
 
 

@@ -149,10 +149,7 @@ def test_same_seeds_same_table() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [
-        ({"metrics": ["w3"]}, "`metrics`: got 'w3'"),
-        ({"seeds": 0}, "`seeds`: got 0"),
-    ],
+    [({"metrics": ["w3"]}, "`metrics`: got 'w3'"), ({"seeds": 0}, "`seeds`: got 0")],
 )
 def test_bad_options_are_named(options, message: str) -> None:
     with pytest.raises(ValueError, match=message):

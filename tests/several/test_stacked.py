@@ -34,10 +34,7 @@ def course(dtype: torch.dtype = F64) -> cf.TimeCourse:
 def stacked(method, courses=None, files=(None,) * 3, *, preprocessing=None, every=1000, steps=30):
     options = [
         FitOptions(
-            steps=steps,
-            generator=seed,
-            checkpointing=Checkpointing(file, every),
-            progress=False,
+            steps=steps, generator=seed, checkpointing=Checkpointing(file, every), progress=False
         )
         for seed, file in zip(SEEDS, files, strict=True)
     ]

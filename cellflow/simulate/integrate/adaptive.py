@@ -11,13 +11,7 @@ from cellflow.simulate.interpolation import THIRD, Cubic, quartic_term, steps_wi
 
 
 def integrate_adaptive(
-    field: RescaledField,
-    x: Tensor,
-    *,
-    u: Tensor,
-    solver: str,
-    limits: Limits,
-    out: Tensor,
+    field: RescaledField, x: Tensor, *, u: Tensor, solver: str, limits: Limits, out: Tensor
 ) -> None:
     """Integrate through [0, 1] in steps chosen by the error, and write the states at `u`.
 
