@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 import clouds
 from cellflow.couplings import Entropic, Exact, Geodesic
-from cellflow.fits.facts import from_facts, to_facts
+from cellflow.fits.folder import from_facts, to_facts
 from cellflow.methods import FlowMatching
 from cellflow.methods.method import kinds
 from cellflow.paths import Straight
