@@ -48,10 +48,6 @@ def registered(folder: str, family: str) -> list[str]:
                     args=[ast.Constant(value=key), *_],
                 ) if name == family:
                     names.append(key)
-                case ast.AnnAssign(target=ast.Name(id=name), value=ast.Dict(keys=keys)) if (
-                    name == family
-                ):
-                    names += [key.value for key in keys if isinstance(key, ast.Constant)]
     return names
 
 
