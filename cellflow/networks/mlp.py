@@ -39,6 +39,10 @@ class MLPConfig(NetworkConfig):
         mostly that, and hidden layers narrower than the data cannot carry it.
     time
         Whether the field depends on time; False hides it, for one law of motion at all times.
+    intervals
+        Whether the field is told between which snapshots it is, and how far on, so that it may
+        jump at a snapshot as straight paths do. Time alone is a smooth input: over many snapshots,
+        fields of a small network round their corners.
     """
 
     width: int = 64
@@ -46,11 +50,20 @@ class MLPConfig(NetworkConfig):
     activation: str = "silu"
     skip: bool = False
     time: bool = True
+    intervals: bool = False
 
     def __post_init__(self) -> None:
         _checks.count(self.width, "width")
         _checks.count(self.depth, "depth")
         _checks.choice(self.activation, ACTIVATIONS, "activation")
+        if self.intervals and not self.time:
+            got, expected = "True with time=False", "False for a field that does not know the time"
+            raise ValueError(_checks.message("intervals", got, expected))
+
+    @property
+    def jumps(self) -> bool:
+        """Whether the field is told the interval."""
+        return self.intervals
 
     @property
     def small(self) -> bool:
@@ -87,7 +100,8 @@ class MLP(Network):
         scale, span = ANSWERS[answer]
         self.unit = units.scale**scale * units.span**span
         dim = len(units.centre)
-        sizes = [dim + 1] + [self.config.width] * self.config.depth
+        told = 2 * max(len(units.knots) - 1, 0) if self.config.intervals else 0
+        sizes = [dim + 1 + told] + [self.config.width] * self.config.depth
         activation, _ = ACTIVATIONS[self.config.activation]
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(sizes):
@@ -99,13 +113,15 @@ class MLP(Network):
             last = _Linear(_GATE_WIDTH, 1)
             self.gate = nn.Sequential(first, activation(), second, activation(), last)
         self.register_buffer("centre", torch.tensor(units.centre, dtype=torch.float64))
-        self._initialise(_checks.as_generator(generator))
+        self._initialise(_checks.as_generator(generator), dim + 1)
 
     @torch.no_grad()
-    def _initialise(self, generator: torch.Generator) -> None:
+    def _initialise(self, generator: torch.Generator, fan_in: int) -> None:
         for layer in (*self.layers, *(self.gate or ())):
             if isinstance(layer, nn.Linear):
-                bound = 1 / math.sqrt(layer.in_features)
+                # Of the first layer, what tells the interval is no part of the fan: most is zero.
+                inputs = fan_in if layer is self.layers[0] else layer.in_features
+                bound = 1 / math.sqrt(inputs)
                 for parameter in (layer.weight, layer.bias):
                     parameter.uniform_(-bound, bound, generator=generator)
         if self.gate is not None:  # closed at the start
@@ -114,16 +130,32 @@ class MLP(Network):
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         """Evaluate at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
-        u = self.units
-        time = ((t - u.origin) / u.span).to(x.dtype).expand(x.shape[0])[:, None]
-        if not self.config.time:
-            time = torch.zeros_like(time)
-        centred = (x - self.centre) / u.scale
+        time = self.of_time(t).to(x.dtype).expand(x.shape[0], -1)
+        centred = (x - self.centre) / self.units.scale
         out = chain(self.layers, torch.cat([centred, time], 1))
         if self.gate is not None:
-            out = out + self.gate(time) * centred
+            out = out + self.gate(time[:, :1]) * centred
         out = out * self.unit
         return out[:, 0] if self.answer == "growth" else out
+
+    def of_time(self, t: Tensor) -> Tensor:
+        """Return what the layers see of the time `t`, scalar or ``(n,)``: shape ``(1 or n, k)``.
+
+        It is the time itself; where intervals are told, for each of them whether it is that one,
+        and how far on from its middle.
+        """
+        u, t = self.units, t.reshape(-1, 1)
+        time = (t - u.origin) / u.span
+        if not self.config.time:
+            time = torch.zeros_like(time)
+        if not self.config.intervals:
+            return time
+        knots = torch.tensor(u.knots, dtype=t.dtype, device=t.device)
+        begun = t >= knots[1:-1]
+        first, last = torch.ones_like(t, dtype=torch.bool), torch.zeros_like(t, dtype=torch.bool)
+        now = torch.cat([first, begun], 1) & ~torch.cat([begun, last], 1)
+        on = (t - knots[:-1]) / knots.diff() - 0.5
+        return torch.cat([time, now.to(time), torch.where(now, on.to(time), 0.0)], 1)
 
     def evaluator(self, like: Tensor) -> Field:
         """Return what evaluates this network without gradients, for cells such as `like`."""
@@ -158,9 +190,7 @@ class _Evaluator:
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         """Evaluate at the scalar time `t` and cells `x` ``(n, d)``."""
-        time = self.bias.new_zeros(1)
-        if self.net.config.time:
-            time += (float(t) - self.units.origin) / self.units.span
+        time = self.net.of_time(torch.tensor(float(t), dtype=torch.float64)).to(self.bias)[0]
         centred = x - self.centre
         h = product(centred, self.weight, (self.bias + self.of_time @ time).float())
         for step in self.rest:
@@ -169,7 +199,7 @@ class _Evaluator:
             else:
                 h = nn.functional.silu(h, inplace=True) if isinstance(step, nn.SiLU) else step(h)
         if self.net.gate is not None:  # of time alone: the same for all cells
-            factor = self.net.gate(time.float()[None]) * (self.net.unit / self.units.scale)
+            factor = self.net.gate(time.float()[None, :1]) * (self.net.unit / self.units.scale)
             h.addcmul_(centred, factor)
         return h[:, 0] if self.net.answer == "growth" else h
 

@@ -32,12 +32,15 @@ class Units:
         First time of the course.
     span
         Mean time between snapshots.
+    knots
+        Times of the snapshots.
     """
 
     centre: tuple[float, ...]
     scale: float = 1.0
     origin: float = 0.0
     span: float = 1.0
+    knots: tuple[float, ...] = ()
 
     @property
     def speed(self) -> float:
@@ -57,7 +60,7 @@ class Units:
         centre = _moments.mean(xs)
         scale = float(_moments.variance(xs, centre).mean().sqrt()) or 1.0
         span = (course.times[-1] - course.times[0]) / (len(course) - 1)
-        return cls(tuple(centre.tolist()), scale, course.times[0], span)
+        return cls(tuple(centre.tolist()), scale, course.times[0], span, tuple(course.times))
 
 
 #: What a network answers with, and the unit of that: a power of the scale, one of the span.
@@ -94,6 +97,11 @@ class NetworkConfig(ABC):
     @property
     def small(self) -> bool:
         """Whether threads cannot speed up a step of training."""
+        return False
+
+    @property
+    def jumps(self) -> bool:
+        """Whether fields may jump at the times of snapshots, which no step must cross then."""
         return False
 
     @abstractmethod

@@ -212,7 +212,8 @@ class _Terms(nn.Module):
         self.dynamics = assemble(of.method, self.networks, of.parts[0].times)
 
     def forward(self, batch: Stack, units: Tensor) -> Tensor:
-        own = Units((), *units.unbind())  # type: ignore[arg-type] # numbers, as tensors
+        times = self.networks["velocity"].units.knots  # of all members the same
+        own = Units((), *units.unbind(), knots=times)  # type: ignore[arg-type] # tensors
         for network in self.networks.values():
             scale, span = ANSWERS[network.answer]  # type: ignore[index]
             network.units = own  # type: ignore[assignment]

@@ -84,9 +84,8 @@ def assemble(parts: Parts, networks: nn.ModuleDict, times: Sequence[float]) -> D
     velocity: Field = networks["velocity"]
     score = networks["score"] if parts.score else None
     growth = networks["growth"] if parts.growth else None
-    breaks: tuple[float, ...] = ()
+    breaks = tuple(times) if score is not None or parts.net.jumps else ()
     if score is not None:
-        breaks = tuple(times)
         velocity = BridgeVelocity(velocity, score, parts.path, breaks)
     return Dynamics(velocity, score, growth, sigma=parts.path.diffusion, breaks=breaks)
 
