@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from cellflow import _checks
+from cellflow._random import systematic
 from cellflow._typing import ArrayLike, Field, Rng, Tensor
 from cellflow.dynamics import Dynamics
 from cellflow.fits.folder import FittedMethod, Unsaved, save_fit
@@ -20,7 +21,7 @@ from cellflow.preprocessing import Preprocessing
 from cellflow.simulate import SOLVERS, Limits, Output, StoredTrajectory, Trajectory
 from cellflow.simulate.integration import Integration
 from cellflow.simulate.simulate import simulate_as
-from cellflow.timecourse import Snapshot, TimeCourse
+from cellflow.timecourse import Snapshot, TimeCourse, joined
 from cellflow.training.trainer import History
 
 
@@ -160,41 +161,69 @@ class Fit:
         return simulate_as(self.dynamics, self._encode(x0), times, how=how)
 
     def interpolate(
-        self, time: float, *, n_cells: int | None = None, solver: str = "rk4", generator: Rng = 0
+        self,
+        time: float,
+        *,
+        n_cells: int | None = None,
+        weighted: bool = True,
+        solver: str = "rk4",
+        generator: Rng = 0,
     ) -> Snapshot:
         """Cells of the population at any time.
 
         The cells of the last snapshot before `time` are simulated forward to it (before the first
-        snapshot, its cells are simulated back). They have the data's dtype, and the labels and
-        masses that they started with, grown where the method learned growth. However many are
-        drawn, together they start with the mass of the snapshot.
+        snapshot, its cells are simulated back). Where the method says ``both_sides`` and `time` is
+        inside the course, those of the next snapshot are simulated back as well; a fraction s of
+        the way on, cells of the earlier one count for ``1 - s``, of the later one for ``s``, so
+        that a snapshot of few cells tells little. Cells have the data's dtype, and the labels and masses that they started with, grown where the method
+        learned growth. However many are drawn, together they start with the mass of the snapshot.
 
         Parameters
         ----------
         time
             Time asked for; beyond the course it is an extrapolation.
         n_cells
-            How many cells to return. Up to the size of that snapshot they are drawn without
+            How many cells to return. Up to the size of a snapshot they are drawn without
             replacement; beyond, cells are drawn again and start from the path's noise around
             them. Where the path has no noise at its ends (SB-CFM's bridges, or ``sigma=0``),
             these are exact repetitions. All of them, once, when omitted.
+        weighted
+            Whether cells carry their masses. If not, `n_cells` of them (as many as the earlier
+            snapshot has) are drawn in proportion to mass and each has the same.
         solver, generator
             As in :meth:`simulate`; the generator also chooses the cells.
         """
         time = _checks.number(time, "time")
-        start = max(
-            (s for s in self.course.snapshots if s.time <= time),
-            key=lambda s: s.time,
-            default=self.course.snapshots[0],
-        )
-        rng = _checks.as_generator(generator)
-        if n_cells is not None:
-            start = sample_cells(
-                self, start, n_cells=_checks.count(n_cells, "n_cells"), generator=rng
-            )
-        if time == start.time:
-            return start
-        return self.predict(start, time, solver=solver, generator=rng)
+        rng, out = _checks.as_generator(generator), []
+        size = None if n_cells is None else _checks.count(n_cells, "n_cells")
+        sides = self._sides(time)
+        for k, (start, share) in enumerate(sides):
+            if size is not None and weighted:
+                number = size if len(sides) == 1 else round(size * share)
+                number = size - len(out[0]) if k and out else number
+                if number == 0:
+                    continue
+                start = sample_cells(self, start, n_cells=number, generator=rng)
+            at = start.time == time
+            there = start if at else self.predict(start, time, solver=solver, generator=rng)
+            out.append(there if share == 1 else replace(there, mass=there.mass * share))
+        cells = joined(out)
+        if weighted:
+            return cells
+        number = len(sides[0][0]) if size is None else size
+        drawn = cells.subset(systematic(cells.weights, number, rng).to(cells.x.device))
+        return replace(drawn, mass=torch.full_like(drawn.mass, cells.total_mass / number))
+
+    def _sides(self, time: float) -> list[tuple[Snapshot, float]]:
+        """Return the snapshots that tell of the population at `time`, and how much each counts."""
+        first, *_ = snapshots = self.course.snapshots
+        before = max((s for s in snapshots if s.time <= time), key=_time, default=first)
+        after = min((s for s in snapshots if s.time > time), key=_time, default=first)
+        if not self.method.both_sides or before.time >= time or after.time <= time:
+            return [(before, 1.0)]
+        near = (after.time - time) * len(before)
+        share = near / (near + (time - before.time) * len(after))
+        return [(before, share), (after, 1 - share)]
 
     def predict(
         self, start: Snapshot, time: float, *, solver: str = "rk4", generator: Rng = 0
@@ -264,6 +293,10 @@ def sample_cells(
     if prep is not None:
         noise = prep.invert_vectors(noise)
     return replace(drawn, x=torch.cat([drawn.x[:n], drawn.x[n:] + noise]))
+
+
+def _time(s: Snapshot) -> float:
+    return s.time
 
 
 def _grown_mass(mass: Tensor, growth: Tensor, time: float) -> Tensor:

@@ -48,6 +48,11 @@ class FittedMethod(Protocol):
         """Coupling, path, networks and settings."""
         ...
 
+    @property
+    def both_sides(self) -> bool:
+        """Whether populations between snapshots are predicted from both neighbours."""
+        ...
+
 
 @dataclass(frozen=True)
 class Unsaved:
@@ -129,7 +134,13 @@ def _plain(value: object) -> object:
 
 
 def _is_plain(settings: dict[str, Any]) -> bool:
-    return all(v is None or isinstance(v, str | bool | int | float) for v in settings.values())
+    return all(_is_json(value) for value in settings.values())
+
+
+def _is_json(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_json, value))
+    return value is None or isinstance(value, str | bool | int | float)
 
 
 # --- writing ---------------------------------------------------------------------------------

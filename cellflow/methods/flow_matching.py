@@ -57,6 +57,8 @@ class FlowMatching(Method):
     relative_sigma
         Whether the sigmas of coupling and path are multiples of the data's own:
         :func:`~cellflow.training.cells.natural_sigma`. The method of a fit has absolute ones.
+    both_sides
+        Whether a population between two snapshots is predicted from both of them.
     """
 
     coupling: Coupling
@@ -68,6 +70,7 @@ class FlowMatching(Method):
     score: bool = False
     growth: bool = False
     relative_sigma: bool = False
+    both_sides: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "coupling", as_coupling(self.coupling))
@@ -99,11 +102,12 @@ class FlowMatching(Method):
         )
 
     def scaled_to(self, *courses: TimeCourse) -> Self:
-        """Return this method with absolute sigmas; see :meth:`Method.scaled_to`."""
-        if not self.relative_sigma:
-            return self
-        unit = natural_sigma(*courses)
-        coupling, path = _scaled(self.coupling, unit), _scaled(self.path, unit)
+        """Return this method with what it measures; see :meth:`Method.scaled_to`."""
+        coupling, path = self.coupling, self.path
+        if self.relative_sigma:
+            unit = natural_sigma(*courses)
+            coupling, path = _scaled(coupling, unit), _scaled(path, unit)
+        coupling = coupling.fitted_to(courses[0])
         return replace(self, coupling=coupling, path=path, relative_sigma=False)
 
 
