@@ -52,7 +52,7 @@ class Clock:
     >>> clock([0.0, 1.0, 4.0, 7.0]).tolist()
     [0.0, 2.0, 4.0, 6.0]
     >>> round(clock.inverse(3.0).item(), 2)
-    2.26
+    2.02
     """
 
     times: tuple[float, ...]
@@ -104,7 +104,7 @@ class Clock:
         return torch.from_numpy(np.where(outside, self._beyond(t), inside))
 
     def slowest(self, start: float, end: float) -> float:
-        """Return the smallest rate between two times, of 257 that are evenly spaced."""
+        """Smallest rate between the times `start` and `end`, of 257 that are evenly spaced."""
         return float(self.rate(np.linspace(start, end, 257)).min())
 
     def inverse(self, progress: float | ArrayLike) -> Tensor:

@@ -110,7 +110,10 @@ class FlowMatching(Method):
     def clock_of(
         self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None
     ) -> Clock | None:
-        """Return the clock of a fit to `course`, in model coordinates; None for physical time."""
+        """Return the clock of a fit to `course`; None for physical time.
+
+        It is measured in the model coordinates of `preprocessing`, with the seed of `options`.
+        """
         if self.clock == "physical":
             return None
         model = course if preprocessing is None else course.map(preprocessing.apply)
