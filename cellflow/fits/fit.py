@@ -14,12 +14,13 @@ from torch import nn
 from cellflow import _checks
 from cellflow._random import systematic
 from cellflow._typing import ArrayLike, Field, Rng, Tensor
+from cellflow.clock import Clock
 from cellflow.dynamics import Dynamics
 from cellflow.fits.folder import FittedMethod, Unsaved, save_fit
 from cellflow.fits.report import coupling_report, fit_report
 from cellflow.preprocessing import Preprocessing
 from cellflow.simulate import SOLVERS, Limits, Output, StoredTrajectory, Trajectory
-from cellflow.simulate.integration import Integration
+from cellflow.simulate.integration import Integration, as_times
 from cellflow.simulate.simulate import simulate_as
 from cellflow.timecourse import Snapshot, TimeCourse, joined
 from cellflow.training.trainer import History
@@ -32,7 +33,7 @@ class Fit:
     Parameters
     ----------
     dynamics
-        Learned dynamics, in model coordinates.
+        Learned dynamics, in model coordinates and the clock's time.
     method
         The method that was fitted.
     course
@@ -45,6 +46,8 @@ class Fit:
         What happened during training.
     origin
         Where the cells came from (keys of the AnnData, labels of time), for the doors.
+    clock
+        From the user's time, in which every answer is, to that of the dynamics; None for the same.
     """
 
     dynamics: Dynamics
@@ -54,6 +57,7 @@ class Fit:
     preprocessing: Preprocessing | None = None
     history: History = field(default_factory=History)
     origin: dict[str, Any] = field(default_factory=dict)
+    clock: Clock | None = None
 
     @property
     def health(self) -> str:
@@ -70,9 +74,9 @@ class Fit:
 
         One time, or one for each cell; cells in data coordinates, here and in the methods below.
         """
-        t, z = self._at(time, x)
+        t, z, rate = self._at(time, x)
         with torch.no_grad():
-            v = self.dynamics.velocity(t, z)
+            v = self.dynamics.velocity(t, z) * rate[..., None].to(z)
         return v if self.preprocessing is None else self.preprocessing.invert_vectors(v)
 
     def score(self, time: float | ArrayLike, x: ArrayLike) -> Tensor:
@@ -82,7 +86,7 @@ class Fit:
         fewer components than the data have, the gradient along these.
         """
         score = self._require(self.dynamics.score, "score", "SF2M()")
-        t, z = self._at(time, x)
+        t, z, _ = self._at(time, x)
         with torch.no_grad():
             s = score(t, z)
         return s if self.preprocessing is None else self.preprocessing.invert_gradients(s)
@@ -90,9 +94,9 @@ class Fit:
     def growth(self, time: float | ArrayLike, x: ArrayLike) -> Tensor:
         """Growth rate of cells `x` at `time`, ``(n,)``: births less deaths, per unit of time."""
         growth = self._require(self.dynamics.growth, "growth", "UOTCFM()")
-        t, z = self._at(time, x)
+        t, z, rate = self._at(time, x)
         with torch.no_grad():
-            return growth(t, z)
+            return growth(t, z) * rate.to(z)
 
     def simulate(
         self,
@@ -138,6 +142,11 @@ class Fit:
             If the solution is not finite, or an adaptive solver needs more evaluations
             than its limit.
         """
+        knots, times, clock = self.course.times, as_times(times), self.clock
+        if clock is not None:
+            knots = clock.retime(self.course).times
+            if max_step is not None:
+                max_step *= clock.slowest(float(times[0]), float(times[-1]))
         how = Integration(
             solver=solver,
             generator=generator,
@@ -149,7 +158,8 @@ class Fit:
                 store_dtype=store_dtype,
             ),
             progress=progress,
-            knots=self.course.times,
+            knots=knots,
+            clock=clock,
         )
         if SOLVERS[solver].stochastic and self.dynamics.sigma == 0:
             warnings.warn(
@@ -250,8 +260,11 @@ class Fit:
             raise ValueError(_checks.message(name, f"a fit of {self.method.name!r}", expected))
         return part
 
-    def _at(self, time: float | ArrayLike, x: ArrayLike) -> tuple[Tensor, Tensor]:
-        """Return times, ``()`` or ``(n,)`` for each cell, and cells in model coordinates."""
+    def _at(self, time: float | ArrayLike, x: ArrayLike) -> tuple[Tensor, Tensor, Tensor]:
+        """Return times of the dynamics, cells in model coordinates, and the rate of the clock.
+
+        Times and rates are ``()``, or ``(n,)`` for each cell.
+        """
         z = self._encode(x)
         expected = f"a finite number, or one for each cell, shape ({len(z)},)"
         t = _checks.as_numbers(time, "time", expected)
@@ -260,7 +273,9 @@ class Fit:
             raise ValueError(_checks.message("time", f"shape {tuple(t.shape)}", expected))
         if not bool(torch.isfinite(t).all()):
             raise ValueError(_checks.message("time", "NaN or infinite times", expected))
-        return t, z
+        if self.clock is None:
+            return t, z, torch.ones_like(t)
+        return self.clock(t).to(t), z, self.clock.rate(t).to(t)
 
     def _encode(self, x: ArrayLike) -> Tensor:
         cells = _checks.as_cells(x, "x", dim=self.course.dim)

@@ -19,6 +19,7 @@ from cellflow import _checks, paths
 from cellflow._files import whole_folder, write_state
 from cellflow._typing import Tensor
 from cellflow.batches import Batching
+from cellflow.clock import Clock
 from cellflow.couplings.coupling import COUPLINGS, FunctionCoupling
 from cellflow.networks import NETWORKS
 from cellflow.preprocessing import Preprocessing
@@ -161,6 +162,8 @@ class _Fit(Protocol):
     def history(self) -> History: ...
     @property
     def origin(self) -> dict[str, Any]: ...
+    @property
+    def clock(self) -> Clock | None: ...
 
 
 def save_fit(fit: _Fit, folder: str | Path) -> Path:
@@ -230,6 +233,7 @@ def _facts(fit: _Fit) -> dict[str, Any]:
         "units": asdict(fit.networks["velocity"].units),  # type: ignore[call-overload] # an MLP
         "times": list(fit.course.times),
         "unit": fit.course.unit,
+        "clock": None if fit.clock is None else asdict(fit.clock),
         "labels": labels,
         "origin": {k: v for k, v in fit.origin.items() if k != "components"},
         "history": asdict(fit.history),
