@@ -185,8 +185,9 @@ class Fit:
         snapshot, its cells are simulated back). Where the method says ``both_sides`` and `time` is
         inside the course, those of the next snapshot are simulated back as well; a fraction s of
         the way on, cells of the earlier one count for ``1 - s``, of the later one for ``s``, so
-        that a snapshot of few cells tells little. Cells have the data's dtype, and the labels and masses that they started with, grown where the method
-        learned growth. However many are drawn, together they start with the mass of the snapshot.
+        that a snapshot of few cells tells little. Cells have the data's dtype, and the labels and
+        masses that they started with, grown where the method learned growth. However many are
+        drawn, together they start with the mass of the snapshot.
 
         Parameters
         ----------
