@@ -248,9 +248,18 @@ scales of excluded days | tl/suggest_sigma.py | doors/test_suggest_sigma
 options without the function's defaults | cli/options.py | cli/test_commands
   - given = {"required": True} if self.required else {"default": self.default}
   + given = {"required": self.required, "default": None}
-verdicts without the floor's noise | evaluate/table.py | evaluate/test_holdout
-  - error = math.sqrt(deviation(ours) ** 2 / len(ours) + noise**2)
-  + error = math.sqrt(deviation(ours) ** 2 / len(ours) + 0 * noise**2)
+verdicts without the noise of cells | evaluate/table.py | evaluate/test_holdout
+  - error = math.sqrt(deviation(values) ** 2 / len(values) + noise**2)
+  + error = math.sqrt(deviation(values) ** 2 / len(values) + 0 * noise**2)
+bootstrap errors of few cells for many | evaluate/table.py | evaluate/test_holdout
+  - return spread * math.sqrt(min(1.0, DRAWN / cells))
+  + return spread
+midpoints in an order of their own | evaluate/scorer.py | evaluate/test_holdout
+  - rows, order = rows.sort(stable=True)
+  + order = torch.arange(len(rows))
+draws of truth and prediction alike | evaluate/scorer.py | evaluate/test_holdout
+  - _drawn(y, stream_seed(0, k, 23))
+  + _drawn(y, stream_seed(0, k, 22))
 """
 
 

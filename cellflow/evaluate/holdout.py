@@ -10,7 +10,7 @@ from typing import NamedTuple
 from cellflow import _checks
 from cellflow._process_group import ProcessGroup
 from cellflow._processes import side_by_side
-from cellflow.evaluate.scorer import Scorer, as_methods, as_metrics, as_seeds
+from cellflow.evaluate.scorer import DRAWS, Scorer, as_methods, as_metrics, as_seeds
 from cellflow.evaluate.table import YARDSTICKS, HoldoutTable, Row
 from cellflow.methods import Method
 from cellflow.preprocessing import Preprocessing, fit_preprocessing
@@ -75,6 +75,8 @@ def holdout(
     Beside them stand four predictions that need no model — the cells of the time point before
     and after, both pooled, and their exact optimal-transport interpolation — and the floor:
     the distance between two random halves of the held-out cells, below which nothing is visible.
+    By the first metric, all predictions are also scored against the same 20 bootstrap draws of the
+    cells, which say how far a verdict depends on the cells that happened to be sampled.
     Cells weigh by their masses, and those carried to a later time keep them or, where the method
     learned growth, grow.
 
@@ -177,7 +179,7 @@ def _rows(task: _Task, job: _Job) -> list[Row]:
     k, seed = job.k, job.seed
     prep = task.preprocessing.get(k)
     fold = task.course if prep is None else task.course.map(prep.apply)
-    score = Scorer(task.held_out[k], fold.snapshots[k], task.metrics)
+    score = Scorer(task.held_out[k], fold.snapshots[k], task.metrics, DRAWS)
     if job.name in YARDSTICKS:
         return score.yardstick(job.name, fold, k, seed=seed)
     method = task.methods[job.name]

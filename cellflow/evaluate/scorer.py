@@ -12,34 +12,49 @@ from cellflow import _checks, metrics
 from cellflow._random import stream_seed
 from cellflow._typing import Tensor
 from cellflow.couplings import Exact
-from cellflow.evaluate.table import YARDSTICKS, Row
+from cellflow.evaluate.table import BEST, DRAWN, YARDSTICKS, Row
 from cellflow.methods import Method
 from cellflow.metrics import Metric, split_half_floor
 from cellflow.timecourse import Snapshot, TimeCourse
 
 #: Metrics by name that predictions are scored with.
 METRICS: dict[str, Metric] = {name: m for name, m in metrics.METRICS.items() if m.of_holdouts}
+#: Bootstrap draws of a hold-out: their deviation is known to a sixth.
+DRAWS = 20
 
 
 @dataclass(frozen=True, eq=False)
 class Scorer:
     """Compares predictions with `truth`, the cells observed at the time `held_out`.
 
-    By `metrics`, names in :data:`METRICS`.
+    By `metrics`, names in :data:`METRICS`, and by the first of them for a number of bootstrap
+    `draws`, too, which are the same for all predictions:
+    see :class:`~cellflow.evaluate.table.Row`.
     """
 
     held_out: float
     truth: Snapshot
     metrics: Sequence[str]
+    draws: int = 0
 
     def __call__(self, method: str, seed: int, cells: Snapshot) -> list[Row]:
         """Return one row for each metric, for `cells` that `method` predicted with a `seed`."""
         x, y = cells, self.truth
         masses = {"x_mass": _mass(x), "y_mass": _mass(y)}
-        return [
+        rows = [
             Row(self.held_out, method, seed, m, METRICS[m](x.x, y.x, **masses), len(x), len(y))
             for m in self.metrics
         ]
+        return [replace(rows[0], bootstrap=self._bootstrap(cells)), *rows[1:]]
+
+    def _bootstrap(self, cells: Snapshot) -> tuple[float, ...]:
+        """Distances of draws of `cells` from draws of the truth, by the first metric."""
+        metric, x, y = METRICS[self.metrics[0]], cells, self.truth
+        masses = [
+            {"x_mass": _drawn(x, stream_seed(0, k, 22)), "y_mass": _drawn(y, stream_seed(0, k, 23))}
+            for k in range(self.draws)
+        ]
+        return tuple(metric(x.x, y.x, **each) for each in masses)
 
     def yardstick(self, name: str, course: TimeCourse, k: int, *, seed: int) -> list[Row]:
         """Return rows, for one `seed`, of a prediction of snapshot `k` of `course` without a model.
@@ -53,6 +68,9 @@ class Scorer:
             plan = Exact()(before, after)
             share = (course.times[k] - before.time) / (after.time - before.time)
             rows, cols = plan.sample(len(before), stream_seed(seed, k, 20))
+            # In the order of the cells before, as models carry them: bootstrap draws are shared.
+            rows, order = rows.sort(stable=True)
+            cols = cols[order]
             # Pairs were drawn in proportion to their mass, so that each weighs the same.
             cells = Snapshot(torch.lerp(before.x[rows], after.x[cols], share), course.times[k])
         elif name == "pooled":
@@ -74,6 +92,13 @@ class Scorer:
         return rows
 
 
+def _drawn(cells: Snapshot, seed: int) -> Tensor:
+    """Masses of `cells`, each times how often it was drawn; metrics leave out those of none."""
+    size, rng = min(len(cells), DRAWN), torch.Generator().manual_seed(seed)
+    times = torch.randint(len(cells), (size,), generator=rng).bincount(minlength=len(cells))
+    return cells.weights * times.to(cells.x.device)
+
+
 def _mass(cells: Snapshot) -> Tensor | None:
     return None if cells.is_uniform else cells.mass  # metrics are faster without
 
@@ -81,11 +106,11 @@ def _mass(cells: Snapshot) -> Tensor | None:
 def as_methods(methods: Method | Iterable[Method]) -> list[Method]:
     """Return one or several `methods` as a list, each with a name of its own."""
     methods = [methods] if isinstance(methods, Method) else list(methods)
-    names = [*YARDSTICKS, *(m.name for m in methods)]
+    names = [*YARDSTICKS, BEST, *(m.name for m in methods)]
     taken = sorted({name for name in names if names.count(name) > 1})
     if taken or not methods:
         got = f"names {', '.join(map(repr, taken))} more than once" if taken else "none"
-        if taken and taken[0] in YARDSTICKS:
+        if taken and taken[0] in (*YARDSTICKS, BEST):
             got = f"a method named {taken[0]!r}, as a yardstick is"
         remedy = "Give each a name: dataclasses.replace(m, name=…)." if taken else ""
         raise ValueError(_checks.message("methods", got, "methods of distinct names", remedy))

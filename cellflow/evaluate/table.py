@@ -9,12 +9,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from cellflow import _checks
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 #: Rows of the table that no model made, in the order they are printed.
 YARDSTICKS = ("previous", "next", "pooled", "ot_midpoint", "floor")
+#: What tables call the least of the yardsticks that are predictions, at each time point its own.
+BEST = "best_yardstick"
+#: Most cells of a bootstrap draw; of more cells, the spread over draws is scaled to their number.
+DRAWN = 1000
 #: Distances of which the finite sample rewards predictions that are too narrow.
 _LOW = dict.fromkeys(("w1", "w2"), " (of few cells, it favours too little)")
 
@@ -26,6 +33,13 @@ class Row:
     The distance `value` by `metric`, in the coordinates of the evaluation, between the `n_pred`
     cells that `method` (or a yardstick) predicted at the time `held_out` and the `n_true` cells
     observed. The `seed` is that of the fit, or of the yardstick's random choice.
+
+    `bootstrap` holds the distance for bootstrap draws of both clouds, of as many cells as the
+    cloud has but at most 1,000, with replacement. Draw i takes the same observed cells for
+    all predictions of a time point, and the same positions of predictions of equally many cells,
+    so that values of two rows are compared draw by draw. Only their spread means something: draws
+    are smaller than the clouds, and their distances larger. Empty where none were made: for other
+    metrics than the first, and the floor.
     """
 
     held_out: float
@@ -35,15 +49,24 @@ class Row:
     value: float
     n_pred: int
     n_true: int
+    bootstrap: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bootstrap", tuple(self.bootstrap))  # a list, where from a file
 
 
 @dataclass(frozen=True)
 class Verdict:
     """Comparison of a model (`method`) with a `yardstick` at the time `held_out`, by a `metric`.
 
-    The `difference` is model minus yardstick, so negative is better; its `standard_error` comes
-    from the spread over seeds and over random halves of the held-out cells. The `verdict` is
-    ``"better"``, ``"worse"``, or ``"undecided"`` within twice the standard error.
+    The `difference` is model minus yardstick, so negative is better. Its `standard_error` comes
+    from the spread of the model over seeds, divided by the root of their number, and from the
+    choice of cells: the spread of the difference over bootstrap draws that both share (of clouds
+    of more than 1,000 cells, times the root of the share that is drawn of the smallest).
+    Without draws, the spread of the floor over random halves of the held-out cells takes its
+    place, which two predictions do not share. The `verdict` is ``"better"``, ``"worse"``, or
+    ``"undecided"``: within twice the standard error, or with one seed and no draws. With one seed,
+    the error does not know how much fits differ.
     """
 
     held_out: float
@@ -92,6 +115,12 @@ class Table(ABC, Generic[R]):
         """Write the table to the JSON file `path`."""
         Path(path).write_text(json.dumps(self._facts(), indent=1) + "\n", encoding="utf-8")
 
+    def to_frame(self) -> pd.DataFrame:
+        """Return a data frame of a line for each row, with its fields as columns."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(r) for r in self.rows])
+
     @abstractmethod
     def _facts(self) -> object:
         """Content of the file."""
@@ -108,36 +137,59 @@ class HoldoutTable(Table[Row]):
     unit: str = "day"
 
     def values(self, held_out: float, method: str, metric: str) -> list[float]:
-        """Values of `metric` for `method` at the time point `held_out`, over seeds."""
+        """Values of `metric` for `method` at the time point `held_out`, over seeds.
+
+        A `method` called ``"best_yardstick"`` is the yardstick of least mean, the floor apart.
+        """
+        return [r.value for r in self._rows(held_out, method, metric)]
+
+    def _rows(self, held_out: float, method: str, metric: str) -> list[Row]:
+        if method == BEST:
+            method = min(self.yardsticks, key=lambda y: fmean(self.values(held_out, y, metric)))
         key = (held_out, method, metric)
-        return [r.value for r in self.rows if (r.held_out, r.method, r.metric) == key]
+        return [r for r in self.rows if (r.held_out, r.method, r.metric) == key]
 
     @property
     def models(self) -> list[str]:
         """Names of the methods that are not yardsticks."""
         return [m for m in dict.fromkeys(r.method for r in self.rows) if m not in YARDSTICKS]
 
+    @property
+    def yardsticks(self) -> list[str]:
+        """Names of the yardsticks that are predictions: all but the floor."""
+        found = {r.method for r in self.rows}
+        return [y for y in YARDSTICKS[:-1] if y in found]
+
+    @property
+    def _compared(self) -> list[str]:
+        """What models are compared with: the yardsticks, and the best of them."""
+        return [*self.yardsticks, BEST] if self.yardsticks else []
+
     def verdicts(self, metric: str = "w1") -> list[Verdict]:
-        """Compare each model with each yardstick at each time point, by `metric`."""
+        """Compare each model with each yardstick, and the best one, at each time, by `metric`."""
         _checks.choice(metric, self.metrics, "metric")
         return [
             self._verdict(time, model, yardstick, metric)
             for time in self.held_out
             for model in self.models
-            for yardstick in YARDSTICKS[:-1]
+            for yardstick in self._compared
         ]
 
     def _verdict(self, time: float, model: str, yardstick: str, metric: str) -> Verdict:
-        ours, theirs = self.values(time, model, metric), self.values(time, yardstick, metric)
-        difference = fmean(ours) - fmean(theirs)
-        noise = deviation(self.values(time, "floor", metric))
-        error = math.sqrt(deviation(ours) ** 2 / len(ours) + noise**2)
+        ours, theirs = (self._rows(time, name, metric) for name in (model, yardstick))
+        values = [r.value for r in ours]
+        difference = fmean(values) - fmean(r.value for r in theirs)
+        drawn = all(len(r.bootstrap) > 1 for r in (*ours, *theirs))
+        floor = self.values(time, "floor", metric)
+        noise = _paired_error(ours, theirs) if drawn else deviation(floor)
+        error = math.sqrt(deviation(values) ** 2 / len(values) + noise**2)
         better = "better" if difference < 0 else "worse"
-        verdict = better if abs(difference) > 2 * error and len(ours) > 1 else "undecided"
+        known = drawn or len(values) > 1
+        verdict = better if known and abs(difference) > 2 * error else "undecided"
         return Verdict(time, model, yardstick, metric, difference, error, verdict)
 
     def __str__(self) -> str:
-        names = [*self.models, *YARDSTICKS]
+        names = [*self.models, *self._compared, "floor"]
         width = max(map(len, names)) + 2
         out = []
         for metric in self.metrics:
@@ -146,7 +198,8 @@ class HoldoutTable(Table[Row]):
             for name in names:
                 cells = [self.values(t, name, metric) for t in self.held_out]
                 text = "".join(f"{fmean(v):>10.3f} ± {deviation(v):<5.3f}" for v in cells)
-                out.append(f"{name:<{width}}{text}{fmean([fmean(v) for v in cells]):>10.3f}")
+                mean = fmean([fmean(v) for v in cells])
+                out.append(f"{_shown(name):<{width}}{text}{mean:>10.3f}")
             out.append("")
         return "\n".join(out + self._sentences())
 
@@ -155,13 +208,14 @@ class HoldoutTable(Table[Row]):
         verdicts = self.verdicts(metric)
         out = []
         for model in self.models:
-            for yardstick in YARDSTICKS[:-1]:
+            for yardstick in self._compared:
                 found = [v for v in verdicts if (v.method, v.yardstick) == (model, yardstick)]
                 count = {
                     w: sum(v.verdict == w for v in found) for w in ("better", "undecided", "worse")
                 }
                 text = ", ".join(f"{w} at {n}" for w, n in count.items() if n)
-                out.append(f"{model} against {yardstick} ({metric}): {text} of {len(found)}")
+                against = f"{model} against {_shown(yardstick)} ({metric})"
+                out.append(f"{against}: {text} of {len(found)}")
         return out
 
     def _facts(self) -> object:
@@ -304,3 +358,18 @@ class SigmaSweep(Table[SigmaRow]):
 def deviation(values: Sequence[float]) -> float:
     """Sample standard deviation over seeds; 0 for a single value."""
     return stdev(values) if len(values) > 1 else 0.0
+
+
+def _shown(name: str) -> str:
+    return "best yardstick" if name == BEST else name
+
+
+def _paired_error(ours: Sequence[Row], theirs: Sequence[Row]) -> float:
+    """Standard error of the difference of means, from bootstrap draws that both share."""
+    means = [
+        [fmean(draw) for draw in zip(*(r.bootstrap for r in rows), strict=True)]
+        for rows in (ours, theirs)
+    ]
+    cells = min(min(r.n_true, r.n_pred) for r in (*ours, *theirs))
+    spread = deviation([a - b for a, b in zip(*means, strict=True)])
+    return spread * math.sqrt(min(1.0, DRAWN / cells))

@@ -49,7 +49,7 @@ def holdout(
     steps
         Training steps of each fit.
     seeds
-        Number of seeds (0, 1, …), or the seeds; a verdict needs at least two.
+        Number of seeds (0, 1, …), or the seeds; verdicts know how much fits differ from two on.
     time
         ``"physical"`` for the times of the data, ``"index"`` for 0, 1, 2, ….
     solver

@@ -23,7 +23,7 @@ from cellflow.cli import commands, front, options
 from cellflow.evaluate import YARDSTICKS
 from cli_files import cellflow_
 
-ROW = {"held_out", "method", "seed", "metric", "value", "n_pred", "n_true"}
+ROW = {"held_out", "method", "seed", "metric", "value", "n_pred", "n_true", "bootstrap"}
 KEYS = ["--time-key", "day", "--dims", "3", "--quiet"]
 
 

@@ -252,6 +252,7 @@ def sweep() -> SigmaSweep:
 def test_means_and_errors(sweep):
     assert sweep.sigmas == [0.1, 0.2, 0.4]
     assert sweep.held_out == [2.0, 5.0]
+    assert sweep.to_frame().groupby(["metric", "sigma"]).value.mean()["energy", 0.4] == 3.0
     assert sweep.curve() == sweep.curve(held_out=2.0) == [2.0, 1.5, 3.0]
     assert sweep.best == 0.2
     assert sweep.best_by("w1") == 0.1
