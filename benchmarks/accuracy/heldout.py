@@ -46,6 +46,8 @@ UNLEARNED = (*YARDSTICKS, FLOOR)
 
 def predicted(fit: Fit, course: TimeCourse, k: int, seed: int) -> Snapshot:
     """Predict snapshot `k` of `course`, which `fit` has not seen: cells and their masses."""
+    if fit.method.both_sides:
+        return fit.interpolate(course.times[k], generator=seed)
     return fit.predict(course.snapshots[k - 1], course.times[k], generator=seed)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from cellflow._random import stream_seed
-from cellflow.couplings import Exact
+from cellflow.couplings import Exact, Reach
+from cellflow.evaluate.scorer import interpolated
 from cellflow.metrics import energy_distance, wasserstein1, wasserstein2
 from cellflow.timecourse import Snapshot, TimeCourse
 
@@ -68,13 +70,6 @@ def _drawn(x: Tensor, n: int, seed: int) -> Tensor:
     return x[torch.cat([torch.randperm(len(x), generator=rng) for _ in range(rounds)])[:n]]
 
 
-def _midpoint(course: TimeCourse, k: int, seed: int) -> Tensor:
-    before, truth, after = course.snapshots[k - 1 : k + 2]
-    share = (truth.time - before.time) / (after.time - before.time)
-    rows, cols = Exact()(before, after).sample(len(before), seed)
-    return torch.lerp(before.x[rows], after.x[cols], share)
-
-
 def _next(course: TimeCourse, k: int, seed: int) -> Tensor:
     return _drawn(course.snapshots[k + 1].x, len(course.snapshots[k - 1]), seed)
 
@@ -89,7 +84,8 @@ YARDSTICKS: dict[str, Callable[[TimeCourse, int, int], Tensor]] = {
     "previous": lambda course, k, seed: course.snapshots[k - 1].x,
     "next": _next,
     "pooled": _pooled,
-    "ot_midpoint": _midpoint,
+    "ot_midpoint": partial(interpolated, Exact()),
+    "uot_midpoint": partial(interpolated, Reach()),
 }
 #: Those that are the same for every seed.
 SEEDLESS = ("previous",)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from cellflow import _checks, metrics
-from cellflow._random import stream_seed
+from cellflow._random import stream_seed, systematic
 from cellflow._typing import Tensor
-from cellflow.couplings import Exact
+from cellflow.couplings import Coupling, Exact, Reach
 from cellflow.evaluate.table import BEST, DRAWN, YARDSTICKS, Row
 from cellflow.methods import Method
 from cellflow.metrics import Metric, split_half_floor
@@ -21,6 +21,10 @@ from cellflow.timecourse import Snapshot, TimeCourse
 METRICS: dict[str, Metric] = {name: m for name, m in metrics.METRICS.items() if m.of_holdouts}
 #: Bootstrap draws of a hold-out: their deviation is known to a sixth.
 DRAWS = 20
+#: Unlearned interpolations between snapshots, by the coupling whose plan they follow.
+MIDPOINTS: dict[str, Coupling] = {"ot_midpoint": Exact(), "uot_midpoint": Reach()}
+#: Most cells of a snapshot that a plan with growth is made of, which is held whole.
+MOST = 3000
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,15 +68,9 @@ class Scorer:
         if name == "floor":
             return self._floor(k, seed)
         before, after = course.snapshots[k - 1], course.snapshots[k + 1]
-        if name == "ot_midpoint":
-            plan = Exact()(before, after)
-            share = (course.times[k] - before.time) / (after.time - before.time)
-            rows, cols = plan.sample(len(before), stream_seed(seed, k, 20))
-            # In the order of the cells before, as models carry them: bootstrap draws are shared.
-            rows, order = rows.sort(stable=True)
-            cols = cols[order]
-            # Pairs were drawn in proportion to their mass, so that each weighs the same.
-            cells = Snapshot(torch.lerp(before.x[rows], after.x[cols], share), course.times[k])
+        if name in MIDPOINTS:
+            x = interpolated(MIDPOINTS[name], course, k, stream_seed(seed, k, 20))
+            cells = Snapshot(x, course.times[k])
         elif name == "pooled":
             cells = Snapshot(torch.cat([before.x, after.x]), before.time)
             if not (before.is_uniform and after.is_uniform):
@@ -90,6 +88,33 @@ class Scorer:
             floor = split_half_floor(x, METRICS[m], mass=mass, generator=draw, repeats=1)
             rows.append(Row(self.held_out, "floor", seed, m, float(floor), half, half))
         return rows
+
+
+def interpolated(coupling: Coupling, course: TimeCourse, k: int, seed: int) -> Tensor:
+    """Return cells between snapshots `k` - 1 and `k` + 1 of `course` at the time of snapshot `k`.
+
+    They are on straight lines between cells paired by `coupling`, as many as snapshot `k` - 1 has,
+    drawn by the mass that pairs have there, so that each weighs the same; shape ``(n, d)``.
+    """
+    before, after = course.snapshots[k - 1], course.snapshots[k + 1]
+    n, share = len(before), (course.times[k] - before.time) / (after.time - before.time)
+    rng = torch.Generator().manual_seed(seed)
+    if coupling.grows:
+        before, after = (
+            s.subset(torch.randperm(len(s), generator=rng)[:MOST].to(s.x.device))
+            for s in (before, after)
+        )
+    plan = coupling(before, after)
+    if plan.source_growth is None or plan.target_growth is None:
+        rows, cols = plan.sample(n, seed)
+    else:
+        grown = plan.source_growth[:, None] + plan.target_growth
+        mass = (plan.dense() * (share * (grown - grown.max())).exp()).flatten()
+        pair = systematic(mass / mass.sum(), n, rng).to(mass.device)
+        rows, cols = pair // len(after), pair % len(after)
+    # In the order of the cells before, as models carry them: bootstrap draws are shared.
+    rows, order = rows.sort(stable=True)
+    return torch.lerp(before.x[rows], after.x[cols[order]], share)
 
 
 def _drawn(cells: Snapshot, seed: int) -> Tensor:

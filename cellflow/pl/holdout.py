@@ -18,6 +18,7 @@ _NAMES = {
     "next": "next time point",
     "pooled": "both pooled",
     "ot_midpoint": "OT midpoint, unlearned",
+    "uot_midpoint": "Reach-limited midpoint, unlearned",
 }
 _MARKERS = dict(zip(YARDSTICKS[:-1], "<>sD", strict=True))
 #: Width of the dots of one time point, where time points are one apart.

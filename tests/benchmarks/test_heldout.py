@@ -42,7 +42,7 @@ def test_two_sets_are_run_once_and_printed(folder):
     """
     text, path = run(folder), folder / "rows.jsonl"
     lines = path.read_text().splitlines()
-    per_day = 2 * len(("otcfm", "next", "pooled", "ot_midpoint", "floor")) + 1
+    per_day = 2 * len(("otcfm", "next", "pooled", "ot_midpoint", "uot_midpoint", "floor")) + 1
     assert len(lines) == per_day * (2 * 1 + 2)  # one day in two clocks, two days in one
     assert not any("error" in json.loads(line) for line in lines)
     assert "uneven, 5 components, physical time" in text
