@@ -109,7 +109,7 @@ def _figures(cells: AnnData, fit: Fit, without: Fit, table: HoldoutTable) -> dic
     predicted = tl.interpolate(without, time=HELD_OUT_DAY, rng=SEED)
     scores = {
         label: fmean(table.values(HELD_OUT_DAY, name, "w1"))
-        for label, name in {"$W_1$": "otcfm", "noise floor": "floor"}.items()
+        for label, name in {"$W_1$": "reach", "noise floor": "floor"}.items()
     }
     interpolation = pl.interpolation(cells, predicted, time_key="day", dims=DRAWN, scores=scores)
     return {

@@ -20,7 +20,7 @@ _NAMES = {
     "ot_midpoint": "OT midpoint, unlearned",
     "uot_midpoint": "Reach-limited midpoint, unlearned",
 }
-_MARKERS = dict(zip(YARDSTICKS[:-1], "<>sD", strict=True))
+_MARKERS = dict(zip(YARDSTICKS[:-1], "<>sDP", strict=True))
 #: Width of the dots of one time point, where time points are one apart.
 _SPREAD = 0.62
 

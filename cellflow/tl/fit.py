@@ -35,7 +35,7 @@ def fit(
     time_key: str,
     use_rep: str = "X_pca",
     n_dims: int | None = None,
-    method: str | Method = "otcfm",
+    method: str | Method = "reach",
     steps: int = 3000,
     whiten: bool = False,
     mass_key: str | None = None,
@@ -71,7 +71,8 @@ def fit(
         velocities and trajectories have `n_dims` dimensions, :func:`cellflow.tl.expression` turns
         them into genes, and :func:`cellflow.tl.interpolate` does so by itself.
     method
-        A name in :data:`cellflow.methods.METHODS`, such as ``"otcfm"`` (deterministic),
+        A name in :data:`cellflow.methods.METHODS`: ``"reach"`` (cells move within a measured
+        reach and grow), ``"otcfm"`` (deterministic, without growth),
         ``"sf2m"`` (a Schrödinger bridge), ``"dsbm"`` (the same, refitted in rounds), ``"uotcfm"``
         or ``"ubsb"`` (the first two with growth), or a method such as ``OTCFM(sigma=0.2)``.
     steps

@@ -23,7 +23,7 @@ def holdout(
     use_rep: str = "X_pca",
     n_dims: int | None = None,
     whiten: bool = False,
-    method: str | Method | Sequence[str | Method] = "otcfm",
+    method: str | Method | Sequence[str | Method] = "reach",
     steps: int = 2000,
     seeds: int | Sequence[int] = 3,
     time: str = "physical",
