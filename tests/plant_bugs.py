@@ -245,6 +245,12 @@ options without the function's defaults | cli/options.py | cli/test_commands
 verdicts without the floor's noise | evaluate/table.py | evaluate/test_holdout
   - error = math.sqrt(deviation(ours) ** 2 / len(ours) + noise**2)
   + error = math.sqrt(deviation(ours) ** 2 / len(ours) + 0 * noise**2)
+choices that see the held-out day | evaluate/holdout.py | evaluate/test_choose
+  - self.fold(k).without(k),
+  + self.fold(k),
+choices without regard to the error | evaluate/choose.py | evaluate/test_choose
+  - sure = mean < -2 * error
+  + sure = mean < 0
 """
 
 
