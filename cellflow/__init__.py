@@ -19,7 +19,7 @@ _guard.refuse_rivals()
 _MODULES = (
     *("tl", "pl", "pp", "datasets", "evaluate", "several", "methods", "fits", "objectives"),
     *("training", "batches", "simulate", "metrics", "toys", "couplings", "plans", "transport"),
-    *("paths", "dynamics", "timecourse", "costs", "networks"),
+    *("paths", "dynamics", "timecourse", "clock", "costs", "networks"),
 )
 #: Names short-cut from the module where they are defined: ``cellflow.<name>``.
 _NAMES = {

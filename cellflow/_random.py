@@ -42,3 +42,14 @@ def stratified(cumulated: Tensor, k: int, generator: torch.Generator) -> Tensor:
     # Rounding must not reach the total: the last entries may have no mass.
     below = torch.nextafter(cumulated[-1], torch.zeros_like(cumulated[-1]))
     return torch.searchsorted(cumulated, torch.minimum(level, below), right=True)
+
+
+def systematic(weights: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Draw `size` indices in proportion to `weights` ``(n,)`` of total one, in random order.
+
+    Each index comes floor or ceil of its share. The `generator` is on the CPU, as the indices are.
+    """
+    edges = weights.cpu().cumsum(0)
+    ticks = (torch.arange(size) + torch.rand((), generator=generator, dtype=torch.float64)) / size
+    index = torch.searchsorted(edges, ticks).clamp_(max=len(edges) - 1)
+    return index[torch.randperm(size, generator=generator)]

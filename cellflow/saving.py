@@ -12,6 +12,7 @@ import torch
 from cellflow import _checks
 from cellflow._files import read_state
 from cellflow._typing import Tensor
+from cellflow.clock import Clock
 from cellflow.fits.ensemble import Ensemble
 from cellflow.fits.fit import Fit
 from cellflow.fits.folder import CELLS, ENSEMBLE, FIT, FORMAT, NUMBERS, from_facts
@@ -97,15 +98,20 @@ def _build(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
     for k, (time, labels) in enumerate(zip(facts["times"], facts["labels"], strict=True)):
         x, mass, growth = tensors[f"x/{k}"], tensors[f"mass/{k}"], tensors.get(f"prior/{k}")
         snapshots.append(Snapshot(x, time, mass, labels, growth))
+    course, clock = TimeCourse(tuple(snapshots), facts["unit"]), None
+    if facts.get("clock"):  # earlier fits had none
+        clock = Clock(**facts["clock"])
+    model = course if clock is None else clock.retime(course)
     affine, genes = (_under(name, tensors) for name in ("preprocessing", "components"))
     return Fit(
-        assemble(method.parts, networks, facts["times"]),
+        assemble(method.parts, networks, model.times),
         method,
-        TimeCourse(tuple(snapshots), facts["unit"]),
+        course,
         networks,
         preprocessing=Preprocessing(**affine) if affine else None,
         history=History(**facts["history"]),
         origin=facts["origin"] | ({"components": Preprocessing(**genes)} if genes else {}),
+        clock=clock,
     )
 
 

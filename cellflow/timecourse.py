@@ -97,6 +97,26 @@ class Snapshot:
         growth = None if self.growth is None else self.growth[index]
         return Snapshot(self.x[index], self.time, self.mass[index], labels, growth)
 
+    @property
+    def effective(self) -> float:
+        """Effective number of cells: of as many equal masses a mean would be as uncertain."""
+        w = self.weights
+        return float(w.sum() ** 2 / w.square().sum())
+
+
+def joined(parts: Sequence[Snapshot]) -> Snapshot:
+    """Return the cells of `parts`, snapshots at one time, as one, with their masses.
+
+    It has labels where all parts have them.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    labels = None
+    if all(s.labels is not None for s in parts):
+        labels = [label for s in parts for label in s.labels or ()]
+    x, mass = torch.cat([s.x for s in parts]), torch.cat([s.mass for s in parts])
+    return Snapshot(x, parts[0].time, mass, labels)
+
 
 @dataclass(frozen=True, eq=False)
 class TimeCourse:

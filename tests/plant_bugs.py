@@ -159,6 +159,12 @@ mass grows backward in time | simulate/field.py | objectives/test_objectives
 interpolated cells keep their mass | fits/fit.py | exact/test_bridge_growth
   - start.mass if grown is None else _grown_mass(start.mass, grown[-1], time)
   + start.mass
+velocities per unit of progress, not of the user's time | fits/fit.py | test_clock
+  - v = self.dynamics.velocity(t, z) * rate[..., None].to(z)
+  + v = self.dynamics.velocity(t, z)
+distances that keep the noise of sampling | clock.py | test_clock
+  - max(between - within, SIGNAL * between)
+  + between
 fits that ignore the tolerance asked for | fits/fit.py | fits/test_fit
   - limits=limits,
   + limits=Limits(),

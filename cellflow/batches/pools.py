@@ -14,7 +14,7 @@ import torch
 
 from cellflow import _checks
 from cellflow._process_group import ProcessGroup
-from cellflow._random import stream_seed
+from cellflow._random import stream_seed, systematic
 from cellflow._typing import Tensor
 from cellflow.batches.statistics import CouplingHealth
 from cellflow.couplings import Coupling
@@ -251,8 +251,4 @@ def _draw(snapshot: Snapshot, size: int, block: int, generator: torch.Generator)
                 order = torch.cat([order[~late], order[late]])
             rounds.append(order)
         return torch.cat(rounds)[:size].to(snapshot.x.device)
-    # Systematic sampling: each cell comes floor or ceil of its share.
-    edges = snapshot.weights.cpu().cumsum(0)
-    ticks = (torch.arange(size) + torch.rand((), generator=generator, dtype=torch.float64)) / size
-    index = torch.searchsorted(edges, ticks).clamp_(max=n - 1)
-    return index[torch.randperm(size, generator=generator)].to(snapshot.x.device)
+    return systematic(snapshot.weights, size, generator).to(snapshot.x.device)

@@ -8,6 +8,7 @@ from cellflow.couplings.given import Given
 from cellflow.couplings.hierarchical import Hierarchical
 from cellflow.couplings.independent import Independent
 from cellflow.couplings.partial import Partial
+from cellflow.couplings.reach import Reach
 from cellflow.couplings.unbalanced import Unbalanced
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Hierarchical",
     "Independent",
     "Partial",
+    "Reach",
     "Unbalanced",
     "as_coupling",
 ]

@@ -11,7 +11,7 @@ from cellflow import _checks
 from cellflow._registry import Registry
 from cellflow._typing import Tensor
 from cellflow.plans import Plan
-from cellflow.timecourse import Snapshot
+from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.transport.entropic.batched import ENTRIES
 
 #: Any function of two snapshots serves where a coupling is asked for: see :func:`as_coupling`.
@@ -54,6 +54,10 @@ class Coupling(ABC):
             got, expected = f"{len(targets)} snapshots", f"{len(sources)}, as many as sources"
             raise ValueError(_checks.message("targets", got, expected))
         return [self(*pair) for pair in zip(sources, targets, strict=True)]
+
+    def fitted_to(self, course: TimeCourse) -> Self:
+        """Return this coupling with whatever it measures once on `course`, before it couples."""
+        return self
 
     @classmethod
     def for_diffusion(cls, sigma: Callable[[], float]) -> Self:

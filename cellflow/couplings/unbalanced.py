@@ -128,7 +128,7 @@ class Unbalanced(Coupling):
         """
         p = self._problem(source, target)
         s = solve(p, tolerance=self.tolerance, max_iter=self.max_iter, solver=self.solver)
-        return self._plan((source, target), p, s)
+        return growing_plan((source, target), p, s, self.tolerance)
 
     def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:
         """Couple each of `sources` with its target, as :class:`Entropic` does."""
@@ -140,14 +140,16 @@ class Unbalanced(Coupling):
         """Couple pairs of one size at once."""
         problems = [self._problem(*pair) for pair in pairs]
         found = solve_batch(problems, tolerance=self.tolerance, max_iter=self.max_iter)
-        return [self._plan(*each) for each in zip(pairs, problems, found, strict=True)]
+        return [
+            growing_plan(*each, self.tolerance) for each in zip(pairs, problems, found, strict=True)
+        ]
 
     def _problem(self, source: Snapshot, target: Snapshot) -> Problem:
         x, y = centred(source, target)
         cost = half_squared_distance(x, y)
         unit = float(source.weights @ cost @ target.weights) or 1.0
         rho = math.inf if self.relaxation is None else self.relaxation * unit
-        rows = Marginal(_prior(source, target), rho)
+        rows = Marginal(prior_weights(source, target), rho)
         marginals = Marginals(rows, Marginal(target.weights), relative=True)
         if self.sigma is not None:
             epsilon = brownian_epsilon(self.sigma, target.time - source.time)
@@ -155,36 +157,39 @@ class Unbalanced(Coupling):
             epsilon = self.relative_epsilon * unit if self.epsilon is None else self.epsilon
         return Problem(cost, marginals, epsilon)
 
-    def _plan(self, pair: tuple[Snapshot, Snapshot], p: Problem, s: Solution) -> DensePlan:
-        """Return the plan of potentials, with growth factors."""
-        (source, target), (cost, marginals, epsilon) = pair, p
-        reference = marginals.reference(cost, epsilon)
-        scores = (s.f[:, None] + s.g[None, :] - reference) / epsilon
-        matrix = source.weights[:, None] * torch.softmax(scores, 1)
-        rows = torch.logsumexp(scores, 1)
-        mass = torch.logsumexp(rows, 0)
-        prior = marginals.rows
-        attained = prior.mass if prior.exact else torch.exp(rows - mass)
-        growth = _growth(source.weights, attained, matrix, target.weights)
-        lack = target.weights - growth[0].exp() @ (matrix * growth[1].exp())
-        unmatched = float(lack.clamp(min=0.0).sum())
-        ratio = target.total_mass / source.total_mass
-        reason = None
-        if not s.error <= self.tolerance:
-            reason = f"unbalanced {unconverged(epsilon, s)}; its last plan is used"
-        return DensePlan(
-            matrix=matrix,
-            cost=float((matrix * cost).sum()),
-            converged=reason is None,
-            marginal_error=min(s.error, 2.0),
-            fallback=reason,
-            unmatched=unmatched if unmatched > SPECK else 0.0,
-            source_growth=growth[0] + math.log(ratio),
-            target_growth=growth[1],
-        )
+
+def growing_plan(
+    pair: tuple[Snapshot, Snapshot], p: Problem, s: Solution, tolerance: float
+) -> DensePlan:
+    """Return the plan of potentials, with growth factors that take it to both snapshots."""
+    (source, target), (cost, marginals, epsilon) = pair, p
+    reference = marginals.reference(cost, epsilon)
+    scores = (s.f[:, None] + s.g[None, :] - reference) / epsilon
+    matrix = source.weights[:, None] * torch.softmax(scores, 1)
+    rows = torch.logsumexp(scores, 1)
+    mass = torch.logsumexp(rows, 0)
+    prior = marginals.rows
+    attained = prior.mass if prior.exact else torch.exp(rows - mass)
+    growth = _growth(source.weights, attained, matrix, target.weights)
+    lack = target.weights - growth[0].exp() @ (matrix * growth[1].exp())
+    unmatched = float(lack.clamp(min=0.0).sum())
+    ratio = target.total_mass / source.total_mass
+    reason = None
+    if not s.error <= tolerance:
+        reason = f"unbalanced {unconverged(epsilon, s)}; its last plan is used"
+    return DensePlan(
+        matrix=matrix,
+        cost=float((matrix * cost).sum()),
+        converged=reason is None,
+        marginal_error=min(s.error, 2.0),
+        fallback=reason,
+        unmatched=unmatched if unmatched > SPECK else 0.0,
+        source_growth=growth[0] + math.log(ratio),
+        target_growth=growth[1],
+    )
 
 
-def _prior(source: Snapshot, target: Snapshot) -> Tensor:
+def prior_weights(source: Snapshot, target: Snapshot) -> Tensor:
     """Return the weights of the source, grown by the prior to the time of the target."""
     weights = source.weights
     if source.growth is None:

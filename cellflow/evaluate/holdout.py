@@ -235,5 +235,8 @@ def _rows(task: _Task, job: _Job) -> list[Row]:
     if fit.history.stopped == "interrupted":  # that fit alone ended: end them all
         raise KeyboardInterrupt
     start, end = fold.snapshots[k - 1 : k + 1]
-    cells = fit.predict(start, end.time, solver=task.solver, generator=seed)
+    if method.both_sides:
+        cells = fit.interpolate(end.time, solver=task.solver, generator=seed)
+    else:
+        cells = fit.predict(start, end.time, solver=task.solver, generator=seed)
     return score(job.name, seed, cells)

@@ -12,15 +12,17 @@ import torch
 from torch import nn
 
 from cellflow import _checks
+from cellflow._random import systematic
 from cellflow._typing import ArrayLike, Field, Rng, Tensor
+from cellflow.clock import Clock
 from cellflow.dynamics import Dynamics
 from cellflow.fits.folder import FittedMethod, Unsaved, save_fit
 from cellflow.fits.report import coupling_report, fit_report
 from cellflow.preprocessing import Preprocessing
 from cellflow.simulate import SOLVERS, Limits, Output, StoredTrajectory, Trajectory
-from cellflow.simulate.integration import Integration
+from cellflow.simulate.integration import Integration, as_times
 from cellflow.simulate.simulate import simulate_as
-from cellflow.timecourse import Snapshot, TimeCourse
+from cellflow.timecourse import Snapshot, TimeCourse, joined
 from cellflow.training.trainer import History
 
 
@@ -31,7 +33,7 @@ class Fit:
     Parameters
     ----------
     dynamics
-        Learned dynamics, in model coordinates.
+        Learned dynamics, in model coordinates and the clock's time.
     method
         The method that was fitted.
     course
@@ -44,6 +46,8 @@ class Fit:
         What happened during training.
     origin
         Where the cells came from (keys of the AnnData, labels of time), for the doors.
+    clock
+        From the user's time, in which every answer is, to that of the dynamics; None for the same.
     """
 
     dynamics: Dynamics
@@ -53,6 +57,7 @@ class Fit:
     preprocessing: Preprocessing | None = None
     history: History = field(default_factory=History)
     origin: dict[str, Any] = field(default_factory=dict)
+    clock: Clock | None = None
 
     @property
     def health(self) -> str:
@@ -69,9 +74,9 @@ class Fit:
 
         One time, or one for each cell; cells in data coordinates, here and in the methods below.
         """
-        t, z = self._at(time, x)
+        t, z, rate = self._at(time, x)
         with torch.no_grad():
-            v = self.dynamics.velocity(t, z)
+            v = self.dynamics.velocity(t, z) * rate[..., None].to(z)
         return v if self.preprocessing is None else self.preprocessing.invert_vectors(v)
 
     def score(self, time: float | ArrayLike, x: ArrayLike) -> Tensor:
@@ -81,7 +86,7 @@ class Fit:
         fewer components than the data have, the gradient along these.
         """
         score = self._require(self.dynamics.score, "score", "SF2M()")
-        t, z = self._at(time, x)
+        t, z, _ = self._at(time, x)
         with torch.no_grad():
             s = score(t, z)
         return s if self.preprocessing is None else self.preprocessing.invert_gradients(s)
@@ -89,9 +94,9 @@ class Fit:
     def growth(self, time: float | ArrayLike, x: ArrayLike) -> Tensor:
         """Growth rate of cells `x` at `time`, ``(n,)``: births less deaths, per unit of time."""
         growth = self._require(self.dynamics.growth, "growth", "UOTCFM()")
-        t, z = self._at(time, x)
+        t, z, rate = self._at(time, x)
         with torch.no_grad():
-            return growth(t, z)
+            return growth(t, z) * rate.to(z)
 
     def simulate(
         self,
@@ -137,6 +142,11 @@ class Fit:
             If the solution is not finite, or an adaptive solver needs more evaluations
             than its limit.
         """
+        knots, times, clock = self.course.times, as_times(times), self.clock
+        if clock is not None:
+            knots = clock.retime(self.course).times
+            if max_step is not None:
+                max_step *= clock.slowest(float(times[0]), float(times[-1]))
         how = Integration(
             solver=solver,
             generator=generator,
@@ -148,7 +158,8 @@ class Fit:
                 store_dtype=store_dtype,
             ),
             progress=progress,
-            knots=self.course.times,
+            knots=knots,
+            clock=clock,
         )
         if SOLVERS[solver].stochastic and self.dynamics.sigma == 0:
             warnings.warn(
@@ -160,12 +171,21 @@ class Fit:
         return simulate_as(self.dynamics, self._encode(x0), times, how=how)
 
     def interpolate(
-        self, time: float, *, n_cells: int | None = None, solver: str = "rk4", generator: Rng = 0
+        self,
+        time: float,
+        *,
+        n_cells: int | None = None,
+        weighted: bool = True,
+        solver: str = "rk4",
+        generator: Rng = 0,
     ) -> Snapshot:
         """Cells of the population at any time.
 
         The cells of the last snapshot before `time` are simulated forward to it (before the first
-        snapshot, its cells are simulated back). They have the data's dtype, and the labels and
+        snapshot, its cells are simulated back). Where the method says ``both_sides`` and `time` is
+        inside the course, those of the next snapshot are simulated back as well; a fraction s of
+        the way on, cells of the earlier one count for ``1 - s``, of the later one for ``s``, so
+        that a snapshot of few cells tells little. Cells have the data's dtype, and the labels and
         masses that they started with, grown where the method learned growth. However many are
         drawn, together they start with the mass of the snapshot.
 
@@ -174,27 +194,47 @@ class Fit:
         time
             Time asked for; beyond the course it is an extrapolation.
         n_cells
-            How many cells to return. Up to the size of that snapshot they are drawn without
+            How many cells to return. Up to the size of a snapshot they are drawn without
             replacement; beyond, cells are drawn again and start from the path's noise around
             them. Where the path has no noise at its ends (SB-CFM's bridges, or ``sigma=0``),
             these are exact repetitions. All of them, once, when omitted.
+        weighted
+            Whether cells carry their masses. If not, `n_cells` of them (as many as the earlier
+            snapshot has) are drawn in proportion to mass and each has the same.
         solver, generator
             As in :meth:`simulate`; the generator also chooses the cells.
         """
         time = _checks.number(time, "time")
-        start = max(
-            (s for s in self.course.snapshots if s.time <= time),
-            key=lambda s: s.time,
-            default=self.course.snapshots[0],
-        )
-        rng = _checks.as_generator(generator)
-        if n_cells is not None:
-            start = sample_cells(
-                self, start, n_cells=_checks.count(n_cells, "n_cells"), generator=rng
-            )
-        if time == start.time:
-            return start
-        return self.predict(start, time, solver=solver, generator=rng)
+        rng, out = _checks.as_generator(generator), []
+        size = None if n_cells is None else _checks.count(n_cells, "n_cells")
+        sides = self._sides(time)
+        for k, (start, share) in enumerate(sides):
+            if size is not None and weighted:
+                number = size if len(sides) == 1 else round(size * share)
+                number = size - len(out[0]) if k and out else number
+                if number == 0:
+                    continue
+                start = sample_cells(self, start, n_cells=number, generator=rng)
+            at = start.time == time
+            there = start if at else self.predict(start, time, solver=solver, generator=rng)
+            out.append(there if share == 1 else replace(there, mass=there.mass * share))
+        cells = joined(out)
+        if weighted:
+            return cells
+        number = len(sides[0][0]) if size is None else size
+        drawn = cells.subset(systematic(cells.weights, number, rng).to(cells.x.device))
+        return replace(drawn, mass=torch.full_like(drawn.mass, cells.total_mass / number))
+
+    def _sides(self, time: float) -> list[tuple[Snapshot, float]]:
+        """Return the snapshots that tell of the population at `time`, and how much each counts."""
+        first, *_ = snapshots = self.course.snapshots
+        before = max((s for s in snapshots if s.time <= time), key=_time, default=first)
+        after = min((s for s in snapshots if s.time > time), key=_time, default=first)
+        if not self.method.both_sides or before.time >= time or after.time <= time:
+            return [(before, 1.0)]
+        near = (after.time - time) * len(before)
+        share = near / (near + (time - before.time) * len(after))
+        return [(before, share), (after, 1 - share)]
 
     def predict(
         self, start: Snapshot, time: float, *, solver: str = "rk4", generator: Rng = 0
@@ -221,8 +261,11 @@ class Fit:
             raise ValueError(_checks.message(name, f"a fit of {self.method.name!r}", expected))
         return part
 
-    def _at(self, time: float | ArrayLike, x: ArrayLike) -> tuple[Tensor, Tensor]:
-        """Return times, ``()`` or ``(n,)`` for each cell, and cells in model coordinates."""
+    def _at(self, time: float | ArrayLike, x: ArrayLike) -> tuple[Tensor, Tensor, Tensor]:
+        """Return times of the dynamics, cells in model coordinates, and the rate of the clock.
+
+        Times and rates are ``()``, or ``(n,)`` for each cell.
+        """
         z = self._encode(x)
         expected = f"a finite number, or one for each cell, shape ({len(z)},)"
         t = _checks.as_numbers(time, "time", expected)
@@ -231,7 +274,9 @@ class Fit:
             raise ValueError(_checks.message("time", f"shape {tuple(t.shape)}", expected))
         if not bool(torch.isfinite(t).all()):
             raise ValueError(_checks.message("time", "NaN or infinite times", expected))
-        return t, z
+        if self.clock is None:
+            return t, z, torch.ones_like(t)
+        return self.clock(t).to(t), z, self.clock.rate(t).to(t)
 
     def _encode(self, x: ArrayLike) -> Tensor:
         cells = _checks.as_cells(x, "x", dim=self.course.dim)
@@ -264,6 +309,10 @@ def sample_cells(
     if prep is not None:
         noise = prep.invert_vectors(noise)
     return replace(drawn, x=torch.cat([drawn.x[:n], drawn.x[n:] + noise]))
+
+
+def _time(s: Snapshot) -> float:
+    return s.time
 
 
 def _grown_mass(mass: Tensor, growth: Tensor, time: float) -> Tensor:

@@ -19,6 +19,7 @@ from cellflow import _checks, paths
 from cellflow._files import whole_folder, write_state
 from cellflow._typing import Tensor
 from cellflow.batches import Batching
+from cellflow.clock import Clock
 from cellflow.couplings.coupling import COUPLINGS, FunctionCoupling
 from cellflow.networks import NETWORKS
 from cellflow.preprocessing import Preprocessing
@@ -46,6 +47,11 @@ class FittedMethod(Protocol):
     @property
     def parts(self) -> Parts:
         """Coupling, path, networks and settings."""
+        ...
+
+    @property
+    def both_sides(self) -> bool:
+        """Whether populations between snapshots are predicted from both neighbours."""
         ...
 
 
@@ -129,7 +135,13 @@ def _plain(value: object) -> object:
 
 
 def _is_plain(settings: dict[str, Any]) -> bool:
-    return all(v is None or isinstance(v, str | bool | int | float) for v in settings.values())
+    return all(_is_json(value) for value in settings.values())
+
+
+def _is_json(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_json, value))
+    return value is None or isinstance(value, str | bool | int | float)
 
 
 # --- writing ---------------------------------------------------------------------------------
@@ -150,6 +162,8 @@ class _Fit(Protocol):
     def history(self) -> History: ...
     @property
     def origin(self) -> dict[str, Any]: ...
+    @property
+    def clock(self) -> Clock | None: ...
 
 
 def save_fit(fit: _Fit, folder: str | Path) -> Path:
@@ -219,6 +233,7 @@ def _facts(fit: _Fit) -> dict[str, Any]:
         "units": asdict(fit.networks["velocity"].units),  # type: ignore[call-overload] # an MLP
         "times": list(fit.course.times),
         "unit": fit.course.unit,
+        "clock": None if fit.clock is None else asdict(fit.clock),
         "labels": labels,
         "origin": {k: v for k, v in fit.origin.items() if k != "components"},
         "history": asdict(fit.history),

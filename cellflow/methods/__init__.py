@@ -3,7 +3,7 @@
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.iterated import Iterated
 from cellflow.methods.method import METHODS, Method
-from cellflow.methods.recipes import DSBM, ICFM, MMFM, OTCFM, SBCFM, SF2M, UBSB, UOTCFM
+from cellflow.methods.recipes import DSBM, ICFM, MMFM, OTCFM, SBCFM, SF2M, UBSB, UOTCFM, ReachFM
 from cellflow.methods.shooting import Shooting
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "FlowMatching",
     "Iterated",
     "Method",
+    "ReachFM",
     "Shooting",
 ]

@@ -8,7 +8,9 @@ from typing import Self, TypeVar
 
 from tqdm import tqdm
 
+from cellflow import _checks
 from cellflow.batches import Batching
+from cellflow.clock import CLOCKS, Clock
 from cellflow.couplings.coupling import Coupling, as_coupling
 from cellflow.fits.fit import Fit
 from cellflow.fits.report import coupling_report
@@ -17,7 +19,7 @@ from cellflow.networks import MLPConfig, NetworkConfig
 from cellflow.paths import Path
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import TimeCourse
-from cellflow.training.cells import natural_sigma
+from cellflow.training.cells import canonical, natural_sigma
 from cellflow.training.options import FitOptions
 from cellflow.training.prepare import prepare
 from cellflow.training.train_on_pairs import train_on_pairs
@@ -57,6 +59,12 @@ class FlowMatching(Method):
     relative_sigma
         Whether the sigmas of coupling and path are multiples of the data's own:
         :func:`~cellflow.training.cells.natural_sigma`. The method of a fit has absolute ones.
+    both_sides
+        Whether a population between two snapshots is predicted from both of them.
+    clock
+        How time passes for the dynamics: ``"physical"``, as for the user, or ``"distance"``, so
+        that cells travel evenly (:meth:`cellflow.clock.Clock.by_distance`). Answers are in the
+        user's time either way; a sigma is per root of the clock's time.
     """
 
     coupling: Coupling
@@ -68,15 +76,20 @@ class FlowMatching(Method):
     score: bool = False
     growth: bool = False
     relative_sigma: bool = False
+    both_sides: bool = False
+    clock: str = "physical"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "coupling", as_coupling(self.coupling))
+        _checks.choice(self.clock, CLOCKS, "clock")
 
     def fit_with(
         self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None
     ) -> Fit:
         """Learn the dynamics of `course`; see :meth:`Method.fit_with`."""
-        prepared = prepare(self, course, options, preprocessing=preprocessing)
+        clock = self.clock_of(course, options, preprocessing)
+        model = course if clock is None else clock.retime(course)
+        prepared = prepare(self, model, options, preprocessing=preprocessing)
         try:
             history = train_on_pairs(
                 prepared.method,
@@ -94,16 +107,28 @@ class FlowMatching(Method):
         if options.progress:
             tqdm.write(coupling_report(history.coupling), file=sys.stderr)
         history = options.group.broadcast(lambda: history)  # the clocks of processes differ
-        return Fit(
-            prepared.dynamics, prepared.method, course, prepared.networks, preprocessing, history
-        )
+        learned = prepared.dynamics, prepared.method, course, prepared.networks
+        return Fit(*learned, preprocessing, history, clock=clock)
+
+    def clock_of(
+        self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None
+    ) -> Clock | None:
+        """Return the clock of a fit to `course`; None for physical time.
+
+        It is measured in the model coordinates of `preprocessing`, with the seed of `options`.
+        """
+        if self.clock == "physical":
+            return None
+        model = course if preprocessing is None else course.map(preprocessing.apply)
+        return options.group.broadcast(lambda: Clock.by_distance(canonical(model), options.seed))
 
     def scaled_to(self, *courses: TimeCourse) -> Self:
-        """Return this method with absolute sigmas; see :meth:`Method.scaled_to`."""
-        if not self.relative_sigma:
-            return self
-        unit = natural_sigma(*courses)
-        coupling, path = _scaled(self.coupling, unit), _scaled(self.path, unit)
+        """Return this method with what it measures; see :meth:`Method.scaled_to`."""
+        coupling, path = self.coupling, self.path
+        if self.relative_sigma:
+            unit = natural_sigma(*courses)
+            coupling, path = _scaled(coupling, unit), _scaled(path, unit)
+        coupling = coupling.fitted_to(courses[0])
         return replace(self, coupling=coupling, path=path, relative_sigma=False)
 
 

@@ -115,7 +115,8 @@ class Iterated(Method):
         seed = draw_seed(options.seed)
         fit = self.base.fit_with(course, replace(options, steps=first, seed=seed), preprocessing)
         method = replace(self, base=cast(FlowMatching, fit.method))  # with absolute sigmas
-        model = course if preprocessing is None else course.map(preprocessing.apply)
+        model = course if fit.clock is None else fit.clock.retime(course)
+        model = model if preprocessing is None else model.map(preprocessing.apply)
         if not self.knows_rows:
             model = canonical(model)
         model = to_device(model, options)

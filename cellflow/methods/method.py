@@ -29,9 +29,13 @@ class Method(ABC):
     ----------
     default_steps
         Budget of training steps where none is given.
+    both_sides
+        Whether a population between two snapshots is predicted from both of them: see
+        :meth:`cellflow.fits.Fit.interpolate`.
     """
 
     default_steps: ClassVar[int] = 3000
+    both_sides: bool = False
     name: str
 
     def __init_subclass__(cls) -> None:
@@ -49,7 +53,7 @@ class Method(ABC):
         return self.parts.coupling.knows_rows
 
     def scaled_to(self, *courses: TimeCourse) -> Self:
-        """Return this method with absolute sigmas.
+        """Return this method with absolute sigmas, and what its coupling measures.
 
         Parameters
         ----------

@@ -13,7 +13,7 @@ from functools import partial
 
 from cellflow import _checks
 from cellflow.batches import Batching
-from cellflow.couplings import Coupling, Entropic, Exact, Independent, Unbalanced
+from cellflow.couplings import Coupling, Entropic, Exact, Independent, Reach, Unbalanced
 from cellflow.couplings.coupling import COUPLINGS
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.iterated import Iterated
@@ -235,6 +235,37 @@ def UOTCFM(  # noqa: N802
     """
     coupling, path = Unbalanced(relaxation=relaxation), Straight(sigma)
     return FlowMatching(coupling, path, net, batching, training, name="uotcfm", growth=True)
+
+
+@METHODS.register("reach")
+def ReachFM(  # noqa: N802
+    sigma: float = 0.1,
+    *,
+    reach: float | None = None,
+    net: NetworkConfig = MLPConfig(intervals=True),
+    batching: Batching = Batching(block_size=512),
+    training: Training = Training(),
+) -> FlowMatching:
+    r"""Unbalanced flow matching within a reach, for populations that grow as they move.
+
+    Between two days populations grow and shrink more than they move. Plans of
+    :class:`~cellflow.couplings.Reach` let a pair of cells move where they are close for what the
+    data can tell, and die and be born where they are not; velocity and growth are learned from
+    them as by :func:`UOTCFM` (:cite:`chizat2018`, section 3, for the plans;
+    :cite:`tong2024improving`, theorem 3.1, for the regression). A population between two snapshots
+    is predicted from both, and the clock is the distance that cells travel
+    (:meth:`cellflow.clock.Clock.by_distance`).
+
+    Parameters
+    ----------
+    sigma, net, batching, training
+        As in :func:`OTCFM`.
+    reach
+        Distance, in model coordinates, beyond which cells die and are born rather than move;
+        measured in each interval when omitted, infinity for none.
+    """
+    parts = Reach(reach), Straight(sigma), net, batching, training
+    return FlowMatching(*parts, name="reach", growth=True, both_sides=True, clock="distance")
 
 
 @METHODS.register("ubsb")

@@ -119,9 +119,10 @@ def fit_on(
         _send((method, course, options, preprocessing), folder / "arguments")
         _launch(fabric, folder, options)
         learned = torch.load(folder / "fit", map_location=place, weights_only=False)
-    method, networks, history = learned
-    dynamics = assemble(method.parts, networks, course.times)
-    return Fit(dynamics, method, course, networks, preprocessing, history)
+    method, networks, history, clock = learned
+    model = course if clock is None else clock.retime(course)
+    dynamics = assemble(method.parts, networks, model.times)
+    return Fit(dynamics, method, course, networks, preprocessing, history, clock=clock)
 
 
 def _fit_as_one_of(
@@ -179,7 +180,7 @@ def _work(fabric: Fabric, folder: Path) -> None:
             torch.save(RuntimeError(repr(error)), path)
         sys.exit(1)
     if fabric.global_rank == 0:
-        torch.save((fit.method, fit.networks, fit.history), folder / "fit")
+        torch.save((fit.method, fit.networks, fit.history, fit.clock), folder / "fit")
     # A process that ends with its connections open may be aborted by their threads.
     torch.distributed.destroy_process_group()
 

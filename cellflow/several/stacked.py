@@ -18,6 +18,7 @@ from torch import nn
 from cellflow._process_group import ProcessGroup
 from cellflow._random import stream_seed
 from cellflow._typing import Tensor
+from cellflow.clock import Clock
 from cellflow.fits.fit import Fit
 from cellflow.methods import FlowMatching
 from cellflow.networks import Units
@@ -53,11 +54,15 @@ def fit_stacked(
     The `options` differ in seed and checkpoint, which must all be of one step.
     """
     members: list[StackedFit] = []
+    clocks: list[Clock | None] = []
     try:
         for course, own in zip(courses, options, strict=True):
             quiet = replace(own, progress=False)
-            prepared = prepare(method, course, quiet, preprocessing=preprocessing)
+            clock = method.clock_of(course, quiet, preprocessing)
+            model = course if clock is None else clock.retime(course)
+            prepared = prepare(method, model, quiet, preprocessing=preprocessing)
             members.append(StackedFit(prepared, own))
+            clocks.append(clock)
         stacked = StackedTrainer(members)
         everything = run(
             stacked,
@@ -71,13 +76,15 @@ def fit_stacked(
         for m in members:
             m.prepared.sampler.close()
     fits = []
-    for m, course, trainer in zip(members, courses, stacked.trainers, strict=True):
+    everyone = zip(members, courses, clocks, stacked.trainers, strict=True)
+    for m, course, clock, trainer in everyone:
         of, history = m.prepared, trainer.history
         history.seconds += everything.seconds / len(members)
         history.spend(everything.timing, 1 / len(members))
         history.stopped = "patience" if trainer.out_of_patience else everything.stopped
         of.account(history)
-        fits.append(Fit(of.dynamics, of.method, course, of.networks, preprocessing, history))
+        parts = of.dynamics, of.method, course, of.networks, preprocessing, history
+        fits.append(Fit(*parts, clock=clock))
     return fits
 
 

@@ -78,11 +78,12 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Integration:
-    """Settings of :func:`cellflow.simulate.simulate`, and `knots` between which the pace differs.
+    """Settings of :func:`cellflow.simulate.simulate`, with what a fit knows of the pace.
 
     Knots are increasing times, those of a fit's snapshots. Without `max_step`, a fixed-step solver
     takes its ``steps_per_interval`` from one to the next, and as long ones before the first and
-    after the last. No step crosses a knot.
+    after the last. No step crosses a knot. The `clock` leads from the times asked for, which the
+    trajectory keeps, to those of the dynamics, of the knots and of `max_step`.
     """
 
     solver: str = "rk4"
@@ -92,6 +93,7 @@ class Integration:
     output: Output = Output()
     progress: bool = False
     knots: tuple[float, ...] = ()
+    clock: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         _checks.choice(self.solver, SOLVERS, "solver")

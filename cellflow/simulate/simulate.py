@@ -113,7 +113,7 @@ def simulate_as(
     """Simulate `dynamics` from cells `x0` ``(n, d)`` through `times`, with the settings `how`."""
     x0, times = _checks.as_cells(x0, "x0").detach(), as_times(times)
     output = how.output
-    job = Job.prepare(dynamics, x0, times, how=how)
+    job = Job.prepare(dynamics, x0, how.clock(times) if how.clock else times, how=how)
     like = x0[:1] if output.readout is None else _read_out(output.readout, x0[:1])
     n, mass_bytes = len(x0), job.n_columns * x0.element_size()
     if output.store is not None:

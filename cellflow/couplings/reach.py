@@ -1,0 +1,182 @@
+"""Unbalanced transport within a reach: cells farther apart die and are born rather than move."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, NamedTuple, Self
+
+import torch
+
+from cellflow import _checks
+from cellflow._random import stream_seed
+from cellflow._typing import Tensor
+from cellflow.costs import half_squared_distance
+from cellflow.couplings.coupling import COUPLINGS, Coupling, Pairs, by_size, centred, in_batches
+from cellflow.couplings.exact import Exact
+from cellflow.couplings.unbalanced import growing_plan, prior_weights
+from cellflow.plans.forms import DensePlan
+from cellflow.plans.plan import Plan
+from cellflow.timecourse import Snapshot, TimeCourse
+from cellflow.transport.entropic.batched import solve_batch
+from cellflow.transport.entropic.marginals import Marginal, Marginals, Problem
+from cellflow.transport.entropic.solve import solve
+
+#: Price of dying and of being born, in units of the cost between two samples of one snapshot.
+#: Chosen on unlearned interpolations of eleven sets (docs/decisions/0014-reach.md).
+OF_NOISE = 4.0
+#: The least price, in units of the mean cost along the balanced plan.
+LEAST = 0.3
+#: Snapshots of fewer cells say nothing of who grew: their plans are balanced.
+FEWEST = 100
+#: Regularisation in units of the mean cost along the balanced plan.
+EPSILON = 0.05
+#: Most cells of a snapshot that scales are measured on, and leading components of their noise.
+MOST, LEADING = 4096, 5
+
+
+class Scale(NamedTuple):
+    """Reach and regularisation of the plan from the snapshot at `time`; an infinite reach: None."""
+
+    time: float
+    reach: float | None
+    epsilon: float
+
+
+@COUPLINGS.register("reach")
+@dataclass(frozen=True)
+class Reach(Coupling):
+    r"""Pair cells within a reach; those farther apart die and are born rather than move.
+
+    .. math:: \min_\pi\; \langle \pi, c \rangle + \varepsilon\,\mathrm{KL}(\pi \mid a \otimes b)
+       + \rho\,\mathrm{KL}(\pi 1 \mid a) + \rho\,\mathrm{KL}(\pi^\top 1 \mid b), \quad
+       \rho = r^2/2
+
+    for the cost ``½|x − y|²`` and weights `a`, `b` of total one (Chizat, Peyré, Schmitzer and
+    Vialard, 2018, "Scaling algorithms for unbalanced optimal transport problems", section 3). Of
+    two cells a distance `d` apart, without others, the share :math:`e^{-d^2/2r^2}` moves as ε
+    vanishes; the rest dies in one place and is born in the other. The plan has growth factors that
+    take it to both snapshots exactly (see :class:`~cellflow.plans.Plan`), so the reach decides
+    only how a change of composition is told apart into movement and growth.
+
+    **The reach that the data allow.** Two samples of one population differ by chance, and where
+    that difference is large, growth read from samples is chance as well. By default
+    :math:`\rho` is 4 times the mean cost along the exact plan between two random halves of a
+    snapshot, in its five leading components, and at least 0.3 times the mean cost along the
+    balanced plan between the snapshots; ε is a twentieth of the latter. Below 100 cells the plan
+    is balanced. A fit measures this once for each interval, on whole snapshots; a call without a
+    fit measures it on the two snapshots it is given.
+
+    Parameters
+    ----------
+    reach
+        Distance in data units; measured when omitted, infinity for balanced plans.
+    scales
+        What was measured, one entry for each interval: see :meth:`fitted_to`.
+    tolerance, max_iter, solver
+        As in :class:`Unbalanced`.
+
+    Examples
+    --------
+    Two clusters whose shares go from (½, ½) to (0.8, 0.2): nothing crosses.
+
+    >>> import torch
+    >>> from cellflow.timecourse import Snapshot
+    >>> x, y = torch.tensor([[0.0], [9.0]]), torch.tensor([[0.0], [0.0], [0.0], [0.0], [9.0]])
+    >>> plan = Reach(1.0)(Snapshot(x, 0.0), Snapshot(y, 1.0))
+    >>> grown = plan.source_growth + plan.target_growth[[0, 4]]
+    >>> [round(float(factor), 3) for factor in grown.exp()]
+    [1.6, 0.4]
+    """
+
+    grows: ClassVar[bool] = True
+
+    reach: float | None = None
+    scales: tuple[Scale, ...] = field(default=(), kw_only=True)
+    tolerance: float = field(default=1e-5, kw_only=True)
+    max_iter: int = field(default=2000, kw_only=True)
+    solver: str = field(default="auto", kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.reach is not None and self.reach != math.inf:
+            _checks.number(self.reach, "reach", low=0.0, open_low=True)
+        object.__setattr__(self, "scales", tuple(Scale(*each) for each in self.scales))
+        _checks.number(self.tolerance, "tolerance", low=0.0, high=1.0, open_low=True)
+        _checks.count(self.max_iter, "max_iter")
+        _checks.choice(self.solver, ("auto", "batched"), "solver")
+
+    def fitted_to(self, course: TimeCourse) -> Self:
+        """Return this coupling with the scales of every interval of `course`."""
+        return replace(self, scales=tuple(self.scale(*pair) for pair in course.steps))
+
+    def scale(self, source: Snapshot, target: Snapshot) -> Scale:
+        """Return reach and regularisation from `source` to `target`: measured, or as they were."""
+        for known in self.scales:
+            if known.time == source.time:
+                return known
+        pair = _some(source, 0), _some(target, 1)
+        mean = _cost(*pair) or 1.0
+        reach: float | None = self.reach
+        if reach is None and min(len(source), len(target)) >= FEWEST:
+            noise = _noise(*pair)
+            reach = math.sqrt(2 * max(OF_NOISE * noise, LEAST * mean))
+        return Scale(source.time, None if reach == math.inf else reach, EPSILON * mean)
+
+    def __call__(self, source: Snapshot, target: Snapshot) -> DensePlan:
+        """Couple `source` and the later `target`: an ``(n, m)`` matrix with growth factors."""
+        p = self._problem(source, target)
+        s = solve(p, tolerance=self.tolerance, max_iter=self.max_iter, solver=self.solver)
+        return growing_plan((source, target), p, s, self.tolerance)
+
+    def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:
+        """Couple each of `sources` with its target, as :class:`Entropic` does."""
+        if len(sources) != len(targets) or not in_batches(self.solver, sources):
+            return super().many(sources, targets)
+        return by_size(self._together, list(zip(sources, targets, strict=True)))
+
+    def _together(self, pairs: Pairs) -> list[DensePlan]:
+        """Couple pairs of one size, those with finite reaches at once."""
+        problems = [self._problem(*pair) for pair in pairs]
+        plans: dict[int, DensePlan] = {}
+        for exact in (True, False):
+            some = [k for k, p in enumerate(problems) if p.marginals.exact == exact]
+            if some:
+                part = [problems[k] for k in some]
+                found = solve_batch(part, tolerance=self.tolerance, max_iter=self.max_iter)
+                for k, s in zip(some, found, strict=True):
+                    plans[k] = growing_plan(pairs[k], problems[k], s, self.tolerance)
+        return [plans[k] for k in range(len(pairs))]
+
+    def _problem(self, source: Snapshot, target: Snapshot) -> Problem:
+        cost = half_squared_distance(*centred(source, target))
+        _, reach, epsilon = self.scale(source, target)
+        rho = math.inf if reach is None else reach**2 / 2
+        rows = Marginal(prior_weights(source, target), rho)
+        return Problem(cost, Marginals(rows, Marginal(target.weights, rho), relative=True), epsilon)
+
+
+def _some(s: Snapshot, stream: int) -> Snapshot:
+    """Return at most `MOST` cells of a snapshot, in random order; always the same ones."""
+    order = torch.Generator().manual_seed(stream_seed(0, stream, 40))
+    return s.subset(torch.randperm(len(s), generator=order)[:MOST].to(s.x.device))
+
+
+def _cost(source: Snapshot, target: Snapshot) -> float:
+    """Mean cost along the exact plan."""
+    return Exact()(source, target).cost
+
+
+def _noise(source: Snapshot, target: Snapshot) -> float:
+    """Mean cost between two halves of a snapshot along leading components, of both snapshots."""
+    x, y = centred(source, target)
+    if x.shape[1] > LEADING:
+        _, _, axes = torch.linalg.svd(torch.cat([x, y]), full_matrices=False)
+        x, y = x @ axes[:LEADING].T, y @ axes[:LEADING].T
+    return (_between_halves(x, source) + _between_halves(y, target)) / 2
+
+
+def _between_halves(x: Tensor, s: Snapshot) -> float:
+    half = len(x) // 2
+    parts = (slice(half), slice(half, 2 * half))
+    return _cost(*(Snapshot(x[part], s.time, s.mass[part]) for part in parts))
