@@ -27,7 +27,7 @@ _NAMES = {
     "Snapshot": "timecourse",
     "Dynamics": "dynamics",
     **dict.fromkeys(("ICFM", "OTCFM", "SBCFM", "SF2M", "DSBM", "MMFM"), "methods"),
-    **dict.fromkeys(("UBSB", "UOTCFM"), "methods"),
+    **dict.fromkeys(("ReachFM", "UBSB", "UOTCFM"), "methods"),
     "Fit": "fits",
     "load": "saving",
 }

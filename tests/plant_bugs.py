@@ -260,6 +260,12 @@ midpoints in an order of their own | evaluate/scorer.py | evaluate/test_holdout
 draws of truth and prediction alike | evaluate/scorer.py | evaluate/test_holdout
   - _drawn(y, stream_seed(0, k, 23))
   + _drawn(y, stream_seed(0, k, 22))
+choices that see the held-out day | evaluate/holdout.py | evaluate/test_choose
+  - self.fold(k).without(k),
+  + self.fold(k),
+choices without regard to the error | evaluate/choose.py | evaluate/test_choose
+  - sure = mean < -2 * error
+  + sure = mean < 0
 """
 
 

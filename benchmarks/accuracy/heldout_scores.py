@@ -80,7 +80,7 @@ def _pooled(course: TimeCourse, k: int, seed: int) -> Tensor:
 
 
 #: Predictions of snapshot `k` without a model, by a seed: as many cells as the day before has.
-YARDSTICKS: dict[str, Callable[[TimeCourse, int, int], Tensor]] = {
+YARDSTICKS: dict[str, Callable[..., Tensor]] = {
     "previous": lambda course, k, seed: course.snapshots[k - 1].x,
     "next": _next,
     "pooled": _pooled,
@@ -97,7 +97,7 @@ def yardstick(name: str, course: TimeCourse, k: int, seed: int) -> tuple[Snapsho
     """Return the cells that a yardstick predicts for snapshot `k`, and those to compare with."""
     truth, seed = course.snapshots[k], stream_seed(seed, k, 32)
     if name != FLOOR:
-        return Snapshot(YARDSTICKS[name](course, k, seed), truth.time), truth
+        return Snapshot(YARDSTICKS[name](course, k, seed=seed), truth.time), truth
     order = torch.randperm(len(truth), generator=torch.Generator().manual_seed(seed))
     half = len(truth) // 2
     return truth.subset(order[:half]), truth.subset(order[half : 2 * half])

@@ -81,7 +81,7 @@ def fit(*, file: Path, keywords: dict[str, Any], sigma: float | None, out: Path)
     course = done.course
     histories = done.history if isinstance(done.history, tuple) else (done.history,)
     times = ", ".join(f"{time:g}" for time in course.times)
-    click.echo(f"{method.name}: {len(course.x)} cells, {course.dim} dimensions")
+    click.echo(f"{done.method.name}: {len(course.x)} cells, {course.dim} dimensions")
     click.echo(f"times ({course.unit}): {times}")
     best = ", ".join(f"{h.best_step}" for h in histories)
     seconds = sum(h.seconds for h in histories)

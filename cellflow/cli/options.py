@@ -51,8 +51,11 @@ def registered(folder: str, family: str) -> list[str]:
     return names
 
 
-#: Names that an argument may have.
-NAMES = {"method": registered("methods", "METHODS"), "solver": registered("simulate", "SOLVERS")}
+#: Names that an argument may have; "auto" chooses a method.
+NAMES = {
+    "method": [*registered("methods", "METHODS"), "auto"],
+    "solver": registered("simulate", "SOLVERS"),
+}
 
 
 @dataclass(frozen=True)

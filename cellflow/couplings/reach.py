@@ -127,7 +127,7 @@ class Reach(Coupling):
         """Couple `source` and the later `target`: an ``(n, m)`` matrix with growth factors."""
         p = self._problem(source, target)
         s = solve(p, tolerance=self.tolerance, max_iter=self.max_iter, solver=self.solver)
-        return growing_plan((source, target), p, s, self.tolerance)
+        return growing_plan((source, target), p, s, tolerance=self.tolerance)
 
     def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:
         """Couple each of `sources` with its target, as :class:`Entropic` does."""
@@ -145,7 +145,7 @@ class Reach(Coupling):
                 part = [problems[k] for k in some]
                 found = solve_batch(part, tolerance=self.tolerance, max_iter=self.max_iter)
                 for k, s in zip(some, found, strict=True):
-                    plans[k] = growing_plan(pairs[k], problems[k], s, self.tolerance)
+                    plans[k] = growing_plan(pairs[k], problems[k], s, tolerance=self.tolerance)
         return [plans[k] for k in range(len(pairs))]
 
     def _problem(self, source: Snapshot, target: Snapshot) -> Problem:

@@ -128,7 +128,7 @@ class Unbalanced(Coupling):
         """
         p = self._problem(source, target)
         s = solve(p, tolerance=self.tolerance, max_iter=self.max_iter, solver=self.solver)
-        return growing_plan((source, target), p, s, self.tolerance)
+        return growing_plan((source, target), p, s, tolerance=self.tolerance)
 
     def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:
         """Couple each of `sources` with its target, as :class:`Entropic` does."""
@@ -141,7 +141,8 @@ class Unbalanced(Coupling):
         problems = [self._problem(*pair) for pair in pairs]
         found = solve_batch(problems, tolerance=self.tolerance, max_iter=self.max_iter)
         return [
-            growing_plan(*each, self.tolerance) for each in zip(pairs, problems, found, strict=True)
+            growing_plan(*each, tolerance=self.tolerance)
+            for each in zip(pairs, problems, found, strict=True)
         ]
 
     def _problem(self, source: Snapshot, target: Snapshot) -> Problem:
@@ -159,7 +160,7 @@ class Unbalanced(Coupling):
 
 
 def growing_plan(
-    pair: tuple[Snapshot, Snapshot], p: Problem, s: Solution, tolerance: float
+    pair: tuple[Snapshot, Snapshot], p: Problem, s: Solution, *, tolerance: float
 ) -> DensePlan:
     """Return the plan of potentials, with growth factors that take it to both snapshots."""
     (source, target), (cost, marginals, epsilon) = pair, p

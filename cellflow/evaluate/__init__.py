@@ -1,6 +1,7 @@
 """Hold-out evaluation: is the model better than doing nothing clever?"""
 
-from cellflow.evaluate.holdout import HoldoutProtocol, holdout
+from cellflow.evaluate.choose import Auto, Choice, choose, family
+from cellflow.evaluate.holdout import Chooser, HoldoutProtocol, holdout
 from cellflow.evaluate.scorer import METRICS, Scorer
 from cellflow.evaluate.sigma import sigma_sweep, without_times
 from cellflow.evaluate.table import YARDSTICKS, HoldoutTable, Row, SigmaRow, SigmaSweep, Verdict
@@ -8,6 +9,9 @@ from cellflow.evaluate.table import YARDSTICKS, HoldoutTable, Row, SigmaRow, Sig
 __all__ = [
     "METRICS",
     "YARDSTICKS",
+    "Auto",
+    "Choice",
+    "Chooser",
     "HoldoutTable",
     "HoldoutProtocol",
     "Row",
@@ -15,6 +19,8 @@ __all__ = [
     "SigmaRow",
     "SigmaSweep",
     "Verdict",
+    "choose",
+    "family",
     "holdout",
     "sigma_sweep",
     "without_times",

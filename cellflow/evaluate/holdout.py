@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
+
+from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._process_group import ProcessGroup
@@ -56,6 +60,26 @@ class HoldoutProtocol:
         return fit_preprocessing(course.x, n_components=self.n_components, whiten=self.whiten)
 
 
+class Chooser(ABC):
+    """What a method is, too, that chooses by the days it may see which of several to fit."""
+
+    @abstractmethod
+    def chosen(
+        self,
+        course: TimeCourse,
+        protocol: HoldoutProtocol,
+        *,
+        steps: int | None,
+        workers: int | None = None,
+        progress: bool = True,
+        ranks: ProcessGroup | None = None,
+    ) -> tuple[Method, str]:
+        """Return the method chosen on `course`, and a sentence that says why.
+
+        With `protocol`, `steps`, `workers`, `progress` and `ranks` as in :func:`holdout`.
+        """
+
+
 def holdout(
     course: TimeCourse,
     methods: Method | Sequence[Method],
@@ -89,7 +113,8 @@ def holdout(
     course
         At least three snapshots.
     methods
-        One or several methods, of distinct names.
+        One or several methods, of distinct names. One that chooses, such as
+        :class:`~cellflow.evaluate.Auto`, does so for each time point, on the others.
     steps
         Training steps of each fit.
     seeds
@@ -129,6 +154,8 @@ def holdout(
         steps=steps,
         solver=protocol.solver,
     )
+    for k in folds:
+        task.choose(k, workers=workers, progress=progress, ranks=ranks)
     jobs = [job for k in folds for job in _jobs(k, task, seeds)]
     fits_first = sorted(jobs, key=lambda job: job.name in YARDSTICKS)  # they take longest
     done = (ranks or ProcessGroup()).shared(
@@ -166,6 +193,30 @@ class _Task:
     metrics: Sequence[str]
     steps: int
     solver: str
+    chosen: dict[tuple[int, str], Method] = field(default_factory=dict)
+
+    def fold(self, k: int) -> TimeCourse:
+        """Return all cells in the coordinates of the predictions of snapshot `k`."""
+        prep = self.preprocessing.get(k)
+        return self.course if prep is None else self.course.map(prep.apply)
+
+    def choose(
+        self, k: int, *, workers: int | None, progress: bool, ranks: ProcessGroup | None
+    ) -> None:
+        """Let methods that choose do so without snapshot `k`."""
+        for name, method in self.methods.items():
+            if not isinstance(method, Chooser):
+                continue
+            self.chosen[k, name], reason = method.chosen(
+                self.fold(k).without(k),
+                HoldoutProtocol(solver=self.solver),
+                steps=self.steps,
+                workers=workers,
+                progress=progress,
+                ranks=ranks,
+            )
+            if progress:
+                tqdm.write(f"{name} without {self.held_out[k]:g}: {reason}", file=sys.stderr)
 
 
 def _jobs(k: int, task: _Task, seeds: Sequence[int]) -> list[_Job]:
@@ -177,12 +228,11 @@ def _jobs(k: int, task: _Task, seeds: Sequence[int]) -> list[_Job]:
 
 def _rows(task: _Task, job: _Job) -> list[Row]:
     k, seed = job.k, job.seed
-    prep = task.preprocessing.get(k)
-    fold = task.course if prep is None else task.course.map(prep.apply)
+    fold = task.fold(k)
     score = Scorer(task.held_out[k], fold.snapshots[k], task.metrics, DRAWS)
     if job.name in YARDSTICKS:
         return score.yardstick(job.name, fold, k, seed=seed)
-    method = task.methods[job.name]
+    method = task.chosen.get((k, job.name), task.methods[job.name])
     fit = method.fit(fold.without(k), steps=task.steps, generator=seed, progress=False)
     if fit.history.stopped == "interrupted":  # that fit alone ended: end them all
         raise KeyboardInterrupt
@@ -191,4 +241,4 @@ def _rows(task: _Task, job: _Job) -> list[Row]:
         cells = fit.interpolate(end.time, solver=task.solver, generator=seed)
     else:
         cells = fit.predict(start, end.time, solver=task.solver, generator=seed)
-    return score(method.name, seed, cells)
+    return score(job.name, seed, cells)

@@ -69,7 +69,7 @@ class Scorer:
             return self._floor(k, seed)
         before, after = course.snapshots[k - 1], course.snapshots[k + 1]
         if name in MIDPOINTS:
-            x = interpolated(MIDPOINTS[name], course, k, stream_seed(seed, k, 20))
+            x = interpolated(MIDPOINTS[name], course, k, seed=stream_seed(seed, k, 20))
             cells = Snapshot(x, course.times[k])
         elif name == "pooled":
             cells = Snapshot(torch.cat([before.x, after.x]), before.time)
@@ -90,7 +90,7 @@ class Scorer:
         return rows
 
 
-def interpolated(coupling: Coupling, course: TimeCourse, k: int, seed: int) -> Tensor:
+def interpolated(coupling: Coupling, course: TimeCourse, k: int, *, seed: int) -> Tensor:
     """Return cells between snapshots `k` - 1 and `k` + 1 of `course` at the time of snapshot `k`.
 
     They are on straight lines between cells paired by `coupling`, as many as snapshot `k` - 1 has,

@@ -15,6 +15,7 @@ from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.couplings import Coupling
 from cellflow.couplings.coupling import FunctionCoupling
+from cellflow.evaluate import Auto
 from cellflow.fits import Ensemble, Fit
 from cellflow.methods import METHODS, Method
 from cellflow.pp import CourseIndex, parse_times
@@ -62,9 +63,17 @@ def preprocessing_of(
 
 
 def resolve_method(method: str | Method, sigma: float | None = None) -> Method:
-    """Return the method that a string names, with its defaults but for `sigma`."""
+    """Return the method that a string names, with its defaults but for `sigma`.
+
+    ``"auto"`` names the one that is chosen on the course.
+    """
     if isinstance(method, str):
-        recipe = METHODS[_checks.choice(method, METHODS, "method")]
+        if _checks.choice(method, [*METHODS, "auto"], "method") == "auto":
+            if sigma is not None:
+                remedy = "Name a method, or give Auto(candidates)."
+                raise ValueError(_checks.message("sigma", sigma, "none for 'auto'", remedy))
+            return Auto()
+        recipe = METHODS[method]
         return recipe() if sigma is None else recipe(sigma)
     if isinstance(method, type) or not isinstance(method, Method):
         expected = f"one of {', '.join(map(repr, METHODS))}, or a method such as OTCFM()"
@@ -74,7 +83,8 @@ def resolve_method(method: str | Method, sigma: float | None = None) -> Method:
 
 def warn_of_unused_growth(methods: Sequence[Method]) -> None:
     """Say so if no method has a use for prior growth rates."""
-    if all(map(_ignores_growth, methods)):
+    tried = [c for m in methods for c in (m.candidates if isinstance(m, Auto) else (m,))]
+    if all(map(_ignores_growth, tried)):
         names = ", ".join(repr(method.name) for method in methods)
         warnings.warn(
             f"growth_key: {names} has no use for growth rates, which are ignored. Fit with "

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Hashable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._process_group import ProcessGroup
 from cellflow._typing import Rng
+from cellflow.evaluate import Chooser, HoldoutProtocol
 from cellflow.fits import Ensemble, Fit
 from cellflow.methods import Method
 from cellflow.pp import CourseIndex
 from cellflow.pp.reading import Reading
 from cellflow.several import fit_members, fit_on, join_process_group
+from cellflow.timecourse import TimeCourse
 from cellflow.tl._reading import (
     preprocessing_of,
     read_course,
@@ -75,6 +79,8 @@ def fit(
         reach and grow), ``"otcfm"`` (deterministic, without growth),
         ``"sf2m"`` (a Schrödinger bridge), ``"dsbm"`` (the same, refitted in rounds), ``"uotcfm"``
         or ``"ubsb"`` (the first two with growth), or a method such as ``OTCFM(sigma=0.2)``.
+        ``"auto"`` first chooses by predicting time points left out, on the CPU and with seeds of
+        its own: see :func:`cellflow.evaluate.choose`. ``fit.origin["choice"]`` says why.
     steps
         Budget of training steps.
     whiten
@@ -107,7 +113,8 @@ def fit(
         Whether each member is trained on cells drawn with replacement, so that its answers vary
         with the sampling of cells too, not with the training alone.
     workers
-        Processes for the members, each with one thread; as many as there are cores when omitted.
+        Processes for the members and the fits of a choice, each with one thread; as many as there
+        are cores when omitted.
     devices
         Processes that train one fit together on this machine, one for each GPU or part of the
         cores: see :func:`cellflow.several.fit_on`. Under ``torchrun`` leave it out: all processes
@@ -154,12 +161,13 @@ def fit(
         progress=progress,
         group=group,
     )
+    recipe, choice = _chosen(recipe, cells, keys, n_components, options=options, workers=workers)
     several = partial(fit_members, members=members, bootstrap=bootstrap, workers=workers)
     fit_all = partial(fit_on, devices=devices) if members == 1 else several
     prep = preprocessing_of([s.x for s in cells.snapshots], n_components, whiten)
     out: Fit | Ensemble = fit_all(recipe, cells, options, preprocessing=prep)
     for one in out if isinstance(out, Ensemble) else (out,):
-        one.origin.update(facts)
+        one.origin.update(facts | choice)
     return out
 
 
@@ -175,6 +183,31 @@ def _join(
         remedy = "Or start the script with torchrun."
         raise ValueError(_checks.message("devices", devices, expected, remedy))
     return group
+
+
+def _chosen(
+    recipe: Method,
+    course: TimeCourse,
+    keys: Reading,
+    n_components: int | None,
+    *,
+    options: FitOptions,
+    workers: int | None,
+) -> tuple[Method, dict[str, str]]:
+    """Return the method to fit, and the reason as a fact where it had to be chosen."""
+    if not isinstance(recipe, Chooser):
+        return recipe, {}
+    method, reason = recipe.chosen(
+        course,
+        HoldoutProtocol(n_components=n_components, whiten=keys.whiten),
+        steps=options.steps,
+        workers=workers,
+        progress=options.progress,
+        ranks=options.group,
+    )
+    if options.progress:
+        tqdm.write(reason, file=sys.stderr)
+    return method, {"choice": reason}
 
 
 def _facts(adata: AnnData, index: CourseIndex, keys: Reading) -> dict[str, Any]:

@@ -45,7 +45,8 @@ def holdout(
     time_key, use_rep, n_dims, whiten, mass_key, growth_key, time_map, missing
         As in :func:`cellflow.tl.fit`.
     method
-        One or several methods of distinct names, by name or as objects.
+        One or several methods of distinct names, by name or as objects; ``"auto"`` chooses for
+        each time point, on the others.
     steps
         Training steps of each fit.
     seeds

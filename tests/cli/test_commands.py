@@ -88,6 +88,24 @@ def test_holdout_table_and_rows(cells, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["rows.json"]
 
 
+def test_auto_chooses_in_fits_and_holdouts(cells, tmp_path):
+    words = [cells, "--time-key", "day", "--dims", 2, "--method", "auto", "--steps", 1]
+    result = cellflow_("fit", *words, "--out", tmp_path / "fit")
+    assert result.exit_code == 0, result.stderr
+    saved = cellflow.load(tmp_path / "fit")
+    assert result.stdout.startswith(f"{saved.method.name}: 306 cells")
+    assert "over 3 time points left out" in saved.origin["choice"]
+    assert saved.origin["choice"] in result.stderr
+    result = cellflow_("holdout", *words, "--seeds", 1, "--json", tmp_path / "rows.json")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.count("over 2 time points left out") == 3
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert {row["method"] for row in rows} == {"auto", *YARDSTICKS}
+    result = cellflow_("fit", *words, "--sigma", 0.3, "--out", tmp_path / "other")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: --sigma: got 0.3, expected none for 'auto'")
+
+
 def test_demo_replaces_an_earlier_one_with_the_same(tmp_path):
     """Everything is written, and a second run replaces it with the same."""
     (tmp_path / "mine.txt").write_text("stays")
@@ -222,7 +240,7 @@ def test_version():
 
 
 @pytest.mark.parametrize(
-    ("argument", "family"), [("method", methods.METHODS), ("solver", simulate.SOLVERS)]
+    ("argument", "family"), [("method", [*methods.METHODS, "auto"]), ("solver", simulate.SOLVERS)]
 )
 def test_help_names_all_members_of_a_family(argument, family):
     assert set(options.NAMES[argument]) == set(family)
