@@ -37,7 +37,7 @@ def folder(cells, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("fits") / "fit"
     result = cellflow_("fit", cells, *KEYS, "--whiten", "--steps", 20, "--seed", 3, "--out", out)
     assert result.exit_code == 0, result.stderr
-    assert "otcfm: 306 cells, 3 dimensions" in result.stdout
+    assert "reach: 306 cells, 3 dimensions" in result.stdout
     assert f"saved to {out}" in result.stdout
     assert result.stderr == ""
     return out

@@ -127,7 +127,7 @@ def test_bad_arguments_are_named() -> None:
 
 def test_the_family_is_of_distinct_names_and_starts_with_the_default_of_the_doors() -> None:
     names = [m.name for m in family()]
-    assert names[0] == "otcfm"
+    assert names[0] == "reach"
     assert len(set(names)) == len(names) > 1
     assert Auto().candidates == family()
 
