@@ -17,8 +17,9 @@ from cellflow._typing import ArrayLike, Tensor
 from cellflow.couplings.exact import Exact
 from cellflow.timecourse import Snapshot, TimeCourse
 
-#: How a method may count time: as the user does, or by the distance that cells travel.
-CLOCKS = ("physical", "distance")
+#: How a method may count time, and the weight of the distance that cells travel in it: as the user
+#: does, by distance, or by the geometric mean of both.
+CLOCKS = {"physical": 0.0, "distance": 1.0, "tempered": 0.5}
 #: Cells of a snapshot, at most, by which distances are measured.
 CELLS = 2000
 #: Share of a mean squared distance that is left, at least, when its noise is taken off.
@@ -70,8 +71,11 @@ class Clock:
             raise ValueError(_checks.message("progress", got, f"{len(self.times)}, as of times"))
 
     @classmethod
-    def by_distance(cls, course: TimeCourse, seed: int = 0) -> Clock:
+    def by_distance(cls, course: TimeCourse, seed: int = 0, *, weight: float = 1.0) -> Clock:
         """Return the clock by which the cells of `course` travel evenly.
+
+        With a `weight` below one, an interval's progress is the weighted geometric mean of the
+        distance travelled in it and of the time it takes.
 
         The progress of an interval is the root of the mean squared distance along the exact plan
         between its snapshots. The noise of sampling is first taken off: the same mean between
@@ -85,6 +89,7 @@ class Clock:
         even = np.diff(times) / (times[-1] - times[0])
         total = distances.sum()
         steps = np.maximum(distances / total, LEAST_STEP * even) if total > 0 else even
+        steps = steps**weight * even ** (1 - weight)
         done = np.concatenate([[0.0], np.cumsum(steps)])
         progress = times[0] + done / done[-1] * (times[-1] - times[0])
         return cls(course.times, tuple(progress.tolist()))

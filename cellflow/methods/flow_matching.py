@@ -62,8 +62,9 @@ class FlowMatching(Method):
     both_sides
         Whether a population between two snapshots is predicted from both of them.
     clock
-        How time passes for the dynamics: ``"physical"``, as for the user, or ``"distance"``, so
-        that cells travel evenly (:meth:`cellflow.clock.Clock.by_distance`). Answers are in the
+        How time passes for the dynamics: ``"physical"``, as for the user, ``"distance"``, so
+        that cells travel evenly (:meth:`cellflow.clock.Clock.by_distance`), or ``"tempered"``, by
+        the geometric mean of both. Answers are in the
         user's time either way; a sigma is per root of the clock's time.
     """
 
@@ -120,7 +121,10 @@ class FlowMatching(Method):
         if self.clock == "physical":
             return None
         model = course if preprocessing is None else course.map(preprocessing.apply)
-        return options.group.broadcast(lambda: Clock.by_distance(canonical(model), options.seed))
+        seed, weight = options.seed, CLOCKS[self.clock]
+        return options.group.broadcast(
+            lambda: Clock.by_distance(canonical(model), seed, weight=weight)
+        )
 
     def scaled_to(self, *courses: TimeCourse) -> Self:
         """Return this method with what it measures; see :meth:`Method.scaled_to`."""

@@ -253,8 +253,8 @@ def ReachFM(  # noqa: N802
     data can tell, and die and be born where they are not; velocity and growth are learned from
     them as by :func:`UOTCFM` (:cite:`chizat2018`, section 3, for the plans;
     :cite:`tong2024improving`, theorem 3.1, for the regression). A population between two snapshots
-    is predicted from both, and the clock is the distance that cells travel
-    (:meth:`cellflow.clock.Clock.by_distance`).
+    is predicted from both, and the clock is between that of days and
+    that of the distance travelled (:meth:`cellflow.clock.Clock.by_distance`).
 
     Parameters
     ----------
@@ -265,7 +265,7 @@ def ReachFM(  # noqa: N802
         measured in each interval when omitted, infinity for none.
     """
     parts = Reach(reach), Straight(sigma), net, batching, training
-    return FlowMatching(*parts, name="reach", growth=True, both_sides=True, clock="distance")
+    return FlowMatching(*parts, name="reach", growth=True, both_sides=True, clock="tempered")
 
 
 @METHODS.register("ubsb")
