@@ -205,7 +205,8 @@ class Fit:
             As in :meth:`simulate`; the generator also chooses the cells.
         """
         time = _checks.number(time, "time")
-        rng, out = _checks.as_generator(generator), []
+        rng = _checks.as_generator(generator)
+        out: list[Snapshot] = []
         size = None if n_cells is None else _checks.count(n_cells, "n_cells")
         sides = self._sides(time)
         for k, (start, share) in enumerate(sides):

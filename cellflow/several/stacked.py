@@ -216,11 +216,11 @@ class _Terms(nn.Module):
         super().__init__()
         self.networks = copy.deepcopy(of.networks)
         self.method = of.method
-        self.dynamics = assemble(of.method, self.networks, of.parts[0].times)
+        self.times = of.parts[0].times  # of all members the same
+        self.dynamics = assemble(of.method, self.networks, self.times)
 
     def forward(self, batch: Stack, units: Tensor) -> Tensor:
-        times = self.networks["velocity"].units.knots  # of all members the same
-        own = Units((), *units.unbind(), knots=times)  # type: ignore[arg-type] # tensors
+        own = Units((), *units.unbind(), self.times)  # type: ignore[arg-type,call-arg] # as tensors
         for network in self.networks.values():
             scale, span = ANSWERS[network.answer]  # type: ignore[index]
             network.units = own  # type: ignore[assignment]

@@ -57,6 +57,10 @@ class Parts(Protocol):
         """Whether the growth rate is learned."""
 
     @property
+    def both_sides(self) -> bool:
+        """Whether populations between snapshots are predicted from both neighbours."""
+
+    @property
     def parts(self) -> Parts:
         """The parts themselves."""
 

@@ -61,12 +61,11 @@ def solve(problem: Problem, *, tolerance: float, max_iter: int, solver: str = "a
     if solver == "auto" and cost.device.type == "cpu":
         try:
             s = _compiled(problem, tolerance, max_iter)
-        except ZeroDivisionError:  # a column out of reach of all rows: its curvature underflows
-            s = None
-        if s is not None:
             if s.error <= tolerance or s.iterations >= max_iter:
                 return s
             spent = s.iterations
+        except ZeroDivisionError:  # a column out of reach of all rows: its curvature underflows
+            pass
     (s,) = solve_batch([problem], tolerance=tolerance, max_iter=max_iter - spent)
     return s._replace(iterations=spent + s.iterations)
 
