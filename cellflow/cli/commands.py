@@ -43,7 +43,7 @@ def main() -> None:
 )
 @options.quiet
 def demo(*, out: Path, steps: int | None, quiet: bool) -> None:
-    """Run OT-CFM on bundled embryoid-body cells, in about a minute.
+    """Fit a flow to bundled embryoid-body cells, in about a minute.
 
     Leaves out each interior day and scores the prediction, fits all days, predicts a day that
     was not sampled, and writes tables, an .h5ad and figures.
