@@ -98,7 +98,8 @@ def holdout(
     previous time point are pushed to it and compared with the cells that were really there.
     Beside them stand five predictions that need no model — the cells of the time point before
     and after, both pooled, and their interpolations by exact optimal transport and by transport
-    within the measured reach — and the floor: the distance between two random halves of the held-out cells, below which nothing is visible.
+    within the measured reach — and the floor: the distance between two random halves of the
+    held-out cells, below which nothing is visible.
     By the first metric, all predictions are also scored against the same 20 bootstrap draws of the
     cells, which say how far a verdict depends on the cells that happened to be sampled.
     Cells weigh by their masses, and those carried to a later time keep them or, where the method
