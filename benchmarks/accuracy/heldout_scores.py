@@ -55,7 +55,7 @@ def scores(cells: Snapshot, truth: Snapshot, kinds: KMeans) -> dict[str, float]:
         "shift": float((means[0] - means[1]).norm()),
         "centred": wasserstein1(x.double() - means[0], y.double() - means[1], **masses),
         "nearest": float(weights.numpy() @ near[:, 0]),
-        "effective": float(1 / weights.square().sum()),
+        "effective": cells.effective,
     }
 
 

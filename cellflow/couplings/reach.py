@@ -15,11 +15,10 @@ from cellflow._typing import Tensor
 from cellflow.costs import half_squared_distance
 from cellflow.couplings.coupling import COUPLINGS, Coupling, Pairs, by_size, centred, in_batches
 from cellflow.couplings.exact import Exact
-from cellflow.couplings.unbalanced import growing_plan, prior_weights
+from cellflow.couplings.unbalanced import growing_plan, growing_plans, prior_weights
 from cellflow.plans.forms import DensePlan
 from cellflow.plans.plan import Plan
 from cellflow.timecourse import Snapshot, TimeCourse
-from cellflow.transport.entropic.batched import solve_batch
 from cellflow.transport.entropic.marginals import Marginal, Marginals, Problem
 from cellflow.transport.entropic.solve import solve
 
@@ -136,17 +135,9 @@ class Reach(Coupling):
         return by_size(self._together, list(zip(sources, targets, strict=True)))
 
     def _together(self, pairs: Pairs) -> list[DensePlan]:
-        """Couple pairs of one size, those with finite reaches at once."""
+        """Couple pairs of one size at once."""
         problems = [self._problem(*pair) for pair in pairs]
-        plans: dict[int, DensePlan] = {}
-        for exact in (True, False):
-            some = [k for k, p in enumerate(problems) if p.marginals.exact == exact]
-            if some:
-                part = [problems[k] for k in some]
-                found = solve_batch(part, tolerance=self.tolerance, max_iter=self.max_iter)
-                for k, s in zip(some, found, strict=True):
-                    plans[k] = growing_plan(pairs[k], problems[k], s, tolerance=self.tolerance)
-        return [plans[k] for k in range(len(pairs))]
+        return growing_plans(pairs, problems, tolerance=self.tolerance, max_iter=self.max_iter)
 
     def _problem(self, source: Snapshot, target: Snapshot) -> Problem:
         cost = half_squared_distance(*centred(source, target))

@@ -139,11 +139,7 @@ class Unbalanced(Coupling):
     def _together(self, pairs: Pairs) -> list[DensePlan]:
         """Couple pairs of one size at once."""
         problems = [self._problem(*pair) for pair in pairs]
-        found = solve_batch(problems, tolerance=self.tolerance, max_iter=self.max_iter)
-        return [
-            growing_plan(*each, tolerance=self.tolerance)
-            for each in zip(pairs, problems, found, strict=True)
-        ]
+        return growing_plans(pairs, problems, tolerance=self.tolerance, max_iter=self.max_iter)
 
     def _problem(self, source: Snapshot, target: Snapshot) -> Problem:
         x, y = centred(source, target)
@@ -157,6 +153,21 @@ class Unbalanced(Coupling):
         else:
             epsilon = self.relative_epsilon * unit if self.epsilon is None else self.epsilon
         return Problem(cost, marginals, epsilon)
+
+
+def growing_plans(
+    pairs: Pairs, problems: Sequence[Problem], *, tolerance: float, max_iter: int
+) -> list[DensePlan]:
+    """Solve `problems` of one size, those with exact marginals and the others at once each."""
+    plans: dict[int, DensePlan] = {}
+    for exact in (True, False):
+        some = [k for k, p in enumerate(problems) if p.marginals.exact == exact]
+        if some:
+            part = [problems[k] for k in some]
+            found = solve_batch(part, tolerance=tolerance, max_iter=max_iter)
+            for k, s in zip(some, found, strict=True):
+                plans[k] = growing_plan(pairs[k], problems[k], s, tolerance=tolerance)
+    return [plans[k] for k in range(len(pairs))]
 
 
 def growing_plan(
