@@ -227,3 +227,11 @@ def test_the_order_of_cells_does_not_matter_to_the_clock() -> None:
 def test_unknown_clocks_are_refused() -> None:
     with pytest.raises(ValueError, match="Did you mean 'distance'"):
         method(clock="distances")
+
+
+def test_tempered_progress_is_the_geometric_mean_of_time_and_distance():
+    course = moving([0, 6, 8], [1.0, 2.0, 5.0])
+    whole, half = Clock.by_distance(course), Clock.by_distance(course, weight=0.5)
+    far, late, ours = (np.diff(steps) for steps in (whole.progress, whole.times, half.progress))
+    expected = np.sqrt(far * late)
+    np.testing.assert_allclose(ours / ours.sum(), expected / expected.sum(), rtol=1e-9)

@@ -1,0 +1,38 @@
+"""Unlearned interpolations against closed forms."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cellflow.couplings import Exact, Reach
+from cellflow.evaluate.scorer import interpolated
+from cellflow.timecourse import TimeCourse
+
+
+def course(shares: tuple[int, int], gap: float) -> TimeCourse:
+    """Two clusters of 200 cells in all, half of them here at first and `shares` at the end."""
+    generator = torch.Generator().manual_seed(0)
+    xs = []
+    for here, there in ((100, 100), (1, 1), shares):
+        x = torch.randn(here + there, 2, generator=generator, dtype=torch.float64)
+        x[here:, 0] += gap
+        xs.append(x)
+    return TimeCourse.from_arrays(xs, times=[0, 1, 4])
+
+
+def test_shares_out_of_reach_are_geometric_means() -> None:
+    """A quarter of the way, in place: the powers ¾ and ¼ of the shares at both ends."""
+    x = interpolated(Reach(5.0), course((160, 40), 50.0), 1, seed=0)
+    weights = [0.5**0.75 * share**0.25 for share in (0.8, 0.2)]
+    found = float((x[:, 0] < 25).double().mean())
+    assert len(x) == 200
+    assert found == pytest.approx(weights[0] / sum(weights), abs=0.05)
+    assert bool(((x[:, 0] < 10) | (x[:, 0] > 40)).all())
+
+
+def test_exact_plans_move_what_changes() -> None:
+    """Thirty cells cross the gap, and are a quarter of the way on."""
+    x = interpolated(Exact(), course((130, 70), 400.0), 1, seed=0)
+    crossing = (x[:, 0] > 200) & (x[:, 0] < 350)
+    assert int(crossing.sum()) == 30
