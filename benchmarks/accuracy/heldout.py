@@ -4,9 +4,9 @@
     python benchmarks/accuracy/heldout.py FOLDER --sets cite,eb --dims 5 --time index
     python benchmarks/accuracy/heldout.py FOLDER --print          # the table of what is done so far
 
-Each interior time point is left out, methods are fitted to the others, and predict it with as many
-cells as the day before has; cells weigh by their masses. Exact W1 and W2, energy distance, and
-composition error: the total variation distance between the shares of 12 clusters that are found
+Each interior time point is left out, methods are fitted to the others, and predict it; cells weigh
+by their masses. Exact W1, also of as many equal cells as the day before has, W2, energy distance,
+and composition error: the total variation distance between the shares of 12 clusters that are found
 without the day left out. Beside them stand unlearned predictions with as many cells, and the floor:
 two halves of the day left out. What is finished is appended to a file of JSON lines at once, and
 skipped when the command is given again, unless the settings of a method have changed since.
@@ -160,7 +160,8 @@ def scored(run: Run, course: TimeCourse, job: Job) -> dict[str, float]:
         seconds = clock.perf_counter() - begun
         cells = predicted(fit, course, k, job.seed)
     sizes = {"n_pred": len(cells), "n_true": len(truth)}
-    return {"seconds": seconds} | sizes | scores(cells, truth, clusters(training))
+    n = len(course.snapshots[k - 1])
+    return {"seconds": seconds} | sizes | scores(cells, truth, clusters(training), n)
 
 
 def read_rows(path: Path) -> list[dict]:

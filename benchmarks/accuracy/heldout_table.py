@@ -13,7 +13,7 @@ from cellflow.evaluate.table import deviation
 
 MIDPOINT = "ot_midpoint"
 #: Distances, which are compared with the midpoint's, and what explains them.
-COMPARED = ("w1", "w2", "energy", "composition")
+COMPARED = ("w1", "w1_equal", "w2", "energy", "composition")
 EXPLAINED = ("shift", "centred", "nearest", "effective", "seconds")
 #: W1 in index time as published: of OT-CFM (Tong et al. 2024), and the best claim that we know of.
 PUBLISHED = {
@@ -87,7 +87,7 @@ def _by(rows: Sequence[Row], *keys: str) -> dict[tuple, list[Row]]:
 
 def _block(name: str, dims: int, time: str, rows: Sequence[Row], names: Sequence[str]) -> str:
     """One set: means over days, ± the standard error over seeds, and in brackets the ratio."""
-    title = f"{name}, {dims} components, {time} time, {rows[0]['folds']} days left out"
+    title = f"{name}, {dims} components, {time} time, days left out: {rows[0]['folds']}"
     if time == "index" and rows[0]["even"]:
         title += " (time points are even: physical time is the same)"
     lines = [["", "seeds", *(f"{m} (ratio)" for m in COMPARED), *EXPLAINED]]
@@ -100,7 +100,8 @@ def _block(name: str, dims: int, time: str, rows: Sequence[Row], names: Sequence
         cells = []
         for metric in COMPARED:
             found = per_seed(rows, method, metric)
-            error = f" ± {deviation(found) / len(found) ** 0.5:.3f}" if metric == "w1" else ""
+            told = metric == "w1" and len(found) > 1
+            error = f" ± {deviation(found) / len(found) ** 0.5:.3f}" if told else ""
             part = ratio(rows, method, metric)
             beside = "" if math.isnan(part) else f" ({part:.3f})"
             cells.append(f"{fmean(found):.4g}{error}{beside}")

@@ -34,8 +34,9 @@ def chosen(folder: Path, names: list[str]) -> list[Path]:
 def read(path: Path, dims: int, most_cells: int | None = None) -> TimeCourse | None:
     """Return a set in its first `dims` components, in physical time; None where it has fewer.
 
-    Components and scales are those of all cells, as in the papers. Five are whitened, or all where
-    there are fewer. `most_cells` of a time point are drawn, always the same.
+    Components and scales are those of all cells, as in the papers. Five are whitened; a set of
+    fewer dimensions keeps its own units. `most_cells` of a time
+    point are drawn, always the same.
     """
     with np.load(path) as stored:
         x, t = stored["X"].astype(np.float32), stored["t"]
@@ -47,6 +48,8 @@ def read(path: Path, dims: int, most_cells: int | None = None) -> TimeCourse | N
     most = min(most_cells or len(x), MOST.get(path.stem, len(x)))
     rows = [np.sort(rng.permutation(np.flatnonzero(t == time))[:most]) for time in times]
     course = TimeCourse.from_arrays([torch.from_numpy(x[r]) for r in rows], times.tolist())
+    if dims == WHITENED and course.dim < dims:
+        return course
     n = min(dims, course.dim)
     if "_pca" in path.stem:  # they are components already
         course, n = course.map(lambda cells: cells[:, :n]), None

@@ -19,9 +19,9 @@ UNEVEN, EVEN = (0, 1, 4), (0, 1, 2, 3)
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three genes at uneven times, and eight components at even ones."""
+    """Six genes at uneven times, and eight components at even ones."""
     rng = np.random.default_rng(0)
-    for name, times, dim in (("uneven", UNEVEN, 3), ("even_pca", EVEN, 8)):
+    for name, times, dim in (("uneven", UNEVEN, 6), ("even_pca", EVEN, 8)):
         t = np.repeat(times, [30 + 5 * k for k in range(len(times))])
         x = rng.normal(size=(len(t), dim)) * np.arange(1, dim + 1) + t[:, None]
         np.savez(tmp_path / f"{name}.npz", X=x.astype(np.float32), t=t)
@@ -70,12 +70,19 @@ def test_scores_are_those_of_whitened_components(folder):
     with np.load(folder / "uneven.npz") as stored:
         x, t = stored["X"].astype(float), stored["t"]
     x = x - x.mean(0)
-    white = np.linalg.svd(x, full_matrices=False)[0]
+    white = np.linalg.svd(x, full_matrices=False)[0][:, :5]
     white /= white.std(0)
     expected = wasserstein1(white[t == 0], white[t == 1])
     (previous,) = (r for r in rows if (r["method"], r["time"]) == ("previous", "physical"))
     assert previous["w1"] == pytest.approx(expected, rel=0.02)  # n or n - 1 in the deviation
     assert {r["n_pred"] for r in rows if r["method"] != "floor"} == {30}
+
+
+def test_few_dimensions_keep_their_units(tmp_path):
+    x = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+    np.savez(tmp_path / "small.npz", X=x, t=np.repeat([0, 1, 2], 10))
+    assert torch.equal(sets.read(tmp_path / "small.npz", 5).x, torch.from_numpy(x))
+    assert sets.read(tmp_path / "small.npz", 50) is None
 
 
 def test_cells_of_a_time_point_are_capped(folder):
@@ -95,7 +102,8 @@ def test_composition_by_mass():
     truth = Snapshot(ends, 1.0)
     cells = Snapshot(ends, 1.0, torch.tensor([1.0, 3.0]))
     assert heldout_scores.composition_error(cells, truth, kinds) == pytest.approx(0.25)
-    found = heldout_scores.scores(cells, truth, kinds)
+    found = heldout_scores.scores(cells, truth, kinds, 4)
+    assert found["w1_equal"] == pytest.approx(found["w1"])  # of four cells, three are there
     assert found["w1"] == found["shift"] == pytest.approx(2.5)
     assert found["nearest"] == 0
     assert found["effective"] == pytest.approx(1.6)
