@@ -81,7 +81,11 @@ class Argument:
         else:
             return None
         if first == "bool":
-            return click.option(spelled, self.name, is_flag=True, help=self.text)
+            if self.default:  # a flag can then only take it back
+                spelled = f"{spelled}/{spelled.replace('--', '--no-', 1)}"
+            return click.option(
+                spelled, self.name, is_flag=True, default=self.default, help=self.text
+            )
         names = NAMES.get(self.name)
         # click takes a None that is given for a default, even of what is required
         given = {"required": True} if self.required else {"default": self.default}

@@ -12,7 +12,7 @@ import torch
 from cellflow import _checks
 from cellflow._random import draw_seed
 from cellflow._typing import ArrayLike, Rng, Tensor
-from cellflow.fits.fit import Fit
+from cellflow.fits.fit import Fit, equal_cells, sides_of
 from cellflow.fits.folder import FittedMethod, save_ensemble
 from cellflow.fits.report import coupling_problems
 from cellflow.preprocessing import Preprocessing
@@ -238,17 +238,29 @@ class Ensemble:
         )
 
     def interpolate(
-        self, time: float, *, n_cells: int | None = None, solver: str = "rk4", generator: Rng = 0
+        self,
+        time: float,
+        *,
+        n_cells: int | None = None,
+        weighted: bool = True,
+        solver: str = "rk4",
+        generator: Rng = 0,
     ) -> Interpolation:
         """Cells of the population at any `time`, by every member, from the same cells.
 
-        With the `n_cells`, `solver` and `generator` of :meth:`Fit.interpolate`.
+        With the arguments of :meth:`Fit.interpolate`. Cells that are not `weighted` are drawn by
+        their mean share of the members' mass.
         """
         seed = draw_seed(generator)
-        cells = (
-            fit.interpolate(time, n_cells=n_cells, solver=solver, generator=seed)
+        size = n_cells if weighted else None
+        cells = [
+            fit.interpolate(time, n_cells=size, solver=solver, generator=seed)
             for fit in self.members
-        )
+        ]
+        if not weighted:
+            before, _ = sides_of(self.members[0], time)[0]
+            number = len(before) if n_cells is None else _checks.count(n_cells, "n_cells")
+            cells = equal_cells(cells, number, torch.Generator().manual_seed(seed))
         return Interpolation(tuple(cells))
 
     def predict(

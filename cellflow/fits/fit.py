@@ -208,7 +208,7 @@ class Fit:
         rng = _checks.as_generator(generator)
         out: list[Snapshot] = []
         size = None if n_cells is None else _checks.count(n_cells, "n_cells")
-        sides = self._sides(time)
+        sides = sides_of(self, time)
         for k, (start, share) in enumerate(sides):
             if size is not None and weighted:
                 number = size if len(sides) == 1 else round(size * share)
@@ -220,22 +220,8 @@ class Fit:
             there = start if at else self.predict(start, time, solver=solver, generator=rng)
             out.append(there if share == 1 else replace(there, mass=there.mass * share))
         cells = joined(out)
-        if weighted:
-            return cells
         number = len(sides[0][0]) if size is None else size
-        drawn = cells.subset(systematic(cells.weights, number, rng).to(cells.x.device))
-        return replace(drawn, mass=torch.full_like(drawn.mass, cells.total_mass / number))
-
-    def _sides(self, time: float) -> list[tuple[Snapshot, float]]:
-        """Return the snapshots that tell of the population at `time`, and how much each counts."""
-        first, *_ = snapshots = self.course.snapshots
-        before = max((s for s in snapshots if s.time <= time), key=_time, default=first)
-        after = min((s for s in snapshots if s.time > time), key=_time, default=first)
-        if not self.method.both_sides or before.time >= time or after.time <= time:
-            return [(before, 1.0)]
-        near = (after.time - time) * len(before)
-        share = near / (near + (time - before.time) * len(after))
-        return [(before, share), (after, 1 - share)]
+        return cells if weighted else equal_cells([cells], number, rng)[0]
 
     def predict(
         self, start: Snapshot, time: float, *, solver: str = "rk4", generator: Rng = 0
@@ -285,6 +271,18 @@ class Fit:
         return cells if self.preprocessing is None else self.preprocessing.apply(cells)
 
 
+def sides_of(fit: Fit, time: float) -> list[tuple[Snapshot, float]]:
+    """Return the snapshots that tell of the population at `time`, and how much each counts."""
+    first, *_ = snapshots = fit.course.snapshots
+    before = max((s for s in snapshots if s.time <= time), key=_time, default=first)
+    after = min((s for s in snapshots if s.time > time), key=_time, default=first)
+    if not fit.method.both_sides or before.time >= time or after.time <= time:
+        return [(before, 1.0)]
+    near = (after.time - time) * len(before)
+    share = near / (near + (time - before.time) * len(after))
+    return [(before, share), (after, 1 - share)]
+
+
 def sample_cells(
     fit: Fit, start: Snapshot, *, n_cells: int, generator: torch.Generator
 ) -> Snapshot:
@@ -310,6 +308,20 @@ def sample_cells(
     if prep is not None:
         noise = prep.invert_vectors(noise)
     return replace(drawn, x=torch.cat([drawn.x[:n], drawn.x[n:] + noise]))
+
+
+def equal_cells(
+    predicted: Sequence[Snapshot], n: int, generator: torch.Generator
+) -> list[Snapshot]:
+    """Draw `n` rows by their mean share of the mass, the same in all `predicted` populations.
+
+    The cells of each then have equal masses, which add up to its total.
+    """
+    shares = torch.stack([s.weights for s in predicted]).mean(0)
+    rows = systematic(shares, n, generator).to(shares.device)
+    out = [s.subset(rows) for s in predicted]
+    totals = [s.total_mass / n for s in predicted]
+    return [replace(s, mass=torch.full_like(s.mass, m)) for s, m in zip(out, totals, strict=True)]
 
 
 def _time(s: Snapshot) -> float:

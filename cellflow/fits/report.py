@@ -12,6 +12,8 @@ _MARGINAL = 0.01
 _UNUSED, _CHILDLESS, _INDEPENDENT = 0.01, 0.05, 0.5
 #: Share of the cost that is noise's, below which it is not noise that pairs cells at random.
 _NOISY = 0.1
+#: Effective share of the cells below which a prediction rests on a few.
+_FEW = 0.2
 
 
 def coupling_problems(facts: Mapping[str, float]) -> list[str]:
@@ -41,6 +43,11 @@ def coupling_problems(facts: Mapping[str, float]) -> list[str]:
             f"The noise alone would carry cells {facts['noise_share'] ** 0.5:.1f} times as far as "
             "they go: sigma is too large for these data. Lower it."
         )
+    if facts.get("effective_share", 1.0) < _FEW:
+        out.append(
+            f"Growth leaves a prediction to rest on {facts['effective_share']:.0%} of a snapshot's "
+            "cells: train for fewer steps, or take a larger relaxation or reach."
+        )
     if facts.get("unused", 0.0) - facts.get("mean_unmatched", 0.0) > _UNUSED:
         out.append(f"{facts['unused']:.1%} of the cells were never paired: train for longer.")
     return out
@@ -61,6 +68,8 @@ def coupling_report(facts: Mapping[str, float]) -> str:
         line += f", {facts['mean_childless']:.0%} of the mass without descendants"
     if facts.get("mean_unmatched"):
         line += f", {facts['mean_unmatched']:.0%} unmatched"
+    if "effective_share" in facts:
+        line += f", predictions rest on {facts['effective_share']:.0%} of the cells"
     problems = coupling_problems(facts)
     if not problems:
         return f"coupling: good ({line})"

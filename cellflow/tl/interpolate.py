@@ -19,13 +19,15 @@ def interpolate(
     *,
     time: float,
     n_cells: int | None = None,
+    weighted: bool = True,
     solver: str = "rk4",
     rng: Rng = 0,
 ) -> AnnData:
     """Cells of the population at any time, as an AnnData to carry on with in scanpy.
 
-    The cells of the last snapshot before `time` are carried forward to it; by an ensemble, each
-    of them by every member.
+    The cells of the last snapshot before `time` are carried forward to it, by the default method
+    also those of the next one back; by an ensemble, each of them by every member. Where the method
+    learned growth, cells count by ``obs["mass"]``; ask for equal ones with ``weighted=False``.
 
     Parameters
     ----------
@@ -34,9 +36,12 @@ def interpolate(
     time
         Time asked for, in the fit's unit.
     n_cells
-        How many cells; those of the earlier snapshot, each once, when omitted. More than these
+        How many cells; those of these snapshots, each once, when omitted. More than these
         are drawn again: see :meth:`cellflow.fits.Fit.interpolate`. Of an ensemble, so many by
         each member.
+    weighted
+        Whether cells carry their masses; if not, `n_cells` (as many as the earlier snapshot has)
+        are drawn in proportion to mass and count the same.
     solver
         As in :func:`cellflow.tl.simulate`.
     rng
@@ -56,7 +61,9 @@ def interpolate(
     import pandas as pd
     from anndata import AnnData
 
-    snapshot = fit.interpolate(time, n_cells=n_cells, solver=solver, generator=rng)
+    snapshot = fit.interpolate(
+        time, n_cells=n_cells, weighted=weighted, solver=solver, generator=rng
+    )
     several: dict[str, Any] = {}
     if isinstance(snapshot, Interpolation):
         m, n = len(snapshot.members), len(snapshot.members[0])

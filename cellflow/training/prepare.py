@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from tqdm import tqdm
 
@@ -17,6 +18,7 @@ from cellflow.dynamics import Dynamics
 from cellflow.networks import Units
 from cellflow.paths import Pairs
 from cellflow.preprocessing import Preprocessing
+from cellflow.simulate import IntegrationError, simulate
 from cellflow.timecourse import TimeCourse
 from cellflow.training.cells import digest, split_in_canonical_order, to_device
 from cellflow.training.networks import Parts, assemble, build_networks
@@ -25,6 +27,8 @@ from cellflow.training.trainer import History
 
 #: Pairs per interval on which the validation loss is measured.
 VALIDATION_PAIRS = 1024
+#: Cells of a snapshot, at most, by which it is measured on how many of them predictions rest.
+MOST = 2000
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +61,30 @@ class PreparedFit:
         if facts["mean_cost"] > 0:
             noise = self.method.path.diffusion**2 * self.parts[0].dim * self.units.span / 2
             facts["noise_share"] = noise / facts["mean_cost"]
+        if self.dynamics.growth is not None:
+            both = self.method.both_sides
+            facts["effective_share"] = effective_share(self.dynamics, self.parts[0], both)
+
+
+def effective_share(dynamics: Dynamics, course: TimeCourse, both_sides: bool) -> float:
+    """Return the effective share of its cells that a snapshot's prediction rests on, at worst.
+
+    Cells are carried to the next snapshot, or half-way from `both_sides`. A share is relative to
+    what it was at the start, and 0 where the dynamics cannot be followed.
+    """
+    shares = []
+    for before, after in course.steps:
+        middle = (before.time + after.time) / 2
+        ways = ((before, middle), (after, middle)) if both_sides else ((before, after.time),)
+        for cells, time in ways:
+            start = cells.subset(torch.arange(min(len(cells), MOST), device=cells.x.device))
+            try:
+                out = simulate(dynamics, start.x, [start.time, time])
+            except IntegrationError:
+                return 0.0
+            grown = out.log_mass[-1].double() + start.weights.log()
+            shares.append(float(1 / grown.softmax(0).square().sum()) / start.effective)
+    return min(shares)
 
 
 def prepare(

@@ -101,6 +101,22 @@ def test_interpolated_cells_name_their_member(three) -> None:
     assert float(out.obs["mass"].sum()) == pytest.approx(float(first.mass.sum()))
 
 
+def test_equal_cells_are_the_same_of_all_members(adata) -> None:
+    """Drawn by their mean share of the mass, so that row i of all members started as one cell."""
+    grown = fitted(adata, method=UOTCFM(**SMALL))
+    weighted = grown.interpolate(0.5)
+    equal = grown.interpolate(0.5, weighted=False, n_cells=4000)
+    shares = torch.stack([s.weights for s in weighted.members]).mean(0)
+    for all_cells, cells in zip(weighted.members, equal.members, strict=True):
+        assert cells.is_uniform
+        assert cells.total_mass == pytest.approx(all_cells.total_mass, rel=1e-4)
+        mean = shares @ all_cells.x.to(shares)
+        torch.testing.assert_close(cells.x.to(mean).mean(0), mean, rtol=0, atol=0.01)
+    out = tl.interpolate(grown, time=0.5, weighted=False)
+    assert out.n_obs == 3 * 40
+    assert out.obs["mass"].nunique() == 3  # one of each member
+
+
 def test_a_trajectory_is_the_members_mean(adata, three) -> None:
     path = tl.simulate(adata, three, times=[0.0, 1.0, 3.0])
     x0 = adata.obsm["X_pca"][:40, :2]

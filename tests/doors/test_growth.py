@@ -192,6 +192,9 @@ def test_fit_command_reads_growth_as_the_door_does(tmp_path) -> None:
     assert out.exit_code == 0, out.stderr
     mass = anndata.read_h5ad(day).obs["mass"].to_numpy().reshape(2, N).sum(1)
     assert mass[0] > 3.0 > 1.0 > 2 * mass[1]  # from 1 each, towards 5.88 and 0.12
+    out = cellflow_("interpolate", folder, "--time", 2.9, "--out", day, "--no-weighted")
+    assert out.exit_code == 0, out.stderr
+    assert anndata.read_h5ad(day).obs["mass"].nunique() == 1
     out = cellflow_("holdout", file, *keys, "--method", "ubsb", "--steps", 5, "--seeds", 1)
     assert out.exit_code == 0
     assert "ubsb" in out.stdout

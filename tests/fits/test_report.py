@@ -39,6 +39,7 @@ def test_report_of_a_good_coupling_is_one_line() -> None:
         ({"unconverged": 3}, "3 of 3 plans did not converge"),
         ({"marginal_error": 0.2}, "misses its marginals by 20.0%"),
         ({"noise_share": 4.0}, "2.0 times as far"),
+        ({"effective_share": 0.05}, "rest on 5% of a snapshot's cells"),
         ({"unused": 0.25}, "25.0% of the cells were never paired"),
         ({"mean_partner_share": 0.8, "noise_share": 0.5, "blurred_by_sigma": 1.0}, "80% of all"),
     ],
@@ -79,6 +80,18 @@ def test_report_counts_cells_never_paired() -> None:
     )
     assert facts.history.coupling["unused"] > 0.9
     assert "never paired" in facts.health
+
+
+@pytest.mark.parametrize("method", [cf.methods.UOTCFM, cf.ReachFM])
+def test_effective_share_is_that_of_predicted_masses(method) -> None:
+    """Of cells carried to the next snapshot, or half-way where both sides predict, at worst."""
+    fit = method(**PARTS).fit(course(), steps=100, progress=False)
+    first, last = fit.course.snapshots
+    there = [(first, 1.0), (last, 1.0)] if fit.method.both_sides else [(first, 2.0)]
+    shares = [fit.predict(cells, time).effective / len(cells) for cells, time in there]
+    assert fit.history.coupling["effective_share"] == pytest.approx(min(shares), rel=1e-4)
+    assert f"predictions rest on {min(shares):.0%} of the cells" in fit.health
+    assert "effective_share" not in fitted(cf.OTCFM(**PARTS)).history.coupling
 
 
 def test_report_without_plans_claims_nothing() -> None:
