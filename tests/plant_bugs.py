@@ -61,6 +61,15 @@ price of other masses missing from batches | transport/entropic/marginals.py | t
 epsilon of POT halved | transport/entropic/solve.py | transport/test_batched
   - sinkhorn_log(a, b, c, epsilon,
   + sinkhorn_log(a, b, c, 0.5 * epsilon,
+reach as the cost itself | couplings/reach.py | couplings/test_reach
+  - rho = math.inf if reach is None else reach**2 / 2
+  + rho = math.inf if reach is None else reach
+noise of one half in all components | couplings/reach.py | couplings/test_reach
+  - if x.shape[1] > LEADING:
+  + if False:
+few cells say who grew | couplings/reach.py | couplings/test_reach
+  - if reach is None and min(len(source), len(target)) >= FEWEST:
+  + if reach is None:
 # --- pairs
 growth missing from pairs | batches/pools.py | exact/test_bridge_growth
   - growing = torch.stack([still if r is None else r for r in rates])
@@ -140,6 +149,21 @@ sign of the reverse drift | dynamics.py | simulate/test_sde
 the score goes back as a velocity | preprocessing.py | exact/test_bridge_fields
   - x = g / self.scale.to(g)
   + x = g * self.scale.to(g)
+sides count the other way round | fits/fit.py | fits/test_both_sides
+  - near = (after.time - time) * len(before)
+  + near = (time - before.time) * len(before)
+equal cells forget masses | fits/fit.py | fits/test_both_sides doors/test_ensembles
+  - shares = torch.stack([s.weights for s in predicted]).mean(0)
+  + shares = torch.full_like(predicted[0].weights, 1 / len(predicted[0]))
+share of cells at the start | training/prepare.py | fits/test_report
+  - grown = out.log_mass[-1].double()
+  + grown = out.log_mass[0].double()
+intervals begin too early | networks/mlp.py | networks/test_intervals
+  - begun = t >= knots[1:-1]
+  + begun = t >= knots[:-2]
+clock by distance alone | clock.py | test_clock
+  - steps = steps**weight * even ** (1 - weight)
+  + steps = steps
 # --- simulation
 noise as the step, not its root | simulate/integrate/stochastic.py | simulate/test_sde
   - field.dynamics.sigma * math.sqrt(abs(field.span) * h)
