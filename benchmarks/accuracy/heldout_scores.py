@@ -95,6 +95,7 @@ YARDSTICKS: dict[str, Callable[..., Tensor]] = {
     "pooled": _pooled,
     "ot_midpoint": partial(interpolated, Exact()),
     "uot_midpoint": partial(interpolated, Reach()),
+    "uot_clock": partial(interpolated, Reach(), clock="tempered"),
 }
 #: Those that are the same for every seed.
 SEEDLESS = ("previous",)

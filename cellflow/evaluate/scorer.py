@@ -11,6 +11,7 @@ import torch
 from cellflow import _checks, metrics
 from cellflow._random import stream_seed, systematic
 from cellflow._typing import Tensor
+from cellflow.clock import CLOCKS, Clock
 from cellflow.couplings import Coupling, Exact, Reach
 from cellflow.evaluate.table import BEST, DRAWN, YARDSTICKS, Row
 from cellflow.methods import Method
@@ -21,8 +22,12 @@ from cellflow.timecourse import Snapshot, TimeCourse
 METRICS: dict[str, Metric] = {name: m for name, m in metrics.METRICS.items() if m.of_holdouts}
 #: Bootstrap draws of a hold-out: their deviation is known to a sixth.
 DRAWS = 20
-#: Unlearned interpolations between snapshots, by the coupling whose plan they follow.
-MIDPOINTS: dict[str, Coupling] = {"ot_midpoint": Exact(), "uot_midpoint": Reach()}
+#: Unlearned interpolations between snapshots: the coupling whose plan they follow, and their clock.
+MIDPOINTS: dict[str, tuple[Coupling, str]] = {
+    "ot_midpoint": (Exact(), "physical"),
+    "uot_midpoint": (Reach(), "physical"),
+    "uot_clock": (Reach(), "tempered"),
+}
 #: Most cells of a snapshot that a plan with growth is made of, which is held whole.
 MOST = 3000
 
@@ -69,7 +74,8 @@ class Scorer:
             return self._floor(k, seed)
         before, after = course.snapshots[k - 1], course.snapshots[k + 1]
         if name in MIDPOINTS:
-            x = interpolated(MIDPOINTS[name], course, k, seed=stream_seed(seed, k, 20))
+            coupling, clock = MIDPOINTS[name]
+            x = interpolated(coupling, course, k, seed=stream_seed(seed, k, 20), clock=clock)
             cells = Snapshot(x, course.times[k])
         elif name == "pooled":
             cells = Snapshot(torch.cat([before.x, after.x]), before.time)
@@ -90,14 +96,20 @@ class Scorer:
         return rows
 
 
-def interpolated(coupling: Coupling, course: TimeCourse, k: int, *, seed: int) -> Tensor:
+def interpolated(
+    coupling: Coupling, course: TimeCourse, k: int, *, seed: int, clock: str = "physical"
+) -> Tensor:
     """Return cells between snapshots `k` - 1 and `k` + 1 of `course` at the time of snapshot `k`.
 
-    They are on straight lines between cells paired by `coupling`, as many as snapshot `k` - 1 has,
-    drawn by the mass that pairs have there, so that each weighs the same; shape ``(n, d)``.
+    A `clock` of the other snapshots, a name of :data:`~cellflow.clock.CLOCKS`, says how far on that
+    is. They are on straight lines between cells paired by `coupling`, as many as snapshot `k` - 1
+    has, drawn by the mass that pairs have there, so that each weighs the same; shape ``(n, d)``.
     """
     before, after = course.snapshots[k - 1], course.snapshots[k + 1]
-    n, share = len(before), (course.times[k] - before.time) / (after.time - before.time)
+    weight = CLOCKS[clock]
+    progress = Clock.by_distance(course.without(k), weight=weight) if weight else torch.as_tensor
+    start, here, end = (float(progress(s.time)) for s in course.snapshots[k - 1 : k + 2])
+    n, share = len(before), (here - start) / (end - start)
     rng = torch.Generator().manual_seed(seed)
     if coupling.grows:
         before, after = (

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Rows of the table that no model made, in the order they are printed.
-YARDSTICKS = ("previous", "next", "pooled", "ot_midpoint", "uot_midpoint", "floor")
+YARDSTICKS = ("previous", "next", "pooled", "ot_midpoint", "uot_midpoint", "uot_clock", "floor")
 #: What tables call the least of the yardsticks that are predictions, at each time point its own.
 BEST = "best_yardstick"
 #: Most cells of a bootstrap draw; of more cells, the spread over draws is scaled to their number.

@@ -19,6 +19,7 @@ _NAMES = {
     "pooled": "both pooled",
     "ot_midpoint": "OT midpoint, unlearned",
     "uot_midpoint": "Reach-limited midpoint, unlearned",
+    "uot_clock": "Reach-limited by the clock, unlearned",
 }
 _MARKERS = dict(zip(YARDSTICKS[:-1], "<>sDP", strict=True))
 #: Width of the dots of one time point, where time points are one apart.

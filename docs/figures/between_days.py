@@ -32,8 +32,8 @@ def reach() -> plt.Figure:
     y[:, 1] += 2.5
     early, late = Snapshot(x, 0.0), Snapshot(y, 1.0)
     figure, axes = plt.subplots(1, 2, figsize=(8, 3), sharey=True, layout="constrained")
-    titles = ("balanced plan: 12 cells change their kind", "reach of 3: they die, others divide")
-    for ax, coupling, title in zip(axes, (Exact(), Reach(3.0)), titles, strict=True):
+    titles = ("balanced plan: 12 cells change their kind", "reach of 2: they die, others divide")
+    for ax, coupling, title in zip(axes, (Exact(), Reach(2.0)), titles, strict=True):
         rows, cols = coupling(early, late).sample(40, 0)
         for i, j in zip(rows.tolist(), cols.tolist(), strict=True):
             ax.plot(*zip(x[i].tolist(), y[j].tolist(), strict=True), color=PAIR, lw=0.8, zorder=0)
@@ -41,7 +41,8 @@ def reach() -> plt.Figure:
         ax.scatter(*y.T, s=14, color=LATE, label="day 1: one to four")
         ax.set(title=title, xticks=[], yticks=[], xlabel="state 1")
     axes[0].set_ylabel("state 2")
-    axes[0].legend(loc="center", frameon=False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
@@ -74,7 +75,7 @@ def choice(course: TimeCourse) -> plt.Figure:
     span = np.exp([mean - 2 * error, mean + 2 * error])
     off = np.abs(span - np.exp(mean))[:, None]
     ax.errorbar(["mean ± 2 s.e."], [np.exp(mean)], off, fmt="o", color=LATE, capsize=4)
-    ax.set(ylabel=f"W1 of {other} / {default}", title=f"Chosen: {chosen.method.name}")
+    ax.set(ylabel=f"W1 of {other} / {default}", title=f"{chosen.method.name} is chosen")
     ax.set_ylim(0.8, None)
     return figure
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from cellflow.clock import Clock
 from cellflow.couplings import Exact, Reach
 from cellflow.evaluate.scorer import interpolated
 from cellflow.timecourse import TimeCourse
@@ -36,3 +37,18 @@ def test_exact_plans_move_what_changes() -> None:
     x = interpolated(Exact(), course((130, 70), 400.0), 1, seed=0)
     crossing = (x[:, 0] > 200) & (x[:, 0] < 350)
     assert int(crossing.sum()) == 30
+
+
+def test_a_clock_says_how_far_on_a_day_is() -> None:
+    """Cells shift by 1 in the first three days and by 27 in the next: a third is not a third."""
+    generator = torch.Generator().manual_seed(0)
+    still = torch.randn(150, 2, generator=generator, dtype=torch.float64) * 1e-3
+    xs = [still, still + 1, still + 9, still + 28]
+    several = TimeCourse.from_arrays(xs, times=[0, 3, 4, 6])
+    clock = Clock.by_distance(several.without(2), weight=0.5)
+    before, here, end = (float(clock(t)) for t in (3, 4, 6))
+    share = (here - before) / (end - before)
+    assert abs(share - 1 / 3) > 0.05
+    for name, expected in (("physical", 1 / 3), ("tempered", share)):
+        x = interpolated(Exact(), several, 2, seed=0, clock=name)
+        torch.testing.assert_close(x.mean(0), still.mean(0) + 1 + 27 * expected, rtol=0, atol=0.05)
