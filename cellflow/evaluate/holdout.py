@@ -95,14 +95,14 @@ def holdout(
     """Leave out each interior time point in turn, and predict it from the one before.
 
     For every interior time point the methods are trained on all others; then the cells of the
-    previous time point are pushed to it and compared with the cells that were really there.
-    Beside them stand six predictions that need no model — the cells of the time point before and
-    after, both pooled, and their interpolations by exact optimal transport and by transport within
-    the measured reach, that also on the tempered clock — and the floor: the distance between two
-    random halves of the held-out cells, below which nothing is visible. By the first metric, all
+    previous time point are pushed to it and compared with the cells that were really there. Beside
+    them stand six predictions that need no model — the cells of the time point before and after,
+    both pooled, and their interpolations by exact optimal transport and by transport within the
+    measured reach, that also on the tempered clock — and the floor: the distance between two random
+    halves of the held-out cells, below which nothing is visible. By the first metric, all
     predictions are also scored against the same 20 bootstrap draws of the cells, which say how far
-    a verdict depends on the cells that happened to be sampled. Cells weigh by their masses, and those carried to a later time keep them or, where the method
-    learned growth, grow.
+    a verdict depends on the cells that happened to be sampled. Cells weigh by their masses, and
+    those carried to a later time keep them or, where the method learned growth, grow.
 
     Folds, methods and seeds share nothing but the cells, so they run side by side, fitted and
     scored in one go. Couplings are not shared: those of a fit follow from its seed and all of its
