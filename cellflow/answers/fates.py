@@ -51,7 +51,12 @@ class Fates:
 
 
 def fates_by_plans(
-    transitions: Transitions, labels: Sequence[str], start: float, end: float, *, growth: bool = True
+    transitions: Transitions,
+    labels: Sequence[str | None],
+    start: float,
+    end: float,
+    *,
+    growth: bool = True,
 ) -> Fates:
     r"""Fates of the cells at `start` by a chain of plans, without a network.
 
@@ -64,7 +69,7 @@ def fates_by_plans(
     transitions
         Plans between consecutive snapshots.
     labels
-        Group of each cell at `end`.
+        Group of each cell at `end`; None tells nothing.
     start, end
         Times of two snapshots, in order.
     growth
@@ -74,7 +79,7 @@ def fates_by_plans(
     if not growth:
         still = (replace(p, source_growth=None, target_growth=None) for p in transitions.plans)
         transitions = replace(transitions, plans=tuple(still))
-    groups = tuple(sorted(set(labels)))
+    groups = tuple(sorted({label for label in labels if label is not None}))
     found = transitions.expect(indicators(labels, groups), start, end)
     total = found.sum(1, keepdim=True)
     p = torch.where(total > 0, found / total, torch.nan)
@@ -83,29 +88,28 @@ def fates_by_plans(
 
 def fates_by_flow(
     fit: Fit | Ensemble,
-    x: Tensor,
-    time: float,
+    start: Snapshot,
+    ends: Snapshot,
     *,
-    end: float | None = None,
     n_futures: int = 100,
     solver: str | None = None,
     growth: bool = True,
     neighbours: int = NEIGHBOURS,
     generator: Rng = 0,
 ) -> Fates:
-    """Fates of cells `x` at `time` by simulating their futures.
+    """Fates of the cells `start` by simulating their futures to the time of `ends`.
 
-    Each future ends at the `end` among observed cells, whose labels say which group it is in
-    (:func:`~cellflow.answers.labels.shares_near`).
+    A future's group is that of the cells `ends` around the place where it comes to, in the
+    coordinates that the fit was trained in: :func:`~cellflow.answers.labels.shares_near`.
 
     Parameters
     ----------
     fit
-        A fit to labelled cells; of an ensemble, probabilities are means over members.
-    x
-        Cells in data coordinates, shape ``(n, d)``.
-    time, end
-        Their time, and that of a later snapshot; the last one when omitted.
+        A fit; of an ensemble, probabilities are means over members.
+    start
+        Cells in data coordinates, at their time.
+    ends
+        Cells with labels at a later time.
     n_futures
         Futures of each cell by each member, where the method learned noise; one otherwise.
     solver
@@ -117,72 +121,64 @@ def fates_by_flow(
     generator
         Seed or generator of the noise, the same for all members.
     """
-    last = _snapshot(fit, time, end)
-    groups, marks = _groups(last.labels or ())
-    seed, prep = draw_seed(_checks.as_generator(generator)), fit.preprocessing
-    there = last.x if prep is None else prep.apply(last.x)
+    if ends.labels is None or ends.time <= start.time:
+        got = "cells without labels" if ends.labels is None else f"cells at time {ends.time:g}"
+        expected = f"labelled cells after time {start.time:g}"
+        raise ValueError(_checks.message("ends", got, expected))
+    groups = tuple(sorted(set(ends.labels)))
+    futures = _Futures(
+        ends=ends,
+        marks=indicators(ends.labels, groups),
+        number=_checks.count(n_futures, "n_futures"),
+        solver=solver,
+        growth=growth,
+        neighbours=neighbours,
+        seed=draw_seed(_checks.as_generator(generator)),
+    )
     members = list(fit) if isinstance(fit, Ensemble) else [fit]
-    means, variances = [], []
-    for one in members:
-        noisy = one.dynamics.score is not None and one.dynamics.sigma > 0
-        how = solver or ("sra1" if noisy else "rk4")
-        copies = n_futures if noisy and SOLVERS[how].stochastic else 1
-        rng = torch.Generator().manual_seed(seed)
-        parts = []
-        for rows in torch.arange(len(x)).split(max(1, BLOCK // copies)):
-            ends = one.simulate(
-                x[rows].repeat_interleave(copies, 0),
-                [time, last.time],
-                solver=how,
-                generator=rng,
-            )
-            final = ends.final if prep is None else prep.apply(ends.final)
-            shares = shares_near(final, there, marks, neighbours=neighbours)
-            log_mass = cast(Trajectory, ends).log_mass if growth else None
-            weights = _weights(log_mass, len(rows), copies)
-            parts.append(_weighted(shares.view(len(rows), copies, -1), weights))
+    found = [futures.of(one, start) for one in members]
+    means, variances = (torch.stack(values) for values in zip(*found, strict=True))
+    between = means.std(0) if len(members) > 1 else None
+    return Fates(groups, means.mean(0), variances.sum(0).sqrt() / len(members), between)
+
+
+@dataclass(frozen=True, eq=False)
+class _Futures:
+    """How futures are simulated, and what their ends are compared with."""
+
+    ends: Snapshot
+    marks: Tensor
+    number: int
+    solver: str | None
+    growth: bool
+    neighbours: int
+    seed: int
+
+    def of(self, fit: Fit, start: Snapshot) -> tuple[Tensor, Tensor]:
+        """Mean over futures of the shares of groups at their ends, and its variance, ``(n, k)``."""
+        prep, sigma = fit.preprocessing, fit.dynamics.sigma
+        noisy = fit.dynamics.score is not None and sigma > 0
+        solver = self.solver or ("sra1" if noisy else "rk4")
+        copies = self.number if noisy and SOLVERS[solver].stochastic else 1
+        there = self.ends.x if prep is None else prep.apply(self.ends.x)
+        rng, parts = torch.Generator().manual_seed(self.seed), []
+        for x in start.x.split(max(1, BLOCK // copies)):
+            x0 = x.repeat_interleave(copies, 0)
+            out = fit.simulate(x0, [start.time, self.ends.time], solver=solver, generator=rng)
+            final = out.final if prep is None else prep.apply(out.final)
+            shares = shares_near(final, there, self.marks, neighbours=self.neighbours)
+            log_mass = cast(Trajectory, out).log_mass if self.growth else None
+            parts.append(_weighted(shares.view(len(x), copies, -1), log_mass))
         mean, variance = (torch.cat(values) for values in zip(*parts, strict=True))
-        means.append(mean)
-        variances.append(variance)
-    between = torch.stack(means).std(0) if len(means) > 1 else None
-    sampling = torch.stack(variances).sum(0).sqrt() / len(means)
-    return Fates(groups, torch.stack(means).mean(0), sampling, between)
+        return mean, variance
 
 
-def _snapshot(fit: Fit | Ensemble, time: float, end: float | None) -> Snapshot:
-    """Return the snapshot of `fit` at `end`, which comes after `time`."""
-    if end is None:
-        last = fit.course.snapshots[-1]
-    else:
-        known = [s for s in fit.course.snapshots if s.time == end]
-        if not known:
-            times = ", ".join(f"{t:g}" for t in fit.course.times)
-            raise ValueError(_checks.message("end", f"{end:g}", f"a time of the fit: {times}"))
-        (last,) = known
-    if last.time <= time:
-        raise ValueError(_checks.message("end", f"{last.time:g}", f"a time after {time:g}"))
-    return last
-
-
-def _groups(labels: Sequence[str]) -> tuple[tuple[str, ...], Tensor]:
-    if not labels:
-        expected = "one to labelled cells"
-        raise ValueError(_checks.message("fit", "a fit to cells without labels", expected))
-    groups = tuple(sorted(set(labels)))
-    return groups, indicators(labels, groups)
-
-
-def _weights(log_mass: Tensor | None, n: int, copies: int) -> Tensor:
-    """Weight of each future among those of its cell, ``(n, copies)``, rows of sum one."""
-    if log_mass is None:
-        return torch.full((n, copies), 1 / copies, dtype=torch.float64)
-    return log_mass[-1].detach().cpu().double().view(n, copies).softmax(1)
-
-
-def _weighted(shares: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted mean over futures, and the variance of that mean: both ``(n, k)``."""
+def _weighted(shares: Tensor, log_mass: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean of `shares` ``(n, futures, k)`` by mass, and the variance of that mean: ``(n, k)``."""
+    n, copies, _ = shares.shape
+    logs = torch.zeros(n * copies) if log_mass is None else log_mass[-1].detach().cpu()
+    weights = logs.double().view(n, copies).softmax(1)
     mean = torch.einsum("nc,nck->nk", weights, shares)
-    copies = shares.shape[1]
     if copies == 1:
         return mean, torch.zeros_like(mean)
     off = (shares - mean[:, None]).square()

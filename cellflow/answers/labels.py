@@ -10,19 +10,19 @@ from sklearn.neighbors import NearestNeighbors
 
 from cellflow import _checks
 from cellflow._typing import Tensor
-from cellflow.fits import Fit
+from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
 
 #: Observed cells by which a place is labelled.
 NEIGHBOURS = 15
 
 
-def indicators(labels: Sequence[str], names: Sequence[str]) -> Tensor:
+def indicators(labels: Sequence[str | None], names: Sequence[str]) -> Tensor:
     """Return 1 where a cell has a label, else 0: one row a cell, one column for each of `names`.
 
     A cell of another label has zeros, float64.
     """
-    column = {name: k for k, name in enumerate(names)}
+    column: dict[str | None, int] = {name: k for k, name in enumerate(names)}
     where = torch.tensor([column.get(label, len(column)) for label in labels], dtype=torch.long)
     return torch.nn.functional.one_hot(where, len(column) + 1)[:, :-1].double()
 
@@ -55,19 +55,23 @@ def nearest_snapshots(course: TimeCourse, time: float) -> Sequence[Snapshot]:
 
 
 def labels_at(
-    fit: Fit, cells: Snapshot, *, neighbours: int = NEIGHBOURS
+    course: TimeCourse,
+    cells: Snapshot,
+    *,
+    preprocessing: Preprocessing | None = None,
+    neighbours: int = NEIGHBOURS,
 ) -> tuple[list[str], Tensor]:
-    """Label predicted `cells` by the observed ones around them: names, and probabilities ``(n, k)``.
+    """Names and probabilities ``(n, k)`` of labels of predicted `cells`, by observed ones near by.
 
-    Neighbours are sought among the cells of the snapshots next to the time of `cells`, in the
-    coordinates that the fit was trained in.
+    Neighbours are sought among the labelled cells of the snapshots of `course` next to the time of
+    `cells`, in the coordinates of `preprocessing`. Rows sum to one.
     """
-    near = nearest_snapshots(fit.course, cells.time)
+    near = [s for s in nearest_snapshots(course, cells.time) if s.labels is not None]
     labels = [label for s in near for label in s.labels or ()]
     if not labels:
-        expected = "one to labelled cells"
-        raise ValueError(_checks.message("fit", "a fit to cells without labels", expected))
+        got = f"no labels next to time {cells.time:g}"
+        raise ValueError(_checks.message("course", got, "labelled cells"))
     names = sorted(set(labels))
-    x = torch.cat([s.x for s in near if s.labels is not None])
-    places, x = (z if fit.preprocessing is None else fit.preprocessing.apply(z) for z in (cells.x, x))
+    x = torch.cat([s.x for s in near])
+    places, x = (z if preprocessing is None else preprocessing.apply(z) for z in (cells.x, x))
     return names, shares_near(places, x, indicators(labels, names), neighbours=neighbours)

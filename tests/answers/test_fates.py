@@ -52,21 +52,21 @@ def test_fates_of_an_ornstein_uhlenbeck_process() -> None:
     """From x, the side at the end is that of a normal law of mean x exp(-θt)."""
     theta, ou = 0.7, fit(lambda t, x: -0.7 * x)
     x = ou.course.snapshots[0].x
-    found = fates_by_flow(ou, x, 0.0, n_futures=2000)
+    found = fates_by_flow(ou, *ou.course.snapshots, n_futures=2000)
     deviation = SIGMA * math.sqrt((1 - math.exp(-2 * theta * SPAN)) / (2 * theta))
     agrees(found, normal(x[:, 0].numpy() * math.exp(-theta * SPAN) / deviation))
     rows = found.probabilities.sum(1)
     torch.testing.assert_close(rows, torch.ones_like(rows))
     assert found.member_error is None
-    again = fates_by_flow(ou, x, 0.0, n_futures=2000)
+    again = fates_by_flow(ou, *ou.course.snapshots, n_futures=2000)
     assert torch.equal(again.probabilities, found.probabilities)
 
 
 def test_errors_cover_the_truth() -> None:
     """Of 400 independent estimates with 50 futures each, 95 % lie within 1.96 standard errors."""
     brownian = fit(lambda t, x: torch.zeros_like(x))
-    x = torch.full((400, 1), 0.3, dtype=torch.float64)
-    found = fates_by_flow(brownian, x, 0.0, n_futures=50)
+    start = Snapshot(torch.full((400, 1), 0.3, dtype=torch.float64), 0.0)
+    found = fates_by_flow(brownian, start, brownian.course.snapshots[1], n_futures=50)
     off = (found.probabilities[:, 1] - float(normal([0.3 / (SIGMA * math.sqrt(SPAN))])[0])).abs()
     inside = float((off < 1.96 * found.sampling_error[:, 1]).double().mean())
     assert 0.90 < inside < 0.98
@@ -78,7 +78,7 @@ def test_growth_turns_fates_towards_who_grows(growth: bool) -> None:
     c = 0.6
     grown = fit(lambda t, x: torch.zeros_like(x), growth=lambda t, x: c * x[:, 0])
     x = grown.course.snapshots[0].x
-    found = fates_by_flow(grown, x, 0.0, n_futures=4000, growth=growth)
+    found = fates_by_flow(grown, *grown.course.snapshots, n_futures=4000, growth=growth)
     shift = c * SIGMA**2 * SPAN**2 / 2 if growth else 0.0
     agrees(found, normal((x[:, 0].numpy() + shift) / (SIGMA * math.sqrt(SPAN))))
 
@@ -86,7 +86,7 @@ def test_growth_turns_fates_towards_who_grows(growth: bool) -> None:
 def test_members_that_disagree_say_so() -> None:
     """One member goes left, one right: half and half, without an error of sampling."""
     left, right = (fit(lambda t, x, v=v: torch.full_like(x, v), sigma=0.0) for v in (-3.0, 3.0))
-    found = fates_by_flow(Ensemble((left, right), (0, 1)), left.course.snapshots[0].x, 0.0)
+    found = fates_by_flow(Ensemble((left, right), (0, 1)), *left.course.snapshots)
     half = torch.full((5, 2), 0.5, dtype=torch.float64)
     torch.testing.assert_close(found.probabilities, half)
     torch.testing.assert_close(found.member_error, torch.full_like(half, 0.5**0.5))
@@ -116,15 +116,15 @@ def test_fates_by_plans_are_products_of_matrices(growth: bool) -> None:
         steps.append(ends / matrix.numpy().sum(1, keepdims=True))
     product = steps[0] @ steps[1]
     expected = np.stack([product[:, [0, 2]].sum(1), product[:, 1]], 1)
-    found = fates_by_plans(chain, ["b", "c", "b"], 0.0, 2.0, growth=growth)
+    found = fates_by_plans(chain, ["b", "c", "b"], start=0.0, end=2.0, growth=growth)
     assert found.groups == ("b", "c")
     np.testing.assert_allclose(found.probabilities, expected / expected.sum(1, keepdims=True))
 
 
-def test_a_fate_needs_a_later_snapshot_with_labels() -> None:
+def test_a_fate_needs_later_cells_with_labels() -> None:
     one = fit(lambda t, x: torch.zeros_like(x))
-    x = one.course.snapshots[0].x
-    with pytest.raises(ValueError, match="`end`: got 1, expected a time of the fit: 0, 2"):
-        fates_by_flow(one, x, 0.0, end=1.0)
-    with pytest.raises(ValueError, match="`end`: got 2, expected a time after 2"):
-        fates_by_flow(one, x, SPAN)
+    start, ends = one.course.snapshots
+    with pytest.raises(ValueError, match="`ends`: got cells without labels, expected labelled"):
+        fates_by_flow(one, start, Snapshot(ends.x, SPAN))
+    with pytest.raises(ValueError, match="`ends`: got cells at time 2, expected .* after time 2"):
+        fates_by_flow(one, ends, ends)
