@@ -31,13 +31,13 @@ def shares_near(x: Tensor, cells: Tensor, marks: Tensor, *, neighbours: int = NE
     """Mean of the `marks` of the `cells` nearest to each place `x`, shape ``(n, k)``.
 
     Of places ``(n, d)`` among cells ``(m, d)`` with marks ``(m, k)``. A neighbour at distance r
-    counts for :math:`e^{-r^2/2h^2}`, with h the distance to the last of the `neighbours`; each
-    counts for the same where all are at one place. On the CPU, float64.
+    counts for :math:`e^{-r^2/2h^2}`, with h the median distance to the `neighbours`, so that a
+    group of half as many is not outvoted from afar. On the CPU, float64.
     """
     size = min(_checks.count(neighbours, "neighbours"), len(cells))
     tree = NearestNeighbors(n_neighbors=size).fit(cells.detach().cpu().double().numpy())
     found, rows = tree.kneighbors(x.detach().cpu().double().numpy())
-    widths = np.maximum(found[:, -1:], np.finfo(float).tiny)
+    widths = np.maximum(found[:, size // 2, None], np.finfo(np.float32).tiny)
     weights = torch.from_numpy(np.exp(-0.5 * (found / widths) ** 2))
     weights = weights / weights.sum(1, keepdim=True)
     near = marks.detach().cpu().double()[torch.from_numpy(rows)]

@@ -12,14 +12,21 @@ from cellflow.timecourse import Snapshot, TimeCourse
 
 
 def test_a_place_has_the_labels_around_it() -> None:
-    """Weights of the neighbours of 0.4 among cells at 0 and 1: exp(-r²/2h²) with h = 0.6."""
-    cells = torch.tensor([[0.0], [1.0], [50.0]])
-    marks = indicators(["a", "b", "c"], ["a", "b", "c"])
-    found = shares_near(torch.tensor([[0.4]]), cells, marks, neighbours=2)
-    near, far = np.exp(-0.5 * (0.4 / 0.6) ** 2), np.exp(-0.5)
-    np.testing.assert_allclose(found, [[near / (near + far), far / (near + far), 0]], rtol=1e-6)
-    moved = shares_near(torch.tensor([[50.4]]), cells + 50, marks, neighbours=2)
-    np.testing.assert_allclose(moved, found, rtol=1e-5)
+    """Of three neighbours of 0.4, at distances of 0.4, 0.6 and 1.6, the second is the median."""
+    cells = torch.tensor([[0.0], [1.0], [2.0], [50.0]])
+    marks = indicators(["a", "b", "c", "d"], ["a", "b", "c", "d"])
+    found = shares_near(torch.tensor([[0.4]]), cells, marks, neighbours=3)
+    weights = np.exp(-0.5 * (np.array([0.4, 0.6, 1.6]) / 0.6) ** 2)
+    np.testing.assert_allclose(found, [[*weights / weights.sum(), 0]], rtol=1e-5)
+    moved = shares_near(torch.tensor([[50.4]]), cells + 50, marks, neighbours=3)
+    np.testing.assert_allclose(moved, found, rtol=1e-4)
+
+
+def test_a_small_group_is_not_outvoted_from_afar() -> None:
+    cells = torch.cat([torch.linspace(0, 1, 8)[:, None], torch.full((50, 1), 30.0)])
+    marks = indicators(["few"] * 8 + ["many"] * 50, ["few", "many"])
+    found = shares_near(torch.tensor([[0.5]]), cells, marks, neighbours=15)
+    assert float(found[0, 0]) > 0.999
 
 
 def test_cells_at_one_place_count_the_same() -> None:
