@@ -11,7 +11,6 @@ import torch
 from cellflow import _checks
 from cellflow._typing import Rng, Tensor
 from cellflow.answers import Fates, fates_by_flow, fates_by_plans
-from cellflow.answers.labels import NEIGHBOURS
 from cellflow.fits import Ensemble, Fit
 from cellflow.pp.access import column_of
 from cellflow.timecourse import Snapshot
@@ -36,7 +35,7 @@ def fates(
     end: float | None = None,
     growth: bool = True,
     n_futures: int = 100,
-    neighbours: int = NEIGHBOURS,
+    neighbours: int = 15,
     rng: Rng = 0,
 ) -> None:
     """Write the probability of each terminal group for every cell into the AnnData.

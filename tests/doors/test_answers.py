@@ -11,6 +11,7 @@ import cellflow as cf
 from cellflow import tl
 from cellflow.methods import SF2M, UOTCFM
 from cellflow.networks import MLPConfig
+from cli_files import cellflow_
 
 SMALL = {"net": MLPConfig(32, 2)}
 DAYS = (0.0, 1.0, 3.0)
@@ -171,3 +172,19 @@ def test_interpolated_cells_are_labelled_where_they_are(adata) -> None:
     assert (later.obs["kind"] == "late").mean() > 0.9
     observed = tl.interpolate(fit, time=1.0)
     assert (observed.obs["kind"] == observed.obs["origin_kind"]).all()
+
+
+def test_fates_on_the_command_line(adata, fit, tmp_path) -> None:
+    file, folder, out = tmp_path / "cells.h5ad", tmp_path / "fit", tmp_path / "fates.csv"
+    adata.write_h5ad(file)
+    fit.save(folder)
+    result = cellflow_("fates", folder, file, "--end", 1.0, "--no-growth", "--out", out)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert f"120 cells, saved to {out}" in result.stdout
+    tl.fates(adata, fit, end=1.0, growth=False)
+    table = pd.read_csv(out, index_col=0)
+    np.testing.assert_allclose(table[["low", "up"]], adata.obsm["fates"], atol=1e-6)
+    result = cellflow_("fates", folder, file, "--end", 2.0, "--out", tmp_path / "no.csv")
+    assert result.exit_code == 2
+    assert "a later time of the fit: 1, 3" in result.stderr
+    assert not (tmp_path / "no.csv").exists()
