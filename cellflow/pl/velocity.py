@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-#: Standard deviation of the kernel, in cells of the grid.
-_KERNEL = 1.0
-#: A node is drawn if this many cells lie within one cell of the grid around it.
+#: A node is drawn if this many cells lie within the width of the kernel around it.
 _LEAST = 3
 #: Length of a long arrow, in cells of the grid.
 _LONG = 0.85
@@ -105,6 +103,9 @@ def average(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Average vectors on a square grid with a Gaussian kernel.
 
+    Its standard deviation is the spacing of the grid, or more where cells are so few that over a
+    quarter of them have fewer than three others that close.
+
     Returns coordinates of the nodes ``(nx,)`` and ``(ny,)``, with one spacing and `n_grid` along
     the longer side; averages ``(ny, nx, 2)``, zero without cells; and whether there are enough
     cells close to a node to say anything ``(ny, nx)``. Places `xy` and `vectors` are ``(n, 2)``.
@@ -112,16 +113,18 @@ def average(
     low, high = xy.min(0), xy.max(0)
     step = max(float((high - low).max()), 1e-12) / (n_grid - 1)
     x, y = (np.arange(low[k], high[k] + 1.5 * step, step) for k in (0, 1))
+    tree = cKDTree(xy)
+    apart = tree.query(xy, k=[min(_LEAST + 1, len(xy))])[0]  # the nearest is the cell itself
+    width = max(step, float(np.quantile(apart, 0.75)))
     # The kernel is a product, so its sums over cells are matrix products.
     kx, ky = (
-        np.exp(-(((nodes[:, None] - xy[:, k]) / (_KERNEL * step)) ** 2) / 2)
-        for k, nodes in enumerate((x, y))
+        np.exp(-(((nodes[:, None] - xy[:, k]) / width) ** 2) / 2) for k, nodes in enumerate((x, y))
     )
     weight = ky @ kx.T
     total = np.stack([ky @ (kx * vectors[:, k]).T for k in (0, 1)], axis=-1)
     # By distance, not by weight: the kernel of a dense place reaches far into an empty one.
     nodes = np.stack(np.meshgrid(x, y), axis=-1)
-    near = cKDTree(xy).query(nodes, k=[_LEAST])[0][..., 0] <= step
+    near = tree.query(nodes, k=[_LEAST])[0][..., 0] <= width
     mean = np.divide(
         total, weight[..., None], out=np.zeros_like(total), where=weight[..., None] > 0
     )

@@ -309,6 +309,15 @@ def test_there_are_no_arrows_where_no_cells_are(kind):
     assert drawn[:, 1].max() < 6
 
 
+def test_a_few_cells_far_apart_have_streams_too():
+    xy = np.stack(np.meshgrid(np.arange(8.0), np.arange(6.0)), axis=-1).reshape(-1, 2)
+    obsm = {"X_umap": xy, "velocity_umap": np.tile([1.0, 0.0], (len(xy), 1))}
+    ax = pl.velocity(AnnData(obsm=obsm))
+    (lines,) = (c for c in ax.collections if isinstance(c, LineCollection))
+    drawn = np.concatenate(lines.get_segments())
+    assert np.ptp(drawn, axis=0).min() > 2
+
+
 def test_means_and_bands_are_those_of_parallel_paths():
     rng = np.random.default_rng(0)
     shift, mass = rng.normal(size=11), np.ones((11, 8))
