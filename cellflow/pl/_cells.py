@@ -142,7 +142,8 @@ def column_or_gene(adata: AnnData, color: str) -> pd.Series:
     if len(found) > 1:
         got, remedy = f"{color!r}, the name of {len(found)} genes", "Call var_names_make_unique()."
         raise ValueError(_checks.message("color", got, "a name that only one has", remedy))
-    values = take(part[:, found].X, slice(None))
+    # In a file, anndata reads raw whole, and does not subset it.
+    values = take(part.X[:, found] if raw else part[:, found].X, slice(None))
     values = values.toarray() if hasattr(values, "toarray") else values
     return pd.Series(np.ravel(np.asarray(values, dtype=float)), adata.obs_names, name=color)
 

@@ -6,6 +6,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +14,7 @@ from anndata import AnnData
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgb, to_rgba_array
 from scipy import sparse
 
 from cellflow import pl
@@ -147,6 +148,31 @@ def test_a_gene_is_that_of_raw_and_a_column_comes_first():
         np.testing.assert_array_equal(_cells.color_of(adata, gene).values.min(), 0)
     adata.obs["Sox2"] = 3.0
     assert (_cells.color_of(adata, "Sox2").values == 3).all()
+
+
+@pytest.mark.parametrize("matrix", [np.asarray, sparse.csr_matrix])
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_gene_and_colours_are_read_from_a_file(tmp_path, matrix, raw):
+    adata = cells(12)
+    gene = adata.X[:, 1].copy()
+    adata.X = matrix(adata.X)
+    adata.raw = adata.copy() if raw else None
+    adata.uns["kind_colors"] = [f"#{i:02d}0000" for i in range(12)]
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    read = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    np.testing.assert_array_equal(_cells.color_of(read, "Gata6").values, gene)
+    np.testing.assert_array_equal(
+        _cells.color_of(read, "kind").colors, to_rgba_array(adata.uns["kind_colors"])
+    )
+    read.file.close()
+
+
+def test_a_view_keeps_the_colours_of_its_categories():
+    adata = cells(12)
+    adata.uns["kind_colors"] = [f"#{i:02d}0000" for i in range(12)]
+    some = _cells.color_of(adata[adata.obs["kind"].isin(["type 3", "type 5"])], "kind")
+    assert some.labels == ("type 3", "type 5")
+    np.testing.assert_array_equal(some.colors, to_rgba_array(["#030000", "#050000"]))
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.0])
