@@ -17,7 +17,7 @@ from cellflow.answers.composition import Shares
 from cellflow.fits import Ensemble, Fit, Interpolation
 from cellflow.methods import Method
 from cellflow.timecourse import TimeCourse
-from cellflow.tl._reading import labelled_course
+from cellflow.tl._reading import label_key_of, labelled_course
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +64,8 @@ def composition(
     DataFrame
         One row for each time, label and source: ``"observed"``, ``"predicted"``, ``"held out"``,
         ``"arithmetic"`` or ``"geometric"``, with its ``share`` and, where cells were sampled, a
-        95 % interval, ``low`` to ``high``. The same is in ``uns["composition"]``.
+        95 % interval, ``low`` to ``high``. The same is in ``uns["composition"]``, and the column
+        and the unit of time are in ``uns["composition_fit"]``.
     """
     import pandas as pd
 
@@ -94,6 +95,10 @@ def composition(
     )
     out = out.sort_values("time", kind="stable", ignore_index=True)
     adata.uns["composition"] = out.copy()
+    adata.uns["composition_fit"] = {
+        "label_key": label_key_of(fit, label_key),
+        "unit": fit.course.unit,
+    }
     return out
 
 

@@ -108,7 +108,8 @@ class Coupled:
 
         `labels` are those of the cells of both time points, such as ``adata.obs["cell_type"]``. If
         `normalize` is ``"start"`` rows sum to one (fates of each label), if ``"end"`` columns do
-        (origins); None leaves masses, of total one but for growth.
+        (origins); None leaves masses, of total one but for growth. Both axes are named by their
+        time. Drawn by :func:`cellflow.pl.transitions`.
         """
         import pandas as pd
 
@@ -122,7 +123,9 @@ class Coupled:
         if normalize is not None:
             total = flow.sum(1 if normalize == "start" else 0, keepdims=True)
             flow = flow / np.where(total > 0, total, 1.0)
-        return pd.DataFrame(flow, index=before.columns, columns=after.columns)
+        names = [f"{self.index.table.unit} {t:g}".strip() for t in (first, last)]
+        axes = (m.columns.rename(name) for m, name in zip((before, after), names, strict=True))
+        return pd.DataFrame(flow, *axes)
 
     def tmaps(self) -> dict[tuple[Hashable, Hashable], AnnData]:
         """Return the plans as CellRank's ``RealTimeKernel(couplings=…)`` reads them.
