@@ -112,11 +112,7 @@ def color_of(adata: AnnData, color: str, palette: Palette | None = None) -> Colo
     column = column_or_gene(adata, color)
     name = str(column.name)
     if column.dtype.kind not in "fiu":
-        column = column.astype("category")
-        labels = tuple(column.cat.categories)
-        stored = adata.uns.get(f"{color}_colors")
-        colors = _colors(labels, palette, stored, ordered=bool(column.cat.ordered))
-        return Categories(name, column.cat.codes.to_numpy(), labels, colors)
+        return _categories(adata, column.astype("category"), palette)
     if palette is not None and not isinstance(palette, str):
         got = f"{type(palette).__name__} with `color={color!r}`, which is numbers"
         raise ValueError(_checks.message("palette", got, "the name of a colour map"))
@@ -125,6 +121,13 @@ def color_of(adata: AnnData, color: str, palette: Palette | None = None) -> Colo
     low, high = (known.min(), known.max()) if len(known) else (0.0, 0.0)
     cmap = _frame.TIME_COLORS if palette is None else _colormap(palette)
     return Numbers(name, values, Normalize(low, high if high > low else low + 1), cmap)
+
+
+def label_colors(adata: AnnData, key: str, palette: Palette | None = None) -> dict[str, Any]:
+    """Return the colour of each label of a column of ``obs``, which may be numbers."""
+    column = column_of(adata, key, "label_key").astype("category")
+    found = _categories(adata, column, palette)
+    return dict(zip(map(str, found.labels), found.colors, strict=True))
 
 
 def column_or_gene(adata: AnnData, color: str) -> pd.Series:
@@ -165,8 +168,15 @@ def category_colors(n: int, *, ordered: bool = False) -> list:
     return list(colormaps["hsv"](np.linspace(0, 1, n, endpoint=False)))
 
 
-def _colors(
-    labels: tuple[Any, ...], palette: Palette | None, stored: Any, *, ordered: bool
+def _categories(adata: AnnData, column: pd.Series, palette: Palette | None) -> Categories:
+    """Return what colours cells by a categorical column of ``obs``."""
+    labels, stored = tuple(column.cat.categories), adata.uns.get(f"{column.name}_colors")
+    colors = colors_of(labels, palette, stored, ordered=bool(column.cat.ordered))
+    return Categories(str(column.name), column.cat.codes.to_numpy(), labels, colors)
+
+
+def colors_of(
+    labels: tuple[Any, ...], palette: Palette | None, stored: Any = None, *, ordered: bool = False
 ) -> np.ndarray:
     """Colour of each of `labels`, shape (k, 4): of `palette`, else `stored` if it fits."""
     n = len(labels)

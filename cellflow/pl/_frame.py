@@ -19,8 +19,8 @@ from cellflow.metrics import METRICS
 #: Points: journals ask for 5 to 7 at least, after the figure has been placed in a column.
 FONT = 8
 SMALL = 7
-#: Entries beside each other in a legend.
-_COLUMNS = 3
+#: Entries beside each other in a legend, and panels beside each other in a figure.
+_COLUMNS, _PANELS = 3, 4
 GREY = "#b8b8b8"
 DARK = "#3c3c3c"
 #: Okabe and Ito's colours, which the colour-blind can tell apart, without their yellow and black.
@@ -47,13 +47,20 @@ def axes(ax: Axes | None, *, size: tuple[float, float] = (3.6, 3.0)) -> Axes:
 def row_of_axes(
     ax: Axes | Sequence[Axes] | None, n: int, *, extent: Sequence[float], height: float = 2.8
 ) -> np.ndarray:
-    """Return `n` axes as an array, those given or of a new figure fit for data of `extent`."""
+    """Return `n` axes as an array, those given or of a new figure fit for data of `extent`.
+
+    In a new figure more than four stand in several rows, each `height` inches high.
+    """
     if ax is None:
         # Room for the title, the label and the legend; never too narrow for these.
         width = 0.3 + (height - 0.8) * float(extent[0]) / max(float(extent[1]), 1e-12)
-        size = (n * float(np.clip(width, 1.8, 3.4)), height)
-        _, grid = plt.subplots(1, n, figsize=size, layout="constrained", squeeze=False)
-        return grid[0]
+        rows = max(1, -(-n // _PANELS))
+        columns = -(-n // rows)
+        size = (columns * float(np.clip(width, 1.8, 3.4)), rows * height)
+        _, grid = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+        for empty in grid.flat[n:]:
+            empty.remove()
+        return grid.ravel()[:n]
     given = np.ravel(np.asarray(ax, dtype=object))
     if len(given) != n or not all(isinstance(a, Axes) for a in given):
         raise ValueError(_checks.message("ax", f"{len(given)} objects", f"{n} matplotlib Axes"))
