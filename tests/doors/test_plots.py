@@ -108,7 +108,9 @@ def test_everything_draws_on_the_given_axes(adata, trajectory, table, history):
         "history": lambda ax: pl.history(history, ax=ax),
         "velocity": lambda ax: pl.velocity(adata, ax=ax),
     }
-    assert sorted([*calls, "sigma"]) == sorted(pl.__all__)  # see test_suggest_sigma.py
+    # See test_plot_answers.py and test_suggest_sigma.py.
+    elsewhere = ("composition", "fates", "transitions", "sigma")
+    assert sorted([*calls, *elsewhere]) == sorted(pl.__all__)
     for name, call in calls.items():
         figure, ax = plt.subplots()
         assert call(ax) is ax, name

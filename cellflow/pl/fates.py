@@ -1,0 +1,71 @@
+"""Probabilities of fates over the cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+
+from cellflow import _checks
+from cellflow.pl import _cells, _frame
+from cellflow.pp.access import check_anndata
+from cellflow.tl.projection import embedding
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def fates(
+    adata: AnnData,
+    *,
+    basis: str = "umap",
+    dims: tuple[int, int] = (0, 1),
+    groups: str | Sequence[str] | None = None,
+    size: float | None = None,
+    ax: Axes | Sequence[Axes] | None = None,
+) -> np.ndarray:
+    """Draw the probability of each fate over the cells of an embedding.
+
+    One panel for each fate, all with the same colours from 0 to 1; likely cells are drawn above
+    unlikely ones. Cells without fates, such as those without a time, are grey.
+
+    Parameters
+    ----------
+    adata
+        Cells with the embedding and ``obsm["fates"]``, as :func:`cellflow.tl.fates` writes it.
+    basis, dims, size
+        As in :func:`trajectories`.
+    groups
+        Fates to draw, in this order; all of them when omitted.
+    ax
+        Where to draw: as many axes as there are fates; a new figure when omitted.
+
+    Returns
+    -------
+    numpy.ndarray of matplotlib.axes.Axes
+        The panels, in the order of the fates.
+    """
+    check_anndata(adata)
+    if "fates" not in adata.obsm:
+        got, remedy = "obsm without 'fates'", "Run cellflow.tl.fates(adata, fit) first."
+        raise ValueError(_checks.message("adata", got, "obsm['fates']", remedy))
+    table = adata.obsm["fates"]
+    known = [str(group) for group in table.columns]
+    wanted = [groups] if isinstance(groups, str) else known if groups is None else list(groups)
+    if not wanted:
+        raise ValueError(_checks.message("groups", "none", f"some of {', '.join(known)}"))
+    columns = [known.index(_checks.choice(str(group), known, "groups")) for group in wanted]
+    xy = embedding(adata, basis, dims=dims)
+    area = _cells.dot_size(2 * len(xy), size)  # these panels are small
+    axes = _frame.row_of_axes(ax, len(wanted), extent=np.ptp(xy, axis=0), height=2.0)
+    norm, cmap = Normalize(0.0, 1.0), _frame.TIME_COLORS
+    values = table.to_numpy(dtype=float)
+    for panel, group, column in zip(axes, wanted, columns, strict=True):
+        _cells.Numbers(str(group), values[:, column], norm, cmap).draw(panel, xy, s=area)
+        _frame.dress_embedding(panel, basis, dims, title=str(group))
+        panel.label_outer()
+    _frame.colorbar(axes[-1], norm, "probability of the fate")
+    return axes
