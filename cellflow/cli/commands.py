@@ -246,9 +246,9 @@ def fates(*, folder: Path, file: Path, keywords: dict[str, Any], out: Path) -> N
     with whole_file(out) as path:
         table.assign(fate_entropy=adata.obs["fate_entropy"]).to_csv(path)
     time_key = saved.origin["time_key"]
-    click.echo(f"mean fates at {saved.course.unit} {about['end']:g}, by {time_key}")
+    click.echo(f"mean fates at {saved.course.unit} {about['time']:g}, by {time_key}")
     click.echo(table.groupby(adata.obs[time_key].astype(str)).mean().round(3).to_string())
-    click.echo(f"{len(table) - about['n_without_fate']} cells, saved to {out}")
+    click.echo(f"{len(table) - about['n_without']} cells, saved to {out}")
 
 
 @main.command("suggest-sigma")
