@@ -21,7 +21,7 @@ _NAMES = {
     "uot_midpoint": "Reach-limited midpoint, unlearned",
     "uot_clock": "Reach-limited by the clock, unlearned",
 }
-_MARKERS = dict(zip(YARDSTICKS[:-1], "<>sDP", strict=True))
+_MARKERS = dict(zip(YARDSTICKS[:-1], "<>sDPX", strict=True))
 #: Width of the dots of one time point, where time points are one apart.
 _SPREAD = 0.62
 
