@@ -266,6 +266,9 @@ an activation's slope at its result | networks/fast.py | networks/test_networks
 times in the wrong unit | pp/times.py | doors/test_times
   - return [m.value * SECONDS[m.unit or unit] / SECONDS[unit] for m in read], unit
   + return [m.value * SECONDS[unit] / SECONDS[m.unit or unit] for m in read], unit
+a label asked for in the wrong unit | pp/times.py | doors/test_tl_options
+  - time *= SECONDS[moment.unit] / scale
+  + time *= scale / SECONDS[moment.unit]
 scales of excluded days | tl/suggest_sigma.py | doors/test_suggest_sigma
   - prep = preprocessing_of(kept.x, n_components, whiten)
   + prep = preprocessing_of(cells.x, n_components, whiten)

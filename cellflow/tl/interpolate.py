@@ -8,6 +8,7 @@ import numpy as np
 
 from cellflow._typing import Rng
 from cellflow.fits import Ensemble, Fit, Interpolation
+from cellflow.tl._reading import time_of, warn_of_extrapolation
 from cellflow.tl.expression import expression
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def interpolate(
     fit: Fit | Ensemble,
     *,
-    time: float,
+    time: float | str,
     n_cells: int | None = None,
     weighted: bool = True,
     solver: str = "rk4",
@@ -34,7 +35,7 @@ def interpolate(
     fit
         What :func:`cellflow.tl.fit` or :func:`cellflow.load` returned; no AnnData is needed.
     time
-        Time asked for, in the fit's unit.
+        Time asked for: a number in the fit's unit, or a label of a time, such as ``"E7.6"``.
     n_cells
         How many cells; those of these snapshots, each once, when omitted. More than these
         are drawn again: see :meth:`cellflow.fits.Fit.interpolate`. Of an ensemble, so many by
@@ -61,6 +62,8 @@ def interpolate(
     import pandas as pd
     from anndata import AnnData
 
+    time = time_of(fit, time)
+    warn_of_extrapolation(fit, [time])
     snapshot = fit.interpolate(
         time, n_cells=n_cells, weighted=weighted, solver=solver, generator=rng
     )
@@ -78,7 +81,7 @@ def interpolate(
     rep = fit.origin.get("use_rep", "X_state")
     obs = pd.DataFrame(
         {
-            fit.origin.get("time_key", "time"): np.full(len(x), float(time)),
+            fit.origin.get("time_key", "time"): np.full(len(x), time),
             "mass": snapshot.mass.cpu().numpy(),
             **several,
         },
@@ -96,7 +99,7 @@ def interpolate(
         out = AnnData(obs=obs, obsm={rep: x})
     out.uns["interpolation"] = {
         "method": fit.method.name,
-        "time": float(time),
+        "time": time,
         "unit": fit.course.unit,
         "observed_times": np.array(fit.course.times),
     }
