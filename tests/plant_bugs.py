@@ -269,6 +269,12 @@ times in the wrong unit | pp/times.py | doors/test_times
 a label asked for in the wrong unit | pp/times.py | doors/test_tl_options
   - time *= SECONDS[moment.unit] / scale
   + time *= scale / SECONDS[moment.unit]
+cells of a group at the other time | pp/check.py | doors/test_check
+  - n * totals[b] / totals[a]
+  + n * totals[a] / totals[b]
+batches compared with the next time alone | pp/check.py | doors/test_check
+  - if one != other)
+  + if not (batches[a] * batches[b]).any())
 scales of excluded days | tl/suggest_sigma.py | doors/test_suggest_sigma
   - prep = preprocessing_of(kept.x, n_components, whiten)
   + prep = preprocessing_of(cells.x, n_components, whiten)
