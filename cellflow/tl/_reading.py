@@ -112,9 +112,10 @@ def warn_of_extrapolation(fit: Fit | Ensemble, times: Iterable[float]) -> None:
     first, last = fit.course.times[0], fit.course.times[-1]
     outside = [f"{time:g}" for time in dict.fromkeys(times) if not first <= time <= last]
     if outside:
+        named = " and ".join(outside) if len(outside) < 3 else f"{len(outside)} times"
         warnings.warn(
-            f"{' and '.join(outside)} {'is' if len(outside) == 1 else 'are'} outside the fit's "
-            f"times, {first:g} to {last:g}: an extrapolation.",
+            f"{named} {'is' if len(outside) == 1 else 'are'} outside the fit's times, "
+            f"{first:g} to {last:g}: an extrapolation.",
             UserWarning,
             stacklevel=3,
         )

@@ -124,6 +124,12 @@ def test_extrapolation_is_a_warning_of_one_sentence() -> None:
         cf.tl.interpolate(out, time=2.5)
     with pytest.warns(UserWarning, match="^0 is outside the fit's times, 1 to 2: an extrapolation"):
         cf.tl.simulate(adata, out, start="day 1", end=0)
+    for labels, named in (
+        (["day 0", "day 1", "day 3"], "0 and 3 are"),
+        (["day 0", "day 3", "day 4"], "3 times are"),
+    ):
+        with pytest.warns(UserWarning, match=f"^{named} outside the fit's times, 1 to 2: an"):
+            cf.tl.velocity(cells(labels), out)
     cf.tl.interpolate(out, time="48h")  # the last one: no warning, which would be an error here
 
 
