@@ -156,8 +156,8 @@ equal cells forget masses | fits/fit.py | fits/test_both_sides doors/test_ensemb
   - shares = torch.stack([s.weights for s in predicted]).mean(0)
   + shares = torch.full_like(predicted[0].weights, 1 / len(predicted[0]))
 share of cells at the start | training/prepare.py | fits/test_report
-  - grown = out.log_mass[-1].double()
-  + grown = out.log_mass[0].double()
+  - grown = log_mass[-1].double()
+  + grown = log_mass[0].double()
 intervals begin too early | networks/mlp.py | networks/test_intervals
   - begun = t >= knots[1:-1]
   + begun = t >= knots[:-2]

@@ -106,8 +106,9 @@ class Reach(Coupling):
         _checks.choice(self.solver, ("auto", "batched"), "solver")
 
     def fitted_to(self, course: TimeCourse) -> Self:
-        """Return this coupling with the scales of every interval of `course`."""
-        return replace(self, scales=tuple(self.scale(*pair) for pair in course.steps))
+        """Return this coupling with the scales of every interval of `course`, measured anew."""
+        fresh = replace(self, scales=())
+        return replace(self, scales=tuple(fresh.scale(*pair) for pair in course.steps))
 
     def scale(self, source: Snapshot, target: Snapshot) -> Scale:
         """Return reach and regularisation from `source` to `target`: measured, or as they were."""

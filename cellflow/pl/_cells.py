@@ -1,22 +1,89 @@
-"""Cells as coloured dots: by time, by a number, or by a category."""
+"""Cells as coloured dots: by time, by a number or a gene, or by a category."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
+from matplotlib.colors import Colormap, ListedColormap, Normalize, is_color_like, to_rgba_array
 from matplotlib.lines import Line2D
 
+from cellflow import _checks
 from cellflow.pl import _frame
 from cellflow.pp import TimeTable, parse_times
-from cellflow.pp.access import column_of
+from cellflow.pp.access import check_anndata, column_of, take
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
+
+#: Colours of categories: the name of a colour map, a colour for each, or a colour by name.
+Palette = str | Sequence[Any] | Mapping[Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """A number for each cell, NaN where unknown, and the colours of the scale."""
+
+    name: str
+    values: np.ndarray
+    norm: Normalize
+    cmap: Colormap
+    #: Inches below the axes: a colour bar stands beside them.
+    height: ClassVar[float] = 0.0
+
+    def draw(self, ax: Axes, xy: np.ndarray, **options) -> None:
+        """Draw cells, the highest above; those without a number are grey and below."""
+        known = np.isfinite(self.values)
+        options = {"s": dot_size(len(xy)), "zorder": 1} | options
+        _draw_unknown(ax, xy[~known], **options)
+        order = np.flatnonzero(known)[np.argsort(self.values[known], kind="stable")]
+        draw(ax, xy[order], c=self.values[order], cmap=self.cmap, norm=self.norm, **options)
+
+    def explain(self, ax: Axes) -> None:
+        """Add the colour bar."""
+        _frame.colorbar(ax, self.norm, self.name, cmap=self.cmap)
+
+
+@dataclass(frozen=True, eq=False)
+class Categories:
+    """A category for each cell, by its number, −1 where unknown, and the colour of each."""
+
+    name: str
+    codes: np.ndarray
+    labels: tuple[Any, ...]
+    colors: np.ndarray
+
+    def draw(self, ax: Axes, xy: np.ndarray, **options) -> None:
+        """Draw cells in their own order, so that none hides another; the unknown are below."""
+        known = self.codes >= 0
+        options = {"s": dot_size(len(xy)), "zorder": 1} | options
+        _draw_unknown(ax, xy[~known], **options)
+        draw(ax, xy[known], color=self.colors[self.codes[known]], **options)
+
+    @property
+    def height(self) -> float:
+        """Inches that the legend takes."""
+        return _frame.legend_height(len(self._entries()))
+
+    def explain(self, ax: Axes) -> None:
+        """Add the legend, with an entry for cells without a category if there are any."""
+        handles = [
+            Line2D([], [], marker="o", ls="", ms=4, color=color, label=label)
+            for label, color in self._entries()
+        ]
+        _frame.legend_below(ax, handles=handles, title=self.name, title_fontsize=_frame.SMALL)
+
+    def _entries(self) -> list[tuple[str, Any]]:
+        unknown = [("NA", _frame.GREY)] if (self.codes < 0).any() else []
+        return [*zip(map(str, self.labels), self.colors, strict=True), *unknown]
+
+
+Coloring = Numbers | Categories
 
 
 def read_times(
@@ -30,8 +97,114 @@ def read_times(
     return values, table
 
 
-def dot_size(n: int) -> float:
-    """Area of a dot in points², smaller the more there are."""
+def time_coloring(values: np.ndarray, table: TimeTable) -> Numbers:
+    """Return what colours cells by their times, as :func:`read_times` answers them."""
+    norm = Normalize(table.times[0], table.times[-1])
+    return Numbers(_frame.plural(table.unit), values, norm, _frame.TIME_COLORS)
+
+
+def color_of(adata: AnnData, color: str, palette: Palette | None = None) -> Coloring:
+    """Return what colours cells by a column of ``obs`` or by a gene.
+
+    Categories have the colours of `palette`, else those of ``uns["<color>_colors"]`` if there is
+    one for each, else those of :func:`category_colors`; numbers have the colour map `palette`.
+    """
+    column = column_or_gene(adata, color)
+    name = str(column.name)
+    if column.dtype.kind not in "fiu":
+        column = column.astype("category")
+        labels = tuple(column.cat.categories)
+        stored = adata.uns.get(f"{color}_colors")
+        colors = _colors(labels, palette, stored, ordered=bool(column.cat.ordered))
+        return Categories(name, column.cat.codes.to_numpy(), labels, colors)
+    if palette is not None and not isinstance(palette, str):
+        got = f"{type(palette).__name__} with `color={color!r}`, which is numbers"
+        raise ValueError(_checks.message("palette", got, "the name of a colour map"))
+    values = column.to_numpy(dtype=float, na_value=np.nan)
+    known = values[np.isfinite(values)]
+    low, high = (known.min(), known.max()) if len(known) else (0.0, 0.0)
+    cmap = _frame.TIME_COLORS if palette is None else _colormap(palette)
+    return Numbers(name, values, Normalize(low, high if high > low else low + 1), cmap)
+
+
+def column_or_gene(adata: AnnData, color: str) -> pd.Series:
+    """Return a column of ``obs``, else a gene, of ``raw`` where it is in there, as scanpy does."""
+    import pandas as pd
+
+    check_anndata(adata)
+    if color in adata.obs.columns:
+        return column_of(adata, color, "color")
+    raw = adata.raw is not None and color in adata.raw.var_names
+    part = adata.raw if raw else adata
+    if color not in part.var_names:
+        _checks.choice(color, {*map(str, adata.obs.columns), *adata.var_names}, "color")
+    (found,) = np.nonzero(part.var_names == color)
+    if len(found) > 1:
+        got, remedy = f"{color!r}, the name of {len(found)} genes", "Call var_names_make_unique()."
+        raise ValueError(_checks.message("color", got, "a name that only one has", remedy))
+    # In a file, anndata reads raw whole, and does not subset it.
+    values = take(part.X[:, found] if raw else part[:, found].X, slice(None))
+    values = values.toarray() if hasattr(values, "toarray") else values
+    return pd.Series(np.ravel(np.asarray(values, dtype=float)), adata.obs_names, name=color)
+
+
+def category_colors(n: int, *, ordered: bool = False) -> list:
+    """Return `n` colours, all different: steps of the sequential map if `ordered`.
+
+    Up to six are told apart by the colour-blind; more are scanpy's.
+    """
+    if ordered:
+        return list(_frame.TIME_COLORS(np.linspace(0, 1, n)))
+    if n <= len(_frame.PALETTE):
+        return list(_frame.PALETTE[:n])
+    from scanpy.plotting import palettes
+
+    for known in (palettes.default_20, palettes.default_28, palettes.default_102):
+        if n <= len(known):
+            return list(known[:n])
+    return list(colormaps["hsv"](np.linspace(0, 1, n, endpoint=False)))
+
+
+def _colors(
+    labels: tuple[Any, ...], palette: Palette | None, stored: Any, *, ordered: bool
+) -> np.ndarray:
+    """Colour of each of `labels`, shape (k, 4): of `palette`, else `stored` if it fits."""
+    n = len(labels)
+    if palette is None:
+        known = (_listed(labels, stored) or [])[:n]
+        fits = len(known) == n and all(map(is_color_like, known))
+        return to_rgba_array(known if fits else category_colors(n, ordered=ordered))
+    if isinstance(palette, str):
+        cmap = _colormap(palette)
+        steps = isinstance(cmap, ListedColormap) and n <= cmap.N < 256  # a list of categories
+        return np.reshape(cmap(np.arange(n) if steps else np.linspace(0, 1, n)), (n, 4))
+    listed = _listed(labels, palette)
+    if listed is None or len(listed) < n:
+        missing = [x for x in labels if isinstance(palette, Mapping) and x not in palette]
+        got = f"no colour for {missing[0]!r}" if missing else f"{len(palette)} colours"
+        expected = f"a colour for each of the {n} categories"
+        raise ValueError(_checks.message("palette", got, expected))
+    wrong = [c for c in listed[:n] if not is_color_like(c)]
+    if wrong:
+        raise ValueError(_checks.message("palette", repr(wrong[0]), "colours of matplotlib"))
+    return to_rgba_array(listed[:n])
+
+
+def _listed(labels: tuple[Any, ...], colors: Any) -> list | None:
+    """Return `colors` in the order of `labels`; None if there are none or some has none."""
+    if isinstance(colors, Mapping):
+        return [colors[x] for x in labels] if all(x in colors for x in labels) else None
+    return None if colors is None or isinstance(colors, str) else list(colors)
+
+
+def _colormap(name: str) -> Colormap:
+    return colormaps[_checks.choice(name, list(colormaps), "palette")]
+
+
+def dot_size(n: int, size: float | None = None) -> float:
+    """Area of a dot in points²: `size`, or the smaller the more there are."""
+    if size is not None:
+        return _checks.number(size, "size", low=0.0, open_low=True)
     return float(np.clip(8000 / max(n, 1), 0.5, 8))
 
 
@@ -41,41 +214,7 @@ def draw(ax: Axes, xy: np.ndarray, **options) -> None:
     ax.scatter(xy[:, 0], xy[:, 1], **options)
 
 
-def draw_values(ax: Axes, xy: np.ndarray, values: np.ndarray, *, norm: Normalize, **options):
-    """Draw dots coloured by numbers; those without a number are grey and below."""
-    known = np.isfinite(values)
-    size = dot_size(len(xy))
-    if not known.all():
-        draw(ax, xy[~known], color=_frame.GREY, s=size, zorder=0.5)
-    draw(ax, xy[known], c=values[known], cmap=_frame.TIME_COLORS, norm=norm, s=size, **options)
-
-
-def draw_column(ax: Axes, xy: np.ndarray, column: pd.Series, *, bar: bool, **options):
-    """Draw dots coloured by a column of ``obs``, with its legend (or colour bar, if `bar`)."""
-    if column.dtype.kind in "fiu":
-        values = column.to_numpy(dtype=float, na_value=np.nan)
-        norm = Normalize(np.nanmin(values), np.nanmax(values))
-        draw_values(ax, xy, values, norm=norm, **options)
-        if bar:
-            _frame.colorbar(ax, norm, str(column.name))
-        return
-    column = column.astype("category")
-    names = list(column.cat.categories)
-    colors = category_colors(len(names), ordered=bool(column.cat.ordered))
-    codes = column.cat.codes.to_numpy()
-    size = dot_size(len(xy))
-    for code, _ in enumerate(names):
-        chosen = codes == code
-        draw(ax, xy[chosen], color=colors[code], s=size, **options)
-    handles = [
-        Line2D([], [], marker="o", ls="", ms=4, color=c, label=str(n))
-        for n, c in zip(names, colors, strict=True)
-    ]
-    _frame.legend_below(ax, handles=handles, title=str(column.name), title_fontsize=_frame.SMALL)
-
-
-def category_colors(n: int, *, ordered: bool = False) -> list:
-    """Return `n` colours: the palette, or steps of the sequential map if `ordered` or too many."""
-    if n <= len(_frame.PALETTE) and not ordered:
-        return list(_frame.PALETTE[:n])
-    return list(_frame.TIME_COLORS(np.linspace(0, 1, n)))
+def _draw_unknown(ax: Axes, xy: np.ndarray, **options) -> None:
+    """Draw dots in grey, below those of the same options."""
+    if len(xy):
+        draw(ax, xy, **options | {"color": _frame.GREY, "zorder": options["zorder"] - 0.5})

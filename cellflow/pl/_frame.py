@@ -19,6 +19,8 @@ from cellflow.metrics import METRICS
 #: Points: journals ask for 5 to 7 at least, after the figure has been placed in a column.
 FONT = 8
 SMALL = 7
+#: Entries beside each other in a legend.
+_COLUMNS = 3
 GREY = "#b8b8b8"
 DARK = "#3c3c3c"
 #: Okabe and Ito's colours, which the colour-blind can tell apart, without their yellow and black.
@@ -68,11 +70,16 @@ def dress(ax: Axes, *, x: str, y: str, title: str = "") -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def dress_embedding(ax: Axes, basis: str, dims: Sequence[int]) -> None:
-    """Label the axes of an embedding; its coordinates carry no unit, so there are no ticks."""
+def basis_name(basis: str) -> str:
+    """Return what axes call an embedding: ``"PC"``, ``"UMAP"``."""
     name = basis.removeprefix("X_")
-    name = "PC" if name == "pca" else name.upper() if len(name) <= 5 else name
-    dress(ax, x=f"{name} {dims[0] + 1}", y=f"{name} {dims[1] + 1}")
+    return "PC" if name == "pca" else name.upper() if len(name) <= 5 else name
+
+
+def dress_embedding(ax: Axes, basis: str, dims: Sequence[int], *, title: str | None = None) -> None:
+    """Label the axes of an embedding; its coordinates carry no unit, so there are no ticks."""
+    name = basis_name(basis)
+    dress(ax, x=f"{name} {dims[0] + 1}", y=f"{name} {dims[1] + 1}", title=title or "")
     ax.set_xticks([])
     ax.set_yticks([])
     ax.set_aspect("equal", adjustable="datalim")
@@ -84,9 +91,14 @@ def legend(ax: Axes, **options) -> None:
     ax.legend(**options)
 
 
+def legend_height(n: int) -> float:
+    """Inches that a legend of `n` entries and a title takes below the axes."""
+    return 0.155 * (-(-n // _COLUMNS) + 1.5)
+
+
 def legend_below(ax: Axes, **options) -> None:
     """Add a small legend below the label of the x axis, at most three entries wide."""
-    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.1), "ncols": 3}
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.1), "ncols": _COLUMNS}
     legend(ax, **(place | {"columnspacing": 1.0, "borderaxespad": 0.4} | options))
 
 

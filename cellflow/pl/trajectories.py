@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import Normalize
+from matplotlib.colors import to_rgba
 
 from cellflow import _checks
 from cellflow._typing import Rng
 from cellflow.pl import _cells, _frame
-from cellflow.pp.access import column_of
 from cellflow.simulate import Trajectory
-from cellflow.tl.projection import embedding, project_points
+from cellflow.tl.projection import embedding, nearest_category, project_points
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 #: Width in points of the path of a cell of mass one, and the factors it is clipped to.
 _WIDTH, _EXTREMES = 0.7, (0.15, 4.0)
+#: Cells of which means and bands are made, at most, and at least.
+_MOST, _LEAST = 500, 5
+#: Shares of the mass between which a band lies.
+_BAND = (0.1, 0.9)
 
 
 def trajectories(
@@ -35,15 +38,25 @@ def trajectories(
     use_rep: str = "X_pca",
     time_map: Mapping[Hashable, float] | None = None,
     color: str | None = None,
-    n_trajectories: int = 100,
+    palette: _cells.Palette | None = None,
+    size: float | None = None,
+    title: str | None = None,
+    n_trajectories: int = 30,
     n_neighbors: int = 30,
     generator: Rng = 0,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw simulated trajectories over the cells of an embedding.
 
-    Cells and trajectories are coloured by time, on one scale; a white dot marks each start. Where
-    the method learned growth, a line is as wide as its cell's mass is large.
+    With categories as `color`, trajectories are grouped by the category of the place where they
+    end. Each group that five of them or more reach has its mean path, on which dots mark the times
+    of the snapshots, and a band across the path that holds the middle 80 % of the group at each
+    time; both count cells by their masses. There is no mean without groups: between fates that
+    part, it would lie where no cell is.
+
+    A few trajectories are thin lines, in the colour of their group, else of their time (grey where
+    `color` is numbers); a white dot marks each start. Where the method learned growth, a line is
+    as wide as its cell's mass is large.
 
     Parameters
     ----------
@@ -57,9 +70,18 @@ def trajectories(
     basis, dims, use_rep, n_neighbors
         As in :func:`cellflow.tl.project_points`, which places states in the embedding.
     color
-        Column of ``obs`` that colours the cells instead of their time.
+        What colours the cells instead of their time: a column of ``obs``, or a gene, a name in
+        ``var_names``. Cells without a value are grey.
+    palette
+        Colours of categories, one for each or by name, or the name of a colour map; when omitted,
+        those of ``uns["<color>_colors"]``, else colours that differ. Of numbers, the name of the
+        colour map.
+    size
+        Area of the cells' dots in points²; when omitted, the smaller the more cells there are.
+    title
+        Title of the axes.
     n_trajectories, generator
-        How many to draw, and seed or generator of the choice if there are more.
+        How many lines to draw, and seed or generator of the choice if there are more.
     ax
         Where to draw; a new figure when omitted.
     """
@@ -67,56 +89,113 @@ def trajectories(
         got, remedy = type(trajectory).__name__, "Call `simulate` on a fit."
         raise TypeError(_checks.message("trajectory", got, "a Trajectory", remedy))
     values, table = _cells.read_times(adata, time_key, time_map)
-    column = None if color is None else column_of(adata, color, "color")
-    xy = embedding(adata, basis, dims=dims)
-    n, wanted = trajectory.x.shape[1], _checks.count(n_trajectories, "n_trajectories")
-    order = torch.randperm(n, generator=_checks.as_generator(generator))
-    chosen = order[:wanted].sort().values
-    x = trajectory.x.detach().cpu()[:, chosen]
-    cells = x.reshape(-1, x.shape[-1])
-    flat = project_points(
-        adata, cells, basis=basis, dims=dims, use_rep=use_rep, n_neighbors=n_neighbors
-    )
-    paths = flat.reshape(*x.shape[:2], 2).swapaxes(0, 1)
-    ax = _frame.axes(ax, size=(3.8, 3.0))
     clock = trajectory.times.detach().cpu().numpy()
-    norm = Normalize(min(table.times[0], clock.min()), max(table.times[-1], clock.max()))
-    if column is None:
-        _cells.draw_values(ax, xy, values, norm=norm, alpha=0.35, zorder=1)
-    else:
-        _cells.draw_column(ax, xy, column, bar=False, alpha=0.35, zorder=1)
-    mass = None if trajectory.mass is None else trajectory.mass[:, chosen.to(trajectory.x.device)]
-    _draw_paths(ax, paths, clock, norm=norm, widths=_widths(mass, len(paths)))
-    _frame.dress_embedding(ax, basis, dims)
-    _frame.colorbar(ax, norm, _frame.plural(table.unit))
+    times = _cells.time_coloring(values, table)
+    times.norm.autoscale([*table.times, *clock])
+    coloring = times if color is None else _cells.color_of(adata, color, palette)
+    area = _cells.dot_size(adata.n_obs, size)
+    xy = embedding(adata, basis, dims=dims)
+    wanted = _checks.count(n_trajectories, "n_trajectories")
+    order = torch.randperm(trajectory.x.shape[1], generator=_checks.as_generator(generator))
+    grouped = isinstance(coloring, _cells.Categories)
+    chosen = [order[:wanted].sort().values, order[wanted:_MOST] if grouped else order[:0]]
+    mass, x = _mass_and_states(trajectory, torch.cat(chosen))
+    where: dict[str, Any] = {"use_rep": use_rep, "n_neighbors": n_neighbors}
+    flat = project_points(adata, x.flatten(0, 1), basis=basis, dims=dims, **where)
+    paths = flat.reshape(len(clock), -1, 2).swapaxes(0, 1)
+    inks = np.broadcast_to(to_rgba(_frame.DARK), (len(paths), len(clock) - 1, 4))
+    if coloring is times:
+        inks = np.broadcast_to(times.cmap(times.norm((clock[:-1] + clock[1:]) / 2)), inks.shape)
+    ends, colors = np.full(len(paths), -1), np.empty((0, 4))
+    if isinstance(coloring, _cells.Categories):
+        ends = nearest_category(adata, x[-1], coloring.codes, **where)
+        colors = np.vstack([coloring.colors, to_rgba(_frame.GREY)])  # the last for −1
+        inks = np.broadcast_to(colors[ends][:, None], inks.shape)
+    ax = _frame.axes(ax, size=(3.8, 3.0 + coloring.height))
+    coloring.draw(ax, xy, s=area, alpha=0.35)
+    coloring.explain(ax)
+    _draw_paths(ax, paths[:wanted], mass[:wanted], inks[:wanted])
+    for code in np.unique(ends[ends >= 0]):
+        of = ends == code
+        if of.sum() >= _LEAST and len(clock) > 1:
+            band = mean_and_band(paths[of], mass[of])
+            _draw_mean(ax, *band, color=colors[code])
+            _mark_times(ax, band[0], clock, times, table.time_points)
+    if grouped:
+        times.explain(ax)
+    _frame.dress_embedding(ax, basis, dims, title=title)
     return ax
 
 
-def _widths(mass: torch.Tensor | None, n: int) -> np.ndarray:
-    """Width of each piece of each path in points, shape (n, T − 1), or (n, 1) if all are equal."""
-    if mass is None:
-        return np.full((n, 1), _WIDTH)
-    middle = (0.5 * (mass[:-1] + mass[1:])).detach().cpu().double().numpy().T
-    return _WIDTH * np.clip(middle, *_EXTREMES)
+def _mass_and_states(
+    trajectory: Trajectory, chosen: torch.Tensor
+) -> tuple[np.ndarray, torch.Tensor]:
+    """Masses (n, T), one without growth, and states (T, n, d) of the chosen cells."""
+    x = trajectory.x.detach().cpu()[:, chosen]
+    if trajectory.mass is None:
+        return np.ones((x.shape[1], x.shape[0])), x
+    return trajectory.mass.detach().cpu().double().numpy()[:, chosen].T, x
 
 
-def _draw_paths(
-    ax: Axes, paths: np.ndarray, clock: np.ndarray, *, norm: Normalize, widths: np.ndarray
-) -> None:
-    """Draw paths (n, T, 2) in the colours of their times, on a white casing, with their starts."""
-    casing = LineCollection(
-        list(paths), colors="white", linewidths=2 * widths.max(1), alpha=0.7, zorder=2
+def mean_and_band(paths: np.ndarray, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the mean ``(T, 2)`` of `paths` ``(n, T, 2)``, and both edges of a band ``(T, 2)``.
+
+    At each time, deviations from the mean are measured across its path; the band holds those
+    between two quantiles. Cells count by their `mass` ``(n, T)``.
+    """
+    share = mass / mass.sum(0)
+    mean = (share[..., None] * paths).sum(0)
+    # The direction over several times, since paths of stochastic solvers are rough.
+    wide, rows = max(1, len(mean) // 10), np.arange(len(mean))
+    along = mean[np.minimum(rows + wide, len(mean) - 1)] - mean[np.maximum(rows - wide, 0)]
+    along /= np.maximum(np.hypot(*along.T), np.finfo(float).tiny)[:, None]
+    across = np.stack([-along[:, 1], along[:, 0]], axis=1)
+    aside = ((paths - mean) * across).sum(-1)
+    order = aside.argsort(axis=0)
+    aside, share = (np.take_along_axis(a, order, axis=0) for a in (aside, share))
+    below = share.cumsum(0) - share / 2
+    low, high = (
+        np.array([np.interp(q, b, a) for b, a in zip(below.T, aside.T, strict=True)])[:, None]
+        for q in _BAND
     )
+    return mean, mean + low * across, mean + high * across
+
+
+def _draw_mean(
+    ax: Axes, mean: np.ndarray, low: np.ndarray, high: np.ndarray, *, color: np.ndarray
+) -> None:
+    """Draw a band and, on a white casing, its mean path with the head of an arrow."""
+    ax.fill(*np.concatenate([low, high[::-1]]).T, color=color, alpha=0.25, lw=0, zorder=2)
+    ax.plot(*mean.T, color="white", lw=3.4, alpha=0.8, zorder=4)
+    ax.plot(*mean.T, color=color, lw=1.8, zorder=4)
+    moved = np.flatnonzero(np.hypot(*(mean[-1] - mean).T))
+    if len(moved):
+        head = {"arrowstyle": "-|>", "color": color, "lw": 1.8, "shrinkA": 0, "shrinkB": 0}
+        ax.annotate("", mean[-1], mean[moved[-1]], arrowprops=head, zorder=4)
+
+
+def _mark_times(
+    ax: Axes, mean: np.ndarray, clock: np.ndarray, times: _cells.Numbers, points: Sequence[float]
+) -> None:
+    """Draw dots where a mean path is at the times of the snapshots, but for its end."""
+    known = np.array([t for t in points if clock.min() <= t <= clock.max() and t != clock[-1]])
+    order = clock.argsort()
+    x, y = (np.interp(known, clock[order], mean[order, k]) for k in (0, 1))
+    ring: dict[str, Any] = {"edgecolors": "white", "linewidths": 0.6}
+    ax.scatter(x, y, c=known, cmap=times.cmap, norm=times.norm, s=18, zorder=5, **ring)
+
+
+def _draw_paths(ax: Axes, paths: np.ndarray, mass: np.ndarray, inks: np.ndarray) -> None:
+    """Draw paths (n, T, 2) on a white casing, each piece in its ink (n, T − 1, 4), with starts."""
+    widths = _WIDTH * np.clip((mass[:, :-1] + mass[:, 1:]) / 2, *_EXTREMES)
+    thick = 2 * widths.max(1, initial=0)
+    casing = LineCollection(list(paths), colors="white", linewidths=thick, alpha=0.7, zorder=3)
     ax.add_collection(casing)
     pieces = np.stack([paths[:, :-1], paths[:, 1:]], axis=2).reshape(-1, 2, 2)
-    middles = np.tile((clock[:-1] + clock[1:]) / 2, len(paths))
-    widths = np.broadcast_to(widths, (len(paths), len(clock) - 1)).reshape(-1)
     lines = LineCollection(
-        list(pieces), cmap=_frame.TIME_COLORS, norm=norm, linewidths=widths, zorder=3
+        list(pieces), colors=inks.reshape(-1, 4), linewidths=widths.reshape(-1), zorder=3
     )
     lines.set_capstyle("round")
-    lines.set_array(middles)
     ax.add_collection(lines)
     ring: dict[str, Any] = {"facecolors": "white", "edgecolors": _frame.DARK, "linewidths": 0.4}
-    x, y = paths[:, 0].T
-    ax.scatter(x, y, s=5, zorder=4, **ring)
+    ax.scatter(paths[:, 0, 0], paths[:, 0, 1], s=5, zorder=3.5, **ring)

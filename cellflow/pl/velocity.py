@@ -7,21 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
+from scipy.spatial import cKDTree
 
 from cellflow import _checks
 from cellflow.pl import _cells, _frame
-from cellflow.pp.access import column_of
 from cellflow.tl.projection import embedding
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
-#: Standard deviation of the kernel, in cells of the grid.
-_KERNEL = 1.0
-#: A node is drawn if this many cells lie under its kernel, counted by weight.
-_LEAST = 3.0
+#: A node is drawn if this many cells lie within the width of the kernel around it.
+_LEAST = 3
+#: Length of a long arrow, in cells of the grid.
+_LONG = 0.85
 
 
 def velocity(
@@ -32,18 +31,24 @@ def velocity(
     time_key: str | None = None,
     time_map: Mapping[Hashable, float] | None = None,
     color: str | None = None,
+    palette: _cells.Palette | None = None,
+    size: float | None = None,
+    title: str | None = None,
     kind: str = "stream",
     n_grid: int = 30,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw velocities, averaged on a grid, over the cells of an embedding.
 
+    Nothing is drawn where no cells are. Stream lines are the wider the faster cells move; arrows
+    have a scale, in units of the embedding per unit of time.
+
     Parameters
     ----------
     adata
         Cells with the embedding and ``obsm["velocity_<basis>"]``, as :func:`cellflow.tl.velocity`
         writes it, in embedding units per unit of time.
-    basis, dims, time_key, time_map, color, ax
+    basis, dims, time_key, time_map, color, palette, size, title, ax
         As in :func:`trajectories`; cells are grey without `time_key` and `color`.
     kind
         ``"stream"`` for stream lines, ``"grid"`` for arrows as long as the velocity.
@@ -54,24 +59,32 @@ def velocity(
     n_grid = _checks.count(n_grid, "n_grid", low=4)
     xy = embedding(adata, basis, dims=dims)
     v = _velocities(adata, basis, dims)
-    times = None if time_key is None else _cells.read_times(adata, time_key, time_map)
-    column = None if color is None else column_of(adata, color, "color")
-    ax = _frame.axes(ax, size=(3.8, 3.0))
-    if column is not None:
-        _cells.draw_column(ax, xy, column, bar=True, alpha=0.5, zorder=1)
-    elif times is not None:
-        values, table = times
-        norm = Normalize(table.times[0], table.times[-1])
-        _cells.draw_values(ax, xy, values, norm=norm, alpha=0.5, zorder=1)
-        _frame.colorbar(ax, norm, _frame.plural(table.unit))
+    unit = _unit(adata)
+    coloring: _cells.Coloring | None = None
+    if time_key is not None:
+        values, table = _cells.read_times(adata, time_key, time_map)
+        coloring, unit = _cells.time_coloring(values, table), table.unit
+    if color is not None:
+        coloring = _cells.color_of(adata, color, palette)
+    area = _cells.dot_size(len(xy), size)
+    ax = _frame.axes(ax, size=(3.8, 3.0 + (coloring.height if coloring else 0)))
+    if coloring is None:
+        _cells.draw(ax, xy, color=_frame.GREY, s=area, zorder=1)
     else:
-        _cells.draw(ax, xy, color=_frame.GREY, zorder=1)
+        coloring.draw(ax, xy, s=area, alpha=0.5)
+        coloring.explain(ax)
+    _frame.dress_embedding(ax, basis, dims, title=title)
     if kind == "stream":
         _draw_streams(ax, *average(xy, v, n_grid))
     else:
-        _draw_arrows(ax, *average(xy, v, n_grid))
-    _frame.dress_embedding(ax, basis, dims)
+        _draw_arrows(ax, *average(xy, v, n_grid), unit=unit)
     return ax
+
+
+def _unit(adata: AnnData) -> str:
+    """Unit of time of the velocities, as :func:`cellflow.tl.velocity` wrote it down."""
+    written = str(adata.uns.get("velocity_fit", {}).get("unit", ""))
+    return written.rpartition(" per ")[2] or "unit of time"
 
 
 def _velocities(adata: AnnData, basis: str, dims: tuple[int, int]) -> np.ndarray:
@@ -90,21 +103,28 @@ def average(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Average vectors on a square grid with a Gaussian kernel.
 
+    Its standard deviation is the spacing of the grid, or more where cells are so few that over a
+    quarter of them have fewer than three others that close.
+
     Returns coordinates of the nodes ``(nx,)`` and ``(ny,)``, with one spacing and `n_grid` along
     the longer side; averages ``(ny, nx, 2)``, zero without cells; and whether there are enough
-    cells around a node to say anything ``(ny, nx)``. Places `xy` and `vectors` are ``(n, 2)``.
+    cells close to a node to say anything ``(ny, nx)``. Places `xy` and `vectors` are ``(n, 2)``.
     """
     low, high = xy.min(0), xy.max(0)
     step = max(float((high - low).max()), 1e-12) / (n_grid - 1)
     x, y = (np.arange(low[k], high[k] + 1.5 * step, step) for k in (0, 1))
+    tree = cKDTree(xy)
+    apart = tree.query(xy, k=[min(_LEAST + 1, len(xy))])[0]  # the nearest is the cell itself
+    width = max(step, float(np.quantile(apart, 0.75)))
     # The kernel is a product, so its sums over cells are matrix products.
     kx, ky = (
-        np.exp(-(((nodes[:, None] - xy[:, k]) / (_KERNEL * step)) ** 2) / 2)
-        for k, nodes in enumerate((x, y))
+        np.exp(-(((nodes[:, None] - xy[:, k]) / width) ** 2) / 2) for k, nodes in enumerate((x, y))
     )
     weight = ky @ kx.T
     total = np.stack([ky @ (kx * vectors[:, k]).T for k in (0, 1)], axis=-1)
-    near = weight >= _LEAST
+    # By distance, not by weight: the kernel of a dense place reaches far into an empty one.
+    nodes = np.stack(np.meshgrid(x, y), axis=-1)
+    near = tree.query(nodes, k=[_LEAST])[0][..., 0] <= width
     mean = np.divide(
         total, weight[..., None], out=np.zeros_like(total), where=weight[..., None] > 0
     )
@@ -129,19 +149,20 @@ def _draw_streams(
 
 
 def _draw_arrows(
-    ax: Axes, x: np.ndarray, y: np.ndarray, mean: np.ndarray, near: np.ndarray
+    ax: Axes, x: np.ndarray, y: np.ndarray, mean: np.ndarray, near: np.ndarray, *, unit: str
 ) -> None:
-    """Draw arrows, of which the longest but a few spans one and a half cells of the grid."""
+    """Draw arrows, of which the longest but a few span a cell of the grid, and a scale."""
     place = np.stack(np.meshgrid(x, y), axis=-1)[near]
     arrow = mean[near]
     speed = np.hypot(*arrow.T)
     long = np.quantile(speed, 0.95) if len(speed) else 0.0
     if not long > 0:
         return
-    scale: dict[str, Any] = {
-        "angles": "xy",
-        "scale_units": "xy",
-        "scale": long / (1.5 * (x[1] - x[0])),
-    }
-    head: dict[str, Any] = {"width": 0.0035, "headwidth": 4, "headlength": 5, "headaxislength": 4.5}
-    ax.quiver(*place.T, *arrow.T, color=_frame.DARK, zorder=3, **scale, **head)
+    scale = {"angles": "xy", "scale_units": "xy", "scale": long / (_LONG * (x[1] - x[0]))}
+    head = {"width": 0.0035, "headwidth": 3.5, "headlength": 4, "headaxislength": 3.6}
+    style: dict[str, Any] = {"color": _frame.DARK, "zorder": 3, **scale, **head}
+    arrows = ax.quiver(*place.T, *arrow.T, **style)
+    digit = 10.0 ** np.floor(np.log10(2 * long))
+    known = max(d * digit for d in (1, 2, 5) if d * digit <= 2 * long)
+    text: dict[str, Any] = {"labelpos": "W", "fontproperties": {"size": _frame.SMALL}}
+    ax.quiverkey(arrows, 0.93, -0.045, known, f"{known:g} / {unit}", **text)

@@ -1,8 +1,10 @@
 """Tools: from an AnnData to answers, and back into the AnnData."""
 
+from cellflow.tl.composition import composition
 from cellflow.tl.couple import couple
 from cellflow.tl.coupled import Coupled
 from cellflow.tl.expression import expression
+from cellflow.tl.fates import fates
 from cellflow.tl.fit import fit
 from cellflow.tl.growth import growth
 from cellflow.tl.holdout import holdout
@@ -13,8 +15,10 @@ from cellflow.tl.velocity import velocity
 
 __all__ = [
     "Coupled",
+    "composition",
     "couple",
     "expression",
+    "fates",
     "fit",
     "growth",
     "holdout",

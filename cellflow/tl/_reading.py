@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from cellflow import _checks
@@ -19,12 +20,18 @@ from cellflow.evaluate import Auto
 from cellflow.fits import Ensemble, Fit
 from cellflow.methods import METHODS, Method
 from cellflow.pp import CourseIndex, parse_times
-from cellflow.pp.access import column_of, expression_on_disk, find_representation, read_states
+from cellflow.pp.access import (
+    column_of,
+    expression_on_disk,
+    find_representation,
+    numbers_of,
+    read_states,
+)
 from cellflow.pp.components import project
 from cellflow.pp.reading import Reading, read
 from cellflow.pp.times import is_missing, read_time
 from cellflow.preprocessing import Preprocessing, fit_preprocessing
-from cellflow.timecourse import TimeCourse
+from cellflow.timecourse import Snapshot, TimeCourse
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -158,6 +165,39 @@ def states_and_times(adata: AnnData, fit: Fit | Ensemble) -> tuple[str, np.ndarr
     times = np.full(len(x), np.nan)
     times[table.kept] = table.cell_times
     return rep, times, x
+
+
+def label_key_of(fit: Fit | Ensemble, label_key: str | None) -> str:
+    """Return `label_key`, or that of the fit."""
+    key = label_key or fit.origin.get("label_key")
+    if key is None:
+        got, remedy = "None for a fit without labels", "Name a column of adata.obs."
+        raise ValueError(_checks.message("label_key", got, "a column of adata.obs", remedy))
+    return str(key)
+
+
+def labelled_course(adata: AnnData, fit: Fit | Ensemble, label_key: str | None) -> TimeCourse:
+    """Return the cells of `adata` that have a time of the fit and a label, with both.
+
+    Labels are those of the column `label_key` (that of the fit when omitted), masses those that
+    the fit read. A time without a labelled cell is an error.
+    """
+    key = label_key_of(fit, label_key)
+    column = column_of(adata, key, "label_key")
+    _, times, states = states_and_times(adata, fit)
+    known, snapshots = column.notna().to_numpy(), []
+    mass = np.ones(len(times))
+    if fit.origin.get("mass_key") in adata.obs.columns:
+        mass = numbers_of(adata, fit.origin["mass_key"], "adata.obs")
+    for time in fit.course.times:
+        rows = np.flatnonzero((times == time) & known)
+        if len(rows) == 0:
+            got = f"no cell with a label at time {time:g}"
+            raise ValueError(_checks.message(f"obs[{key!r}]", got, "some at every time"))
+        x = torch.from_numpy(states[rows, : fit.course.dim])
+        weights = torch.from_numpy(mass[rows]).to(x.dtype)
+        snapshots.append(Snapshot(x, time, weights, [str(v) for v in column.iloc[rows]]))
+    return TimeCourse(tuple(snapshots), fit.course.unit)
 
 
 def _states(adata: AnnData, fit: Fit | Ensemble, rep: str) -> np.ndarray:

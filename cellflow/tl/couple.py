@@ -114,7 +114,7 @@ def couple(
     # Python's own or numpy's scalars, whatever pandas keeps them in.
     labels = tuple(tuple(np.asarray(values, dtype=object)) for values in found)
     transitions = Transitions(tuple(cells.times), tuple(plans))
-    return Coupled(transitions, index, labels, adata.n_obs)
+    return Coupled(transitions, index, labels, adata.obs.copy())
 
 
 def names() -> list[str]:

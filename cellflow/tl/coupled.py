@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 Time: TypeAlias = float | str
-PerCell: TypeAlias = Any  # a column of ``obs``, a frame, or an array
+PerCell: TypeAlias = Any  # a column of ``obs`` or its name, a frame, or an array
 
 
 @dataclass(frozen=True, eq=False)
 class Coupled:
     """Cells of consecutive time points, matched; see :func:`cellflow.tl.couple`.
 
-    Whatever is asked about cells may be a column of ``obs`` (matched by the names of the cells, or
-    by position where it has others), or an array for all cells of the AnnData, or for those
-    of its time point. Answers about cells are named by their ``obs_names``, so that
-    ``adata.obs["descendants"] = coupled.push(...)`` puts them where they belong. Time points are
-    numbers in the unit of the course, or labels; of two, the earlier comes first.
+    Whatever is asked about cells may be the name of a column of ``obs``, a column (matched by the
+    names of the cells, or by position where it has others), or an array for all cells of the
+    AnnData, or for those of its time point. Answers about cells are named by their ``obs_names``,
+    so that ``adata.obs["descendants"] = coupled.push(...)`` puts them where they belong. Time
+    points are numbers in the unit of the course, or labels; of two, the earlier comes first.
 
     Parameters
     ----------
@@ -42,14 +42,19 @@ class Coupled:
         Where the cells are in the AnnData.
     labels
         For each time point, what the column of times calls it.
-    n_obs
-        Number of cells of the AnnData.
+    obs
+        Columns of the AnnData when it was coupled.
     """
 
     transitions: Transitions
     index: CourseIndex
     labels: tuple[tuple[Hashable, ...], ...]
-    n_obs: int
+    obs: pd.DataFrame
+
+    @property
+    def n_obs(self) -> int:
+        """Number of cells of the AnnData."""
+        return len(self.obs)
 
     def push(self, values: PerCell, start: Time, end: Time) -> pd.Series | pd.DataFrame:
         """Push masses to the descendants: from the cells at `start` to those at `end`.
@@ -189,6 +194,8 @@ class Coupled:
 
         k = self.transitions.times.index(time)
         rows, names = self.index.rows[k], self.index.obs_names[k]
+        if isinstance(values, str):
+            values = self.obs[_checks.choice(values, [str(c) for c in self.obs.columns], name)]
         if isinstance(values, pd.Series | pd.DataFrame):
             missing = ~pd.Index(names).isin(values.index)
             if not missing.any() and values.index.is_unique:

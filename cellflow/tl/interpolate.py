@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellflow._typing import Rng
+from cellflow.answers import labels_at
 from cellflow.fits import Ensemble, Fit, Interpolation
+from cellflow.timecourse import Snapshot
 from cellflow.tl._reading import time_of, warn_of_extrapolation
 from cellflow.tl.expression import expression
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 
@@ -50,14 +53,16 @@ def interpolate(
 
     Returns
     -------
-    AnnData of shape ``(n, 0)`` with the states in ``obsm[use_rep]`` (for a fit to expression,
-    shape ``(n, genes)`` with them in ``X``, genes named as in the data; where that was on disk,
-    their components in ``obsm["X_pca"]`` and ``varm["PCs"]`` as well), ``obs[time_key]``,
-    ``obs["mass"]`` (grown where the method learned growth), labels if the fit has them, and
-    ``uns["interpolation"]``. Of an ensemble, the cells of all members as one population, with
-    ``obs["member"]``, ``obs["cell"]``, the number of the cell that was carried, and
-    ``obs["spread"]``, how far from each other the members took that cell: the root of its squared
-    distance to their mean, averaged over them, in data units.
+    AnnData of shape ``(n, 0)`` with the states in ``obsm[use_rep]`` (for a fit to expression, shape
+    ``(n, genes)`` with them in ``X``, genes named as in the data; where that was on disk, their
+    components in ``obsm["X_pca"]`` and ``varm["PCs"]`` as well), ``obs[time_key]``, ``obs["mass"]``
+    (grown where the method learned growth) and ``uns["interpolation"]``. If the fit has labels, the
+    column of its `label_key` has that of the place which a cell reached, by the observed cells
+    around it at the nearest times, ``obsm["<label_key>_probability"]`` how sure that is, and
+    ``obs["origin_<label_key>"]`` the label of the cell that it was carried from. Of an ensemble,
+    the cells of all members as one population, with ``obs["member"]``, ``obs["cell"]``, the number
+    of the cell that was carried, and ``obs["spread"]``, how far from each other the members took
+    that cell: the root of its squared distance to their mean, averaged over them, in data units.
     """
     import pandas as pd
     from anndata import AnnData
@@ -87,8 +92,7 @@ def interpolate(
         },
         index=[f"predicted-{i}" for i in range(len(x))],
     )
-    if snapshot.labels is not None:
-        obs[fit.origin.get("label_key") or "label"] = pd.Categorical(snapshot.labels)
+    tables = {} if snapshot.labels is None else _label(obs, fit, snapshot)
     if rep == "X":
         found = fit.origin.get("components")
         out = AnnData(X=expression(fit, x), obs=obs)
@@ -97,6 +101,7 @@ def interpolate(
             out.obsm["X_pca"], out.varm["PCs"] = x, found.loadings.numpy()
     else:
         out = AnnData(obs=obs, obsm={rep: x})
+    out.obsm.update(tables)
     out.uns["interpolation"] = {
         "method": fit.method.name,
         "time": time,
@@ -106,3 +111,22 @@ def interpolate(
     if several:
         out.uns["interpolation"]["members"] = len(fit)  # type: ignore[arg-type] # an Ensemble
     return out
+
+
+def _label(obs: pd.DataFrame, fit: Fit | Ensemble, cells: Snapshot) -> dict[str, pd.DataFrame]:
+    """Write labels of `cells` into `obs`: where they came from, and of the place they reached.
+
+    Returns the probabilities of the latter by their key in ``obsm``. Observed cells are what they
+    are.
+    """
+    import pandas as pd
+
+    key = fit.origin.get("label_key") or "label"
+    origin = pd.Categorical(cells.labels)
+    obs[f"origin_{key}"] = obs[key] = origin
+    if cells.time in fit.course.times:
+        return {}
+    names, shares = labels_at(fit.course, cells, preprocessing=fit.preprocessing)
+    table = pd.DataFrame(shares.numpy(), obs.index, names)
+    obs[key] = pd.Categorical(table.idxmax(axis=1), categories=names)
+    return {f"{key}_probability": table}

@@ -88,6 +88,32 @@ def project_points(
     return out
 
 
+def nearest_category(
+    adata: AnnData,
+    points: ArrayLike,
+    codes: np.ndarray,
+    *,
+    use_rep: str = "X_pca",
+    n_neighbors: int = 30,
+) -> np.ndarray:
+    """Return the most frequent of the `codes` ``(n,)`` of the cells nearest to each of `points`.
+
+    `points` are ``(m, d)``, in the first ``d`` columns of `use_rep`; the answer is ``(m,)``. Codes
+    below zero do not count; −1 is the answer if there are no others. Of equals, the lowest wins.
+    `n_neighbors` is how many cells are asked.
+    """
+    reference, z = _reference(adata, points, use_rep=use_rep, name="points")
+    known = np.flatnonzero(codes >= 0)
+    out = np.full(len(z), -1)
+    if len(known) == 0:
+        return out
+    for rows, _, index in _neighbors(reference[known], z, n_neighbors):
+        near = codes[known][index]
+        votes = [(near == code).sum(1) for code in range(codes.max() + 1)]
+        out[rows] = np.argmax(votes, axis=0)
+    return out
+
+
 def project_velocity(
     adata: AnnData,
     velocity: ArrayLike,
@@ -164,6 +190,15 @@ def _spaces(
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Embedding (n, 2), representation (n, d) or None if they are the same, and values (m, d)."""
     target = embedding(adata, basis, dims=dims)
+    reference, values = _reference(adata, values, use_rep=use_rep, name=name)
+    same = values.shape[1] > max(dims) and np.array_equal(reference[:, list(dims)], target)
+    return target, None if same else reference, values
+
+
+def _reference(
+    adata: AnnData, values: ArrayLike, *, use_rep: str, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Representation of the cells (n, d), and values (m, d)."""
     key, stored = find_representation(adata, use_rep)
     values = _checks.as_cells(values, name).detach().cpu().numpy().astype(np.float64)
     d = values.shape[1]
@@ -171,8 +206,7 @@ def _spaces(
         got, expected = f"{d} dimensions", f"at most {stored.shape[1]}, those of {key}"
         raise ValueError(_checks.message(name, got, expected, "Name their `use_rep`."))
     reference = _dense(stored[:, :d] if not hasattr(stored, "iloc") else stored.iloc[:, :d], key)
-    same = d > max(dims) and np.array_equal(reference[:, list(dims)], target)
-    return target, None if same else reference, values
+    return reference, values
 
 
 def _dense(stored, key: str) -> np.ndarray:

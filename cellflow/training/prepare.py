@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -13,12 +13,13 @@ from tqdm import tqdm
 
 from cellflow._random import stream_seed
 from cellflow._threads import spare_cores
+from cellflow._typing import Tensor
 from cellflow.batches import Batching, CouplingHealth, PairSampler, spline_rates
 from cellflow.dynamics import Dynamics
 from cellflow.networks import Units
 from cellflow.paths import Pairs
 from cellflow.preprocessing import Preprocessing
-from cellflow.simulate import IntegrationError, simulate
+from cellflow.simulate import IntegrationError, Trajectory, simulate
 from cellflow.timecourse import TimeCourse
 from cellflow.training.cells import digest, split_in_canonical_order, to_device
 from cellflow.training.networks import Parts, assemble, build_networks
@@ -82,7 +83,8 @@ def effective_share(dynamics: Dynamics, course: TimeCourse, both_sides: bool) ->
                 out = simulate(dynamics, start.x, [start.time, time])
             except IntegrationError:
                 return 0.0
-            grown = out.log_mass[-1].double() + start.weights.log()
+            log_mass = cast(Tensor, cast(Trajectory, out).log_mass)  # there is growth
+            grown = log_mass[-1].double() + start.weights.log()
             shares.append(float(1 / grown.softmax(0).square().sum()) / start.effective)
     return min(shares)
 

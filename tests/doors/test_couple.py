@@ -52,6 +52,10 @@ def test_descendants_stay_in_their_cluster_and_are_named_by_cell() -> None:
     )
     fates = moves.descendants(adata.obs["kind"], "0", "3")
     np.testing.assert_allclose(fates["a"], adata.obs["kind"][at[0]] == "a")
+    by_name = moves.ancestors("kind", 0, 1)
+    assert by_name.equals(moves.ancestors(adata.obs["kind"], 0, 1))
+    with pytest.raises(ValueError, match="`labels`: got 'kinds', expected one of .*'kind'"):
+        moves.table("kinds", 0, 1)
     origins = moves.ancestors(adata.obs["kind"], 0, 1)
     np.testing.assert_allclose(origins["b"], adata.obs["kind"][at[1]] == "b")
 

@@ -14,10 +14,13 @@ from anndata import AnnData
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
-from matplotlib.quiver import Quiver
+from matplotlib.colors import to_hex
+from matplotlib.quiver import Quiver, QuiverKey
+from scipy.spatial import cKDTree
 
 from cellflow import pl
 from cellflow.evaluate import YARDSTICKS, HoldoutTable, Row
+from cellflow.pl.trajectories import mean_and_band
 from cellflow.pl.velocity import average
 from cellflow.simulate import Trajectory
 from cellflow.timecourse import Snapshot
@@ -121,8 +124,13 @@ def test_everything_draws_on_the_given_axes(adata, trajectory, table, history):
 @pytest.mark.parametrize("basis", ["pca", "umap"])
 def test_anndata_is_left_alone(adata, trajectory, basis):
     adata.uns["note"] = {"a": np.arange(3)}
+    adata.obs["name"] = adata.obs["kind"].astype(object)  # scanpy would make it categorical
     before = adata.copy()
-    pl.trajectories(adata, trajectory, time_key="day", color="kind", basis=basis)
+    for color in ("kind", "name"):
+        pl.trajectories(
+            adata, trajectory, time_key="day", color=color, basis=basis, palette="tab10"
+        )
+        pl.velocity(adata, basis=basis, color=color)
     pl.interpolation(adata, trajectory.x[1], time=2, time_key="day", basis=basis)
     pl.velocity(adata, basis=basis, color="depth")
     pd.testing.assert_frame_equal(adata.obs, before.obs)
@@ -143,9 +151,11 @@ def test_trajectories_are_those_given(adata, trajectory, dims):
     casing, pieces = (c for c in ax.collections if isinstance(c, LineCollection))
     np.testing.assert_allclose(casing.get_segments(), paths.swapaxes(0, 1))
     assert len(pieces.get_segments()) == 20 * 5
-    np.testing.assert_allclose(pieces.get_array()[:5], [0.5, 1.5, 2.5, 3.5, 4.5])
-    np.testing.assert_array_equal(ax.collections[0].get_array(), np.repeat(DAYS, 30))
-    assert ax.collections[0].norm.vmax == pieces.norm.vmax == 5.0
+    behind = ax.collections[0]
+    np.testing.assert_array_equal(behind.get_array(), np.repeat(DAYS, 30))
+    assert (behind.norm.vmin, behind.norm.vmax) == (0.0, 5.0)
+    middles = behind.cmap(behind.norm(np.arange(5) + 0.5))
+    np.testing.assert_allclose(pieces.get_colors(), np.tile(middles, (20, 1)))
     assert ax.get_xlabel() == f"PC {dims[0] + 1}"
     assert [a.get_ylabel() for a in ax.child_axes] == ["time (days)"]
 
@@ -164,6 +174,13 @@ def test_cells_without_a_time_are_grey(adata, trajectory):
     adata.obs["day"] = adata.obs["day"].where(np.arange(90) > 3)
     ax = pl.trajectories(adata, trajectory, time_key="day")
     assert [len(group) for group in dots(ax)] == [4, 86, 20]
+
+
+def test_trajectories_over_cells_without_any_category(adata, trajectory):
+    adata.obs["kind"] = pd.Categorical([np.nan] * 90, categories=["a"])
+    ax = pl.trajectories(adata, trajectory, time_key="day", color="kind")
+    render(ax)
+    assert len(ax.lines) == 0
 
 
 def test_interpolation_shows_the_cells_given(adata):
@@ -259,6 +276,83 @@ def test_still_cells_draw_no_arrows(adata, kind):
     ax = pl.velocity(adata, kind=kind)
     render(ax)
     assert len(ax.collections) == 1
+
+
+@pytest.mark.parametrize("unit", ["unit of time", "hour"])
+def test_arrows_have_a_scale_with_units(adata, unit):
+    adata.obsm["velocity_umap"] = np.tile([2.0, 1.0], (90, 1))
+    if unit == "hour":
+        adata.uns["velocity_fit"] = {"unit": "data units per hour"}
+    ax = pl.velocity(adata, kind="grid", n_grid=8)
+    render(ax)
+    (scale,) = (a for a in ax.artists if isinstance(a, QuiverKey))
+    assert (scale.U, scale.text.get_text()) == (2.0, f"2 / {unit}")
+
+
+@pytest.mark.parametrize("kind", ["stream", "grid"])
+def test_there_are_no_arrows_where_no_cells_are(kind):
+    rng = np.random.default_rng(0)
+    # Two dense squares with nothing between them, and a lonely cell far above.
+    xy = 3 * rng.random((4001, 2)) + np.repeat([[0, 0], [9, 0], [4, 11]], [2000, 2000, 1], axis=0)
+    obsm = {"X_umap": xy, "velocity_umap": np.tile([1.0, 0.3], (len(xy), 1))}
+    ax = pl.velocity(AnnData(obsm=obsm), kind=kind, n_grid=40)
+    step = np.ptp(xy, axis=0).max() / 39
+    if kind == "stream":
+        (lines,) = (c for c in ax.collections if isinstance(c, LineCollection))
+        drawn = np.concatenate(lines.get_segments())
+    else:
+        (arrows,) = (c for c in ax.collections if isinstance(c, Quiver))
+        drawn = np.asarray(arrows.get_offsets())
+    assert len(drawn) > 50
+    # A node has cells within one step; the middle of its square is another 0.71 away.
+    assert cKDTree(xy).query(drawn)[0].max() <= 1.71 * step
+    assert drawn[:, 1].max() < 6
+
+
+def test_a_few_cells_far_apart_have_streams_too():
+    xy = np.stack(np.meshgrid(np.arange(8.0), np.arange(6.0)), axis=-1).reshape(-1, 2)
+    obsm = {"X_umap": xy, "velocity_umap": np.tile([1.0, 0.0], (len(xy), 1))}
+    ax = pl.velocity(AnnData(obsm=obsm))
+    (lines,) = (c for c in ax.collections if isinstance(c, LineCollection))
+    drawn = np.concatenate(lines.get_segments())
+    assert np.ptp(drawn, axis=0).min() > 2
+
+
+def test_means_and_bands_are_those_of_parallel_paths():
+    rng = np.random.default_rng(0)
+    shift, mass = rng.normal(size=11), np.ones((11, 8))
+    along, across = np.array([0.6, 0.8]), np.array([-0.8, 0.6])
+    paths = shift[:, None, None] * across + np.arange(8.0)[:, None] * along
+    mean, low, high = mean_and_band(paths, mass)
+    np.testing.assert_allclose(mean, paths.mean(0))
+    for edge, q in ((low, 0.1), (high, 0.9)):
+        expected = np.quantile(shift, q, method="hazen")
+        np.testing.assert_allclose(edge @ across, np.full(8, expected))
+        np.testing.assert_allclose(edge @ along, np.arange(8.0), atol=1e-12)
+    # A cell of mass three is three cells in the mean, and a cell of no mass is none.
+    mass[0], mass[1] = 3.0, 0.0
+    expected = paths[[0, 0, 0, *range(2, 11)]].mean(0)
+    np.testing.assert_allclose(mean_and_band(paths, mass)[0], expected)
+
+
+def test_trajectories_are_grouped_by_where_they_end(adata):
+    adata.obs["kind"] = pd.Categorical(np.repeat(["a", "b", "c"], 30))
+    centres = np.stack([adata.obsm["X_pca"][k : k + 30].mean(0) for k in (0, 30, 60)])
+    ends = torch.as_tensor(np.repeat(centres[[0, 2]], [40, 3], axis=0))  # three are too few
+    x = torch.linspace(-3, 0, 4, dtype=torch.float64)[:, None, None] + ends
+    moved = Trajectory(torch.linspace(0, 5, 4, dtype=torch.float64), x)
+    adata.uns["kind_colors"] = ["#102030", "red", "#405060"]
+    ax = pl.trajectories(adata, moved, time_key="day", color="kind", n_trajectories=43)
+    render(ax)
+    _, mean = ax.lines  # after its casing
+    np.testing.assert_allclose(mean.get_xydata(), x[:, :40, :2].mean(1))
+    assert to_hex(mean.get_color()) == to_hex(ax.patches[0].get_facecolor()) == "#102030"
+    pieces = [c for c in ax.collections if isinstance(c, LineCollection)][-1]
+    inks = [to_hex(c) for c in pieces.get_colors()]
+    assert inks == ["#102030"] * 40 * 3 + ["#405060"] * 3 * 3
+    marks = dots(ax)[-1]
+    np.testing.assert_allclose(marks, [x[0, 0, :2], x[0, 0, :2] + 1.2])  # days 0 and 2
+    assert [a.get_ylabel() for a in ax.child_axes] == ["time (days)"]
 
 
 @pytest.mark.parametrize("color", ["kind", "depth", "day"])

@@ -11,7 +11,7 @@ import torch
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 
-from cellflow.tl.projection import embedding, project_points, project_velocity
+from cellflow.tl.projection import embedding, nearest_category, project_points, project_velocity
 
 MAP = np.array([[2.0, -0.5], [1.0, 1.5], [-0.3, 0.7]])
 
@@ -176,3 +176,16 @@ def test_bad_input(linear):
     for call, error, text in bad:
         with pytest.raises(error, match=text):
             call()
+
+
+def test_the_nearest_category_is_that_of_most_neighbours():
+    rng = np.random.default_rng(0)
+    x, z = rng.normal(size=(50, 3)), rng.normal(size=(9, 2))
+    codes = rng.integers(-1, 3, size=50)
+    got = nearest_category(as_adata(x), z, codes, n_neighbors=7)
+    known = codes >= 0
+    for point, code in zip(z, got, strict=True):
+        near = np.linalg.norm(x[known, :2] - point, axis=1).argsort()[:7]
+        votes = np.bincount(codes[known][near], minlength=3)
+        assert code == votes.argmax()
+    assert (nearest_category(as_adata(x), z, np.full(50, -1)) == -1).all()

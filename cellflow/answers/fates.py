@@ -1,0 +1,185 @@
+r"""Fates: of every cell, the probability that its descendants end in each of several groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+
+from cellflow import _checks
+from cellflow._random import draw_seed
+from cellflow._typing import Rng, Tensor
+from cellflow.answers.labels import NEIGHBOURS, indicators, shares_near
+from cellflow.fits import Ensemble, Fit
+from cellflow.plans import Transitions
+from cellflow.simulate import SOLVERS, Trajectory
+from cellflow.timecourse import Snapshot
+
+#: Cells and futures that are simulated at once.
+BLOCK = 2**16
+
+
+@dataclass(frozen=True, eq=False)
+class Fates:
+    """Probability of each of several groups for each of `n` cells, and what is known of its error.
+
+    Parameters
+    ----------
+    groups
+        Names of the groups.
+    probabilities
+        Shape ``(n, k)``, rows of sum one; NaN where a cell has no descendants.
+    sampling_error
+        Standard error by the finite number of futures, ``(n, k)``; zero where a cell has one.
+    member_error
+        Standard deviation between the members of an ensemble, ``(n, k)``; None of one fit.
+    """
+
+    groups: tuple[str, ...]
+    probabilities: Tensor
+    sampling_error: Tensor
+    member_error: Tensor | None = None
+
+    @property
+    def entropy(self) -> Tensor:
+        """Entropy of each cell's fate in units of that of equal chances, 0 to 1, shape ``(n,)``."""
+        p, k = self.probabilities, len(self.groups)
+        nats = -torch.xlogy(p, p).sum(1)
+        return nats / torch.tensor(float(k)).log() if k > 1 else torch.zeros_like(nats)
+
+
+def fates_by_plans(
+    transitions: Transitions,
+    labels: Sequence[str | None],
+    start: float,
+    end: float,
+    *,
+    growth: bool = True,
+) -> Fates:
+    r"""Fates of the cells at `start` by a chain of plans, without a network.
+
+    The share of each group among the descendants at `end`, whose `labels` are given: with
+    :math:`F` of :class:`~cellflow.plans.Transitions`, row i of :math:`F^{(1)} F^{(2)} \cdots`
+    summed over the cells of a group and divided by its total.
+
+    Parameters
+    ----------
+    transitions
+        Plans between consecutive snapshots.
+    labels
+        Group of each cell at `end`; None tells nothing.
+    start, end
+        Times of two snapshots, in order.
+    growth
+        Whether descendants weigh by their mass. If not, each step of the chain has rows of sum
+        one: every cell at every time leaves as much.
+    """
+    if not growth:
+        still = (replace(p, source_growth=None, target_growth=None) for p in transitions.plans)
+        transitions = replace(transitions, plans=tuple(still))
+    groups = tuple(sorted({label for label in labels if label is not None}))
+    found = transitions.expect(indicators(labels, groups), start, end)
+    total = found.sum(1, keepdim=True)
+    p = torch.where(total > 0, found / total, torch.nan)
+    return Fates(groups, p, torch.zeros_like(p))
+
+
+def fates_by_flow(
+    fit: Fit | Ensemble,
+    start: Snapshot,
+    ends: Snapshot,
+    *,
+    n_futures: int = 100,
+    solver: str | None = None,
+    growth: bool = True,
+    neighbours: int = NEIGHBOURS,
+    generator: Rng = 0,
+) -> Fates:
+    """Fates of the cells `start` by simulating their futures to the time of `ends`.
+
+    A future's group is that of the cells `ends` around the place where it comes to, in the
+    coordinates that the fit was trained in: :func:`~cellflow.answers.labels.shares_near`.
+
+    Parameters
+    ----------
+    fit
+        A fit; of an ensemble, probabilities are means over members.
+    start
+        Cells in data coordinates, at their time.
+    ends
+        Cells with labels at a later time.
+    n_futures
+        Futures of each cell by each member, where the method learned noise; one otherwise.
+    solver
+        ``"sra1"`` where the method learned noise, otherwise ``"rk4"``, when omitted.
+    growth
+        Whether futures weigh by the mass that they have grown to.
+    neighbours
+        Observed cells that label the end of a future.
+    generator
+        Seed or generator of the noise, the same for all members.
+    """
+    if ends.labels is None or ends.time <= start.time:
+        got = "cells without labels" if ends.labels is None else f"cells at time {ends.time:g}"
+        expected = f"labelled cells after time {start.time:g}"
+        raise ValueError(_checks.message("ends", got, expected))
+    groups = tuple(sorted(set(ends.labels)))
+    futures = _Futures(
+        ends=ends,
+        marks=indicators(ends.labels, groups),
+        number=_checks.count(n_futures, "n_futures"),
+        solver=solver,
+        growth=growth,
+        neighbours=neighbours,
+        seed=draw_seed(_checks.as_generator(generator)),
+    )
+    members = list(fit) if isinstance(fit, Ensemble) else [fit]
+    found = [futures.of(one, start) for one in members]
+    means, variances = (torch.stack(values) for values in zip(*found, strict=True))
+    between = means.std(0) if len(members) > 1 else None
+    return Fates(groups, means.mean(0), variances.sum(0).sqrt() / len(members), between)
+
+
+@dataclass(frozen=True, eq=False)
+class _Futures:
+    """How futures are simulated, and what their ends are compared with."""
+
+    ends: Snapshot
+    marks: Tensor
+    number: int
+    solver: str | None
+    growth: bool
+    neighbours: int
+    seed: int
+
+    def of(self, fit: Fit, start: Snapshot) -> tuple[Tensor, Tensor]:
+        """Mean over futures of the shares of groups at their ends, and its variance, ``(n, k)``."""
+        prep, sigma = fit.preprocessing, fit.dynamics.sigma
+        noisy = fit.dynamics.score is not None and sigma > 0
+        solver = self.solver or ("sra1" if noisy else "rk4")
+        copies = self.number if noisy and SOLVERS[solver].stochastic else 1
+        there = self.ends.x if prep is None else prep.apply(self.ends.x)
+        rng, parts = torch.Generator().manual_seed(self.seed), []
+        for x in start.x.split(max(1, BLOCK // copies)):
+            x0 = x.repeat_interleave(copies, 0)
+            out = fit.simulate(x0, [start.time, self.ends.time], solver=solver, generator=rng)
+            final = out.final if prep is None else prep.apply(out.final)
+            shares = shares_near(final, there, self.marks, neighbours=self.neighbours)
+            log_mass = cast(Trajectory, out).log_mass if self.growth else None
+            parts.append(_weighted(shares.view(len(x), copies, -1), log_mass))
+        mean, variance = (torch.cat(values) for values in zip(*parts, strict=True))
+        return mean, variance
+
+
+def _weighted(shares: Tensor, log_mass: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean of `shares` ``(n, futures, k)`` by mass, and the variance of that mean: ``(n, k)``."""
+    n, copies, _ = shares.shape
+    logs = torch.zeros(n * copies) if log_mass is None else log_mass[-1].detach().cpu()
+    weights = logs.double().view(n, copies).softmax(1)
+    mean = torch.einsum("nc,nck->nk", weights, shares)
+    if copies == 1:
+        return mean, torch.zeros_like(mean)
+    off = (shares - mean[:, None]).square()
+    return mean, torch.einsum("nc,nck->nk", weights.square(), off) * copies / (copies - 1)

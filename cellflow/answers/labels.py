@@ -1,0 +1,77 @@
+"""Labels of a place: those of the observed cells around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from sklearn.neighbors import NearestNeighbors
+
+from cellflow import _checks
+from cellflow._typing import Tensor
+from cellflow.preprocessing import Preprocessing
+from cellflow.timecourse import Snapshot, TimeCourse
+
+#: Observed cells by which a place is labelled.
+NEIGHBOURS = 15
+
+
+def indicators(labels: Sequence[str | None], names: Sequence[str]) -> Tensor:
+    """Return 1 where a cell has a label, else 0: one row a cell, one column for each of `names`.
+
+    A cell of another label has zeros, float64.
+    """
+    column: dict[str | None, int] = {name: k for k, name in enumerate(names)}
+    where = torch.tensor([column.get(label, len(column)) for label in labels], dtype=torch.long)
+    return torch.nn.functional.one_hot(where, len(column) + 1)[:, :-1].double()
+
+
+def shares_near(x: Tensor, cells: Tensor, marks: Tensor, *, neighbours: int = NEIGHBOURS) -> Tensor:
+    """Mean of the `marks` of the `cells` nearest to each place `x`, shape ``(n, k)``.
+
+    Of places ``(n, d)`` among cells ``(m, d)`` with marks ``(m, k)``. A neighbour at distance r
+    counts for :math:`e^{-r^2/2h^2}`, with h the median distance to the `neighbours`, so that a
+    group of half as many is not outvoted from afar. On the CPU, float64.
+    """
+    size = min(_checks.count(neighbours, "neighbours"), len(cells))
+    tree = NearestNeighbors(n_neighbors=size).fit(cells.detach().cpu().double().numpy())
+    found, rows = tree.kneighbors(x.detach().cpu().double().numpy())
+    widths = np.maximum(found[:, size // 2, None], np.finfo(np.float32).tiny)
+    weights = torch.from_numpy(np.exp(-0.5 * (found / widths) ** 2))
+    weights = weights / weights.sum(1, keepdim=True)
+    near = marks.detach().cpu().double()[torch.from_numpy(rows)]
+    return torch.einsum("nj,njk->nk", weights, near)
+
+
+def nearest_snapshots(course: TimeCourse, time: float) -> Sequence[Snapshot]:
+    """Return the one snapshot at `time`, or the two that are nearest on either side.
+
+    Beyond the course, it is the one at that end.
+    """
+    before = [s for s in course.snapshots if s.time <= time]
+    after = [s for s in course.snapshots if s.time >= time]
+    return list(dict.fromkeys([*before[-1:], *after[:1]]))
+
+
+def labels_at(
+    course: TimeCourse,
+    cells: Snapshot,
+    *,
+    preprocessing: Preprocessing | None = None,
+    neighbours: int = NEIGHBOURS,
+) -> tuple[list[str], Tensor]:
+    """Names and probabilities ``(n, k)`` of labels of predicted `cells`, by observed ones near by.
+
+    Neighbours are sought among the labelled cells of the snapshots of `course` next to the time of
+    `cells`, in the coordinates of `preprocessing`. Rows sum to one.
+    """
+    near = [s for s in nearest_snapshots(course, cells.time) if s.labels is not None]
+    labels = [label for s in near for label in s.labels or ()]
+    if not labels:
+        got = f"no labels next to time {cells.time:g}"
+        raise ValueError(_checks.message("course", got, "labelled cells"))
+    names = sorted(set(labels))
+    x = torch.cat([s.x for s in near])
+    places, x = (z if preprocessing is None else preprocessing.apply(z) for z in (cells.x, x))
+    return names, shares_near(places, x, indicators(labels, names), neighbours=neighbours)

@@ -1,0 +1,136 @@
+"""Shares of cell types over time, observed and predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import torch
+from tqdm import tqdm
+
+from cellflow import _checks
+from cellflow._random import draw_seed
+from cellflow._typing import Rng, Tensor
+from cellflow.answers import composition as shares
+from cellflow.answers.composition import Shares
+from cellflow.fits import Ensemble, Fit, Interpolation
+from cellflow.methods import Method
+from cellflow.timecourse import TimeCourse
+from cellflow.tl._reading import labelled_course
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+
+def composition(
+    adata: AnnData,
+    fit: Fit | Ensemble,
+    *,
+    label_key: str | None = None,
+    times: Sequence[float] | None = None,
+    held_out: bool = False,
+    steps: int | None = None,
+    rng: Rng = 0,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Shares of each label over time: observed, predicted, and interpolated without a model.
+
+    A predicted cell has the label of the observed cells around the place it came to, and counts
+    by its mass (:mod:`cellflow.answers.composition`). What a prediction must beat are the shares
+    of the neighbouring days, interpolated as they are (``"arithmetic"``), or as if each label grew
+    at a constant rate (``"geometric"``).
+
+    Parameters
+    ----------
+    adata, fit
+        As in :func:`simulate`.
+    label_key
+        Column of ``obs``; that of the fit when omitted.
+    times
+        Times to predict, between the observed ones; when omitted, half-way between them.
+    held_out
+        Whether to predict each inner day by a fit to the others, too.
+    steps
+        Training steps of these fits; the method's own when omitted.
+    rng
+        Seed or generator of stochastic choices.
+    progress
+        Whether to show the progress of these fits.
+
+    Returns
+    -------
+    DataFrame
+        One row for each time, label and source: ``"observed"``, ``"predicted"``, ``"held out"``,
+        ``"arithmetic"`` or ``"geometric"``, with its ``share`` and, where cells were sampled, a
+        95 % interval, ``low`` to ``high``. The same is in ``uns["composition"]``.
+    """
+    import pandas as pd
+
+    course = labelled_course(adata, fit, label_key)
+    names = sorted({label for s in course.snapshots for label in s.labels or ()})
+    seen, generator = shares.observed(course, names), _checks.as_generator(rng, "rng")
+    middles = [(a + b) / 2 for a, b in pairwise(course.times)]
+    asked = middles if times is None else [_checks.number(t, "times") for t in times]
+    found = [("observed", s) for s in seen]
+    for time in asked:
+        found.append(("predicted", _predicted(fit, course, time, names, generator)))
+    for k in tqdm(range(1, len(course) - 1) if held_out else (), disable=not progress):
+        again = _without(fit, k, steps, generator)
+        made = _predicted(again, course.without(k), course.times[k], names, generator)
+        found.append(("held out", made))
+    yardsticks = {
+        (time, how): shares.interpolated(seen, time, how)
+        for time in sorted({s.time for source, s in found if source != "observed"})
+        for how in shares.YARDSTICKS
+    }
+    out = pd.concat(
+        [
+            *(_table(names, source, s.time, s.mean, s.low, s.high) for source, s in found),
+            *(_table(names, how, time, mean) for (time, how), mean in yardsticks.items()),
+        ],
+        ignore_index=True,
+    )
+    out = out.sort_values("time", kind="stable", ignore_index=True)
+    adata.uns["composition"] = out.copy()
+    return out
+
+
+def _predicted(
+    fit: Fit | Ensemble,
+    course: TimeCourse,
+    time: float,
+    names: list[str],
+    generator: torch.Generator,
+) -> Shares:
+    cells = fit.interpolate(time, generator=generator)
+    population = cells.pooled if isinstance(cells, Interpolation) else cells
+    return shares.predicted(course, population, names, preprocessing=fit.preprocessing)
+
+
+def _without(fit: Fit | Ensemble, k: int, steps: int | None, generator: torch.Generator) -> Fit:
+    """Fit the method of `fit` to the course without snapshot `k`, in the same coordinates."""
+    if not isinstance(fit.method, Method):
+        got, expected = f"a fit of {fit.method.name!r}", "one of a method that can be fitted again"
+        raise ValueError(_checks.message("held_out", got, expected))
+    seed, prep = draw_seed(generator), fit.preprocessing
+    return fit.method.fit(
+        fit.course.without(k), steps=steps, generator=seed, preprocessing=prep, progress=False
+    )
+
+
+def _table(
+    names: list[str],
+    source: str,
+    time: float,
+    mean: Tensor,
+    low: Tensor | None = None,
+    high: Tensor | None = None,
+) -> pd.DataFrame:
+    import pandas as pd
+
+    unknown = torch.full_like(mean, torch.nan)
+    columns = {"time": time, "label": names, "source": source, "share": mean.numpy()}
+    ends = ((name, unknown if v is None else v) for name, v in (("low", low), ("high", high)))
+    return pd.DataFrame(columns | {name: v.numpy() for name, v in ends})
