@@ -53,9 +53,9 @@ class Fates:
 def fates_by_plans(
     transitions: Transitions,
     labels: Sequence[str | None],
+    *,
     start: float,
     end: float,
-    *,
     growth: bool = True,
 ) -> Fates:
     r"""Fates of the cells at `start` by a chain of plans, without a network.

@@ -63,7 +63,7 @@ def labels_at(
 ) -> tuple[list[str], Tensor]:
     """Names and probabilities ``(n, k)`` of labels of predicted `cells`, by observed ones near by.
 
-    Neighbours are sought among the labelled cells of the snapshots of `course` next to the time of
+    So many `neighbours` are sought among the labelled cells of the snapshots of `course` next to the time of
     `cells`, in the coordinates of `preprocessing`. Rows sum to one.
     """
     near = [s for s in nearest_snapshots(course, cells.time) if s.labels is not None]

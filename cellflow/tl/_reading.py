@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -167,12 +167,12 @@ def states_and_times(adata: AnnData, fit: Fit | Ensemble) -> tuple[str, np.ndarr
     return rep, times, x
 
 
-def label_key_of(fit: Fit | Ensemble, label_key: str | None) -> str:
-    """Return `label_key`, or that of the fit."""
-    key = label_key or fit.origin.get("label_key")
+def label_key_of(origin: Mapping[str, Any], label_key: str | None) -> str:
+    """Return `label_key`, or that of a fit of this `origin`."""
+    key = label_key or origin.get("label_key")
     if key is None:
-        got, remedy = "None for a fit without labels", "Name a column of adata.obs."
-        raise ValueError(_checks.message("label_key", got, "a column of adata.obs", remedy))
+        got = "None, and the fit has no labels"
+        raise ValueError(_checks.message("label_key", got, "a column of adata.obs"))
     return str(key)
 
 
@@ -182,7 +182,7 @@ def labelled_course(adata: AnnData, fit: Fit | Ensemble, label_key: str | None) 
     Labels are those of the column `label_key` (that of the fit when omitted), masses those that
     the fit read. A time without a labelled cell is an error.
     """
-    key = label_key_of(fit, label_key)
+    key = label_key_of(fit.origin, label_key)
     column = column_of(adata, key, "label_key")
     _, times, states = states_and_times(adata, fit)
     known, snapshots = column.notna().to_numpy(), []

@@ -79,10 +79,7 @@ def fates(
     """
     import pandas as pd
 
-    if not isinstance(fit, Coupled):
-        label_key = label_key_of(fit, label_key)
-    elif label_key is None:
-        raise ValueError(_checks.message("label_key", "None", "a column of adata.obs"))
+    label_key = label_key_of({} if isinstance(fit, Coupled) else fit.origin, label_key)
     labels = _groups(adata, label_key, terminal)
     known, times, x = _cells(adata, fit)
     last = known[-1] if end is None else _checks.number(end, "end")
