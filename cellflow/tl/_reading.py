@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from cellflow.pp.access import (
 )
 from cellflow.pp.components import project
 from cellflow.pp.reading import Reading, read
-from cellflow.pp.times import is_missing
+from cellflow.pp.times import is_missing, read_time
 from cellflow.preprocessing import Preprocessing, fit_preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
 
@@ -107,6 +107,25 @@ def _ignores_growth(method: Method) -> bool:
     if not isinstance(coupling, Coupling) or isinstance(coupling, FunctionCoupling):
         return False
     return not coupling.grows
+
+
+def time_of(fit: Fit | Ensemble, value: float | str, name: str = "time") -> float:
+    """Return the time that `value` means to `fit`: a number in its unit, or a label."""
+    return read_time(value, fit.origin.get("labels", {}), unit=fit.course.unit, name=name)
+
+
+def warn_of_extrapolation(fit: Fit | Ensemble, times: Iterable[float]) -> None:
+    """Say so if some of `times` are outside those of `fit`."""
+    first, last = fit.course.times[0], fit.course.times[-1]
+    outside = [f"{time:g}" for time in dict.fromkeys(times) if not first <= time <= last]
+    if outside:
+        named = " and ".join(outside) if len(outside) < 3 else f"{len(outside)} times"
+        warnings.warn(
+            f"{named} {'is' if len(outside) == 1 else 'are'} outside the fit's times, "
+            f"{first:g} to {last:g}: an extrapolation.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def states_and_times(adata: AnnData, fit: Fit | Ensemble) -> tuple[str, np.ndarray, np.ndarray]:
