@@ -266,6 +266,15 @@ an activation's slope at its result | networks/fast.py | networks/test_networks
 times in the wrong unit | pp/times.py | doors/test_times
   - return [m.value * SECONDS[m.unit or unit] / SECONDS[unit] for m in read], unit
   + return [m.value * SECONDS[unit] / SECONDS[m.unit or unit] for m in read], unit
+a label asked for in the wrong unit | pp/times.py | doors/test_tl_options
+  - time *= SECONDS[moment.unit] / scale
+  + time *= scale / SECONDS[moment.unit]
+cells of a group at the other time | pp/check.py | doors/test_check
+  - n * totals[b] / totals[a]
+  + n * totals[a] / totals[b]
+batches compared with the next time alone | pp/check.py | doors/test_check
+  - if one != other)
+  + if not (batches[a] * batches[b]).any())
 scales of excluded days | tl/suggest_sigma.py | doors/test_suggest_sigma
   - prep = preprocessing_of(kept.x, n_components, whiten)
   + prep = preprocessing_of(cells.x, n_components, whiten)

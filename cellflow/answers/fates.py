@@ -53,9 +53,9 @@ class Fates:
 def fates_by_plans(
     transitions: Transitions,
     labels: Sequence[str | None],
+    *,
     start: float,
     end: float,
-    *,
     growth: bool = True,
 ) -> Fates:
     r"""Fates of the cells at `start` by a chain of plans, without a network.
@@ -86,6 +86,21 @@ def fates_by_plans(
     return Fates(groups, p, torch.zeros_like(p))
 
 
+def origins_by_plans(
+    transitions: Transitions, labels: Sequence[str | None], *, start: float, end: float
+) -> Fates:
+    """Share of each group among the ancestors at `start` of the cells at `end`, without a network.
+
+    With the `labels` of the cells at `start`, None where they tell nothing, and the matrices
+    :math:`B` of the `transitions`. What ancestors weighed is in them.
+    """
+    groups = tuple(sorted({label for label in labels if label is not None}))
+    found = transitions.recall(indicators(labels, groups), start, end)
+    total = found.sum(1, keepdim=True)
+    p = torch.where(total > 0, found / total, torch.nan)
+    return Fates(groups, p, torch.zeros_like(p))
+
+
 def fates_by_flow(
     fit: Fit | Ensemble,
     start: Snapshot,
@@ -99,8 +114,11 @@ def fates_by_flow(
 ) -> Fates:
     """Fates of the cells `start` by simulating their futures to the time of `ends`.
 
-    A future's group is that of the cells `ends` around the place where it comes to, in the
-    coordinates that the fit was trained in: :func:`~cellflow.answers.labels.shares_near`.
+    If that time is earlier, they are ancestors: the dynamics are simulated in reverse, where the
+    noise is that of the reversed process and masses do not weigh, because the score is that of a
+    population which has grown. A future's group is that of the cells `ends` around the place where
+    it comes to, in the coordinates that the fit was trained in:
+    :func:`~cellflow.answers.labels.shares_near`.
 
     Parameters
     ----------
@@ -109,7 +127,7 @@ def fates_by_flow(
     start
         Cells in data coordinates, at their time.
     ends
-        Cells with labels at a later time.
+        Cells with labels at another time.
     n_futures
         Futures of each cell by each member, where the method learned noise; one otherwise.
     solver
@@ -121,9 +139,9 @@ def fates_by_flow(
     generator
         Seed or generator of the noise, the same for all members.
     """
-    if ends.labels is None or ends.time <= start.time:
+    if ends.labels is None or ends.time == start.time:
         got = "cells without labels" if ends.labels is None else f"cells at time {ends.time:g}"
-        expected = f"labelled cells after time {start.time:g}"
+        expected = f"labelled cells at another time than {start.time:g}"
         raise ValueError(_checks.message("ends", got, expected))
     groups = tuple(sorted(set(ends.labels)))
     futures = _Futures(
@@ -131,7 +149,7 @@ def fates_by_flow(
         marks=indicators(ends.labels, groups),
         number=_checks.count(n_futures, "n_futures"),
         solver=solver,
-        growth=growth,
+        growth=growth and ends.time > start.time,
         neighbours=neighbours,
         seed=draw_seed(_checks.as_generator(generator)),
     )

@@ -63,8 +63,8 @@ def labels_at(
 ) -> tuple[list[str], Tensor]:
     """Names and probabilities ``(n, k)`` of labels of predicted `cells`, by observed ones near by.
 
-    Neighbours are sought among the labelled cells of the snapshots of `course` next to the time of
-    `cells`, in the coordinates of `preprocessing`. Rows sum to one.
+    So many `neighbours` are sought among the labelled cells of the snapshots of `course` next to
+    the time of `cells`, in the coordinates of `preprocessing`. Rows sum to one.
     """
     near = [s for s in nearest_snapshots(course, cells.time) if s.labels is not None]
     labels = [label for s in near for label in s.labels or ()]

@@ -105,17 +105,10 @@ def interpolate(*, folder: Path, keywords: dict[str, Any], out: Path) -> None:
     from cellflow._files import whole_file
 
     saved = files.read_fit(folder)
-    moment = files.read_time(keywords.pop("time"), saved.course.unit)
-    first, last = saved.course.times[0], saved.course.times[-1]
-    if not first <= moment <= last:
-        click.echo(
-            f"Warning: {moment:g} is outside the fit's times, {first:g} to {last:g}: "
-            "an extrapolation.",
-            err=True,
-        )
-    cells = tl.interpolate(saved, time=moment, **keywords)
+    cells = tl.interpolate(saved, **keywords)
     with whole_file(out) as path:
         cells.write_h5ad(path)
+    moment = cells.uns["interpolation"]["time"]
     click.echo(f"{cells.n_obs} cells at {saved.course.unit} {moment:g}, saved to {out}")
 
 
@@ -146,6 +139,7 @@ def simulate(
     import torch
 
     from cellflow.fits import Fit
+    from cellflow.tl._reading import time_of, warn_of_extrapolation
 
     saved = files.read_fit(folder)
     if not isinstance(saved, Fit):
@@ -153,8 +147,8 @@ def simulate(
             f"{str(folder)!r} is an ensemble, a fit is expected.", param_hint="DIR"
         )
     course, start, end = saved.course, keywords.pop("start"), keywords.pop("end")
-    first = course.times[0] if start is None else files.read_time(start, course.unit, "--start")
-    last = course.times[-1] if end is None else files.read_time(end, course.unit, "--end")
+    first = course.times[0] if start is None else time_of(saved, start, "start")
+    last = course.times[-1] if end is None else time_of(saved, end, "end")
     known = {snapshot.time: snapshot for snapshot in course.snapshots}
     if first not in known:
         raise click.BadParameter(
@@ -163,6 +157,7 @@ def simulate(
         )
     if first == last:
         raise click.BadParameter(f"{last:g} is where the cells start.", param_hint="'--end'")
+    warn_of_extrapolation(saved, [last])
     x, rng = known[first].x, torch.Generator().manual_seed(keywords.pop("rng"))
     n_cells = keywords.pop("n_cells")
     if n_cells is not None:
@@ -184,8 +179,20 @@ def simulate(
 @options.of("holdout")
 @options.sigma
 @options.json
+@click.option(
+    "--csv",
+    type=options.PATH,
+    metavar="FILE",
+    callback=files.check_new_file,
+    help="Write the rows here, as a table for a spreadsheet.",
+)
 def holdout(
-    *, file: Path, keywords: dict[str, Any], sigma: float | None, json: Path | None
+    *,
+    file: Path,
+    keywords: dict[str, Any],
+    sigma: float | None,
+    json: Path | None,
+    csv: Path | None,
 ) -> None:
     """Leave out each interior time point, predict it, and compare.
 
@@ -202,6 +209,7 @@ def holdout(
         return
     click.echo(str(table))
     files.write_json(table, json)
+    files.write_csv(table, csv)
 
 
 @main.command()
@@ -246,9 +254,9 @@ def fates(*, folder: Path, file: Path, keywords: dict[str, Any], out: Path) -> N
     with whole_file(out) as path:
         table.assign(fate_entropy=adata.obs["fate_entropy"]).to_csv(path)
     time_key = saved.origin["time_key"]
-    click.echo(f"mean fates at {saved.course.unit} {about['end']:g}, by {time_key}")
+    click.echo(f"mean fates at {saved.course.unit} {about['time']:g}, by {time_key}")
     click.echo(table.groupby(adata.obs[time_key].astype(str)).mean().round(3).to_string())
-    click.echo(f"{len(table) - about['n_without_fate']} cells, saved to {out}")
+    click.echo(f"{len(table) - about['n_without']} cells, saved to {out}")
 
 
 @main.command("suggest-sigma")

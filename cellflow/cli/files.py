@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,20 +68,6 @@ def read_fit(folder: Path) -> Fit | Ensemble:
         raise click.BadParameter(f"{str(folder)!r}: {reason}") from error
 
 
-def read_time(text: str, unit: str, option: str = "--time") -> float:
-    """Read a number or a label of a time, in the fit's unit."""
-    from cellflow.pp import parse_times
-
-    try:
-        moment = parse_times([text], unit=unit, name="time").times[0]
-    except (ValueError, TypeError):
-        moment = math.nan
-    if not math.isfinite(moment):
-        expected = f"a finite number, or a label of a time such as '{unit} 10'"
-        raise click.BadParameter(f"{text!r} is not {expected}.", param_hint=f"'{option}'")
-    return moment
-
-
 def write_json(table: HoldoutTable | SigmaSweep, file: Path | None) -> None:
     """Write the rows of `table` to `file`, if one is named."""
     from cellflow._files import whole_file
@@ -90,6 +75,15 @@ def write_json(table: HoldoutTable | SigmaSweep, file: Path | None) -> None:
     if file is not None:
         with whole_file(file) as temporary:
             table.to_json(temporary)
+
+
+def write_csv(table: HoldoutTable, file: Path | None) -> None:
+    """Write the rows of `table` to `file`, if one is named; without their bootstrap draws."""
+    from cellflow._files import whole_file
+
+    if file is not None:
+        with whole_file(file) as temporary:
+            table.to_frame().drop(columns="bootstrap").to_csv(temporary, index=False)
 
 
 def check_new_file(context: click.Context, option: click.Parameter, path: Path | None):

@@ -14,15 +14,18 @@ from cellflow.evaluate.holdout import Chooser, HoldoutProtocol, holdout
 from cellflow.evaluate.scorer import METRICS, as_methods
 from cellflow.evaluate.table import HoldoutTable, deviation
 from cellflow.fits import Fit
-from cellflow.methods import OTCFM, Method, ReachFM
+from cellflow.methods import MMFM, OTCFM, Method, ReachFM
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import TimeCourse
 from cellflow.training import FitOptions
 
 
 def family() -> tuple[Method, ...]:
-    """Return the methods that are chosen from where none are given; the first is the default."""
-    return ReachFM(), OTCFM()
+    """Return the methods that are chosen from where none are given; the first is the default.
+
+    Growth and death within reach, transport alone, and transport along curves through all days.
+    """
+    return ReachFM(), OTCFM(), MMFM()
 
 
 @dataclass(frozen=True)

@@ -248,8 +248,8 @@ class Ensemble:
     ) -> Interpolation:
         """Cells of the population at any `time`, by every member, from the same cells.
 
-        With the arguments of :meth:`Fit.interpolate`. Cells that are not `weighted` are drawn by
-        their mean share of the members' mass.
+        With the `n_cells`, `solver` and `generator` of :meth:`Fit.interpolate`. Cells that are not
+        `weighted` are drawn by their mean share of the members' mass.
         """
         seed = draw_seed(generator)
         size = n_cells if weighted else None

@@ -5,15 +5,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from cellflow.pp.check import CourseCheck, check
 from cellflow.pp.components import pca
 from cellflow.pp.growth import RateCurve, growth_rates
 from cellflow.pp.reading import CourseIndex, course
 from cellflow.pp.times import TimeTable, parse_times
 
 __all__ = [
+    "CourseCheck",
     "CourseIndex",
     "RateCurve",
     "TimeTable",
+    "check",
     "course",
     "growth_rates",
     "parse_times",

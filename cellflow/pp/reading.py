@@ -163,7 +163,7 @@ def read(adata: AnnData, keys: Reading) -> tuple[TimeCourse, CourseIndex]:
         stored, found = _components(stored, keys, times.kept)
     mass = None if keys.mass_key is None else _masses(adata, keys.mass_key, times.kept)
     growth = None if keys.growth_key is None else numbers_of(adata, keys.growth_key, "growth_key")
-    labels = None if keys.label_key is None else _labels(adata, keys.label_key, times.kept)
+    labels = None if keys.label_key is None else labels_of(adata, keys.label_key, times.kept)
     snapshots = []
     for point, index in zip(points, rows, strict=True):
         if len(index) < 2:
@@ -217,9 +217,9 @@ def _masses(adata: AnnData, key: str, kept: np.ndarray) -> np.ndarray:
     return mass
 
 
-def _labels(adata: AnnData, key: str, kept: np.ndarray) -> np.ndarray:
+def labels_of(adata: AnnData, key: str, kept: np.ndarray, *, name: str = "label_key") -> np.ndarray:
     """Return the label of every cell as text, shape (n,), checked where the cell is kept."""
-    column = column_of(adata, key, "label_key")
+    column = column_of(adata, key, name)
     absent = int(column.isna().to_numpy()[kept].sum())
     if absent:
         got, remedy = f"{absent} cells without a label", "Name them, for example 'unknown'."

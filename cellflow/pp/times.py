@@ -116,14 +116,16 @@ def parse_times(
     ``"D10"``, ``"12h"``, ``"48 hours"``, ``"week 2"``, ``"E8.5"``, ``"5dpf"``), intervals with a
     unit (read as their middle: ``"day 12-15"``), :class:`pandas.Interval` and timedeltas.
 
-    The unit of the result is the labels' own if all share one, else days; timedeltas are read in
-    days. Numbers without a unit are taken to be in the unit of the result, but not beside labels
-    with one (zero excepted).
+    The unit of the result is the labels' own if all share one; of plain numbers, the one that the
+    name of the column says (``"hour"``, ``"hours_post_infection"``, ``"Age (weeks)"``); else days,
+    in which timedeltas are read. Numbers without a unit are taken to be in the unit of the result,
+    but not beside labels with one (zero excepted).
 
     Parameters
     ----------
     values
-        One label per cell, length ``n``; any dtype, also a categorical.
+        One label per cell, length ``n``; any dtype, also a categorical. The name of a Series is
+        that of the column.
     time_map
         Time of each label, to be used instead of reading the labels.
     missing
@@ -131,7 +133,8 @@ def parse_times(
         ``"error"``, or ``"drop"`` them and count them in the table.
     unit
         Unit of the result: ``"second"``, ``"minute"``, ``"hour"``, ``"day"``, ``"week"``,
-        ``"month"`` or ``"year"``. Chosen by the rule above when omitted.
+        ``"month"`` or ``"year"``. Chosen by the rule above when omitted. Plain numbers are not
+        converted: they are in this unit, whatever their column is called.
     name
         How to call `values` in messages.
 
@@ -180,7 +183,9 @@ def parse_times(
     if time_map is not None:
         times, unit = _mapped(shown, time_map, name), unit or "day"
     else:
-        times, unit = _in_one_unit(shown, [_moment(v, name) for v in shown], unit=unit, name=name)
+        bare = unit_of_name(getattr(values, "name", None)) or "day"
+        moments = [_moment(v, name) for v in shown]
+        times, unit = _in_one_unit(shown, moments, unit=unit, bare_unit=bare, name=name)
     time_of = np.full(len(labels) + 1, np.nan)
     time_of[present] = times
     counts = np.bincount(codes[kept], minlength=len(labels) + 1)
@@ -194,6 +199,49 @@ def parse_times(
         unit=unit,
         n_missing=n_missing,
     )
+
+
+def unit_of_name(name: object) -> str | None:
+    """Return the unit that a column's `name` says; None if it says none, or several.
+
+    Single letters but h and d say none: pandas calls merged columns ``"time_y"``.
+    """
+    words = re.findall("[a-z]+", str(name).lower())
+    units = {_UNIT_OF[w] for w in words if w in _UNIT_OF and (len(w) > 1 or w in "hd")}
+    return units.pop() if len(units) == 1 else None
+
+
+def read_time(
+    value: float | str, labels: Mapping[str, float], *, unit: str, name: str = "time"
+) -> float:
+    """Return the time of `value` in `unit`, of a course whose `labels` meant those times.
+
+    A number is in `unit`; text is one of `labels`, a number too, or another label that says its
+    unit, such as ``"252h"`` or ``"E7.6"``. Raises ValueError for a label that says no time, or
+    that counts from another origin than `labels` do: ``"P2"`` beside ``"E18"``, and any new label
+    where a ``time_map`` has moved those that can be read.
+    """
+    if not isinstance(value, str):
+        return _checks.number(value, name)
+    if value in labels:
+        return labels[value]
+    moment, scale = _read_label(value), SECONDS.get(unit, math.nan)
+    time = math.inf if moment is None else moment.value
+    if moment is not None and moment.unit is not None:
+        time *= SECONDS[moment.unit] / scale
+        for label, known in labels.items():
+            other = _read_label(label)
+            if other is None:
+                continue
+            read = other.value * SECONDS.get(other.unit or unit, math.nan) / scale
+            if {other.origin, moment.origin} == {"e", "p"} or not math.isclose(read, known):
+                got = f"{value!r}, beside {label!r} of the fit at {unit} {known:g}"
+                raise ValueError(_checks.message(name, got, f"a number of {unit}s"))
+    if not math.isfinite(time * SECONDS.get(unit, 1.0)):
+        expected = f"a finite number of {unit}s, or a label of a time such as '{unit} 10'"
+        remedy = f"The fit knows {listed(list(labels))}." if labels else ""
+        raise ValueError(_checks.message(name, repr(value), expected, remedy))
+    return time
 
 
 def is_missing(label: Hashable, time_map: Mapping[Hashable, float] | None = None) -> bool:
@@ -278,9 +326,14 @@ def _moment(value: object, name: str) -> _Moment | None:
 
 
 def _in_one_unit(
-    labels: list[Hashable], moments: list[_Moment | None], *, unit: str | None, name: str
+    labels: list[Hashable],
+    moments: list[_Moment | None],
+    *,
+    unit: str | None,
+    bare_unit: str,
+    name: str,
 ) -> tuple[list[float], str]:
-    """Convert all moments to `unit`, or to the one they share, or to days."""
+    """Convert all moments to `unit`; or to the one they share, `bare_unit` if none, else days."""
     unread = [label for label, moment in zip(labels, moments, strict=True) if moment is None]
     if unread:
         got = f"label(s) {listed(unread)}"
@@ -300,7 +353,7 @@ def _in_one_unit(
         got = f"label(s) without a unit beside labels with one: {listed(bare)}"
         raise ValueError(_checks.message(name, got, "a unit in all or none", _suggest(bare)))
     if unit is None:
-        unit = next(iter(units)) if len(units) == 1 else "day"
+        unit = next(iter(units), bare_unit) if len(units) < 2 else "day"
     return [m.value * SECONDS[m.unit or unit] / SECONDS[unit] for m in read], unit
 
 

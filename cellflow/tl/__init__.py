@@ -4,7 +4,7 @@ from cellflow.tl.composition import composition
 from cellflow.tl.couple import couple
 from cellflow.tl.coupled import Coupled
 from cellflow.tl.expression import expression
-from cellflow.tl.fates import fates
+from cellflow.tl.fates import ancestors, fates
 from cellflow.tl.fit import fit
 from cellflow.tl.growth import growth
 from cellflow.tl.holdout import holdout
@@ -15,6 +15,7 @@ from cellflow.tl.velocity import velocity
 
 __all__ = [
     "Coupled",
+    "ancestors",
     "composition",
     "couple",
     "expression",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from cellflow.pp.access import (
 )
 from cellflow.pp.components import project
 from cellflow.pp.reading import Reading, read
-from cellflow.pp.times import is_missing
+from cellflow.pp.times import is_missing, read_time
 from cellflow.preprocessing import Preprocessing, fit_preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
 
@@ -109,6 +109,25 @@ def _ignores_growth(method: Method) -> bool:
     return not coupling.grows
 
 
+def time_of(fit: Fit | Ensemble, value: float | str, name: str = "time") -> float:
+    """Return the time that `value` means to `fit`: a number in its unit, or a label."""
+    return read_time(value, fit.origin.get("labels", {}), unit=fit.course.unit, name=name)
+
+
+def warn_of_extrapolation(fit: Fit | Ensemble, times: Iterable[float]) -> None:
+    """Say so if some of `times` are outside those of `fit`."""
+    first, last = fit.course.times[0], fit.course.times[-1]
+    outside = [f"{time:g}" for time in dict.fromkeys(times) if not first <= time <= last]
+    if outside:
+        named = " and ".join(outside) if len(outside) < 3 else f"{len(outside)} times"
+        warnings.warn(
+            f"{named} {'is' if len(outside) == 1 else 'are'} outside the fit's times, "
+            f"{first:g} to {last:g}: an extrapolation.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
 def states_and_times(adata: AnnData, fit: Fit | Ensemble) -> tuple[str, np.ndarray, np.ndarray]:
     """Return the fit's representation key, and every cell's time ``(n,)`` and state ``(n, d)``.
 
@@ -148,12 +167,12 @@ def states_and_times(adata: AnnData, fit: Fit | Ensemble) -> tuple[str, np.ndarr
     return rep, times, x
 
 
-def label_key_of(fit: Fit | Ensemble, label_key: str | None) -> str:
-    """Return `label_key`, or that of the fit."""
-    key = label_key or fit.origin.get("label_key")
+def label_key_of(origin: Mapping[str, Any], label_key: str | None) -> str:
+    """Return `label_key`, or that of a fit of this `origin`."""
+    key = label_key or origin.get("label_key")
     if key is None:
-        got, remedy = "None for a fit without labels", "Name a column of adata.obs."
-        raise ValueError(_checks.message("label_key", got, "a column of adata.obs", remedy))
+        got = "None, and the fit has no labels"
+        raise ValueError(_checks.message("label_key", got, "a column of adata.obs"))
     return str(key)
 
 
@@ -163,7 +182,7 @@ def labelled_course(adata: AnnData, fit: Fit | Ensemble, label_key: str | None) 
     Labels are those of the column `label_key` (that of the fit when omitted), masses those that
     the fit read. A time without a labelled cell is an error.
     """
-    key = label_key_of(fit, label_key)
+    key = label_key_of(fit.origin, label_key)
     column = column_of(adata, key, "label_key")
     _, times, states = states_and_times(adata, fit)
     known, snapshots = column.notna().to_numpy(), []

@@ -43,6 +43,7 @@ def couple(
     growth_key: str | None = None,
     time_map: Mapping[Hashable, float] | None = None,
     missing: str = "error",
+    unit: str | None = None,
     rng: Rng = 0,
     progress: bool = True,
 ) -> Coupled:
@@ -57,7 +58,7 @@ def couple(
     ----------
     adata
         Cells of all time points; it is not changed.
-    time_key, use_rep, n_dims, mass_key, growth_key, time_map, missing
+    time_key, use_rep, n_dims, mass_key, growth_key, time_map, missing, unit
         As in :func:`cellflow.tl.fit`; growth rates are used by ``"unbalanced"`` alone.
     coupling
         ``"exact"`` (optimal transport), ``"global"`` (near optimal, up to millions of cells),
@@ -88,6 +89,7 @@ def couple(
         growth_key=growth_key,
         time_map=time_map,
         missing=missing,
+        unit=unit,
     )
     if sigma is not None and coupling != "entropic":
         remedy = "Give sigma to the coupling itself, as in Entropic(sigma=0.1)."

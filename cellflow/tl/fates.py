@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 
 from cellflow import _checks
 from cellflow._typing import Rng, Tensor
-from cellflow.answers import Fates, fates_by_flow, fates_by_plans
+from cellflow.answers import Fates, fates_by_flow, fates_by_plans, origins_by_plans
 from cellflow.fits import Ensemble, Fit
 from cellflow.pp.access import column_of
 from cellflow.timecourse import Snapshot
@@ -18,6 +19,7 @@ from cellflow.tl._reading import label_key_of, states_and_times
 from cellflow.tl.coupled import Coupled
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 #: What is written beside probabilities, where it is known.
@@ -77,101 +79,163 @@ def fates(
         ``obsm["fates_sampling_error"]``, where there are several, and standard deviations between
         the members of an ensemble in ``obsm["fates_member_error"]``.
     """
-    import pandas as pd
-
-    if not isinstance(fit, Coupled):
-        label_key = label_key_of(fit, label_key)
-    elif label_key is None:
-        raise ValueError(_checks.message("label_key", "None", "a column of adata.obs"))
-    labels = _groups(adata, label_key, terminal)
-    known, times, x = _cells(adata, fit)
-    last = known[-1] if end is None else _checks.number(end, "end")
-    if last not in known[1:]:
-        told = ", ".join(f"{t:g}" for t in known[1:])
-        raise ValueError(_checks.message("end", f"{last:g}", f"a later time of the fit: {told}"))
-    there = np.flatnonzero((times == last) & pd.notna(labels))
-    if len(there) == 0:
-        got = f"no cell with a label at time {last:g}"
-        raise ValueError(_checks.message("label_key", got, "labelled cells to end among"))
-    groups = sorted(set(labels[there]))
-    n, generator = adata.n_obs, _checks.as_generator(rng, "rng")
-    tables = {key: np.full((n, len(groups)), np.nan) for key in ("", *ERRORS)}
-    tables[""][there] = pd.get_dummies(labels[there])[groups]
-    for time in (t for t in known if t < last):
-        rows = np.flatnonzero(times == time)
-        if len(rows) == 0:
-            continue
-        if isinstance(fit, Coupled):
-            marks = labels[fit.index.rows[known.index(last)]].tolist()
-            found = fates_by_plans(fit.transitions, marks, start=time, end=last, growth=growth)
-        else:
-            found = fates_by_flow(
-                fit,
-                Snapshot(x[rows], time),
-                Snapshot(x[there], last, labels=labels[there].tolist()),
-                n_futures=n_futures,
-                growth=growth,
-                neighbours=neighbours,
-                generator=generator,
-            )
-        tables[""][rows] = found.probabilities
-        for key, error in zip(ERRORS, (found.sampling_error, found.member_error), strict=True):
-            if error is not None:
-                tables[key][rows] = error
-    _write(adata, tables, groups)
-    followed = np.isfinite(tables[""]).all(1)
-    adata.uns["fates"] = {
-        "method": "plans" if isinstance(fit, Coupled) else fit.method.name,
-        "label_key": label_key,
-        "end": last,
-        "growth": growth,
-        "n_without_fate": int((~followed).sum()),
-    }
+    question = _Question(adata, fit, n_futures, neighbours, growth)
+    at = _time(question.known[1:], question.known[-1] if end is None else end, "end")
+    question.answer("fates", at, _groups(adata, fit, label_key, terminal), rng)
 
 
-def _groups(adata: AnnData, key: str, terminal: Sequence[str] | None) -> np.ndarray:
+def ancestors(
+    adata: AnnData,
+    fit: Fit | Ensemble | Coupled,
+    *,
+    label_key: str | None = None,
+    start: float | None = None,
+    n_futures: int = 100,
+    neighbours: int = 15,
+    rng: Rng = 0,
+) -> None:
+    """Write the share of each group among every cell's ancestors into the AnnData.
+
+    The dynamics are simulated back from each cell to the `start`, with the noise of the reversed
+    process; of plans, ancestors are followed from cell to cell.
+
+    Parameters
+    ----------
+    adata, fit, label_key, neighbours, rng
+        As in :func:`fates`.
+    start
+        Observed time at which ancestors are looked up; the first one when omitted.
+    n_futures
+        Pasts of each cell by each member, where the method learned noise; one otherwise.
+
+    Returns
+    -------
+    None
+        Writes ``obsm["ancestors"]``, ``obs["ancestor_entropy"]``, ``uns["ancestors"]`` and errors,
+        all as :func:`fates` does; NaN for cells before the start.
+    """
+    question = _Question(adata, fit, n_futures, neighbours, False)
+    at = _time(question.known[:-1], question.known[0] if start is None else start, "start")
+    question.answer("ancestors", at, _groups(adata, fit, label_key, None), rng)
+
+
+def _time(known: Sequence[float], value: float, name: str) -> float:
+    at = _checks.number(value, name)
+    if at not in known:
+        told = ", ".join(f"{t:g}" for t in known)
+        which = "a later" if name == "end" else "an earlier"
+        raise ValueError(_checks.message(name, f"{at:g}", f"{which} time of the fit: {told}"))
+    return at
+
+
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """To which groups of the cells at one time the paths of all others lead."""
+
+    adata: AnnData
+    fit: Fit | Ensemble | Coupled
+    n_futures: int
+    neighbours: int
+    growth: bool
+
+    @property
+    def known(self) -> Sequence[float]:
+        """Times of the snapshots."""
+        fit = self.fit
+        return fit.transitions.times if isinstance(fit, Coupled) else fit.course.times
+
+    def answer(self, name: str, at: float, labels: pd.Series, rng: Rng) -> None:
+        """Find the probabilities of the groups at the time `at`, then write them under `name`."""
+        generator, (times, x) = _checks.as_generator(rng, "rng"), _cells(self.adata, self.fit)
+        there = np.flatnonzero((times == at) & labels.notna())
+        if len(there) == 0:
+            got = f"no cell with a label in obs[{labels.name!r}] at time {at:g}"
+            raise ValueError(_checks.message("label_key", got, "labelled cells to end among"))
+        groups = sorted(set(labels.iloc[there]))
+        tables = {kind: np.full((len(times), len(groups)), np.nan) for kind in ("", *ERRORS)}
+        tables[""][there] = labels.iloc[there].to_numpy()[:, None] == np.array(groups)
+        for time in (t for t in self.known if (t < at if name == "fates" else t > at)):
+            rows = np.flatnonzero(times == time)
+            if len(rows) == 0:
+                continue
+            if isinstance(self.fit, Coupled):
+                found = self._by_plans(time, at, labels)
+            else:
+                ends = Snapshot(x[there], at, labels=labels.iloc[there].tolist())
+                found = self._by_flow(self.fit, Snapshot(x[rows], time), ends, generator=generator)
+            tables[""][rows] = found.probabilities
+            for kind, error in zip(ERRORS, (found.sampling_error, found.member_error), strict=True):
+                tables[kind][rows] = 0.0 if error is None else error
+        _write(self.adata, name, tables, groups)
+        self.adata.uns[name] = {
+            "method": "plans" if isinstance(self.fit, Coupled) else self.fit.method.name,
+            "label_key": labels.name,
+            "time": at,
+            "growth": self.growth,
+            "n_without": int((~np.isfinite(tables[""]).all(1)).sum()),
+        }
+
+    def _by_flow(
+        self, fit: Fit | Ensemble, start: Snapshot, ends: Snapshot, *, generator: torch.Generator
+    ) -> Fates:
+        return fates_by_flow(
+            fit,
+            start,
+            ends,
+            n_futures=self.n_futures,
+            growth=self.growth,
+            neighbours=self.neighbours,
+            generator=generator,
+        )
+
+    def _by_plans(self, time: float, at: float, labels: pd.Series) -> Fates:
+        fit = cast(Coupled, self.fit)
+        rows = fit.index.rows[self.known.index(at)]
+        marks = labels.iloc[rows].tolist()
+        if time > at:
+            return origins_by_plans(fit.transitions, marks, start=at, end=time)
+        return fates_by_plans(fit.transitions, marks, start=time, end=at, growth=self.growth)
+
+
+def _groups(
+    adata: AnnData,
+    fit: Fit | Ensemble | Coupled,
+    label_key: str | None,
+    terminal: Sequence[str] | None,
+) -> pd.Series:
     """Group of each cell, None for cells without a label."""
+    key = label_key_of({} if isinstance(fit, Coupled) else fit.origin, label_key)
     column = column_of(adata, key, "label_key")
-    labels = np.array(
-        [None if missing else str(v) for v, missing in zip(column, column.isna(), strict=True)],
-        dtype=object,
-    )
+    labels = column.astype(str).astype(object).where(column.notna(), None).rename(key)
     if terminal is None:
         return labels
     for name in terminal:
-        _checks.choice(str(name), sorted({v for v in labels if v is not None}), "terminal")
-    wanted = {str(name) for name in terminal}
-    return np.array([v if v is None or v in wanted else OTHER for v in labels], dtype=object)
+        _checks.choice(str(name), sorted(set(labels.dropna())), "terminal")
+    return labels.where(labels.isin([str(name) for name in terminal]) | labels.isna(), OTHER)
 
 
-def _cells(
-    adata: AnnData, fit: Fit | Ensemble | Coupled
-) -> tuple[Sequence[float], np.ndarray, Tensor]:
-    """Times of the snapshots, time of each cell, and states where they are asked for."""
+def _cells(adata: AnnData, fit: Fit | Ensemble | Coupled) -> tuple[np.ndarray, Tensor]:
+    """Time of each cell, and states where they are asked for."""
     if not isinstance(fit, Coupled):
         _, times, states = states_and_times(adata, fit)
-        return fit.course.times, times, torch.from_numpy(states[:, : fit.course.dim])
+        return times, torch.from_numpy(states[:, : fit.course.dim])
     if fit.n_obs != adata.n_obs:
         expected = f"the {fit.n_obs} cells that were coupled"
         raise ValueError(_checks.message("adata", f"{adata.n_obs} cells", expected))
     times = np.full(adata.n_obs, np.nan)
     for time, rows in zip(fit.transitions.times, fit.index.rows, strict=True):
         times[rows] = time
-    return fit.transitions.times, times, torch.empty(0)
+    return times, torch.empty(0)
 
 
-def _write(adata: AnnData, tables: dict[str, np.ndarray], groups: list[str]) -> None:
+def _write(adata: AnnData, name: str, tables: dict[str, np.ndarray], groups: list[str]) -> None:
     """Write probabilities, their errors where there are some, and entropies."""
     import pandas as pd
 
     p = Fates(tuple(groups), torch.from_numpy(tables[""]), torch.empty(0))
-    made = {
-        f"fates{key}": pd.DataFrame(table, adata.obs_names, groups) for key, table in tables.items()
-    }
-    for key in ERRORS:
-        values = made[f"fates{key}"].to_numpy()
-        if not np.nansum(values) > 0:  # one future, or one member
-            del made[f"fates{key}"]
-            adata.obsm.pop(f"fates{key}", None)
-    adata.obsm.update(made)
-    adata.obs["fate_entropy"] = p.entropy.numpy()
+    for kind, values in tables.items():
+        if kind in ERRORS and not np.nansum(values) > 0:  # one future, or one member
+            adata.obsm.pop(f"{name}{kind}", None)
+        else:
+            adata.obsm[f"{name}{kind}"] = pd.DataFrame(values, adata.obs_names, groups)
+    adata.obs[f"{name.removesuffix('s')}_entropy"] = p.entropy.numpy()

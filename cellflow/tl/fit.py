@@ -17,7 +17,6 @@ from cellflow._typing import Rng
 from cellflow.evaluate import Chooser, HoldoutProtocol
 from cellflow.fits import Ensemble, Fit
 from cellflow.methods import Method
-from cellflow.pp import CourseIndex
 from cellflow.pp.reading import Reading
 from cellflow.several import fit_members, fit_on, join_process_group
 from cellflow.timecourse import TimeCourse
@@ -47,6 +46,7 @@ def fit(
     label_key: str | None = None,
     time_map: Mapping[Hashable, float] | None = None,
     missing: str = "error",
+    unit: str | None = None,
     rng: Rng = 0,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
@@ -99,6 +99,10 @@ def fit(
         Time of each label, where labels do not say it themselves.
     missing
         ``"error"`` or ``"drop"``, for cells without a time.
+    unit
+        Unit of time of the fit and its answers, such as ``"hour"``. Labels are converted to it,
+        plain numbers are in it. When omitted, that of the labels, or the one that the name of a
+        column of plain numbers says (``"hour"``, ``"day"``), else days.
     rng
         Seed or generator; it decides everything that is random.
     device, dtype
@@ -143,15 +147,14 @@ def fit(
         label_key=label_key,
         time_map=time_map,
         missing=missing,
+        unit=unit,
     )
     recipe = resolve_method(method)
     group = _join(devices, device, members=members, bootstrap=bootstrap)
     if growth_key is not None:
         warn_of_unused_growth([recipe])
     progress = progress and group.is_main
-    cells, index, n_components = read_course(adata, keys, show=progress)
-    facts = _facts(adata, index, keys) | {"n_dims": cells.dim}
-    del index  # of millions of cells, a sixth of what they take
+    cells, n_components, facts = _read(adata, keys, show=progress)
     options = FitOptions(
         steps=steps,
         generator=_checks.as_generator(rng, "rng"),
@@ -210,13 +213,19 @@ def _chosen(
     return method, {"choice": reason}
 
 
-def _facts(adata: AnnData, index: CourseIndex, keys: Reading) -> dict[str, Any]:
-    """Facts of the AnnData that predictions need."""
+def _read(
+    adata: AnnData, keys: Reading, *, show: bool
+) -> tuple[TimeCourse, int | None, dict[str, Any]]:
+    """Return the course, how many components to fit, and facts that predictions need.
+
+    Its index is not kept: of millions of cells, it is a sixth of what they take.
+    """
+    cells, index, n_components = read_course(adata, keys, show=show)
     labels = dict(zip(index.table.labels, index.table.times, strict=True))
-    facts: dict[str, Any] = {"use_rep": index.use_rep, "labels": labels}
+    facts: dict[str, Any] = {"use_rep": index.use_rep, "labels": labels, "n_dims": cells.dim}
     facts |= {name: getattr(keys, name) for name in ("time_key", "label_key", "mass_key")}
     if index.use_rep == "X":
         facts["var_names"] = list(map(str, adata.var_names))
     if index.components is not None:
         facts["components"] = index.components
-    return facts
+    return cells, n_components, facts

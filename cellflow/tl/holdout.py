@@ -33,6 +33,7 @@ def holdout(
     preprocess_on: str = "all",
     time_map: Mapping[Hashable, float] | None = None,
     missing: str = "error",
+    unit: str | None = None,
     workers: int | None = None,
     progress: bool = True,
 ) -> HoldoutTable:
@@ -42,7 +43,7 @@ def holdout(
     ----------
     adata
         Cells of at least three time points; it is not changed.
-    time_key, use_rep, n_dims, whiten, mass_key, growth_key, time_map, missing
+    time_key, use_rep, n_dims, whiten, mass_key, growth_key, time_map, missing, unit
         As in :func:`cellflow.tl.fit`.
     method
         One or several methods of distinct names, by name or as objects; ``"auto"`` chooses for
@@ -78,6 +79,7 @@ def holdout(
         growth_key=growth_key,
         time_map=time_map,
         missing=missing,
+        unit=unit,
     )
     ranks = join_process_group()
     asked = [method] if isinstance(method, str | Method) else list(method)

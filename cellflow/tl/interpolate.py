@@ -10,6 +10,7 @@ from cellflow._typing import Rng
 from cellflow.answers import labels_at
 from cellflow.fits import Ensemble, Fit, Interpolation
 from cellflow.timecourse import Snapshot
+from cellflow.tl._reading import time_of, warn_of_extrapolation
 from cellflow.tl.expression import expression
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def interpolate(
     fit: Fit | Ensemble,
     *,
-    time: float,
+    time: float | str,
     n_cells: int | None = None,
     weighted: bool = True,
     solver: str = "rk4",
@@ -37,7 +38,7 @@ def interpolate(
     fit
         What :func:`cellflow.tl.fit` or :func:`cellflow.load` returned; no AnnData is needed.
     time
-        Time asked for, in the fit's unit.
+        Time asked for: a number in the fit's unit, or a label of a time, such as ``"E7.6"``.
     n_cells
         How many cells; those of these snapshots, each once, when omitted. More than these
         are drawn again: see :meth:`cellflow.fits.Fit.interpolate`. Of an ensemble, so many by
@@ -66,6 +67,8 @@ def interpolate(
     import pandas as pd
     from anndata import AnnData
 
+    time = time_of(fit, time)
+    warn_of_extrapolation(fit, [time])
     snapshot = fit.interpolate(
         time, n_cells=n_cells, weighted=weighted, solver=solver, generator=rng
     )
@@ -83,7 +86,7 @@ def interpolate(
     rep = fit.origin.get("use_rep", "X_state")
     obs = pd.DataFrame(
         {
-            fit.origin.get("time_key", "time"): np.full(len(x), float(time)),
+            fit.origin.get("time_key", "time"): np.full(len(x), time),
             "mass": snapshot.mass.cpu().numpy(),
             **several,
         },
@@ -101,7 +104,7 @@ def interpolate(
     out.obsm.update(tables)
     out.uns["interpolation"] = {
         "method": fit.method.name,
-        "time": float(time),
+        "time": time,
         "unit": fit.course.unit,
         "observed_times": np.array(fit.course.times),
     }

@@ -14,7 +14,7 @@ from cellflow._typing import ArrayLike, Rng
 from cellflow.fits import Ensemble, Fit
 from cellflow.simulate import StoredTrajectory, Trajectory
 from cellflow.simulate.integration import as_times
-from cellflow.tl._reading import states_and_times
+from cellflow.tl._reading import states_and_times, time_of, warn_of_extrapolation
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,8 +24,8 @@ def simulate(
     adata: AnnData,
     fit: Fit | Ensemble,
     *,
-    start: float | None = None,
-    end: float | None = None,
+    start: float | str | None = None,
+    end: float | str | None = None,
     times: Sequence[float] | None = None,
     cells: ArrayLike | None = None,
     n_cells: int | None = None,
@@ -42,10 +42,11 @@ def simulate(
     adata, fit
         Cells with the representation and the time column that the fit was made from, and the fit.
     start
-        Time point whose cells to carry; the first one when omitted.
+        Time point whose cells to carry, a number in the fit's unit or a label; the first one when
+        omitted.
     end
-        Time to carry them to; the last one when omitted, and before `start` to go back. A grid of
-        50 times is returned.
+        Time to carry them to, likewise; the last one when omitted, and before `start` to go back. A
+        grid of 50 times is returned.
     times
         Or the times themselves, the first being `start`.
     cells
@@ -79,14 +80,15 @@ def simulate(
     """
     _, cell_times, x = states_and_times(adata, fit)
     if times is None:
-        start = fit.course.times[0] if start is None else _checks.number(start, "start")
-        end = fit.course.times[-1] if end is None else _checks.number(end, "end")
-        grid = np.linspace(start, end, 50).tolist()
+        first = fit.course.times[0] if start is None else time_of(fit, start, "start")
+        last = fit.course.times[-1] if end is None else time_of(fit, end, "end")
+        grid = np.linspace(first, last, 50).tolist()
     elif start is not None or end is not None:
         raise ValueError(_checks.message("times", "times besides start or end", "one of the two"))
     else:
         grid = as_times(times).tolist()
     rows = _rows(adata, cell_times, grid[0], cells)
+    warn_of_extrapolation(fit, (grid[0], grid[-1]))
     generator = _checks.as_generator(rng, "rng")
     if n_cells is not None:
         keep = torch.randperm(len(rows), generator=generator)

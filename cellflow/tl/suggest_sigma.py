@@ -35,6 +35,7 @@ def suggest_sigma(
     growth_key: str | None = None,
     time_map: Mapping[Hashable, float] | None = None,
     missing: str = "error",
+    unit: str | None = None,
     workers: int | None = None,
     progress: bool = True,
 ) -> SigmaSweep:
@@ -44,7 +45,7 @@ def suggest_sigma(
     ----------
     adata
         Cells of the time points to train on; it is not changed.
-    time_key, use_rep, n_dims, whiten, mass_key, growth_key, time_map, missing
+    time_key, use_rep, n_dims, whiten, mass_key, growth_key, time_map, missing, unit
         As in :func:`cellflow.tl.fit`, so that the answer is in the coordinates of that fit.
     exclude
         Time points that are not looked at, as numbers in the unit of the data or as their
@@ -93,6 +94,7 @@ def suggest_sigma(
         growth_key=growth_key,
         time_map=time_map,
         missing=missing,
+        unit=unit,
     )
     cells, index, n_components = read_course(adata, keys, streams=False, show=progress)
     kept = without_times(cells, _read(exclude, index.table))

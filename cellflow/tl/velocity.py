@@ -9,7 +9,7 @@ import torch
 
 from cellflow import _checks
 from cellflow.fits import Ensemble, Fit, Spread
-from cellflow.tl._reading import states_and_times
+from cellflow.tl._reading import states_and_times, warn_of_extrapolation
 from cellflow.tl.projection import project_velocity
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def velocity(
     rep, times, x = states_and_times(adata, fit)
     timed = np.isfinite(times)
     several, d = isinstance(fit, Ensemble), fit.course.dim
+    warn_of_extrapolation(fit, np.unique(times[timed]).tolist())
     full, uncertain = np.zeros_like(x), np.full(len(x), np.nan)
     std = np.zeros_like(x) if several else full
     rows = np.flatnonzero(timed)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cellflow import OTCFM, SF2M
-from cellflow.answers.fates import fates_by_flow, fates_by_plans
+from cellflow.answers import fates_by_flow, fates_by_plans, origins_by_plans
 from cellflow.dynamics import Dynamics
 from cellflow.fits import Ensemble, Fit
 from cellflow.plans import Transitions
@@ -121,10 +121,37 @@ def test_fates_by_plans_are_products_of_matrices(growth: bool) -> None:
     np.testing.assert_allclose(found.probabilities, expected / expected.sum(1, keepdims=True))
 
 
-def test_a_fate_needs_later_cells_with_labels() -> None:
+def test_ancestors_follow_the_reversed_process() -> None:
+    """Brownian motion from N(0, 1): the start of a path is normal, given where it ends.
+
+    Its velocity is minus half of σ² times the score of N(0, 1 + σ² t).
+    """
+    wide = lambda t: 1 + SIGMA**2 * t  # noqa: E731
+    known = Dynamics(
+        lambda t, x: 0.5 * SIGMA**2 * x / wide(t), score=lambda t, x: -x / wide(t), sigma=SIGMA
+    )
+    line, places = course().snapshots[1], torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None]
+    snapshots = Snapshot(line.x, 0.0, labels=line.labels), Snapshot(places, SPAN)
+    networks = nn.ModuleDict({"velocity": nn.Linear(1, 1).double()})
+    back = Fit(known, SF2M(SIGMA), TimeCourse(snapshots), networks)
+    found = fates_by_flow(back, snapshots[1], snapshots[0], n_futures=4000)
+    mean = places[:, 0].numpy() / wide(SPAN)
+    agrees(found, normal(mean / math.sqrt(SIGMA**2 * SPAN / wide(SPAN))))
+
+
+def test_origins_by_plans_are_products_of_matrices() -> None:
+    first = torch.tensor([[0.3, 0.1], [0.2, 0.4]], dtype=torch.float64)
+    second = torch.tensor([[0.1, 0.4, 0.0], [0.2, 0.0, 0.3]], dtype=torch.float64)
+    chain = Transitions((0.0, 1.0, 2.0), (plan(first), plan(second)))
+    back = [m.numpy() / m.numpy().sum(0) for m in (first, second)]
+    found = origins_by_plans(chain, ["a", "b"], start=0.0, end=2.0)
+    np.testing.assert_allclose(found.probabilities, (back[0] @ back[1]).T)
+
+
+def test_a_fate_needs_labelled_cells_at_another_time() -> None:
     one = fit(lambda t, x: torch.zeros_like(x))
     start, ends = one.course.snapshots
     with pytest.raises(ValueError, match="`ends`: got cells without labels, expected labelled"):
         fates_by_flow(one, start, Snapshot(ends.x, SPAN))
-    with pytest.raises(ValueError, match="`ends`: got cells at time 2, expected .* after time 2"):
+    with pytest.raises(ValueError, match="`ends`: got cells at time 2, .* another time than 2"):
         fates_by_flow(one, ends, ends)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 
 import cellflow
@@ -71,7 +72,9 @@ def test_interpolate_from_a_saved_fit(text, folder, tmp_path):
 def test_interpolate_warns_of_extrapolation(folder, tmp_path):
     result = cellflow_("interpolate", folder, "--time", 27, "--out", tmp_path / "a.h5ad")
     assert result.exit_code == 0
-    assert result.stderr.startswith("Warning: 27 is outside the fit's times, 1.5 to 25.5")
+    assert (
+        result.stderr == "Warning: 27 is outside the fit's times, 1.5 to 25.5: an extrapolation.\n"
+    )
 
 
 def test_holdout_table_and_rows(cells, tmp_path):
@@ -86,6 +89,33 @@ def test_holdout_table_and_rows(cells, tmp_path):
     assert {row["held_out"] for row in rows} == {7.5, 13.5, 19.5}
     assert {row["seed"] for row in rows if row["method"] == "icfm"} == {0, 1}
     assert [p.name for p in tmp_path.iterdir()] == ["rows.json"]
+
+
+def test_holdout_csv_has_the_same_rows(cells, tmp_path):
+    """Every number comes back as it was, beside those of the JSON."""
+    names = {kind: tmp_path / f"rows.{kind}" for kind in ("json", "csv")}
+    words = [*KEYS, "--method", "icfm", "--seeds", 1, "--steps", 2]
+    out = [word for kind, file in names.items() for word in (f"--{kind}", file)]
+    result = cellflow_("holdout", cells, *words, *out)
+    assert (result.exit_code, result.stderr) == (0, "")
+    frame = pd.read_csv(names["csv"], float_precision="round_trip")
+    rows = json.loads(names["json"].read_text())
+    want = [{name: v for name, v in row.items() if name != "bootstrap"} for row in rows]
+    assert frame.to_dict("records") == want
+
+
+def test_fit_takes_a_unit_and_a_label(cells, tmp_path):
+    words = [cells, "--time-key", "stage", "--dims", 2, "--steps", 2, "--quiet"]
+    out = tmp_path / "fit"
+    result = cellflow_("fit", *words, "--unit", "hour", "--label-key", "word", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert "times (hour): 36, 180, 324, 468, 612" in result.stdout
+    saved = cellflow.load(out)
+    assert saved.origin["label_key"] == "word"
+    labels = np.concatenate([snapshot.labels for snapshot in saved.course.snapshots])
+    assert np.array_equal(np.sort(labels), np.sort(anndata.read_h5ad(cells).obs["word"]))
+    result = cellflow_("interpolate", out, "--time", "day 6-9", "--out", tmp_path / "a.h5ad")
+    assert result.stdout.endswith(f"at hour 180, saved to {tmp_path / 'a.h5ad'}\n"), result.stderr
 
 
 def test_auto_chooses_in_fits_and_holdouts(cells, tmp_path):

@@ -67,7 +67,7 @@ def test_options_choose_cells_and_times(folder, tmp_path) -> None:
     ("options", "words"),
     [
         (["--start", "5.2"], "'--start': 5.2 is none of the fit's times: "),
-        (["--start", "soon"], "'--start': 'soon' is not a finite number, or a label of a time"),
+        (["--start", "soon"], "--start: got 'soon', expected a finite number of days, or a label"),
         (["--end", "1.5", "--start", "1.5"], "'--end': 1.5 is where the cells start."),
         (["--seed", "1", "--n-cells", "4"], "--out: got .*, which holds a simulation of other ce"),
     ],

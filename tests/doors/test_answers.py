@@ -58,7 +58,7 @@ def test_fates_of_kinds_that_do_not_mix(adata, fit, tmp_path) -> None:
     own = table.to_numpy()[np.arange(len(adata)), adata.obs["kind"].cat.codes]
     np.testing.assert_allclose(own, 1.0, atol=1e-6)
     np.testing.assert_allclose(adata.obs["fate_entropy"], 0.0, atol=1e-5)
-    assert adata.uns["fates"]["end"] == 3.0
+    assert adata.uns["fates"]["time"] == 3.0
     adata.write_h5ad(tmp_path / "cells.h5ad")
     again = anndata.read_h5ad(tmp_path / "cells.h5ad")
     pd.testing.assert_frame_equal(again.obsm["fates"], table)
@@ -84,6 +84,22 @@ def test_fates_of_plans_and_ensembles_and_bridges(adata) -> None:
     pd.testing.assert_frame_equal(adata.obsm["fates"], before)
 
 
+@pytest.mark.parametrize("kind", ["flow", "plans"])
+def test_ancestors_of_kinds_that_do_not_mix(adata, fit, kind) -> None:
+    """Cells of day 1 and 3 come from their own kind; those before the start have no ancestors."""
+    if kind == "plans":
+        reach = cf.couplings.Reach(3.0)
+        fit = tl.couple(adata, time_key="day", coupling=reach, progress=False)
+    tl.ancestors(adata, fit, label_key="kind", start=1.0)
+    table, day = adata.obsm["ancestors"], adata.obs["day"].to_numpy()
+    assert table[day == 0].isna().all(axis=None)
+    own = table.to_numpy()[np.arange(len(adata)), adata.obs["kind"].cat.codes]
+    np.testing.assert_allclose(own[day > 0], 1.0, atol=1e-6)
+    assert adata.uns["ancestors"]["n_without"] == 60
+    with pytest.raises(ValueError, match="`start`: got 3, expected an earlier time of the fit"):
+        tl.ancestors(adata, fit, label_key="kind", start=3.0)
+
+
 def test_terminal_groups_and_earlier_ends(adata, fit) -> None:
     tl.fates(adata, fit, terminal=["up"], end=1.0)
     table = adata.obsm["fates"]
@@ -91,7 +107,7 @@ def test_terminal_groups_and_earlier_ends(adata, fit) -> None:
     late = (adata.obs["day"] == 3).to_numpy()
     assert table[late].isna().all(axis=None)
     assert not table[~late].isna().any(axis=None)
-    assert adata.uns["fates"]["n_without_fate"] == late.sum()
+    assert adata.uns["fates"]["n_without"] == late.sum()
 
 
 def test_fates_do_not_depend_on_the_order_of_cells(adata, fit) -> None:
@@ -132,7 +148,7 @@ def test_cells_without_a_label_tell_nothing(adata, fit) -> None:
     rest = adata.obs_names.delete(hidden)
     pd.testing.assert_frame_equal(adata.obsm["fates"].loc[rest], before.loc[rest], atol=1e-6)
     adata.obs.loc[adata.obs["day"] == 3, "kind"] = None
-    with pytest.raises(ValueError, match="no cell with a label at time 3"):
+    with pytest.raises(ValueError, match="no cell with a label in obs.* at time 3"):
         tl.fates(adata, fit)
 
 

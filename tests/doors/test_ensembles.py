@@ -96,7 +96,7 @@ def test_interpolated_cells_name_their_member(three) -> None:
         mine = out.obs[out.obs["member"] == k]
         np.testing.assert_allclose(mine["spread"], spread, rtol=1e-5)
         assert mine["cell"].tolist() == list(range(10))
-        assert mine["kind"].tolist() == out.obs["kind"].iloc[:10].tolist()
+        assert mine["origin_kind"].tolist() == out.obs["origin_kind"].iloc[:10].tolist()
     first = three.course.snapshots[0]
     assert float(out.obs["mass"].sum()) == pytest.approx(float(first.mass.sum()))
 

@@ -135,6 +135,30 @@ def test_unit_may_be_chosen():
         parse_times([0, 1], unit="hours")
 
 
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        ("hour", "hour"), ("Hours", "hour"), ("h", "hour"), ("time_h", "hour"), ("hpf", "hour"),
+        ("hours_post_infection", "hour"), ("day", "day"), ("days", "day"), ("Age (weeks)", "week"),
+        ("min", "minute"), ("time", "day"), ("time_y", "day"), ("s", "day"), ("shower", "day"),
+        ("week_or_month", "day"), (0, "day"), (None, "day"),
+    ],
+)  # fmt: skip
+def test_unit_of_plain_numbers_is_in_the_name_of_the_column(name, unit):
+    values = [0.0, 6.0, 24.0]
+    for given in (values, list(map(str, values)), pd.Categorical(values)):
+        table = parse_times(pd.Series(given, name=name))
+        assert (table.unit, table.times) == (unit, (0.0, 6.0, 24.0))
+    assert parse_times(pd.Series(values, name=name), unit="month").times == (0.0, 6.0, 24.0)
+
+
+def test_labels_that_say_their_unit_do_not_take_that_of_the_column():
+    table = parse_times(pd.Series(["day 1", "day 2"], name="hour"))
+    assert (table.unit, table.times) == ("day", (1.0, 2.0))
+    mixed = parse_times(pd.Series(["12h", "day 2"], name="hour"))
+    assert (mixed.unit, mixed.times) == ("day", (0.5, 2.0))
+
+
 def test_number_without_unit_beside_labels_with_one_is_refused():
     with pytest.raises(ValueError, match=r"without a unit beside labels with one: '3'"):
         parse_times(["12h", "0", "3"])
