@@ -96,7 +96,7 @@ def composition(
     out = out.sort_values("time", kind="stable", ignore_index=True)
     adata.uns["composition"] = out.copy()
     adata.uns["composition_fit"] = {
-        "label_key": label_key_of(fit, label_key),
+        "label_key": label_key_of(fit.origin, label_key),
         "unit": fit.course.unit,
     }
     return out
