@@ -67,5 +67,6 @@ def fates(
         _cells.Numbers(str(group), values[:, column], norm, cmap).draw(panel, xy, s=area)
         _frame.dress_embedding(panel, basis, dims, title=str(group))
         panel.label_outer()
-    _frame.colorbar(axes[-1], norm, "probability of the fate")
+    right = max(axes, key=lambda panel: panel.get_position().x1)  # where it takes no panel's place
+    _frame.colorbar(right, norm, "probability of the fate")
     return axes
