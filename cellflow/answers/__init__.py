@@ -1,17 +1,25 @@
-"""What a fit says: fates, labels of a place, composition."""
+"""What a fit says: fates, labels of a place, composition, trends and drivers."""
 
 from __future__ import annotations
 
 from cellflow.answers import composition
+from cellflow.answers.drivers import Correlations, FateGradient, correlations, fate_gradient
 from cellflow.answers.fates import Fates, fates_by_flow, fates_by_plans, origins_by_plans
 from cellflow.answers.labels import labels_at, shares_near
+from cellflow.answers.trends import Trends, trends
 
 __all__ = [
+    "Correlations",
+    "FateGradient",
     "Fates",
+    "Trends",
     "composition",
+    "correlations",
+    "fate_gradient",
     "fates_by_flow",
     "fates_by_plans",
     "labels_at",
     "origins_by_plans",
     "shares_near",
+    "trends",
 ]

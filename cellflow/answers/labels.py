@@ -32,13 +32,19 @@ def shares_near(x: Tensor, cells: Tensor, marks: Tensor, *, neighbours: int = NE
 
     Of places ``(n, d)`` among cells ``(m, d)`` with marks ``(m, k)``. A neighbour at distance r
     counts for :math:`e^{-r^2/2h^2}`, with h the median distance to the `neighbours`, so that a
-    group of half as many is not outvoted from afar. On the CPU, float64.
+    group of half as many is not outvoted from afar. On the CPU, float64, and differentiable in `x`
+    as long as the neighbours stay the same.
     """
     size = min(_checks.count(neighbours, "neighbours"), len(cells))
     tree = NearestNeighbors(n_neighbors=size).fit(cells.detach().cpu().double().numpy())
     found, rows = tree.kneighbors(x.detach().cpu().double().numpy())
-    widths = np.maximum(found[:, size // 2, None], np.finfo(np.float32).tiny)
-    weights = torch.from_numpy(np.exp(-0.5 * (found / widths) ** 2))
+    if x.requires_grad:  # the same again, for the chain rule; squares have no kink at zero
+        near = cells.detach().cpu().double()[torch.from_numpy(rows)]
+        squares = (x.cpu().double()[:, None] - near).square().sum(2)
+    else:
+        squares = torch.from_numpy(found**2)
+    widths = squares[:, size // 2, None].clamp_min(float(np.finfo(np.float32).tiny) ** 2)
+    weights = torch.exp(-0.5 * squares / widths)
     weights = weights / weights.sum(1, keepdim=True)
     near = marks.detach().cpu().double()[torch.from_numpy(rows)]
     return torch.einsum("nj,njk->nk", weights, near)
