@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,7 +103,7 @@ def components(
         remedy = "Choose highly variable genes first: cellflow.pp.pca(adata, genes=...)."
         raise ValueError(_checks.message("X", f"{g} genes", f"at most {MAX_GENES}", remedy))
     gram, centre, shift = np.zeros((g, g)), np.zeros(g), None
-    for _, block in _chunks(stored, rows, columns, memory=memory):
+    for _, block in expression_chunks(stored, rows, columns, memory=memory):
         if isinstance(block, np.ndarray):
             block = block.astype(np.float64)
             # Around a cell-like point, so that large means do not drown small variances.
@@ -138,13 +139,19 @@ def project(
     offset = found.mean.double().numpy() @ loadings
     kind = np.float64 if stored.dtype == np.float64 else np.float32
     out = np.empty((stored.shape[0], loadings.shape[1]), dtype=kind)
-    for part, block in _chunks(stored, None, columns, memory=memory):
+    for part, block in expression_chunks(stored, None, columns, memory=memory):
         out[part] = block @ loadings - offset
     return out
 
 
-def _chunks(stored: Any, rows: np.ndarray | None, columns: np.ndarray | None, *, memory: float):
-    """Yield chunks of the chosen rows and columns, checked."""
+def expression_chunks(
+    stored: Any, rows: np.ndarray | None, columns: np.ndarray | None, *, memory: float
+) -> Iterator[tuple[slice, Any]]:
+    """Yield where a chunk of `stored` is, and its chosen rows and columns, checked.
+
+    As :func:`cellflow.pp.access.row_chunks`, of `memory` bytes. Cells that count are those of the
+    mask `rows` ``(n,)``, genes the numbers `columns`; None for all.
+    """
     for part, block in row_chunks(stored, memory=memory, name="X"):
         if block.dtype.kind not in "fiub":
             raise TypeError(_checks.message("X", f"dtype {block.dtype}", "numbers"))

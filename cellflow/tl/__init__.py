@@ -3,9 +3,11 @@
 from cellflow.tl.composition import composition
 from cellflow.tl.couple import couple
 from cellflow.tl.coupled import Coupled
+from cellflow.tl.drivers import drivers
 from cellflow.tl.expression import expression
 from cellflow.tl.fates import ancestors, fates
 from cellflow.tl.fit import fit
+from cellflow.tl.gene_trends import gene_trends
 from cellflow.tl.growth import growth
 from cellflow.tl.holdout import holdout
 from cellflow.tl.interpolate import interpolate
@@ -18,9 +20,11 @@ __all__ = [
     "ancestors",
     "composition",
     "couple",
+    "drivers",
     "expression",
     "fates",
     "fit",
+    "gene_trends",
     "growth",
     "holdout",
     "interpolate",

@@ -173,6 +173,7 @@ class _Question:
             "time": at,
             "growth": self.growth,
             "n_without": int((~np.isfinite(tables[""]).all(1)).sum()),
+            **_clock(self.fit),
         }
 
     def _by_flow(
@@ -226,6 +227,16 @@ def _cells(adata: AnnData, fit: Fit | Ensemble | Coupled) -> tuple[np.ndarray, T
     for time, rows in zip(fit.transitions.times, fit.index.rows, strict=True):
         times[rows] = time
     return times, torch.empty(0)
+
+
+def _clock(fit: Fit | Ensemble | Coupled) -> dict[str, object]:
+    """What the labels of time meant, and their column where it is known."""
+    if isinstance(fit, Coupled):
+        table = fit.index.table
+        return {"time_labels": np.array(table.labels), "times": np.array(table.times)}
+    known = fit.origin["labels"]
+    meant = {"time_labels": np.array(list(known)), "times": np.array(list(known.values()))}
+    return {"time_key": fit.origin["time_key"], **meant}
 
 
 def _write(adata: AnnData, name: str, tables: dict[str, np.ndarray], groups: list[str]) -> None:

@@ -1,0 +1,101 @@
+"""Reading for questions about genes: their expression, the table of fates, times of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellflow import _checks
+from cellflow.pp import parse_times
+from cellflow.pp.access import check_anndata, column_of, find_representation
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+#: What stands for `adata.raw` in place of the name of a layer.
+RAW = "raw"
+
+
+def expression_of(adata: AnnData, layer: str | None) -> tuple[list[str], Any]:
+    """Return names of genes, and the stored expression, not yet read if on disk.
+
+    Of ``X``, a `layer`, or ``"raw"``. Names that occur twice are an error.
+    """
+    check_anndata(adata)
+    part = adata.raw if layer == RAW and adata.raw is not None else adata
+    names = [str(name) for name in part.var_names]
+    if len(set(names)) < len(names):
+        again = next(name for k, name in enumerate(names) if name in names[:k])
+        remedy = "Call adata.var_names_make_unique() first."
+        raise ValueError(_checks.message("adata", f"gene {again!r} twice", "unique names", remedy))
+    if layer is None:
+        return names, find_representation(adata, "X")[1]
+    if part is not adata:
+        return names, part.X
+    layers = [key for key in adata.layers if key is not None]  # anndata 0.13 lists X as well
+    return names, adata.layers[_checks.choice(layer, layers, "layer")]
+
+
+def columns_of(names: Sequence[str], genes: str | Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Return the `genes` as a list, and where they are among all `names`."""
+    asked = [genes] if isinstance(genes, str) else [str(gene) for gene in genes]
+    if not asked:
+        raise ValueError(_checks.message("genes", "none", "names of genes"))
+    if len(set(asked)) < len(asked):
+        raise ValueError(_checks.message("genes", f"{asked}", "each gene once"))
+    where = {name: k for k, name in enumerate(names)}
+    for gene in asked:
+        if gene not in where:
+            _checks.choice(gene, names, "genes")
+    return asked, np.array([where[gene] for gene in asked])
+
+
+def fates_in(adata: AnnData, key: str) -> pd.DataFrame:
+    """Return the table of fates in ``obsm[key]``."""
+    check_anndata(adata)
+    remedy = "Call cellflow.tl.fates(adata, fit) first."
+    if key not in adata.obsm:
+        got = f"{key!r}, which is not in obsm"
+        raise ValueError(_checks.message("key", got, "a table of fates in obsm", remedy))
+    table = adata.obsm[key]
+    if not hasattr(table, "columns"):
+        got = f"a {type(table).__name__} without names of fates in obsm[{key!r}]"
+        raise ValueError(_checks.message("key", got, "a DataFrame", remedy))
+    return table
+
+
+def chances_of(adata: AnnData, key: str, fate: str) -> np.ndarray:
+    """Return the probability of a fate for each cell, ``(n,)``; NaN where it is not known."""
+    table = fates_in(adata, key)
+    columns = {str(column): column for column in table.columns}
+    return np.asarray(table[columns[_checks.choice(fate, columns, "fate")]], dtype=float)
+
+
+def times_of(adata: AnnData, key: str, time_key: str | None) -> np.ndarray:
+    """Return the time of each cell, ``(n,)``, NaN for cells without one.
+
+    The column is `time_key`, or that of the fit which ``uns[key]`` tells of; labels mean what they
+    meant to the fit.
+    """
+    told = adata.uns.get(key)
+    told = told if isinstance(told, Mapping) else {}
+    name = time_key or told.get("time_key")
+    if name is None:
+        raise ValueError(_checks.message("time_key", "None", "a column of adata.obs with times"))
+    column = column_of(adata, str(name), "time_key")
+    known: dict[Hashable, float] | None = None
+    if "times" in told:
+        meant: dict[Hashable, float] = dict(
+            zip(map(str, told["time_labels"]), map(float, told["times"]), strict=True)
+        )
+        # Of plans it is not known which column they were made from.
+        same = {str(v) for v in column.dropna().unique()} <= set(meant)
+        if told.get("time_key", name if same else None) == name:
+            known = meant
+    table = parse_times(column, time_map=known, missing="drop", name=f"obs[{name!r}]")
+    times = np.full(adata.n_obs, np.nan)
+    times[table.kept] = table.cell_times
+    return times

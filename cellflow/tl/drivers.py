@@ -1,0 +1,164 @@
+"""Genes that go with a fate, or lead to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from cellflow import _checks
+from cellflow._typing import Tensor
+from cellflow.answers import correlations, fate_gradient
+from cellflow.answers.drivers import WIDTH
+from cellflow.fits import Ensemble, Fit
+from cellflow.pp.access import column_of
+from cellflow.pp.components import MEMORY, expression_chunks
+from cellflow.timecourse import Snapshot
+from cellflow.tl._genes import chances_of, expression_of, fates_in, times_of
+from cellflow.tl._reading import states_and_times
+from cellflow.tl.fates import OTHER
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+METHODS = ("correlation", "gradient")
+
+
+def drivers(
+    adata: AnnData,
+    fate: str,
+    *,
+    key: str = "fates",
+    method: str = "correlation",
+    layer: str | None = None,
+    time_key: str | None = None,
+    fit: Fit | Ensemble | None = None,
+    neighbours: int = 15,
+) -> pd.DataFrame:
+    """Rank genes by how they go with a fate, or by how the flow says that they lead to it.
+
+    By ``"correlation"`` of their expression with the probability of the fate, over the cells
+    observed before the end; cells count as independent, their probabilities as known. By
+    ``"gradient"`` of the log probability along the flow, a mean over these cells, brought back to
+    genes by the components that the fit was made on: what one unit more of a gene would change.
+    See :func:`cellflow.answers.correlations` and :func:`cellflow.answers.fate_gradient`.
+
+    Parameters
+    ----------
+    adata
+        Cells after :func:`fates`.
+    fate
+        A column of ``obsm["fates"]``.
+    key
+        Key of the fates in ``obsm`` and ``uns``.
+    method
+        ``"correlation"`` or ``"gradient"``.
+    layer
+        A layer, or ``"raw"``, to correlate with; ``X`` when omitted.
+    time_key
+        Column of ``obs``; that of the fit behind the fates when omitted.
+    fit
+        The fit or ensemble, for the gradient.
+    neighbours
+        Observed cells that say how a path ends, for the gradient. More of them see farther: a cell
+        that ends amid one group has no gradient.
+
+    Returns
+    -------
+    DataFrame
+        One row a gene, the highest first. By correlation: ``correlation``, its 95 % interval
+        ``low`` to ``high``, ``p_value`` and ``fdr`` (Benjamini and Hochberg); NaN for a gene that
+        is the same in all cells. By gradient: ``gradient``, with the 95 % interval of a mean over
+        these cells, and of an ensemble ``member_std``, the standard deviation between members;
+        genes that the components leave out are not in the table. The same is in
+        ``uns["drivers_<fate>"]``, where a slash in the name of a fate is an underscore.
+    """
+    _checks.choice(method, METHODS, "method")
+    p = chances_of(adata, key, fate)
+    told = adata.uns.get(key)
+    if told is None or "time" not in told:
+        got, remedy = f"no uns[{key!r}]", "Call cellflow.tl.fates(adata, fit) first."
+        raise ValueError(_checks.message("key", got, "fates with their time", remedy))
+    if method == "correlation":
+        times = times_of(adata, key, time_key)
+        if not (times == told["time"]).any():
+            got = f"no cell at the time of the fates, {told['end']:g}"
+            raise ValueError(_checks.message("time_key", got, "the times of the fates"))
+        early = np.isfinite(p) & (times != told["time"])
+        found = _by_correlation(*expression_of(adata, layer), p, early)
+    elif fit is None:
+        raise ValueError(_checks.message("fit", "None", "a fit or an ensemble, for the gradient"))
+    else:
+        found = _by_gradient(adata, fit, fate, key=key, neighbours=neighbours)
+    found = found.sort_values(method, ascending=False, kind="stable")
+    adata.uns[f"drivers_{fate}".replace("/", "_")] = found.copy()
+    return found
+
+
+def _by_correlation(
+    names: list[str], stored: Any, p: np.ndarray, cells: np.ndarray
+) -> pd.DataFrame:
+    import pandas as pd
+
+    def blocks() -> Iterator[tuple[Any, Tensor]]:
+        for part, block in expression_chunks(stored, cells, None, memory=MEMORY):
+            yield block, torch.from_numpy(p[part][cells[part]])
+
+    found = correlations(blocks())
+    columns = ("correlation", "low", "high", "p_value", "fdr")
+    values = {column: getattr(found, column).numpy() for column in columns}
+    return pd.DataFrame(values, index=pd.Index(names, name="gene"))
+
+
+def _by_gradient(
+    adata: AnnData, fit: Fit | Ensemble, fate: str, *, key: str, neighbours: int
+) -> pd.DataFrame:
+    import pandas as pd
+
+    names, loadings = _loadings(adata, fit)
+    _, times, states = states_and_times(adata, fit)
+    x, told = torch.from_numpy(states[:, : fit.course.dim]), adata.uns[key]
+    groups = {str(column) for column in fates_in(adata, key).columns}
+    column = column_of(adata, told["label_key"], "label_key")
+    there = np.flatnonzero((times == told["time"]) & column.notna().to_numpy())
+    labels = [str(v) if str(v) in groups else OTHER for v in column.iloc[there]]
+    if fate not in labels:
+        got = f"no cell of {fate!r} at time {told['end']:g}"
+        raise ValueError(_checks.message("fate", got, "a group of cells at the end"))
+    ends, parts = Snapshot(x[there], told["time"], labels=labels), []
+    for time in np.unique(times[times < told["time"]]):
+        start = Snapshot(x[np.flatnonzero(times == time)], float(time))
+        parts.append(fate_gradient(fit, start, ends, group=fate, neighbours=neighbours).members)
+    members = torch.cat(parts, 1) if parts else torch.empty(1, 0, 0)
+    members = members[:, members.isfinite().all(2).all(0)]
+    n = members.shape[1]
+    if n < 2:
+        got = f"{n} cells whose paths come near to {fate!r}"
+        raise ValueError(_checks.message("fate", got, "two or more", "Raise `neighbours`."))
+    slopes, back = members.mean(0), loadings.double()
+    mean = slopes.mean(0) @ back.T
+    error = (((back @ slopes.T.cov()) * back).sum(1) / n).sqrt()
+    values = {"gradient": mean, "low": mean - WIDTH * error, "high": mean + WIDTH * error}
+    if len(members) > 1:
+        values["member_std"] = (members.mean(1) @ back.T).std(0)
+    return pd.DataFrame({k: v.numpy() for k, v in values.items()}, pd.Index(names, name="gene"))
+
+
+def _loadings(adata: AnnData, fit: Fit | Ensemble) -> tuple[list[str], Tensor]:
+    """Names of the genes, and how much a unit of each moves a cell: ``(genes, d)``."""
+    rep, d = fit.origin.get("use_rep"), fit.course.dim
+    if rep == "X":
+        found = fit.origin.get("components")
+        names = [str(name) for name in fit.origin["var_names"]]
+        return names, torch.eye(d) if found is None else found.loadings / found.scale
+    if rep == "X_pca" and "PCs" in adata.varm and adata.varm["PCs"].shape[1] >= d:
+        loadings = torch.from_numpy(np.array(adata.varm["PCs"], dtype=float)[:, :d])
+        told = loadings.abs().sum(1) > 0
+        names = [str(v) for v, kept in zip(adata.var_names, told.tolist(), strict=True) if kept]
+        return names, loadings[told]
+    got = f"a fit of use_rep={rep!r} without loadings of {d} components in varm['PCs']"
+    remedy = "Call cellflow.pp.pca(adata) or scanpy.pp.pca(adata), and fit to 'X_pca'."
+    raise ValueError(_checks.message("fit", got, "one of 'X_pca' or 'X'", remedy))
