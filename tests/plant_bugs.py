@@ -262,6 +262,16 @@ shares of ranks that ignore mass | paths/path.py | several/test_process_group
 an activation's slope at its result | networks/fast.py | networks/test_networks
   - kept[2 * k - 1], kept[2 * k])
   + kept[2 * k], kept[2 * k - 1])
+# --- the answers
+sparse zeros left out of a gene's spread | answers/drivers.py | answers/test_drivers
+  - squares += (b - stored) * mean**2
+  + squares += 0 * (b - stored) * mean**2
+gradients with neighbourhoods of a fixed width | answers/labels.py | answers/test_drivers
+  - widths = squares[:, size // 2, None]
+  + widths = squares[:, size // 2, None].detach()
+penalties chosen without regard to freedom | answers/trends.py | answers/test_trends
+  - score = (within + off) / np.maximum(free, 1e-9) ** 2
+  + score = (within + off) / np.maximum(free, 1e-9) ** 0
 # --- the doors
 times in the wrong unit | pp/times.py | doors/test_times
   - return [m.value * SECONDS[m.unit or unit] / SECONDS[unit] for m in read], unit

@@ -85,7 +85,7 @@ def trends(
             raise ValueError(_checks.message("weights", "NaN or negative ones", "weights >= 0"))
         if (w > 0).any():
             kept.append(time)
-            moments.append(_moments(y[w > 0], w[w > 0], n_boot, rng))
+            moments.append(_moments(y[w > 0], w[w > 0] / w.max(), n_boot, rng))
     if len(kept) < 2:
         got = f"cells at {len(kept)} time(s)"
         raise ValueError(_checks.message("weights", got, "cells that count at two times or more"))

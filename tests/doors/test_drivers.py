@@ -120,6 +120,17 @@ def test_gradients_of_ensembles_and_of_fits_to_expression(adata) -> None:
     assert direct["gradient"].corr(found["gradient"]) > 0.9
 
 
+def test_groups_that_were_not_named_are_one(adata, fit) -> None:
+    """Of two groups, what leads to one leads away from the other."""
+    tl.fates(adata, fit, terminal=["up"])
+    options = {"method": "gradient", "fit": fit, "neighbours": 40}
+    up, other = (tl.drivers(adata, fate, **options) for fate in ("up", "other"))
+    assert other.index[0] == "g1" and other.index[-1] == "g0"
+    assert up["gradient"].corr(other["gradient"]) < -0.8
+    signs = tl.drivers(adata, "up")["correlation"], -tl.drivers(adata, "other")["correlation"]
+    pd.testing.assert_series_equal(*signs, check_like=True)
+
+
 def test_trends_weigh_cells_by_their_fate(adata) -> None:
     table = tl.gene_trends(adata, ["g0", "g5"], fate=["up", "down"], n_boot=20)
     assert list(table.columns) == ["gene", "fate", "time", "mean", "low", "high"]
