@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from cellflow import _checks
 from cellflow._typing import ArrayLike
+from cellflow.answers import shares_near
 from cellflow.pp.access import find_representation
 
 if TYPE_CHECKING:
@@ -96,22 +98,19 @@ def nearest_category(
     use_rep: str = "X_pca",
     n_neighbors: int = 30,
 ) -> np.ndarray:
-    """Return the most frequent of the `codes` ``(n,)`` of the cells nearest to each of `points`.
+    """Return the likeliest of the `codes` ``(n,)`` by the cells around each of `points`.
 
     `points` are ``(m, d)``, in the first ``d`` columns of `use_rep`; the answer is ``(m,)``. Codes
-    below zero do not count; −1 is the answer if there are no others. Of equals, the lowest wins.
-    `n_neighbors` is how many cells are asked.
+    below zero do not count; −1 is the answer if there are no others. `n_neighbors` cells are asked:
+    see :func:`cellflow.answers.shares_near`.
     """
     reference, z = _reference(adata, points, use_rep=use_rep, name="points")
     known = np.flatnonzero(codes >= 0)
-    out = np.full(len(z), -1)
     if len(known) == 0:
-        return out
-    for rows, _, index in _neighbors(reference[known], z, n_neighbors):
-        near = codes[known][index]
-        votes = [(near == code).sum(1) for code in range(codes.max() + 1)]
-        out[rows] = np.argmax(votes, axis=0)
-    return out
+        return np.full(len(z), -1)
+    marks = np.eye(codes.max() + 1)[codes[known]]
+    places, cells, marks = (torch.from_numpy(a) for a in (z, reference[known], marks))
+    return shares_near(places, cells, marks, neighbours=n_neighbors).argmax(1).numpy()
 
 
 def project_velocity(

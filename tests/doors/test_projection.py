@@ -178,14 +178,16 @@ def test_bad_input(linear):
             call()
 
 
-def test_the_nearest_category_is_that_of_most_neighbours():
+def test_the_nearest_category_is_the_likeliest_around():
+    """Neighbours count by a normal kernel as wide as their median distance."""
     rng = np.random.default_rng(0)
     x, z = rng.normal(size=(50, 3)), rng.normal(size=(9, 2))
     codes = rng.integers(-1, 3, size=50)
     got = nearest_category(as_adata(x), z, codes, n_neighbors=7)
     known = codes >= 0
     for point, code in zip(z, got, strict=True):
-        near = np.linalg.norm(x[known, :2] - point, axis=1).argsort()[:7]
-        votes = np.bincount(codes[known][near], minlength=3)
-        assert code == votes.argmax()
+        distances = np.linalg.norm(x[known, :2] - point, axis=1)
+        near = distances.argsort()[:7]
+        weights = np.exp(-0.5 * (distances[near] / np.median(distances[near])) ** 2)
+        assert code == np.bincount(codes[known][near], weights, minlength=3).argmax()
     assert (nearest_category(as_adata(x), z, np.full(50, -1)) == -1).all()
