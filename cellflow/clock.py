@@ -83,7 +83,10 @@ class Clock:
         snapshot up to 2,000 cells are looked at, drawn by the `seed`. In the end, progress is
         rescaled to the course's first and last time.
         """
-        halves = [_shuffled(s, stream_seed(seed, k, 60)) for k, s in enumerate(course.snapshots)]
+        halves = [
+            s.shuffled(CELLS, torch.Generator().manual_seed(stream_seed(seed, k, 60)))
+            for k, s in enumerate(course.snapshots)
+        ]
         distances = np.array([_distance(a, b) for a, b in pairwise(halves)])
         times = np.array(course.times)
         even = np.diff(times) / (times[-1] - times[0])
@@ -153,13 +156,6 @@ class Clock:
 
 def _numbers(values: float | ArrayLike, name: str) -> np.ndarray:
     return _checks.as_numbers(values, name).detach().cpu().double().numpy()
-
-
-def _shuffled(snapshot: Snapshot, seed: int) -> Snapshot:
-    """Return up to `CELLS` cells of `snapshot` in random order."""
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(snapshot), generator=generator)[:CELLS]
-    return snapshot.subset(order.to(snapshot.x.device))
 
 
 def _distance(source: Snapshot, target: Snapshot) -> float:

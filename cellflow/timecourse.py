@@ -97,6 +97,11 @@ class Snapshot:
         growth = None if self.growth is None else self.growth[index]
         return Snapshot(self.x[index], self.time, self.mass[index], labels, growth)
 
+    def shuffled(self, most: int, generator: torch.Generator) -> Snapshot:
+        """Return its cells in random order by a CPU `generator`, `most` of them at most."""
+        order = torch.randperm(len(self), generator=generator)[:most]
+        return self.subset(order.to(self.x.device))
+
     @property
     def effective(self) -> float:
         """Effective number of cells: of as many equal masses a mean would be as uncertain."""

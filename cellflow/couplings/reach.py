@@ -150,8 +150,7 @@ class Reach(Coupling):
 
 def _some(s: Snapshot, stream: int) -> Snapshot:
     """Return at most `MOST` cells of a snapshot, in random order; always the same ones."""
-    order = torch.Generator().manual_seed(stream_seed(0, stream, 40))
-    return s.subset(torch.randperm(len(s), generator=order)[:MOST].to(s.x.device))
+    return s.shuffled(MOST, torch.Generator().manual_seed(stream_seed(0, stream, 40)))
 
 
 def _cost(source: Snapshot, target: Snapshot) -> float:

@@ -112,10 +112,7 @@ def interpolated(
     n, share = len(before), (here - start) / (end - start)
     rng = torch.Generator().manual_seed(seed)
     if coupling.grows:
-        before, after = (
-            s.subset(torch.randperm(len(s), generator=rng)[:MOST].to(s.x.device))
-            for s in (before, after)
-        )
+        before, after = (s.shuffled(MOST, rng) for s in (before, after))
     plan = coupling(before, after)
     if plan.source_growth is None or plan.target_growth is None:
         rows, cols = plan.sample(n, seed)
