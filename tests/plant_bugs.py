@@ -273,6 +273,21 @@ penalties chosen without regard to freedom | answers/trends.py | answers/test_tr
   - score = (within + off) / np.maximum(free, 1e-9) ** 2
   + score = (within + off) / np.maximum(free, 1e-9) ** 0
 # --- the doors
+fates forget growth | answers/fates.py | answers/test_fates
+  - logs = torch.zeros(n * copies) if log_mass is None else log_mass[-1].detach().cpu()
+  + logs = torch.zeros(n * copies)
+chains of plans forget growth | answers/fates.py | answers/test_fates
+  - if not growth:
+  + if growth:
+compositions forget masses | answers/composition.py | answers/test_composition
+  - weights @ marks.double() / weights.sum()
+  + marks.double().mean(0)
+geometric shares are arithmetic | answers/composition.py | answers/test_composition
+  - mixed = before ** (1 - s) * after**s
+  + mixed = before * (1 - s) + after * s
+labels of the day before alone | answers/labels.py | answers/test_composition
+  - [*before[-1:], *after[:1]]
+  + [*before[-1:]]
 times in the wrong unit | pp/times.py | doors/test_times
   - return [m.value * SECONDS[m.unit or unit] / SECONDS[unit] for m in read], unit
   + return [m.value * SECONDS[unit] / SECONDS[m.unit or unit] for m in read], unit
