@@ -273,6 +273,9 @@ penalties chosen without regard to freedom | answers/trends.py | answers/test_tr
   - score = (within + off) / np.maximum(free, 1e-9) ** 2
   + score = (within + off) / np.maximum(free, 1e-9) ** 0
 # --- the doors
+null effects of steps of any length | tl/perturb.py | doors/test_perturb
+  - null = found.effect[beside] * scale[:, None]
+  + null = found.effect[beside]
 times in the wrong unit | pp/times.py | doors/test_times
   - return [m.value * SECONDS[m.unit or unit] / SECONDS[unit] for m in read], unit
   + return [m.value * SECONDS[unit] / SECONDS[m.unit or unit] for m in read], unit
