@@ -11,6 +11,7 @@ from cellflow.tl.gene_trends import gene_trends
 from cellflow.tl.growth import growth
 from cellflow.tl.holdout import holdout
 from cellflow.tl.interpolate import interpolate
+from cellflow.tl.perturb import perturb
 from cellflow.tl.projection import project_points, project_velocity
 from cellflow.tl.simulate import simulate
 from cellflow.tl.velocity import velocity
@@ -28,6 +29,7 @@ __all__ = [
     "growth",
     "holdout",
     "interpolate",
+    "perturb",
     "project_points",
     "project_velocity",
     "simulate",

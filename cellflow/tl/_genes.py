@@ -1,4 +1,4 @@
-"""Reading for questions about genes: their expression, the table of fates, times of cells."""
+"""Reading for questions about genes: expression, loadings, the table of fates, times of cells."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from cellflow import _checks
+from cellflow._typing import Tensor
+from cellflow.fits import Ensemble, Fit
 from cellflow.pp import parse_times
 from cellflow.pp.access import check_anndata, column_of, find_representation
 
@@ -51,6 +54,23 @@ def columns_of(names: Sequence[str], genes: str | Sequence[str]) -> tuple[list[s
         if gene not in where:
             _checks.choice(gene, names, "genes")
     return asked, np.array([where[gene] for gene in asked])
+
+
+def loadings_of(adata: AnnData, fit: Fit | Ensemble) -> tuple[list[str], Tensor]:
+    """Return names of the genes, and how much a unit of each moves a cell: ``(genes, d)``."""
+    rep, d = fit.origin.get("use_rep"), fit.course.dim
+    if rep == "X":
+        found = fit.origin.get("components")
+        names = [str(name) for name in fit.origin["var_names"]]
+        return names, torch.eye(d) if found is None else found.loadings / found.scale
+    if rep == "X_pca" and "PCs" in adata.varm and adata.varm["PCs"].shape[1] >= d:
+        loadings = torch.from_numpy(np.array(adata.varm["PCs"], dtype=float)[:, :d])
+        told = loadings.abs().sum(1) > 0
+        names = [str(v) for v, kept in zip(adata.var_names, told.tolist(), strict=True) if kept]
+        return names, loadings[told]
+    got = f"a fit of use_rep={rep!r} without loadings of {d} components in varm['PCs']"
+    remedy = "Call cellflow.pp.pca(adata) or scanpy.pp.pca(adata), and fit to 'X_pca'."
+    raise ValueError(_checks.message("fit", got, "one of 'X_pca' or 'X'", remedy))
 
 
 def fates_in(adata: AnnData, key: str) -> pd.DataFrame:

@@ -176,6 +176,13 @@ def label_key_of(origin: Mapping[str, Any], label_key: str | None) -> str:
     return str(key)
 
 
+def masses_of(adata: AnnData, fit: Fit | Ensemble) -> np.ndarray:
+    """Return the mass of each cell ``(n,)`` from the column that the fit read; else ones."""
+    if fit.origin.get("mass_key") in adata.obs.columns:
+        return numbers_of(adata, fit.origin["mass_key"], "adata.obs")
+    return np.ones(adata.n_obs)
+
+
 def labelled_course(adata: AnnData, fit: Fit | Ensemble, label_key: str | None) -> TimeCourse:
     """Return the cells of `adata` that have a time of the fit and a label, with both.
 
@@ -186,9 +193,7 @@ def labelled_course(adata: AnnData, fit: Fit | Ensemble, label_key: str | None) 
     column = column_of(adata, key, "label_key")
     _, times, states = states_and_times(adata, fit)
     known, snapshots = column.notna().to_numpy(), []
-    mass = np.ones(len(times))
-    if fit.origin.get("mass_key") in adata.obs.columns:
-        mass = numbers_of(adata, fit.origin["mass_key"], "adata.obs")
+    mass = masses_of(adata, fit)
     for time in fit.course.times:
         rows = np.flatnonzero((times == time) & known)
         if len(rows) == 0:

@@ -16,7 +16,7 @@ from cellflow.fits import Ensemble, Fit
 from cellflow.pp.access import column_of
 from cellflow.pp.components import MEMORY, expression_chunks
 from cellflow.timecourse import Snapshot
-from cellflow.tl._genes import chances_of, expression_of, fates_in, times_of
+from cellflow.tl._genes import chances_of, expression_of, fates_in, loadings_of, times_of
 from cellflow.tl._reading import states_and_times
 from cellflow.tl.fates import OTHER
 
@@ -118,7 +118,7 @@ def _by_gradient(
 ) -> pd.DataFrame:
     import pandas as pd
 
-    names, loadings = _loadings(adata, fit)
+    names, loadings = loadings_of(adata, fit)
     _, times, states = states_and_times(adata, fit)
     x, told = torch.from_numpy(states[:, : fit.course.dim]), adata.uns[key]
     groups = {str(column) for column in fates_in(adata, key).columns}
@@ -145,20 +145,3 @@ def _by_gradient(
     if len(members) > 1:
         values["member_std"] = (members.mean(1) @ back.T).std(0)
     return pd.DataFrame({k: v.numpy() for k, v in values.items()}, pd.Index(names, name="gene"))
-
-
-def _loadings(adata: AnnData, fit: Fit | Ensemble) -> tuple[list[str], Tensor]:
-    """Names of the genes, and how much a unit of each moves a cell: ``(genes, d)``."""
-    rep, d = fit.origin.get("use_rep"), fit.course.dim
-    if rep == "X":
-        found = fit.origin.get("components")
-        names = [str(name) for name in fit.origin["var_names"]]
-        return names, torch.eye(d) if found is None else found.loadings / found.scale
-    if rep == "X_pca" and "PCs" in adata.varm and adata.varm["PCs"].shape[1] >= d:
-        loadings = torch.from_numpy(np.array(adata.varm["PCs"], dtype=float)[:, :d])
-        told = loadings.abs().sum(1) > 0
-        names = [str(v) for v, kept in zip(adata.var_names, told.tolist(), strict=True) if kept]
-        return names, loadings[told]
-    got = f"a fit of use_rep={rep!r} without loadings of {d} components in varm['PCs']"
-    remedy = "Call cellflow.pp.pca(adata) or scanpy.pp.pca(adata), and fit to 'X_pca'."
-    raise ValueError(_checks.message("fit", got, "one of 'X_pca' or 'X'", remedy))

@@ -83,8 +83,8 @@ def fates(
         the members of an ensemble in ``obsm["fates_member_error"]``.
     """
     question = _Question(adata, fit, n_futures, neighbours, growth)
-    at = _time(question.known[1:], question.known[-1] if end is None else end, "end")
-    question.answer("fates", at, _groups(adata, fit, label_key, terminal), rng)
+    at = observed_time(question.known[1:], question.known[-1] if end is None else end, "end")
+    question.answer("fates", at, groups_of(adata, fit, label_key, terminal=terminal), rng)
 
 
 def ancestors(
@@ -118,11 +118,12 @@ def ancestors(
         all as :func:`fates` does; NaN for cells before the start.
     """
     question = _Question(adata, fit, n_futures, neighbours, False)
-    at = _time(question.known[:-1], question.known[0] if start is None else start, "start")
-    question.answer("ancestors", at, _groups(adata, fit, label_key, None), rng)
+    at = observed_time(question.known[:-1], question.known[0] if start is None else start, "start")
+    question.answer("ancestors", at, groups_of(adata, fit, label_key), rng)
 
 
-def _time(known: Sequence[float], value: float, name: str) -> float:
+def observed_time(known: Sequence[float], value: float, name: str) -> float:
+    """Return `value` if it is one of the `known` times; `name` is ``"start"`` or ``"end"``."""
     at = _checks.number(value, name)
     if at not in known:
         told = ", ".join(f"{t:g}" for t in known)
@@ -150,10 +151,7 @@ class _Question:
     def answer(self, name: str, at: float, labels: pd.Series, rng: Rng) -> None:
         """Find the probabilities of the groups at the time `at`, then write them under `name`."""
         generator, (times, x) = _checks.as_generator(rng, "rng"), _cells(self.adata, self.fit)
-        there = np.flatnonzero((times == at) & labels.notna())
-        if len(there) == 0:
-            got = f"no cell with a label in obs[{labels.name!r}] at time {at:g}"
-            raise ValueError(_checks.message("label_key", got, "labelled cells to end among"))
+        there = labelled_at(times, labels, at)
         groups = sorted(set(labels.iloc[there]))
         tables = {kind: np.full((len(times), len(groups)), np.nan) for kind in ("", *ERRORS)}
         tables[""][there] = labels.iloc[there].to_numpy()[:, None] == np.array(groups)
@@ -201,11 +199,12 @@ class _Question:
         return fates_by_plans(fit.transitions, marks, start=time, end=at, growth=self.growth)
 
 
-def _groups(
+def groups_of(
     adata: AnnData,
     fit: Fit | Ensemble | Coupled,
     label_key: str | None,
-    terminal: Sequence[str] | None,
+    *,
+    terminal: Sequence[str] | None = None,
 ) -> pd.Series:
     """Group of each cell, None for cells without a label."""
     key = label_key_of({} if isinstance(fit, Coupled) else fit.origin, label_key)
@@ -216,6 +215,15 @@ def _groups(
     for name in terminal:
         _checks.choice(str(name), sorted(set(labels.dropna())), "terminal")
     return labels.where(labels.isin([str(name) for name in terminal]) | labels.isna(), OTHER)
+
+
+def labelled_at(times: np.ndarray, labels: pd.Series, at: float) -> np.ndarray:
+    """Return the rows of the cells at the time `at` that have a label."""
+    there = np.flatnonzero((times == at) & labels.notna())
+    if len(there) == 0:
+        got = f"no cell with a label in obs[{labels.name!r}] at time {at:g}"
+        raise ValueError(_checks.message("label_key", got, "labelled cells to end among"))
+    return there
 
 
 def _cells(adata: AnnData, fit: Fit | Ensemble | Coupled) -> tuple[np.ndarray, Tensor]:

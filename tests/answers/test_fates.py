@@ -9,31 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from cellflow import OTCFM, SF2M
+from cellflow import SF2M
 from cellflow.answers import fates_by_flow, fates_by_plans, origins_by_plans
 from cellflow.dynamics import Dynamics
 from cellflow.fits import Ensemble, Fit
 from cellflow.plans import Transitions
 from cellflow.plans.forms import PairPlan
 from cellflow.timecourse import Snapshot, TimeCourse
-
-SIGMA, SPAN = 0.8, 2.0
-
-
-def course() -> TimeCourse:
-    """Cells on a line, at the end labelled by their side, with 2,000 of them around the border."""
-    line = torch.linspace(-8, 8, 4001, dtype=torch.float64)[:, None]
-    sides = ["left" if x < 0 else "right" for x in line[:, 0].tolist()]
-    start = Snapshot(torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None], 0.0)
-    return TimeCourse((start, Snapshot(line, SPAN, labels=sides)))
-
-
-def fit(velocity, growth=None, sigma: float = SIGMA) -> Fit:
-    """Dynamics that are known, as a fit: a drift without a score is that of an SDE."""
-    score = (lambda t, x: torch.zeros_like(x)) if sigma else None
-    known = Dynamics(velocity, score=score, growth=growth, sigma=sigma)
-    networks = nn.ModuleDict({"velocity": nn.Linear(1, 1).double()})
-    return Fit(known, SF2M(sigma) if sigma else OTCFM(), course(), networks)
+from known_fits import SIGMA, SPAN, course, fit
 
 
 def normal(z: np.ndarray) -> np.ndarray:
