@@ -66,7 +66,8 @@ def test_side_by_side_returns_answers_in_the_order_of_jobs() -> None:
     assert len(pids) <= 2
     assert {threads for *_, threads in (*here, *there)} == {1}
     again = side_by_side(partial(parallel_work.report, 2.0), range(7), workers=2)
-    assert {pid for _, pid, _ in again} & pids  # workers stay for the next call
+    # Workers stay for the next call, though one may have done all jobs of the first.
+    assert len({pid for _, pid, _ in again} | pids) <= 2
 
 
 def test_side_by_side_starts_no_workers_in_a_worker() -> None:
