@@ -1,4 +1,4 @@
-"""What a fit says: fates, labels of a place, composition, trends, drivers, perturbation."""
+"""What a fit says: fates, labels, composition, trends, drivers, perturbation, uncertainty."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from cellflow.answers.fates import Fates, fates_by_flow, fates_by_plans, origins
 from cellflow.answers.labels import labels_at, shares_near
 from cellflow.answers.perturbation import Effects, effect_on_fates
 from cellflow.answers.trends import Trends, trends
+from cellflow.answers.uncertainty import Disagreement, disagreement
 
 __all__ = [
     "Correlations",
+    "Disagreement",
     "Effects",
     "FateGradient",
     "Fates",
     "Trends",
     "composition",
     "correlations",
+    "disagreement",
     "effect_on_fates",
     "fate_gradient",
     "fates_by_flow",

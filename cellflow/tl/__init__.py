@@ -14,6 +14,7 @@ from cellflow.tl.interpolate import interpolate
 from cellflow.tl.perturb import perturb
 from cellflow.tl.projection import project_points, project_velocity
 from cellflow.tl.simulate import simulate
+from cellflow.tl.uncertainty import uncertainty
 from cellflow.tl.velocity import velocity
 
 __all__ = [
@@ -33,5 +34,6 @@ __all__ = [
     "project_points",
     "project_velocity",
     "simulate",
+    "uncertainty",
     "velocity",
 ]

@@ -1,0 +1,54 @@
+"""Where in time an ensemble is least sure, and which day to sample next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cellflow import _checks
+from cellflow._typing import Rng
+from cellflow.answers.uncertainty import disagreements
+from cellflow.fits import Ensemble
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+
+def uncertainty(
+    adata: AnnData, fit: Ensemble, *, per_interval: int = 7, rng: Rng = 0
+) -> pd.DataFrame:
+    """Tell at which times between the snapshots the members of an ensemble disagree most.
+
+    Another day tells most where they do (:func:`cellflow.answers.uncertainty.disagreement`). In
+    state space, see ``obs["velocity_uncertainty"]`` of :func:`velocity`.
+
+    Parameters
+    ----------
+    adata
+        Where the table is written.
+    fit
+        What :func:`fit` returned with ``members=``; with ``bootstrap=True``, the spread covers
+        which cells were sampled, too.
+    per_interval
+        Times to look at between two snapshots.
+    rng
+        Seed or generator of stochastic predictions.
+
+    Returns
+    -------
+    DataFrame
+        One row for each time: ``spread``, how far a cell is from the members' mean (root mean
+        square, in data units), ``moved``, how far it has come, and ``relative``, their ratio. The
+        same is in ``uns["uncertainty"]``, and the time of the largest spread in
+        ``uns["sample_next"]``.
+    """
+    import pandas as pd
+
+    if not isinstance(fit, Ensemble):
+        remedy = "Fit with members=8."
+        raise TypeError(_checks.message("fit", type(fit).__name__, "an ensemble", remedy))
+    out = pd.DataFrame(disagreements(fit, per_interval=per_interval, generator=rng))
+    out["relative"] = (out["spread"] / out["moved"]).where(out["moved"] > 0, 0.0)
+    adata.uns["uncertainty"] = out.copy()
+    adata.uns["sample_next"] = float(out["time"].iloc[int(out["spread"].to_numpy().argmax())])
+    return out
