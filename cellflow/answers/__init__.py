@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cellflow.answers import composition
+from cellflow.answers.comparison import Comparison, compare
 from cellflow.answers.drivers import Correlations, FateGradient, correlations, fate_gradient
 from cellflow.answers.fates import Fates, fates_by_flow, fates_by_plans, origins_by_plans
 from cellflow.answers.labels import labels_at, shares_near
@@ -11,12 +12,14 @@ from cellflow.answers.trends import Trends, trends
 from cellflow.answers.uncertainty import Disagreement, disagreement
 
 __all__ = [
+    "Comparison",
     "Correlations",
     "Disagreement",
     "Effects",
     "FateGradient",
     "Fates",
     "Trends",
+    "compare",
     "composition",
     "correlations",
     "disagreement",

@@ -1,5 +1,6 @@
 """Tools: from an AnnData to answers, and back into the AnnData."""
 
+from cellflow.tl.compare import compare
 from cellflow.tl.composition import composition
 from cellflow.tl.couple import couple
 from cellflow.tl.coupled import Coupled
@@ -20,6 +21,7 @@ from cellflow.tl.velocity import velocity
 __all__ = [
     "Coupled",
     "ancestors",
+    "compare",
     "composition",
     "couple",
     "drivers",
