@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 import torch
 
 from cellflow import _checks
@@ -91,24 +90,22 @@ def compare(
         If there are not two conditions, or one has too few cells at a time.
     """
     names = _conditions(course)
-    count, seed = (
-        _checks.count(n_permutations, "n_permutations"),
-        draw_seed(_checks.as_generator(generator)),
-    )
+    count = _checks.count(n_permutations, "n_permutations")
+    seed = draw_seed(_checks.as_generator(generator))
     work = partial(_differences, course, names, method, steps=steps, seed=seed)
-    found = side_by_side(
-        work, range(count + 1), workers=workers, progress=progress, unit="labeling"
+    labelings = range(count + 1)
+    found = side_by_side(work, labelings, workers=workers, progress=progress, unit="labeling")
+    squares = torch.tensor(
+        [[float(d.double().square().mean()) for d in each] for each in found], dtype=torch.float64
     )
-    squares = np.array([[float(d.square().mean()) for d in each] for each in found])
     total = squares.sum(1)
-    larger = [(squares >= squares[0]).mean(0), float((total >= total[0]).mean())]
     return Comparison(
-        names,
-        tuple(course.times),
-        torch.from_numpy(squares[0]).sqrt(),
-        torch.from_numpy(np.asarray(larger[0])),
-        float(larger[1]),
-        tuple(found[0]),
+        conditions=names,
+        times=tuple(course.times),
+        difference=squares[0].sqrt(),
+        p_value=(squares >= squares[0]).double().mean(0),
+        overall=float((total >= total[0]).double().mean()),
+        cells=tuple(found[0]),
     )
 
 
