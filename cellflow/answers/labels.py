@@ -36,17 +36,17 @@ def shares_near(x: Tensor, cells: Tensor, marks: Tensor, *, neighbours: int = NE
     as long as the neighbours stay the same.
     """
     size = min(_checks.count(neighbours, "neighbours"), len(cells))
-    tree = NearestNeighbors(n_neighbors=size).fit(cells.detach().cpu().double().numpy())
-    found, rows = tree.kneighbors(x.detach().cpu().double().numpy())
-    if x.requires_grad:  # the same again, for the chain rule; squares have no kink at zero
-        near = cells.detach().cpu().double()[torch.from_numpy(rows)]
-        squares = (x.cpu().double()[:, None] - near).square().sum(2)
-    else:
-        squares = torch.from_numpy(found**2)
+    known, places = (z.cpu().double() for z in (cells.detach(), x))
+    known, places = (z - known.mean(0) for z in (known, places))  # distances are found by products
+    # Trees are slower in more than a few dimensions.
+    search = NearestNeighbors(n_neighbors=size, algorithm="brute" if x.shape[1] > 4 else "auto")
+    found = search.fit(known.numpy()).kneighbors(places.detach().numpy(), return_distance=False)
+    rows = torch.from_numpy(found)
+    squares = (places[:, None] - known[rows]).square().sum(2)  # no kink at zero
     widths = squares[:, size // 2, None].clamp_min(float(np.finfo(np.float32).tiny) ** 2)
     weights = torch.exp(-0.5 * squares / widths)
     weights = weights / weights.sum(1, keepdim=True)
-    near = marks.detach().cpu().double()[torch.from_numpy(rows)]
+    near = marks.detach().cpu().double()[rows]
     return torch.einsum("nj,njk->nk", weights, near)
 
 
