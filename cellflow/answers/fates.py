@@ -2,7 +2,7 @@ r"""Fates: of every cell, the probability that its descendants end in each of se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -79,11 +79,7 @@ def fates_by_plans(
     if not growth:
         still = (replace(p, source_growth=None, target_growth=None) for p in transitions.plans)
         transitions = replace(transitions, plans=tuple(still))
-    groups = tuple(sorted({label for label in labels if label is not None}))
-    found = transitions.expect(indicators(labels, groups), start, end)
-    total = found.sum(1, keepdim=True)
-    p = torch.where(total > 0, found / total, torch.nan)
-    return Fates(groups, p, torch.zeros_like(p))
+    return _by_plans(lambda marks: transitions.expect(marks, start, end), labels)
 
 
 def origins_by_plans(
@@ -94,8 +90,13 @@ def origins_by_plans(
     With the `labels` of the cells at `start`, None where they tell nothing, and the matrices
     :math:`B` of the `transitions`. What ancestors weighed is in them.
     """
+    return _by_plans(lambda marks: transitions.recall(marks, start, end), labels)
+
+
+def _by_plans(carry: Callable[[Tensor], Tensor], labels: Sequence[str | None]) -> Fates:
+    """Fates from what `carry` makes of the indicators ``(m, k)`` of groups: ``(n, k)``."""
     groups = tuple(sorted({label for label in labels if label is not None}))
-    found = transitions.recall(indicators(labels, groups), start, end)
+    found = carry(indicators(labels, groups))
     total = found.sum(1, keepdim=True)
     p = torch.where(total > 0, found / total, torch.nan)
     return Fates(groups, p, torch.zeros_like(p))

@@ -30,6 +30,8 @@ from cellflow.training.trainer import History
 VALIDATION_PAIRS = 1024
 #: Cells of a snapshot, at most, by which it is measured on how many of them predictions rest.
 MOST = 2000
+#: Steps from snapshot to snapshot on that way, as predictions take them.
+STEPS = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,12 +77,12 @@ def effective_share(dynamics: Dynamics, course: TimeCourse, both_sides: bool) ->
     """
     shares = []
     for before, after in course.steps:
-        middle = (before.time + after.time) / 2
+        middle, step = (before.time + after.time) / 2, (after.time - before.time) / STEPS
         ways = ((before, middle), (after, middle)) if both_sides else ((before, after.time),)
         for cells, time in ways:
             start = cells.subset(torch.arange(min(len(cells), MOST), device=cells.x.device))
             try:
-                out = simulate(dynamics, start.x, [start.time, time])
+                out = simulate(dynamics, start.x, [start.time, time], max_step=step)
             except IntegrationError:
                 return 0.0
             log_mass = cast(Tensor, cast(Trajectory, out).log_mass)  # there is growth

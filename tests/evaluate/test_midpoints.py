@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cellflow.clock import Clock
+from cellflow.clock import CLOCKS, Clock
 from cellflow.couplings import Exact, Reach
-from cellflow.evaluate.scorer import interpolated
+from cellflow.evaluate.scorer import Scorer, interpolated
 from cellflow.timecourse import TimeCourse
 
 
@@ -52,3 +52,18 @@ def test_a_clock_says_how_far_on_a_day_is() -> None:
     for name, expected in (("physical", 1 / 3), ("tempered", share)):
         x = interpolated(Exact(), several, 2, seed=0, clock=name)
         torch.testing.assert_close(x.mean(0), still.mean(0) + 1 + 27 * expected, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("uot_midpoint", "physical"), ("uot_clock", "tempered")]
+)
+def test_yardsticks_keep_their_clocks(name: str, kind: str) -> None:
+    """Few cells at one place, so that W1 is how far off their place is."""
+    still = torch.zeros(20, 2, dtype=torch.float64)
+    several = TimeCourse.from_arrays([still, still + 1, still + 9, still + 28], times=[0, 3, 4, 6])
+    clock = Clock.by_distance(several.without(2), weight=CLOCKS[kind])
+    before, here, end = (float(clock(t)) for t in (3, 4, 6))
+    place = 1 + 27 * (here - before) / (end - before)
+    score = Scorer(4.0, several.snapshots[2], ("w1",))
+    (row,) = score.yardstick(name, several, 2, seed=0)
+    assert row.value == pytest.approx(abs(place - 9) * 2**0.5, rel=1e-6)
