@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torchcfm.conditional_flow_matching import (
@@ -96,6 +97,7 @@ class TorchCFM:
     method: str = "otcfm"
     batch_size: int = 128
     shared: bool = True
+    both_sides: ClassVar[bool] = False
 
     @property
     def name(self) -> str:

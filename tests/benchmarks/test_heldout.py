@@ -63,6 +63,16 @@ def test_other_settings_are_run_again(folder):
     assert "15 jobs, 13 done already" in run(folder, *few, "--steps", "10")  # the fits alone
 
 
+def test_torchcfm_is_scored_on_the_same_days(folder):
+    run(folder, "--sets", "uneven", "--time", "index", "--methods", "otcfm,torchcfm")
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    ours, peer = ({r["fold"]: r for r in rows if r["method"] == m} for m in ("otcfm", "torchcfm"))
+    assert ours.keys() == peer.keys()
+    for fold in ours:  # after 20 steps both have hardly moved the cells of the day before
+        assert peer[fold]["n_pred"] == ours[fold]["n_pred"]
+        assert peer[fold]["w1"] == pytest.approx(ours[fold]["w1"], rel=0.5)
+
+
 def test_scores_are_those_of_whitened_components(folder):
     """W1 does not see the signs of components, so numpy's serve as well."""
     run(folder, "--sets", "uneven")
