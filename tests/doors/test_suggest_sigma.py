@@ -143,6 +143,18 @@ def test_data_and_time_may_be_in_any_unit(course):
     assert slow.curve() == pytest.approx(here.curve(), rel=1e-6)
 
 
+def test_each_seed_scores_against_half_of_the_cells_left_out():
+    """Cells that stay at 0 are as far from half of eight numbers as their mean size is."""
+    left_out = 10 + 2.0 ** torch.arange(8, dtype=torch.float64)  # all halves differ
+    nothing = torch.zeros(8, 1, dtype=torch.float64)
+    course = TimeCourse.from_arrays([nothing, left_out[:, None], nothing], [0.0, 1.0, 2.0])
+    rows = sigma_sweep(course, sigmas=[1e-9], seeds=5, metrics=("w1",), progress=False).rows
+    halves = [float(half.mean()) for half in torch.combinations(left_out, 4)]
+    found = [min(halves, key=lambda half: abs(half - row.value)) for row in rows]
+    assert [row.value for row in rows] == pytest.approx(found, rel=1e-6)
+    assert len(set(found)) > 1
+
+
 def test_sweep_is_decided_by_its_seed(course):
     one = sigma_sweep(course, sigmas=[0.1], **QUICK)
     assert one == sigma_sweep(course, sigmas=[0.1], **QUICK)

@@ -48,6 +48,21 @@ def test_yardsticks_of_a_moving_cloud_are_known() -> None:
     assert 0 < value["floor"] < 1
 
 
+def test_pooled_snapshots_weigh_as_many_cells_as_they_have() -> None:
+    """Three cells before, all at 0; four after, two of them at 1: two of seven parts have moved."""
+    before = Snapshot(torch.zeros(3, 1, dtype=F64), 0.0, torch.tensor([1.0, 2.0, 3.0], dtype=F64))
+    truth = Snapshot(torch.zeros(5, 1, dtype=F64), 1.0)
+    after = Snapshot(torch.tensor([[0.0], [0.0], [1.0], [1.0]], dtype=F64), 2.0)
+    course = TimeCourse((before, truth, after))
+    (row,) = Scorer(1.0, truth, ("w1",)).yardstick("pooled", course, 1, seed=0)
+    assert row.value == pytest.approx(2 / 7)  # all that is not at 0 has 1 to go
+
+
+def test_the_floor_splits_the_cells_anew_for_each_seed() -> None:
+    floor = table(seeds=3).values(1.0, "floor", "w1")
+    assert len(set(floor)) == 3
+
+
 def test_index_time_puts_the_midpoint_in_the_middle() -> None:
     t = table(protocol=HoldoutProtocol(time="index"))
     assert t.held_out == [1.0]  # named by the user's time all the same

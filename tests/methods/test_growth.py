@@ -69,6 +69,20 @@ def test_growth_of_clusters_is_the_rate_of_their_masses(grown: cf.Fit) -> None:
         assert_close(rate, FACTORS.log() / 2.0, rtol=0, atol=0.06)
 
 
+def test_learning_does_not_depend_on_the_unit_of_time() -> None:
+    """Losses of velocity and growth are added, and gradients clipped together: both without unit.
+
+    Losses are in squared velocities, and fits the same but for rounding.
+    """
+    training = replace(PARTS["training"], clip=0.1)
+    method = replace(growing(Unbalanced(relaxation=HELD)), training=training)
+    days, hours = (fit(method, clusters(times=t), 20) for t in ((1.0, 3.0), (24.0, 72.0)))
+    assert hours.history.train_loss[0] * 24**2 == pytest.approx(days.history.train_loss[0])
+    x = days.course.snapshots[0].x
+    assert_close(24 * hours.growth(48.0, x), days.growth(2.0, x))
+    assert_close(24 * hours.velocity(48.0, x), days.velocity(2.0, x))
+
+
 def test_growth_carries_masses_forward_and_back(grown: cf.Fit) -> None:
     start, end = grown.course.snapshots
     there = grown.predict(start, end.time)

@@ -87,6 +87,15 @@ def test_push_and_pull_carry_one_population_to_the_other(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", COUPLINGS)
+def test_weights_are_those_of_the_plan_from_a_time_and_of_arrivals_at_the_last(name: str) -> None:
+    moves = chain(name)
+    for plan, start in zip(moves.plans, TIMES, strict=False):
+        assert_close(moves.weights(start), plan.row_mass)
+    arrived = moves.push(moves.weights(3.0), 3.0, 4.5)
+    assert_close(moves.weights(4.5), arrived / arrived.sum())
+
+
+@pytest.mark.parametrize("name", COUPLINGS)
 def test_pull_keeps_mass_and_push_changes_it_by_growth_alone(name: str) -> None:
     moves = chain(name)
     reached = (moves.plans[0].col_mass > 0).double()

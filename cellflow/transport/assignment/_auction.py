@@ -183,19 +183,22 @@ def _starting_prices(c, n, u, v):
 def solve(c, n):
     """Solve the assignment of the padded ``(n, w)`` float64 matrix; return col, u, v."""
     width = c.shape[1]
-    u, v = np.empty(n), np.zeros(width)
-    col = np.arange(n)
+    u, v, col = np.empty(n), np.empty(width), np.empty(n, np.int64)
+    v[:] = 0.0
+    for i in range(n):
+        col[i] = i
     mean, top = _starting_prices(c, n, u, v)
     if n == 1 or not top > 0.0:  # nothing to choose between
         return col, u, v[:n]
     owner = np.empty(width, np.int64)
     free = np.empty(n, np.int64)
     unit = max(LAST * mean / UNITS, top / MOST)
-    whole = np.full((n, width), np.int32(FAR // 2))
+    whole, price = np.empty((n, width), np.int32), np.empty(width, np.int32)
+    whole[:] = FAR // 2
+    price[:] = 0
     for i in range(n):
         for j in range(n):
             whole[i, j] = np.int32((c[i, j] - u[i] - v[j]) / unit)
-    price = np.zeros(width, np.int32)
     last = max(int(LAST * mean / unit), 1)
     increment = max(int(FIRST * mean / unit), last)
     while _auction(whole, price, increment, owner, free) and increment > last:
@@ -238,5 +241,8 @@ def solve_blocks(x, y, out, dual):
     c = np.empty((n, -(-n // BLOCK) * BLOCK))
     for b in range(blocks):
         half_squared(x[b], y[b], c)
-        out[b], u, v = solve(c, n)
-        dual[b] = u.sum() + v.sum()
+        col, u, v = solve(c, n)
+        dual[b] = 0.0
+        for i in range(n):
+            out[b, i] = col[i]
+            dual[b] += u[i] + v[i]

@@ -75,8 +75,9 @@ def _plan(c, inv, left, right, g, f, weight, col, plan):
     """Fill the plan of `g`, the best `f`, column sums, and the rows' weights in the Hessian."""
     mass, log, ref, rho = left
     n, m = c.shape
-    shifted = g + right[2]
-    scores = np.empty(m)
+    shifted, scores = np.empty(m), np.empty(m)
+    for j in range(m):
+        shifted[j] = g[j] + right[2][j]
     col[:] = 0.0
     for i in range(n):
         row, cost = plan[i], c[i]
@@ -106,25 +107,24 @@ def _plan(c, inv, left, right, g, f, weight, col, plan):
 
 
 @compiled
-def _columns(c, inv, left, right, f):
-    """Return the best potential of the columns given that of the rows, in the log domain."""
+def _columns(c, inv, left, right, f, g):
+    """Set `g` to the best potential of the columns given that of the rows, in the log domain."""
     _, log, ref, rho = right
     n, m = c.shape
-    top, total = np.full(m, -np.inf), np.zeros(m)
-    shifted = f + left[2]
+    top, total = np.empty(m), np.empty(m)
+    top[:] = -np.inf
+    total[:] = 0.0
     for i in range(n):
-        cost = c[i]
+        shifted, cost = f[i] + left[2][i], c[i]
         for j in range(m):
-            top[j] = max(top[j], shifted[i] - inv * cost[j])
+            top[j] = max(top[j], shifted - inv * cost[j])
     for i in range(n):
-        cost = c[i]
+        shifted, cost = f[i] + left[2][i], c[i]
         for j in range(m):
-            x = shifted[i] - inv * cost[j] - top[j]
+            x = shifted - inv * cost[j] - top[j]
             total[j] += _exp(max(x, CUT)) if x > CUT else 0.0
-    g = np.empty(m)
     for j in range(m):
         g[j] = _potential(log[j] - ref[j] - top[j] - np.log(total[j]), rho)
-    return g
 
 
 @compiled
@@ -152,8 +152,12 @@ def _shift(left, right, f, g):
     logs = np.empty(2)
     for k in range(2):
         side, values = (left, f) if k == 0 else (right, g)
-        top = (side[1] - values / side[3]).max()
-        logs[k] = top + np.log(np.exp(side[1] - values / side[3] - top).sum())
+        top, total = -np.inf, 0.0
+        for i in range(len(values)):
+            top = max(top, side[1][i] - values[i] / side[3])
+        for i in range(len(values)):
+            total += np.exp(side[1][i] - values[i] / side[3] - top)
+        logs[k] = top + np.log(total)
     return (logs[0] - logs[1]) / (1.0 / rho + 1.0 / other)
 
 
@@ -161,16 +165,22 @@ def _shift(left, right, f, g):
 def _sweeps(left, right, f, g, plan, count):
     """Run sweeps as scalings of the plan; move `f` and `g`, and return how many were run."""
     n, m = plan.shape
-    f0, g0 = f.copy(), g.copy()
-    left_sum, reached = np.empty(n), np.zeros(m)
-    u, v, rows, cols = np.ones(n), np.empty(m), np.empty(n), np.empty(m)
+    f0, g0, left_sum, reached = np.empty(n), np.empty(m), np.empty(n), np.empty(m)
+    u, v, rows, cols = np.empty(n), np.empty(m), np.empty(n), np.empty(m)
+    for i in range(n):
+        f0[i], u[i] = f[i], 1.0
+    for j in range(m):
+        g0[j] = g[j]
     for done in range(count):
         reached[:] = 0.0
         for i in range(n):
             row, x = plan[i], u[i]
             for j in range(m):
                 reached[j] += x * row[j]
-        if not reached.min() > 0.0:
+        least = np.inf
+        for j in range(m):
+            least = min(least, reached[j])
+        if not least > 0.0:
             return done
         for j in range(m):
             cols[j] = _potential(g0[j] + right[1][j] - np.log(reached[j]), right[3])
@@ -180,18 +190,22 @@ def _sweeps(left, right, f, g, plan, count):
             for j in range(m):
                 total += row[j] * v[j]
             left_sum[i] = total
-        if not left_sum.min() > 0.0:
+            least = min(least, total)
+        if not least > 0.0:
             return done
-        move = np.abs(cols - g0).max()
+        move = 0.0
+        for j in range(m):
+            move = max(move, abs(cols[j] - g0[j]))
         for i in range(n):
             rows[i] = _potential(f0[i] + left[1][i] - np.log(left_sum[i]), left[3])
             move = max(move, abs(rows[i] - f0[i]))
         if not move < LARGEST:
             return done
         shift = _shift(left, right, rows, cols)
-        f[:] = rows + shift
-        g[:] = cols - shift
+        for j in range(m):
+            g[j] = cols[j] - shift
         for i in range(n):
+            f[i] = rows[i] + shift
             u[i] = np.exp(min(max(f[i] - f0[i], -LARGEST), LARGEST))
     return count
 
@@ -216,7 +230,7 @@ def _swept(c, inv, left, right, f, g, plan, count):
     """Run sweeps, at least one of them in the log domain; return how many."""
     done = _sweeps(left, right, f, g, plan, count)
     if done == 0:
-        g[:] = _columns(c, inv, left, right, f)
+        _columns(c, inv, left, right, f, g)
         done = 1
     return done
 
@@ -235,7 +249,7 @@ def stage(c, inv, left, right, g, aim, budget, hessian):
     f2, g2, col2, weight2 = np.empty(n), np.empty(m), np.empty(m), np.empty(n)
     singular = left[3] == np.inf and right[3] == np.inf
     _plan(c, inv, left, right, g, f, weight, col, plan)
-    g[:] = _columns(c, inv, left, right, f)
+    _columns(c, inv, left, right, f, g)
     _plan(c, inv, left, right, g, f, weight, col, plan)
     used, rounds, damp = 1, 0, 0.0
     while True:
@@ -244,7 +258,8 @@ def stage(c, inv, left, right, g, aim, budget, hessian):
             return error, used, f, plan, hessian
         moved = False
         if rounds > 0:
-            diagonal *= 1.0 + damp
+            for j in range(m):
+                diagonal[j] *= 1.0 + damp
             # Loose far from the end, where the step is no better than its linearisation.
             loose = min(0.3, max(error, 0.3 * aim / error))
             limit = STEPS + m // PER_STEP
@@ -252,24 +267,30 @@ def stage(c, inv, left, right, g, aim, budget, hessian):
             if not conjugate(plan, weight, diagonal, residual, hessian, move, loose, steps):
                 hessian = factor(plan, weight, diagonal, right[0], singular)
                 conjugate(plan, weight, diagonal, residual, hessian, move, loose, limit)
-            slope = (residual * move).sum()
-            size = 1.0
+            slope, size, mass = 0.0, 1.0, 0.0
+            for j in range(m):
+                slope += residual[j] * move[j]
+                mass += col[j]
             for _ in range(HALVINGS):
                 for j in range(m):
                     g2[j] = g[j] + size * move[j]
                 _plan(c, inv, left, right, g2, f2, weight2, col2, other)
                 a, size_a = _gain(left, f, f2)
                 b, size_b = _gain(right, g, g2)
-                rest = col.sum() - col2.sum()
-                slack = 1e-14 * (size_a + size_b + abs(rest) + col.sum())
+                rest = mass
+                for j in range(m):
+                    rest -= col2[j]
+                slack = 1e-14 * (size_a + size_b + abs(rest) + mass)
                 if a + b + rest >= 1e-4 * size * slope - slack:
                     moved = True
                     break
                 size *= 0.5
             used += 1
         if moved:
-            g[:], f[:], col[:], weight[:] = g2, f2, col2, weight2
-            plan, other = other, plan
+            for j in range(m):
+                g[j] = g2[j]
+            f, f2, col, col2 = f2, f, col2, col
+            weight, weight2, plan, other = weight2, weight, other, plan
             damp = damp / GROWTH if damp > DAMP else 0.0
         else:
             damp = 0.0 if rounds == 0 else max(DAMP, GROWTH * damp)

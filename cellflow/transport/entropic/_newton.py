@@ -61,11 +61,13 @@ def conjugate(plan, weight, diagonal, r, lower, x, tolerance, limit):
     Whatever it returns, `x` is a direction of ascent for `r`.
     """
     m = len(r)
-    rest, z, p, q = r.copy(), np.empty(m), np.empty(m), np.empty(m)
-    x[:] = 0.0
-    _precondition(diagonal, lower, rest, z)
-    p[:] = z
-    product, start = (rest * z).sum(), np.abs(r).sum()
+    rest, z, p, q = np.empty(m), np.empty(m), np.empty(m), np.empty(m)
+    product, start = 0.0, 0.0
+    _precondition(diagonal, lower, r, z)
+    for j in range(m):
+        x[j], rest[j], p[j] = 0.0, r[j], z[j]
+        product += r[j] * z[j]
+        start += abs(r[j])
     for k in range(limit):
         _apply(plan, weight, diagonal, p, q)
         curved, size = 0.0, 0.0
@@ -74,7 +76,8 @@ def conjugate(plan, weight, diagonal, r, lower, x, tolerance, limit):
             size += p[j] * p[j] * diagonal[j]
         if not curved > 1e-15 * size:  # rounding, along what the Hessian does not see
             if k == 0:
-                x[:] = p
+                for j in range(m):
+                    x[j] = p[j]
             return False
         step, left = product / curved, 0.0
         for j in range(m):
@@ -84,7 +87,9 @@ def conjugate(plan, weight, diagonal, r, lower, x, tolerance, limit):
         if left <= tolerance * start:
             return True
         _precondition(diagonal, lower, rest, z)
-        new = (rest * z).sum()
+        new = 0.0
+        for j in range(m):
+            new += rest[j] * z[j]
         ratio, product = new / product, new
         for j in range(m):
             p[j] = z[j] + ratio * p[j]
