@@ -11,7 +11,7 @@ import torch
 
 from cellflow import _checks
 from cellflow._typing import Rng
-from cellflow.pp.access import numbers_of
+from cellflow.pp.access import checked, numbers_of, take
 from cellflow.pp.times import SECONDS, listed
 
 if TYPE_CHECKING:
@@ -184,7 +184,8 @@ def _score(
     expression = adata.X if layer is None else adata.layers[layer]
     if expression is None:
         raise ValueError(_checks.message(name, "genes, but no expression", "an AnnData with X"))
-    expression = expression[:] if adata.isbacked else expression
+    expression = checked(expression, layer or "X")
+    expression = take(expression, slice(None)) if adata.isbacked else expression
     # A frame of its own for the answer: nothing is written before everything is known.
     aside = AnnData(X=expression, obs=adata.obs[[]].copy(), var=adata.var[[]].copy())
     seed = int(torch.randint(2**32, (), generator=generator, device=generator.device))
