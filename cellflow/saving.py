@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from cellflow import _checks
-from cellflow._files import read_state
+from cellflow._files import read_state, recover
 from cellflow._typing import Tensor
 from cellflow.clock import Clock
 from cellflow.fits.ensemble import Ensemble
@@ -41,6 +41,7 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Fit | Ens
         Where to put it.
     """
     folder = Path(folder)
+    recover(folder)
     place = _checks.as_device(device, torch.device("cpu"))
     if (folder / ENSEMBLE).is_file():
         facts, shared = _read(folder, ENSEMBLE, CELLS, place)
