@@ -54,6 +54,8 @@ def number(
         out = float(value)
     except (TypeError, ValueError):
         raise TypeError(message(name, repr(value), bounds)) from None
+    except OverflowError:  # a whole number, of which the text may be too long as well
+        raise ValueError(message(name, "a number beyond 1e308", bounds)) from None
     if not np.isfinite(out) or out < low or out > high or (open_low and out == low):
         raise ValueError(message(name, repr(value), bounds))
     return out
@@ -81,6 +83,13 @@ def as_numbers(x: ArrayLike | float, name: str, expected: str = "numbers") -> Te
         return torch.from_numpy(np.require(array, native, ["C_CONTIGUOUS", "WRITEABLE"]))
     except (TypeError, ValueError) as error:
         raise TypeError(message(name, type(x).__name__, expected)) from error
+
+
+def key(value: str, name: str) -> str:
+    """Return `value` if it can be a key of what is written: files take "/" for a folder."""
+    if not isinstance(value, str) or not value or "/" in value or "\0" in value:
+        raise ValueError(message(name, repr(value), "a name without '/'"))
+    return value
 
 
 def sound(matrix: M, name: str) -> M:

@@ -122,6 +122,7 @@ def growth_rates(
     >>> float(cells.obs["growth_rate"].iloc[0])  # half-way between 0.3 and 1.7, less 0.3 per day
     0.7
     """
+    _checks.key(key_added, "key_added")
     _checks.choice(missing, ("error", "drop"), "missing")
     days = SECONDS["day"] / SECONDS[_checks.choice(unit, SECONDS, "unit")]
     for name, curve in (("birth", birth), ("death", death)):

@@ -108,6 +108,16 @@ class History:
     coupling: dict[str, float] = field(default_factory=dict)
     rounds: list[int] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        columns = ("step", "train_loss", "validation_loss", "learning_rate")
+        for name in columns:
+            values = getattr(self, name)
+            if not isinstance(values, list) or len(values) != len(self.step):
+                expected = f"lists of equal length: {', '.join(columns)}"
+                raise ValueError(_checks.message("history", f"{name} {values!r:.40}", expected))
+            for value in values:
+                _checks.number(value, f"history.{name}")
+
     def spend(self, timing: dict[str, float], share: float = 1.0) -> None:
         """Count this `share` of the seconds of `timing`."""
         for what, seconds in timing.items():
