@@ -55,7 +55,7 @@ def obstacle(path: str | Path) -> str | None:
         with tempfile.TemporaryFile(dir=there):
             return None
     except OSError as error:
-        return f"{error.strerror}: {str(error.filename or there)!r}"
+        return f"{error.strerror}: {str(there)!r}"
 
 
 @contextmanager

@@ -102,7 +102,8 @@ def check_new_file(context: click.Context, option: click.Parameter, path: Path |
 
 def check_figure(context: click.Context, option: click.Parameter, path: Path | None):
     """Refuse the file of a figure that could not be drawn into: `path` of an `option`."""
-    if check_new_file(context, option, path) is not None:
+    check_new_file(context, option, path)
+    if path is not None:
         from matplotlib.backend_bases import FigureCanvasBase
 
         known = sorted(FigureCanvasBase.get_supported_filetypes())

@@ -116,7 +116,8 @@ def as_one_line(error: Exception, options: Mapping[str, str] = _OPTIONS) -> str 
 
 def check_apart(context: click.Context) -> None:
     """Refuse to write over what is read, or one output over another."""
-    read, written = [], []
+    read: list[tuple[str, Path]] = []
+    written: list[tuple[str, Path]] = []
     for parameter in context.command.params:
         path = context.params.get(parameter.name or "")
         if isinstance(path, Path):

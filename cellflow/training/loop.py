@@ -62,16 +62,6 @@ def run(
     if path is not None and group.broadcast(path.exists):
         trainer.restore(path, fingerprint)
     history = trainer.history
-
-    def save() -> None:
-        """Write the checkpoint, if there is one; what is learned is worth more than that."""
-        try:
-            if path is not None:
-                trainer.save(path, fingerprint)
-        except OSError as error:
-            text = f"checkpoint: {str(path)!r} could not be written ({error}). The fit goes on."
-            warnings.warn(" ".join(text.split()), UserWarning, stacklevel=3)
-
     last = time.perf_counter()
 
     def lap(what: str) -> None:
@@ -99,7 +89,7 @@ def run(
                         stopped = "patience"
                     bar.set_postfix(loss=f"{history.validation_loss[-1]:.4g}", refresh=False)
             except RankLost as lost:  # the main rank, which writes files, may be the one
-                save()
+                _save(trainer, path, fingerprint)
                 lost.resumption = resumption(path)
                 lost.args = (f"Step {trainer.step + 1}: {lost} {lost.resumption}",)
                 raise
@@ -108,11 +98,21 @@ def run(
             ends = stopped != "budget" or trainer.step == trainer.steps
             due = ends or trainer.step % checkpointing.every == 0
             if due and group.is_main:
-                save()
+                _save(trainer, path, fingerprint)
             lap("checks")
     history.stopped = stopped
     trainer.keep_best()
     return history
+
+
+def _save(trainer: _Run[B, H], path: FilePath | None, fingerprint: dict[str, Any]) -> None:
+    """Write the checkpoint, if there is one; what is learned is worth more than that."""
+    try:
+        if path is not None:
+            trainer.save(path, fingerprint)
+    except OSError as error:
+        text = f"checkpoint: {str(path)!r} could not be written ({error}). The fit goes on."
+        warnings.warn(" ".join(text.split()), UserWarning, stacklevel=3)
 
 
 def resumption(path: str | FilePath | None) -> str:

@@ -24,12 +24,12 @@ REFUSED = [
     ("holdout {cells} --time-key day --csv {link}", "is read"),
     ("holdout {cells} --time-key day --csv {tmp}/a --json {tmp}/a", "is that of"),
     ("fit {cells} --time-key day --checkpoint {cells} --out {tmp}/new", "is read"),
-    ("fit {cells} --time-key day --checkpoint {cells}/a --out {tmp}/new", "--checkpoint: got"),
+    ("fit {cells} --time-key day --checkpoint {cells}/a -q --out {tmp}/new", "--checkpoint: got"),
     ("suggest-sigma {cells} --time-key day --figure {tmp}/f.xyz", "should end with one of"),
     ("suggest-sigma {cells} --time-key day --figure {tmp}/f", "should end with one of"),
     ("simulate {fit} --out {tmp}/new --n-times 1000000000", "is not in the range"),
     ("fit {cells} --time-key day --devices 1000000 --out {tmp}/new", "--devices: got 1000000"),
-    ("fit {cells} --time-key day --members 1000000 --out {tmp}/new", "--members: got 1000000"),
+    ("fit {cells} --time-key day --members 1000000 -q --out {tmp}/new", "--members: got 1000000"),
 ]
 
 
