@@ -22,6 +22,7 @@ MAX_SEED = 2**63 - 1
 NAMED = 50
 
 T = TypeVar("T")
+M = TypeVar("M")
 
 
 def message(name: str, got: object, expected: str, remedy: str = "") -> str:
@@ -53,6 +54,8 @@ def number(
         out = float(value)
     except (TypeError, ValueError):
         raise TypeError(message(name, repr(value), bounds)) from None
+    except OverflowError:  # a whole number, of which the text may be too long as well
+        raise ValueError(message(name, "a number beyond 1e308", bounds)) from None
     if not np.isfinite(out) or out < low or out > high or (open_low and out == low):
         raise ValueError(message(name, repr(value), bounds))
     return out
@@ -82,10 +85,33 @@ def as_numbers(x: ArrayLike | float, name: str, expected: str = "numbers") -> Te
         raise TypeError(message(name, type(x).__name__, expected)) from error
 
 
+def key(value: str, name: str) -> str:
+    """Return `value` if it can be a key of what is written: files take "/" for a folder."""
+    if not isinstance(value, str) or not value or "/" in value or "\0" in value:
+        raise ValueError(message(name, repr(value), "a name without '/'"))
+    return value
+
+
+def sound(matrix: M, name: str) -> M:
+    """Return a scipy `matrix` unless it points outside of itself: compiled code trusts it."""
+    if hasattr(matrix, "check_format"):  # compressed
+        try:
+            matrix.check_format(full_check=True)
+        except ValueError as error:
+            raise unsound(name, str(error)) from error
+    return matrix
+
+
+def unsound(name: str, why: str) -> ValueError:
+    """Return the error of a sparse matrix with wrong indices."""
+    got, remedy = f"a damaged sparse matrix ({why})", "Write the file anew."
+    return ValueError(message(name, got, "indices inside the matrix", remedy))
+
+
 def as_cells(x: ArrayLike, name: str, *, dim: int | None = None, min_cells: int = 1) -> Tensor:
     """Return `x` as a finite floating ``(n, d)`` tensor; dtype and device of a tensor are kept."""
     if hasattr(x, "toarray"):  # scipy.sparse: representations are small enough to be dense
-        x = x.toarray()
+        x = sound(x, name).toarray()
     cells = as_numbers(x, name, "an (n, d) array of numbers")
     if cells.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         cells = cells.to(torch.get_default_dtype())

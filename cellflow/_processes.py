@@ -5,7 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import shutil
 import tempfile
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -97,7 +100,9 @@ def _in_processes(path: Path, jobs: Sequence[Any], n: int) -> Iterator[tuple[int
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    calls = (delayed(_work)(str(path), k, cloudpickle.dumps(job)) for k, job in enumerate(jobs))
+    parent, place = os.getpid(), str(path)
+    sent = (cloudpickle.dumps(job) for job in jobs)
+    calls = (delayed(_work)(place, k, job, parent) for k, job in enumerate(sent))
     with parallel_config("loky", inner_max_num_threads=1, idle_worker_timeout=_IDLE):
         pool = Parallel(n, batch_size=1, pre_dispatch=2 * n, return_as="generator_unordered")
         answers = pool(calls)
@@ -117,11 +122,13 @@ def _in_processes(path: Path, jobs: Sequence[Any], n: int) -> Iterator[tuple[int
         ) from error
 
 
-def _work(path: str, k: int, job: bytes) -> tuple[int, bytes]:
+def _work(path: str, k: int, job: bytes, parent: int) -> tuple[int, bytes]:
     """Do one job in a worker; bytes, because tensors would travel through shared memory."""
     import cloudpickle
 
     global _inside, _read
+    if not _inside:
+        threading.Thread(target=_outlive, args=(parent,), daemon=True).start()
     _inside = True
     torch.set_num_threads(1)
     _threads.MOST_SPARE = 0  # the cores are the other workers'
@@ -134,3 +141,12 @@ def _work(path: str, k: int, job: bytes) -> tuple[int, bytes]:
         result = _read[1](pickle.loads(job))
     told = [(str(w.message), w.category, w.filename, w.lineno) for w in caught]
     return k, cloudpickle.dumps((result, told))
+
+
+def _outlive(parent: int) -> None:
+    """End this worker, and remove what it read, once the `parent` is no more: nobody else would."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    if _read is not None:
+        shutil.rmtree(Path(_read[0]).parent, ignore_errors=True)
+    os._exit(1)

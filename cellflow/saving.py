@@ -10,12 +10,21 @@ from typing import Any
 import torch
 
 from cellflow import _checks
-from cellflow._files import read_state
+from cellflow._files import read_state, recover
 from cellflow._typing import Tensor
 from cellflow.clock import Clock
 from cellflow.fits.ensemble import Ensemble
 from cellflow.fits.fit import Fit
-from cellflow.fits.folder import CELLS, ENSEMBLE, FIT, FORMAT, NUMBERS, from_facts
+from cellflow.fits.folder import (
+    CELLS,
+    ENSEMBLE,
+    FIT,
+    FORMAT,
+    NUMBERS,
+    cells_of,
+    from_facts,
+    tensors_of,
+)
 from cellflow.methods import FlowMatching
 from cellflow.methods.method import kinds
 from cellflow.networks import Units
@@ -25,7 +34,16 @@ from cellflow.training.networks import assemble, build_networks
 from cellflow.training.trainer import History
 
 #: What reading stumbles over where a file is missing, cut short, or was edited.
-_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, StopIteration)
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    StopIteration,
+    TypeError,
+    ValueError,
+)
 
 
 def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Fit | Ensemble:
@@ -41,13 +59,18 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Fit | Ens
         Where to put it.
     """
     folder = Path(folder)
+    recover(folder)
     place = _checks.as_device(device, torch.device("cpu"))
     if (folder / ENSEMBLE).is_file():
         facts, shared = _read(folder, ENSEMBLE, CELLS, place)
-        names = [f"member-{k}" for k in range(len(facts["seeds"]))]
-        fits = [_fit(folder / name, place, shared) for name in names]
+        try:
+            seeds = tuple(_checks.count(seed, "seeds", low=0) for seed in facts["seeds"])
+            bootstrap = bool(facts["bootstrap"])
+        except _DAMAGE as error:
+            raise _damaged(folder, error) from error
+        fits = [_fit(folder / f"member-{k}", place, shared) for k in range(len(seeds))]
         fits = [replace(fit, course=fits[0].course) for fit in fits]
-        return Ensemble(tuple(fits), tuple(facts["seeds"]), facts["bootstrap"])
+        return Ensemble(tuple(fits), seeds, bootstrap)
     if not (folder / FIT).is_file():
         got, expected = f"{str(folder)!r}", "a folder written by `fit.save`"
         raise FileNotFoundError(_checks.message("folder", got, expected))
@@ -79,11 +102,12 @@ def _read(
     except _DAMAGE as error:
         raise _damaged(folder, error) from error
     remedy = "It is of another version of cellflow: load it with that one, or fit again."
-    raise ValueError(_checks.message("folder", f"format {layout}", f"format {FORMAT}", remedy))
+    raise ValueError(_checks.message("folder", f"format {layout!r}", f"format {FORMAT}", remedy))
 
 
 def _damaged(folder: Path, error: Exception) -> ValueError:
-    got = f"{str(folder)!r}, not a readable fit ({type(error).__name__}: {error})"
+    why = " ".join(f"{type(error).__name__}: {error}".split())
+    got = f"{str(folder)!r}, not a readable fit ({why})"
     return ValueError(_checks.message("folder", got, "one written by `fit.save`"))
 
 
@@ -103,7 +127,7 @@ def _build(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
         clock = Clock(**facts["clock"])
     model = course if clock is None else clock.retime(course)
     affine, genes = (_under(name, tensors) for name in ("preprocessing", "components"))
-    return Fit(
+    fit = Fit(
         assemble(method.parts, networks, model.times),
         method,
         course,
@@ -113,6 +137,34 @@ def _build(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
         origin=facts["origin"] | ({"components": Preprocessing(**genes)} if genes else {}),
         clock=clock,
     )
+    _check_whole(fit, units, tensors)
+    return fit
+
+
+def _check_whole(fit: Fit, units: Units, tensors: dict[str, Tensor]) -> None:
+    """Refuse a fit whose parts do not belong together, or are no numbers: it was edited."""
+    for name in ("scale", "span"):
+        _checks.number(getattr(units, name), f"units.{name}", low=0.0, open_low=True)
+    for number in (*units.centre, units.origin, *units.knots):
+        _checks.number(number, "units")
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name!r} has other entries than finite numbers")
+    surplus = set(tensors) - set(tensors_of(fit) | cells_of(fit))
+    if surplus:
+        raise ValueError(f"{min(surplus)!r} belongs to nothing that {FIT!r} tells of")
+    dim, maps, genes = fit.course.dim, [], fit.origin.get("components")
+    maps.append(("preprocessing", fit.preprocessing, (dim, len(units.centre))))
+    if genes is not None:
+        maps.append(("components", genes, (len(fit.origin["var_names"]), dim)))
+    for name, found, ends in maps:
+        have = (dim, dim) if found is None else (len(found.mean), len(found.scale))
+        if have != ends:
+            raise ValueError(f"{name} from {have[0]} to {have[1]} dimensions, not {ends}")
+    if fit.clock is not None and fit.clock.times != fit.course.times:
+        raise ValueError(f"a clock of times {fit.clock.times}, not {fit.course.times}")
+    if not isinstance(fit.course.unit, str):
+        raise TypeError(f"the unit {fit.course.unit!r}, which is no text")
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

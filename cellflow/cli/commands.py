@@ -16,6 +16,8 @@ from cellflow.cli.front import Front
 
 #: The file of protocols in a checkout.
 PROTOCOLS = "benchmarks/accuracy/protocols.py"
+#: Times that a simulation writes, at most.
+MOST_TIMES = 100_000
 
 
 @click.group(cls=Front, no_args_is_help=False)
@@ -117,7 +119,7 @@ def interpolate(*, folder: Path, keywords: dict[str, Any], out: Path) -> None:
 @options.of("simulate", without=("store", "store_dtype"), as_text=("start", "end"))
 @click.option(
     "--n-times",
-    type=click.IntRange(min=2),
+    type=click.IntRange(min=2, max=MOST_TIMES),
     default=50,
     show_default=True,
     metavar="N",
@@ -272,7 +274,7 @@ def fates(*, folder: Path, file: Path, keywords: dict[str, Any], out: Path) -> N
     "--figure",
     type=options.PATH,
     metavar="FILE",
-    callback=files.check_new_file,
+    callback=files.check_figure,
     help="Draw the curve into this file: .png, .pdf, .svg.",
 )
 @options.json
@@ -296,9 +298,11 @@ def suggest_sigma(
     files.write_json(sweep, json)
     if figure is not None and sweep.rows:
         from cellflow import pl
+        from cellflow._files import whole_file
         from cellflow.pl._frame import save
 
-        save(pl.sigma(sweep), figure)
+        with whole_file(figure) as path:
+            save(pl.sigma(sweep), path)
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,11 +91,34 @@ def check_new_file(context: click.Context, option: click.Parameter, path: Path |
         return None
     if path.is_dir():
         raise click.BadParameter(f"{str(path)!r} is a folder, a file is expected.")
-    if not path.absolute().parent.is_dir():
+    folder = path.absolute().parent
+    if not folder.is_dir():
         raise click.BadParameter(f"There is no folder {str(path.parent)!r} to write to.")
-    if not os.access(path.absolute().parent, os.W_OK):
-        raise click.BadParameter(f"The folder {str(path.parent)!r} cannot be written to.")
+    if (folder / "fit.json").exists() or (folder / "ensemble.json").exists():
+        raise click.BadParameter(f"The folder {str(path.parent)!r} is that of a fit, which stays.")
+    _check_writable(path)
     return path
+
+
+def check_figure(context: click.Context, option: click.Parameter, path: Path | None):
+    """Refuse the file of a figure that could not be drawn into: `path` of an `option`."""
+    check_new_file(context, option, path)
+    if path is not None:
+        from matplotlib.backend_bases import FigureCanvasBase
+
+        known = sorted(FigureCanvasBase.get_supported_filetypes())
+        if path.suffix.removeprefix(".").lower() not in known:
+            listed = ", ".join(f".{ending}" for ending in known)
+            raise click.BadParameter(f"{str(path)!r} should end with one of {listed}.")
+    return path
+
+
+def _check_writable(path: Path) -> None:
+    from cellflow._files import obstacle
+
+    why = obstacle(path)
+    if why is not None:
+        raise click.BadParameter(f"{str(path)!r} cannot be written ({why}).")
 
 
 def check_new_folder(context: click.Context, option: click.Parameter, path: Path):
@@ -112,6 +134,5 @@ def check_folder(context: click.Context, option: click.Parameter, path: Path):
     there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     if not there.is_dir():
         raise click.BadParameter(f"{str(there)!r} is a file, a folder is expected.")
-    if not os.access(there, os.W_OK):
-        raise click.BadParameter(f"The folder {str(there)!r} cannot be written to.")
+    _check_writable(path)
     return path

@@ -112,7 +112,7 @@ def _entries(plan: Any, name: str) -> Matrix:
             raise TypeError(_checks.message(name, got, "an (n, m) matrix of numbers")) from error
     if len(plan.shape) != 2 or 0 in plan.shape:
         raise ValueError(_checks.message(name, f"shape {plan.shape}", "a matrix (n, m)"))
-    coo = sparse.coo_matrix(plan, dtype=np.float64)
+    coo = sparse.coo_matrix(_checks.sound(plan, name), dtype=np.float64)
     coo.sum_duplicates()
     if not np.isfinite(coo.data).all():
         raise ValueError(_checks.message(name, "NaN or infinite values", "finite numbers"))

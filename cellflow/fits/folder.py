@@ -109,10 +109,13 @@ def from_facts(facts: dict[str, Any], methods: Mapping[str, type[T]], default: t
             return value
         if value["kind"] in methods:
             return from_facts(value, methods, default)
-        return _build(known[value["kind"]], value)
+        return _build(known[_checks.choice(value["kind"], known, "kind")], value)
 
     parts = {name: part(value) for name, value in facts.items()}
-    return _build(methods.get(facts.get("kind", ""), default), parts)
+    kind = facts.get("kind")  # earlier fits had none
+    return _build(
+        default if kind is None else methods[_checks.choice(kind, methods, "kind")], parts
+    )
 
 
 def _build(kind: type[T], settings: Mapping[str, Any]) -> T:
@@ -170,7 +173,7 @@ def save_fit(fit: _Fit, folder: str | Path) -> Path:
     """Write a fit to a folder, whole or not at all, and return it."""
     folder = _replaceable(folder)
     with whole_folder(folder) as place:
-        _write(fit, place, _cells(fit))
+        _write(fit, place, cells_of(fit))
     return folder
 
 
@@ -180,7 +183,7 @@ def save_ensemble(
     """Write an ensemble of `fits` to a folder, whole or not at all; the cells are written once."""
     folder = _replaceable(folder)
     with whole_folder(folder) as place:
-        write_state(place / CELLS, _cells(fits[0]), {})
+        write_state(place / CELLS, cells_of(fits[0]), {})
         for k, fit in enumerate(fits):
             (place / f"member-{k}").mkdir()
             _write(fit, place / f"member-{k}", {})
@@ -190,7 +193,7 @@ def save_ensemble(
 
 
 def _write(fit: _Fit, folder: Path, cells: dict[str, Tensor]) -> None:
-    write_state(folder / NUMBERS, _tensors(fit) | cells, {})
+    write_state(folder / NUMBERS, tensors_of(fit) | cells, {})
     text = json.dumps(_facts(fit), indent=2, ensure_ascii=False)
     (folder / FIT).write_text(text, encoding="utf-8")
 
@@ -204,7 +207,8 @@ def _replaceable(folder: str | Path) -> Path:
     return folder
 
 
-def _tensors(fit: _Fit) -> dict[str, Tensor]:
+def tensors_of(fit: _Fit) -> dict[str, Tensor]:
+    """Return weights and maps of a fit, by their names in its file."""
     out: dict[str, Tensor] = {}
     for name, network in fit.networks.items():
         out |= {f"{name}/{k}": v for k, v in network.state_dict().items()}
@@ -216,7 +220,8 @@ def _tensors(fit: _Fit) -> dict[str, Tensor]:
     return out
 
 
-def _cells(fit: _Fit) -> dict[str, Tensor]:
+def cells_of(fit: _Fit) -> dict[str, Tensor]:
+    """Return the cells of a fit, by their names in its file."""
     out: dict[str, Tensor] = {}
     for k, snapshot in enumerate(fit.course.snapshots):
         out |= {f"x/{k}": snapshot.x, f"mass/{k}": snapshot.mass}

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from cellflow import _checks
 from cellflow.pl import _frame
 from cellflow.pp import TimeTable, parse_times
-from cellflow.pp.access import check_anndata, column_of, take
+from cellflow.pp.access import check_anndata, checked, column_of, on_disk, row_chunks, take
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,9 +145,13 @@ def column_or_gene(adata: AnnData, color: str) -> pd.Series:
     if len(found) > 1:
         got, remedy = f"{color!r}, the name of {len(found)} genes", "Call var_names_make_unique()."
         raise ValueError(_checks.message("color", got, "a name that only one has", remedy))
-    # In a file, anndata reads raw whole, and does not subset it.
-    values = take(part.X[:, found] if raw else part[:, found].X, slice(None))
-    values = values.toarray() if hasattr(values, "toarray") else values
+    stored = checked(part.X, "raw" if raw else "X")
+    if on_disk(stored) and getattr(stored, "format", None) == "csr":  # by columns, scipy trusts it
+        parts = [part[:, found].toarray() for _, part in row_chunks(stored, memory=2**28, name="X")]
+        values = np.concatenate(parts)
+    else:  # in a file, anndata reads raw whole, and does not subset it
+        values = take(stored[:, found] if raw else part[:, found].X, slice(None))
+        values = checked(values, "X").toarray() if hasattr(values, "toarray") else values
     return pd.Series(np.ravel(np.asarray(values, dtype=float)), adata.obs_names, name=color)
 
 

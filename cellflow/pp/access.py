@@ -62,11 +62,25 @@ def find_representation(adata: AnnData, key: str, name: str = "use_rep") -> tupl
         others += [k.removeprefix("X_") for k in keys]
     _checks.choice(key, [*keys, *others], name)
     if key != "X":
-        return key, adata.obsm[key]
+        return key, checked(adata.obsm[key], f"obsm[{key!r}]")
     if adata.X is None or adata.n_vars == 0:
         got = "'X', but this AnnData has no expression"
         raise ValueError(_checks.message(name, got, f"one of {', '.join(map(repr, keys))}"))
-    return key, adata.X
+    return key, checked(adata.X, "X")
+
+
+def checked(stored: Any, name: str) -> Any:
+    """Return `stored`, called `name`, if it is no sparse matrix that points outside of itself.
+
+    On disk, that is said of the ends of its rows; :func:`take` looks at each row that it reads.
+    """
+    if hasattr(stored, "check_format"):
+        return _checks.sound(stored, name)
+    if getattr(stored, "format", None) in ("csr", "csc") and hasattr(stored, "group"):
+        ends, size = stored.group["indptr"][:].astype(np.int64), stored.group["indices"].shape[0]
+        if ends[0] != 0 or ends[-1] > size or (np.diff(ends) < 0).any():
+            raise _checks.unsound(name, "indptr must increase from 0 to the number of values")
+    return stored
 
 
 def read_states(
@@ -123,7 +137,8 @@ def take(stored: Any, rows: Any) -> Any:
     if hasattr(stored, "oindex") and not isinstance(rows, slice):  # zarr
         return stored.oindex[rows]
     block = stored[rows]
-    return block.compute() if hasattr(block, "compute") else block
+    block = block.compute() if hasattr(block, "compute") else block
+    return checked(block, "X") if on_disk(stored) else block
 
 
 def row_chunks(stored: Any, *, memory: float, name: str) -> Iterator[tuple[slice, Any]]:

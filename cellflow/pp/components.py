@@ -57,6 +57,7 @@ def pca(
         Writes ``obsm["X_pca"]`` and, as scanpy does, ``varm["PCs"]`` and ``uns["pca"]`` with
         variances and their ratios; ``uns["pca"]["mean"]`` has the mean of each gene.
     """
+    _checks.key(key_added, "key_added")
     check_anndata(adata)
     chosen = np.ones(adata.n_vars, dtype=bool)
     if genes is not None:

@@ -11,7 +11,7 @@ import torch
 
 from cellflow import _checks
 from cellflow._typing import Rng
-from cellflow.pp.access import numbers_of
+from cellflow.pp.access import checked, numbers_of, take
 from cellflow.pp.times import SECONDS, listed
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ def growth_rates(
     >>> float(cells.obs["growth_rate"].iloc[0])  # half-way between 0.3 and 1.7, less 0.3 per day
     0.7
     """
+    _checks.key(key_added, "key_added")
     _checks.choice(missing, ("error", "drop"), "missing")
     days = SECONDS["day"] / SECONDS[_checks.choice(unit, SECONDS, "unit")]
     for name, curve in (("birth", birth), ("death", death)):
@@ -184,7 +185,8 @@ def _score(
     expression = adata.X if layer is None else adata.layers[layer]
     if expression is None:
         raise ValueError(_checks.message(name, "genes, but no expression", "an AnnData with X"))
-    expression = expression[:] if adata.isbacked else expression
+    expression = checked(expression, layer or "X")
+    expression = take(expression, slice(None)) if adata.isbacked else expression
     # A frame of its own for the answer: nothing is written before everything is known.
     aside = AnnData(X=expression, obs=adata.obs[[]].copy(), var=adata.var[[]].copy())
     seed = int(torch.randint(2**32, (), generator=generator, device=generator.device))

@@ -38,7 +38,7 @@ def join_process_group(devices: int | None = None, *, kind: str = "cpu") -> Proc
     There must be as many as `devices`, of the type `kind` (``"cpu"`` or ``"cuda"``), if that is
     given; 1 is this process alone.
     """
-    if devices is not None and _checks.count(devices, "devices") == 1:
+    if devices is not None and _checks.count(devices, "devices", high=_most(kind)) == 1:
         return ProcessGroup()
     group = here()
     # WORLD_SIZE is a variable that others use as well.
@@ -56,6 +56,12 @@ def join_process_group(devices: int | None = None, *, kind: str = "cpu") -> Proc
         atexit.register(torch.distributed.destroy_process_group)
     torch.distributed.init_process_group(backend, timeout=_PATIENCE)
     return here()
+
+
+def _most(kind: str) -> int:
+    """Processes of this machine that could gain by one another; on a CPU, a few more."""
+    here = torch.cuda.device_count() if kind == "cuda" else max(8, 2 * (os.cpu_count() or 1))
+    return max(1, here, int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def fit_on(

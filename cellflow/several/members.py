@@ -32,6 +32,10 @@ MIN_STEPS_FOR_PROCESSES = 4000
 STACKED = ("cuda",)
 
 
+#: Members, at most: each is a fit.
+MOST = 10_000
+
+
 def fit_members(
     method: Method,
     course: TimeCourse,
@@ -73,7 +77,7 @@ def fit_members(
         On Ctrl-C, which ends all fits: with checkpoints, calling again resumes them.
     """
     options = options or FitOptions(steps=method.default_steps)
-    _checks.count(members, "members", low=2)
+    _checks.count(members, "members", low=2, high=MOST)
     if bootstrap and method.knows_rows:
         expected = "False for a coupling that knows cells by their rows"
         raise ValueError(_checks.message("bootstrap", "True", expected))

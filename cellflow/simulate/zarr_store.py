@@ -208,7 +208,7 @@ def _open(
         cells = min(cells, n)
         parts, size = -(-n // cells), cells * width * np.dtype(facts["store_dtype"]).itemsize
         layout = (min(n_times, max(1, CHUNK_BYTES // size)), cells, width)
-        with whole_folder(path) as temporary:
+        with whole_folder(path, replace=False) as temporary:
             group = _require_zarr().open_group(str(temporary), mode="w")
             _array(group, "x", shape, layout, facts["store_dtype"])
             if facts["growth"]:

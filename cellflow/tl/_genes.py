@@ -12,7 +12,7 @@ from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.fits import Ensemble, Fit
 from cellflow.pp import parse_times
-from cellflow.pp.access import check_anndata, column_of, find_representation
+from cellflow.pp.access import check_anndata, checked, column_of, find_representation
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,9 +37,9 @@ def expression_of(adata: AnnData, layer: str | None) -> tuple[list[str], Any]:
     if layer is None:
         return names, find_representation(adata, "X")[1]
     if part is not adata:
-        return names, part.X
+        return names, checked(part.X, "raw")
     layers = [key for key in adata.layers if key is not None]  # anndata 0.13 lists X as well
-    return names, adata.layers[_checks.choice(layer, layers, "layer")]
+    return names, checked(adata.layers[_checks.choice(layer, layers, "layer")], layer)
 
 
 def columns_of(names: Sequence[str], genes: str | Sequence[str]) -> tuple[list[str], np.ndarray]:

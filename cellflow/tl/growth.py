@@ -62,6 +62,7 @@ def growth(
         which nothing follows, and neither counts as childless. Of an ensemble, rates and masses
         are means over its members, and ``obs["growth_std"]`` is the rates' standard deviation.
     """
+    _checks.key(key_added, "key_added")
     members = list(fit) if isinstance(fit, Ensemble) else [fit]
     if members[0].dynamics.growth is None:
         got, remedy = f"a fit of {fit.method.name!r}", "Fit with method='uotcfm' or 'ubsb'."

@@ -47,6 +47,7 @@ def velocity(
         square speed, from 0, where all say the same, to 1, where no direction is left; NaN for
         cells without a time. ``obsm["velocity_pca_std"]`` has the deviation of each dimension.
     """
+    _checks.key(key_added, "key_added")
     rep, times, x = states_and_times(adata, fit)
     timed = np.isfinite(times)
     several, d = isinstance(fit, Ensemble), fit.course.dim

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path as FilePath
@@ -88,8 +89,7 @@ def run(
                         stopped = "patience"
                     bar.set_postfix(loss=f"{history.validation_loss[-1]:.4g}", refresh=False)
             except RankLost as lost:  # the main rank, which writes files, may be the one
-                if path is not None:
-                    trainer.save(path, fingerprint)
+                _save(trainer, path, fingerprint)
                 lost.resumption = resumption(path)
                 lost.args = (f"Step {trainer.step + 1}: {lost} {lost.resumption}",)
                 raise
@@ -97,12 +97,22 @@ def run(
                 stopped = "interrupted"
             ends = stopped != "budget" or trainer.step == trainer.steps
             due = ends or trainer.step % checkpointing.every == 0
-            if path is not None and due and group.is_main:
-                trainer.save(path, fingerprint)
+            if due and group.is_main:
+                _save(trainer, path, fingerprint)
             lap("checks")
     history.stopped = stopped
     trainer.keep_best()
     return history
+
+
+def _save(trainer: _Run[B, H], path: FilePath | None, fingerprint: dict[str, Any]) -> None:
+    """Write the checkpoint, if there is one; what is learned is worth more than that."""
+    try:
+        if path is not None:
+            trainer.save(path, fingerprint)
+    except OSError as error:
+        text = f"checkpoint: {str(path)!r} could not be written ({error}). The fit goes on."
+        warnings.warn(" ".join(text.split()), UserWarning, stacklevel=3)
 
 
 def resumption(path: str | FilePath | None) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path as FilePath
 import torch
 
 from cellflow import _checks
+from cellflow._files import obstacle
 from cellflow._process_group import ProcessGroup
 from cellflow._random import draw_seed
 from cellflow._typing import Rng
@@ -30,9 +31,15 @@ class Checkpointing:
 
     def __post_init__(self) -> None:
         _checks.count(self.every, "every")
-        if self.path is not None and FilePath(self.path).is_dir():
-            got = f"{str(self.path)!r}, a folder"
-            raise ValueError(_checks.message("checkpoint", got, "a file to write"))
+        if self.path is None:
+            return
+        path = FilePath(self.path)
+        why = obstacle(path)
+        if why is None and path.exists() and not path.is_file():
+            why = "a folder" if path.is_dir() else "a device or a pipe"
+        if why is not None:
+            got = f"{str(path)!r} ({why})"
+            raise ValueError(_checks.message("checkpoint", got, "a file that can be written"))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -108,6 +108,16 @@ class History:
     coupling: dict[str, float] = field(default_factory=dict)
     rounds: list[int] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        columns = ("step", "train_loss", "validation_loss", "learning_rate")
+        for name in columns:
+            values = getattr(self, name)
+            if not isinstance(values, list) or len(values) != len(self.step):
+                expected = f"lists of equal length: {', '.join(columns)}"
+                raise ValueError(_checks.message("history", f"{name} {values!r:.40}", expected))
+            for value in values:
+                _checks.number(value, f"history.{name}")
+
     def spend(self, timing: dict[str, float], share: float = 1.0) -> None:
         """Count this `share` of the seconds of `timing`."""
         for what, seconds in timing.items():
@@ -292,17 +302,30 @@ class Trainer(Generic[B]):
     @torch.no_grad()
     def restore(self, path: str | FilePath, fingerprint: dict) -> None:
         """Continue from what :meth:`save` wrote to `path` with the same `fingerprint`."""
-        tensors, facts = self.group.broadcast(lambda: read_state(path))
-        if facts["fingerprint"] != json.loads(json.dumps(fingerprint)):
-            differ = [k for k, v in fingerprint.items() if facts["fingerprint"].get(k) != v]
+        tensors, facts = self.group.broadcast(lambda: read_state(path, "checkpoint"))
+        expected = "a checkpoint of this very fit"
+        remedy = "Name another file, or remove this one."
+        found = facts.get("fingerprint")
+        if found != json.loads(json.dumps(fingerprint)):
+            known = found if isinstance(found, dict) else {}
+            differ = [k for k, v in fingerprint.items() if known.get(k) != v]
             got = f"{str(path)!r} of a fit that differs in {', '.join(differ) or 'its settings'}"
-            expected = "a checkpoint of this very fit"
-            remedy = "Name another file, or delete this one."
             raise ValueError(_checks.message("checkpoint", got, expected, remedy))
-        for name, tensor in self._state().items():
+        own = self._state()
+        try:
+            wrong = [k for k, v in own.items() if tensors[k].shape != v.shape]
+            wrong += [k for k in own if not bool(tensors[k].isfinite().all())]
+            step = _checks.count(facts["step"], "step", low=0, high=self.steps)
+            since_best = _checks.count(facts["since_best"], "since_best", low=0)
+            history = History(**facts["history"])
+            losses = [v / self.unit for v in history.validation_loss]
+        except (LookupError, TypeError, ValueError) as error:
+            wrong = [f"{type(error).__name__}: {error}"]
+        if wrong:
+            got = f"{str(path)!r}, which is damaged ({', '.join(wrong)})"
+            raise ValueError(_checks.message("checkpoint", got, expected, remedy))
+        for name, tensor in own.items():
             tensor.copy_(tensors[name])
-        self.optimizer.count.fill_(facts["step"])
-        self.step, self.since_best = facts["step"], facts["since_best"]
-        self.history = History(**facts["history"])
-        losses = (v / self.unit for v in self.history.validation_loss)
+        self.optimizer.count.fill_(step)
+        self.step, self.since_best, self.history = step, since_best, history
         self.best_loss = min(losses, default=math.inf)

@@ -120,19 +120,26 @@ def test_side_by_side_raises_the_first_error_as_it_is() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-def test_interrupted_side_by_side_leaves_no_process(tmp_path) -> None:
-    command = [sys.executable, parallel_work.__file__, str(tmp_path)]
-    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_side_by_side_that_is_ended_leaves_no_process(name, tmp_path) -> None:
+    """Nor anything of its own in the folder of temporary files."""
+    marks, scratch = tmp_path / "marks", tmp_path / "scratch"
+    marks.mkdir()
+    scratch.mkdir()
+    command = [sys.executable, parallel_work.__file__, str(marks)]
+    options = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    run = subprocess.Popen(command, env=os.environ | {"TMPDIR": str(scratch)}, **options)
     deadline = time.monotonic() + 120
-    while len(list(tmp_path.iterdir())) < 2:
+    while len(list(marks.iterdir())) < 2:
         assert run.poll() is None, run.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    workers = [int(path.name) for path in tmp_path.iterdir()]
-    run.send_signal(signal.SIGINT)
-    _, said = run.communicate(timeout=50)
-    assert "KeyboardInterrupt" in said
+    workers = [int(path.name) for path in marks.iterdir()]
+    run.send_signal(getattr(signal, name))
+    _, said = run.communicate(timeout=50)  # until the last process has closed it
+    assert ("KeyboardInterrupt" in said) == (name == "SIGINT")
     assert not any(alive(pid) for pid in workers)
+    assert list(scratch.glob("cellflow-*")) == []
 
 
 def alive(pid: int) -> bool:
