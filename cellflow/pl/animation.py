@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from matplotlib import pyplot as plt
 from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, FuncAnimation, PillowWriter
 from matplotlib.colors import to_rgba
@@ -79,15 +80,12 @@ def animation(
     if isinstance(coloring, _cells.Categories):
         ends = nearest_category(adata, x[-1], coloring.codes, **where)
         inks = np.vstack([coloring.colors, to_rgba(_frame.DARK)])[ends][None]  # or each cell
-    mass = np.ones(places.shape[:2])
-    if trajectory.mass is not None:
-        mass = trajectory.mass.detach().cpu().numpy()[:, some]
-    areas = 1.5 * _cells.dot_size(places.shape[1]) * np.clip(mass, *_EXTREMES)
+    mass = torch.ones(places.shape[:2]) if trajectory.mass is None else trajectory.mass[:, some]
+    areas = 1.5 * _cells.dot_size(places.shape[1]) * mass.detach().cpu().numpy().clip(*_EXTREMES)
     x0, y0 = places[0].T
     cells = ax.scatter(x0, y0, s=areas[0], linewidths=0, zorder=2)
     _frame.dress_embedding(ax, basis, dims, title=" ")  # room for the time
-    every = np.concatenate([xy, flat])
-    ax.update_datalim(every)
+    ax.update_datalim(np.concatenate([xy, flat]))
     ax.autoscale_view()
     unit = f"{table.unit} " if table.unit else ""
 
