@@ -119,6 +119,12 @@ def heatmap(ax: Axes, table: pd.DataFrame, label: str, *, square: bool = False) 
     colorbar(ax, norm, label, cmap=SIGNED_COLORS)
 
 
+def round_below(value: float) -> float:
+    """Return the largest of 1, 2 and 5 times a power of ten that is not above `value`."""
+    digit = 10.0 ** np.floor(np.log10(value))
+    return max(d * digit for d in (1, 2, 5) if d * digit <= value)
+
+
 def spread(places: np.ndarray, gap: float) -> np.ndarray:
     """Return the nearest numbers to `places`, by squares, that are at least `gap` apart."""
     from sklearn.isotonic import isotonic_regression

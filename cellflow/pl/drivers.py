@@ -122,6 +122,6 @@ def _draw_volcano(ax: Axes, table: pd.DataFrame, n: int, color: Any) -> None:
             text: dict[str, Any] = {"ha": align, "va": "center", "fontsize": _frame.SMALL - 1}
             place = (1.12 * side * most, height)
             ax.annotate(str(table.index[k]), (x[k], y[k]), place, arrowprops=line, **text)
-    ax.locator_params(axis="x", nbins=6)
-    ax.set_xticks([x for x in ax.get_xticks() if abs(x) <= most])
+    tick = _frame.round_below(most)
+    ax.set_xticks([-tick, 0, tick])
     ax.set_xlim(-2.1 * most, 2.1 * most)  # room for the names

@@ -67,6 +67,8 @@ def growth(
                 axes[1].plot([left, right], [y, y], color=color, lw=4, solid_capstyle="butt")
                 axes[1].plot([middle], [y], "o", color="white", mec=color, ms=4)
         axes[1].axvline(0, color=_frame.DARK, lw=0.5, zorder=0)
+        axes[1].locator_params(axis="x", nbins=4)
+        axes[1].xaxis.set_major_formatter("{x:g}")
         axes[1].set_yticks(range(len(colors)), list(colors))
         axes[1].set_ylim(len(colors) - 0.5, -0.5)
         _frame.dress(axes[1], x=axis, y="")

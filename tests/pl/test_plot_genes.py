@@ -134,6 +134,8 @@ def test_a_volcano_for_each_fate(n):
                 (table.loc[gene, "correlation"], -np.log10(table.loc[gene, "fdr"]))
             )
         assert apart([Text.get_window_extent(text) for text in named.values()])  # without lines
+        most = table["correlation"].abs().max()
+        assert most / 2.5 <= ax.get_xticks()[-1] <= most  # the next larger of 1, 2, 5 is above
         if n == 3:
             assert to_hex(ax.collections[1].get_facecolors()[0]) == COLORS[::-1][k]
 
