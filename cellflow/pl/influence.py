@@ -33,8 +33,8 @@ def influence(
     Parameters
     ----------
     adata
-        Cells with ``uns["influence"]``, or such a table: a row for each gene that acts, a column
-        for each that is acted upon.
+        Cells with ``uns["influence"]``, or such a table: a row for each gene that changes, a
+        column for each that acts on it.
     kind
         ``"network"``: genes on a circle and an arrow for each of the strongest influences, as wide
         as it is strong, without those of genes on themselves. ``"heatmap"``: the genes of these
@@ -58,7 +58,7 @@ def influence(
     strength[table.index.to_numpy()[:, None] == table.columns.to_numpy()] = 0
     order = np.argsort(-np.nan_to_num(strength), axis=None, kind="stable")[:wanted]
     edges = [(i, j) for i, j in zip(*np.unravel_index(order, strength.shape), strict=True)]
-    edges = [(table.index[i], table.columns[j]) for i, j in edges if strength[i, j] > 0]
+    edges = [(table.columns[j], table.index[i]) for i, j in edges if strength[i, j] > 0]
     if not edges:
         got = "no influence of one gene on another"
         raise ValueError(_checks.message("adata", got, "a table of influences"))
@@ -66,13 +66,13 @@ def influence(
     genes = list(dict.fromkeys([*table.index[table.index.isin(ends)], *ends]))
     if kind == "network":
         ax = _frame.axes(ax, size=(3.6, 3.4))
-        _draw_network(ax, genes, {edge: float(table.loc[edge]) for edge in edges})
+        _draw_network(ax, genes, {(a, b): float(table.loc[b, a]) for a, b in edges})
     else:
         rows, columns = ([g for g in genes if g in axis] for axis in (table.index, table.columns))
         ax = _frame.axes(ax, size=(1.5 + 0.15 * len(columns), 0.9 + 0.15 * len(rows)))
         _frame.heatmap(ax, table.loc[rows, columns], "influence", square=True)
-        ax.set_xlabel("gene acted upon", fontsize=_frame.FONT)
-        ax.set_ylabel("gene that acts", fontsize=_frame.FONT)
+        ax.set_xlabel("gene that acts", fontsize=_frame.FONT)
+        ax.set_ylabel("gene that changes", fontsize=_frame.FONT)
     ax.set_title(title or "", fontsize=_frame.FONT)
     return ax
 
