@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from cellflow.__about__ import __version__
-from cellflow.cli import files, options
+from cellflow.cli import answers, files, options
 from cellflow.cli.front import Front
 
 #: The file of protocols in a checkout.
@@ -239,26 +239,8 @@ def couple(*, file: Path, keywords: dict[str, Any], label_key: str | None, out: 
     click.echo(f"saved to {out}")
 
 
-@main.command()
-@options.fitted
-@options.cells
-@options.of("fates")
-@options.output("FILE.csv", files.check_new_file, "Table to write, a row for each cell.")
-def fates(*, folder: Path, file: Path, keywords: dict[str, Any], out: Path) -> None:
-    """Say which of several groups each cell's descendants end in, by a saved fit."""
-    from cellflow import tl
-    from cellflow._files import whole_file
-
-    saved = files.read_fit(folder)
-    adata = files.read_cells(file, saved.origin.get("use_rep", "X_pca"))
-    tl.fates(adata, saved, **keywords)
-    table, about = adata.obsm["fates"], adata.uns["fates"]
-    with whole_file(out) as path:
-        table.assign(fate_entropy=adata.obs["fate_entropy"]).to_csv(path)
-    time_key = saved.origin["time_key"]
-    click.echo(f"mean fates at {saved.course.unit} {about['time']:g}, by {time_key}")
-    click.echo(table.groupby(adata.obs[time_key].astype(str)).mean().round(3).to_string())
-    click.echo(f"{len(table) - about['n_without']} cells, saved to {out}")
+for _name in (*answers.CHANCES, *answers.TABLES, *answers.COLUMNS):
+    main.add_command(answers.command(_name))
 
 
 @main.command("suggest-sigma")

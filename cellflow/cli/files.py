@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from cellflow.fits import Ensemble, Fit
 
 
-def read_cells(path: Path, use_rep: str) -> AnnData:
-    """Read an ``.h5ad`` for one representation; expression stays on disk until it is needed."""
+def read_cells(path: Path, use_rep: str | None) -> AnnData:
+    """Read an ``.h5ad`` for one representation; expression stays on disk until it is needed.
+
+    The whole file is read where `use_rep` is None.
+    """
     import anndata
 
     try:
-        cells = _read_parts(path, use_rep)
+        cells = None if use_rep is None else _read_parts(path, use_rep)
         return anndata.read_h5ad(path) if cells is None else cells
     except MemoryError:
         raise

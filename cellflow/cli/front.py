@@ -21,6 +21,7 @@ _OPTIONS = {
     "store": "--out",
     "path": "--path",
     "folder": "DIR",
+    "genes": "GENE...",
 }
 #: Remedies that no option of the commands offers.
 _REMEDIES = {

@@ -23,6 +23,24 @@ PATH = click.Path(path_type=Path)
 POSITIVE = click.IntRange(min=1)
 SEED = click.IntRange(min=0, max=2**63 - 1)
 
+
+class _Word(click.ParamType):
+    """A number, or else a word."""
+
+    name = "text"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | str:
+        """Return the `value` of a `param` in its context."""
+        try:
+            return float(value)
+        except ValueError:
+            return value
+
+
+WORD = _Word()
+
 #: Type and placeholder of an option, by the first word of the argument's annotation. Arguments of
 #: other types are set from Python alone.
 TYPES = {
@@ -31,6 +49,7 @@ TYPES = {
     "float": (click.FLOAT, "X"),
     "bool": (click.BOOL, None),
     "Rng": (SEED, "S"),
+    "Fit": (FOLDER, "DIR"),
 }
 #: Options that are not called as their argument.
 SPELLED = {"n_dims": "--dims", "rng": "--seed"}
@@ -74,8 +93,10 @@ class Argument:
         spelled = SPELLED.get(self.name, "--" + self.name.replace("_", "-"))
         if self.name == "progress":
             return quiet
-        if "Path" in rest:
-            kind: tuple[click.ParamType, str | None] = PATH, "FILE"
+        if first == "str" and "float" in rest:
+            kind: tuple[click.ParamType, str | None] = WORD, "TEXT"
+        elif "Path" in rest:
+            kind = PATH, "FILE"
         elif first in TYPES:
             kind = TYPES["str" if as_text else first]
         else:
@@ -87,6 +108,7 @@ class Argument:
                 spelled, self.name, is_flag=True, default=self.default, help=self.text
             )
         names = NAMES.get(self.name)
+        names = names if names and (self.required or self.default in names) else None
         # click takes a None that is given for a default, even of what is required
         given = {"required": True} if self.required else {"default": self.default}
         return click.option(
@@ -101,17 +123,37 @@ class Argument:
 
 
 @functools.cache
+def _parsed(function: str) -> ast.FunctionDef:
+    """Return the source of a `function` of :mod:`cellflow.tl`."""
+    sources = (file.read_text(encoding="utf-8") for file in (_PACKAGE / "tl").glob("*.py"))
+    (source,) = (text for text in sources if f"\ndef {function}(" in text)
+    (found,) = (
+        node
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef) and node.name == function
+    )
+    return found
+
+
+def positional(function: str) -> list[str]:
+    """Return the names of the arguments of a `function` that are not keywords."""
+    return [argument.arg for argument in _parsed(function).args.args]
+
+
+def summary(function: str) -> str:
+    """Return the first sentence of the docstring of a `function`."""
+    return (ast.get_docstring(_parsed(function)) or "").partition("\n\n")[0]
+
+
+@functools.cache
 def arguments(function: str) -> dict[str, Argument]:
     """Return the keywords of the `function` of :mod:`cellflow.tl`, in order."""
-    source = (_PACKAGE / "tl" / f"{function}.py").read_text(encoding="utf-8")
-    (node,) = (
-        n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef) and n.name == function
-    )
+    node = _parsed(function)
     texts = _parameters(ast.get_docstring(node) or "")
     out = {}
     for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
         text = texts.get(argument.arg, "")
-        elsewhere = re.match(r"As in :func:`cellflow\.tl\.(\w+)`", text)
+        elsewhere = re.match(r"As in :func:`(?:cellflow\.tl\.)?(\w+)`", text)
         if elsewhere:
             text = arguments(elsewhere[1])[argument.arg].text
         out[argument.arg] = Argument(
@@ -177,6 +219,13 @@ json = click.option(
     "--json", type=PATH, metavar="FILE", callback=files.check_new_file, help="Write the rows here."
 )
 cells = click.argument("file", type=FILE, metavar="FILE.h5ad")
+#: Arguments of functions that are not options.
+ARGUMENTS = {
+    "adata": cells,
+    "fit": click.argument("fit", type=FOLDER, metavar="DIR"),
+    "fate": click.argument("fate", metavar="FATE"),
+    "genes": click.argument("genes", nargs=-1, required=True, metavar="GENE..."),
+}
 fitted = click.argument("folder", type=FOLDER, metavar="DIR")
 sigma = click.option(
     "--sigma",

@@ -16,6 +16,8 @@ from cellflow import _checks
 from cellflow.pl import _frame
 from cellflow.pp import TimeTable, parse_times
 from cellflow.pp.access import check_anndata, checked, column_of, on_disk, row_chunks, take
+from cellflow.tl.fates import OTHER
+from cellflow.tl.projection import embedding
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,6 +88,40 @@ class Categories:
 Coloring = Numbers | Categories
 
 
+def written(adata: AnnData, where: str, key: str, *, call: str) -> Any:
+    """Return what a `call` of :mod:`cellflow.tl` wrote into ``obs``, ``obsm`` or ``uns``."""
+    check_anndata(adata)
+    if key not in getattr(adata, where):
+        got, remedy = f"{where} without {key!r}", f"Run cellflow.tl.{call} first."
+        raise ValueError(_checks.message("adata", got, f"{where}[{key!r}]", remedy))
+    return getattr(adata, where)[key]
+
+
+def chosen(groups: str | Sequence[str] | None, known: Sequence[str], name: str) -> list[str]:
+    """Return the `groups` asked for, all the `known` ones when omitted; `name` is theirs."""
+    wanted = [groups] if isinstance(groups, str) else known if groups is None else groups
+    if not len(wanted):
+        raise ValueError(_checks.message(name, "none", f"some of {', '.join(known)}"))
+    return [_checks.choice(str(group), known, name) for group in wanted]
+
+
+def draw_map(
+    ax: Axes,
+    adata: AnnData,
+    numbers: Numbers,
+    *,
+    basis: str,
+    dims: tuple[int, int] = (0, 1),
+    size: float | None = None,
+    title: str | None = None,
+) -> None:
+    """Draw numbers over the cells of an embedding, with their colour bar."""
+    xy = embedding(adata, basis, dims=dims)
+    numbers.draw(ax, xy, s=dot_size(len(xy), size))
+    numbers.explain(ax)
+    _frame.dress_embedding(ax, basis, dims, title=title)
+
+
 def read_times(
     adata: AnnData, time_key: str, time_map: Mapping[Hashable, float] | None = None
 ) -> tuple[np.ndarray, TimeTable]:
@@ -128,6 +164,24 @@ def label_colors(adata: AnnData, key: str, palette: Palette | None = None) -> di
     column = column_of(adata, key, "label_key").astype("category")
     found = _categories(adata, column, palette)
     return dict(zip(map(str, found.labels), found.colors, strict=True))
+
+
+def named_colors(
+    adata: AnnData, labels: Sequence[str], key: str | None, palette: Palette | None = None
+) -> dict[str, Any]:
+    """Return the colours of `labels` in the order of a column of ``obs``, ``"other"`` in grey.
+
+    Without a `key` they are told apart by their order.
+    """
+    if key is None:
+        return dict(zip(labels, colors_of(tuple(labels), palette), strict=True))
+    colors = label_colors(adata, key, palette)
+    colors.setdefault(OTHER, to_rgba_array(_frame.GREY)[0])
+    for label in labels:
+        if label not in colors:
+            got, remedy = f"{key!r} without {label!r}", "Run the tool again."
+            raise ValueError(_checks.message("label_key", got, "the column of the table", remedy))
+    return {label: color for label, color in colors.items() if label in labels}
 
 
 def column_or_gene(adata: AnnData, color: str) -> pd.Series:

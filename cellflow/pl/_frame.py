@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -16,6 +17,9 @@ from matplotlib.figure import Figure
 from cellflow import _checks
 from cellflow.metrics import METRICS
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 #: Points: journals ask for 5 to 7 at least, after the figure has been placed in a column.
 FONT = 8
 SMALL = 7
@@ -27,6 +31,8 @@ DARK = "#3c3c3c"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 #: Time: dark to light, ending before the yellow that vanishes on white paper.
 TIME_COLORS = ListedColormap(colormaps["viridis"](np.linspace(0.0, 0.93, 256)), name="time")
+#: Numbers around zero: blue below, red above.
+SIGNED_COLORS = colormaps["RdBu_r"]
 
 
 def metric_label(name: str) -> str:
@@ -75,6 +81,58 @@ def dress(ax: Axes, *, x: str, y: str, title: str = "") -> None:
         ax.set_title(title, fontsize=FONT)
     ax.tick_params(labelsize=SMALL)
     ax.spines[["top", "right"]].set_visible(False)
+
+
+def dress_row(
+    axes: np.ndarray, handles: Sequence[Any], *, x: str, y: str, own: bool = True
+) -> None:
+    """Label the outer axes of a row, and add a legend: below the figure where it is our `own`."""
+    columns = axes[0].get_subplotspec().get_gridspec().ncols if own else len(axes)
+    for k, ax in enumerate(axes):
+        dress(ax, x=x if k + columns >= len(axes) else "", y="" if k % columns else y)
+    if not handles:
+        return
+    if own:
+        figure, ncols = axes[0].figure, columns if columns < 4 else min(len(handles), 6)
+        figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(handles) // ncols))
+        below: dict[str, Any] = {"loc": "outside lower center", "ncols": ncols}
+        figure.legend(handles=handles, fontsize=SMALL, frameon=False, **below)
+    else:
+        legend(axes[-1], handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def around_zero(values: np.ndarray) -> Normalize:
+    """Return the scale of :data:`SIGNED_COLORS`, white at zero, for these numbers."""
+    most = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
+    return Normalize(-most, most)
+
+
+def heatmap(ax: Axes, table: pd.DataFrame, label: str, *, square: bool = False) -> None:
+    """Draw numbers around zero as coloured cells, with the names of rows and columns."""
+    values = table.to_numpy(dtype=float)
+    norm = around_zero(values)
+    ax.imshow(values, cmap=SIGNED_COLORS, norm=norm, aspect="equal" if square else "auto")
+    ax.set_xticks(range(table.shape[1]), [str(name) for name in table.columns], rotation=90)
+    ax.set_yticks(range(len(table)), [str(name) for name in table.index])
+    ax.tick_params(length=0, labelsize=SMALL)
+    ax.spines[:].set_visible(False)
+    colorbar(ax, norm, label, cmap=SIGNED_COLORS)
+
+
+def round_below(value: float) -> float:
+    """Return the largest of 1, 2 and 5 times a power of ten that is not above `value`."""
+    digit = 10.0 ** np.floor(np.log10(value))
+    return max(d * digit for d in (1, 2, 5) if d * digit <= value)
+
+
+def spread(places: np.ndarray, gap: float) -> np.ndarray:
+    """Return the nearest numbers to `places`, by squares, that are at least `gap` apart."""
+    from sklearn.isotonic import isotonic_regression
+
+    order, steps = np.argsort(places, kind="stable"), gap * np.arange(len(places))
+    out = np.empty(len(places))
+    out[order] = isotonic_regression(places[order] - steps) + steps
+    return out
 
 
 def basis_name(basis: str) -> str:

@@ -12,10 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from cellflow import _checks
 from cellflow.answers.composition import geometric
 from cellflow.pl import _cells, _frame
-from cellflow.pp.access import check_anndata
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,11 +61,8 @@ def composition(
     numpy.ndarray of matplotlib.axes.Axes
         The panels, in the order of the labels.
     """
-    check_anndata(adata)
-    if "composition" not in adata.uns:
-        got, remedy = "uns without 'composition'", "Run cellflow.tl.composition(adata, fit) first."
-        raise ValueError(_checks.message("adata", got, "uns['composition']", remedy))
-    table, about = adata.uns["composition"], adata.uns.get("composition_fit", {})
+    table = _cells.written(adata, "uns", "composition", call="composition(adata, fit)")
+    about = adata.uns.get("composition_fit", {})
     shares = {
         source: part.drop_duplicates(["time", "label"]).pivot(
             index="time", columns="label", values=["share", "low", "high"]
@@ -76,8 +71,8 @@ def composition(
     }
     seen = shares["observed"]["share"]
     key = about.get("label_key") if label_key is None else label_key
-    colors = _colors(adata, list(seen.columns), key, palette)
-    labels = [label for label in colors if label in seen]
+    colors = _cells.named_colors(adata, list(seen.columns), key, palette)
+    labels = list(colors)
     times, lines = _geometric(seen[labels])
     axes = _frame.row_of_axes(ax, len(labels), extent=(1.7, 1.0), height=1.7)
     for panel, label, line in zip(axes, labels, lines, strict=True):
@@ -85,22 +80,9 @@ def composition(
         _draw_shares(panel, shares, label, colors[label])
         panel.set_title(label, fontsize=_frame.FONT)
     sources = [source for source in _STYLES if source in shares]
-    _explain(axes, sources, about.get("unit", ""), own=ax is None)
+    x, y = _frame.plural(about.get("unit", "")), "share of cells"
+    _frame.dress_row(axes, _legend(sources), x=x, y=y, own=ax is None)
     return axes
-
-
-def _colors(
-    adata: AnnData, labels: list[str], key: str | None, palette: _cells.Palette | None
-) -> dict[str, Any]:
-    """Colour of each label: of the column `key`, or by their order where there is none."""
-    if key is None:
-        return dict(zip(labels, _cells.colors_of(tuple(labels), palette), strict=True))
-    colors = _cells.label_colors(adata, key, palette)
-    for label in labels:
-        if label not in colors:
-            got, remedy = f"{key!r} without {label!r}", "Run cellflow.tl.composition again."
-            raise ValueError(_checks.message("label_key", got, "the column of the table", remedy))
-    return colors
 
 
 def _geometric(shares: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -128,24 +110,12 @@ def _draw_shares(ax: Axes, shares: dict[str, pd.DataFrame], label: str, color: A
     ax.yaxis.set_major_formatter("{x:g}")
 
 
-def _explain(axes: np.ndarray, sources: list[str], unit: str, *, own: bool) -> None:
-    """Label the outer axes, and add the legend, below where the figure is our `own`."""
-    columns = axes[0].get_subplotspec().get_gridspec().ncols if own else len(axes)
-    for k, ax in enumerate(axes):
-        lowest = k + columns >= len(axes)
-        x, y = _frame.plural(unit) if lowest else "", "" if k % columns else "share of cells"
-        _frame.dress(ax, x=x, y=y)
+def _legend(sources: list[str]) -> list[Line2D]:
+    """What the marks of the `sources`, and the lines, mean."""
     entries = {source: _STYLES[source] | {"ls": ""} for source in sources}
     entries["geometric interpolation"] = _LINE
     if "held out" in entries:
         entries["geometric, held out"] = _DASH
-    handles = [
+    return [
         Line2D([], [], color=_frame.DARK, label=name, **style) for name, style in entries.items()
     ]
-    if own:
-        figure, ncols = axes[0].figure, columns if columns < 4 else len(handles)
-        figure.set_figheight(figure.get_figheight() + 0.2 * -(-len(handles) // ncols))
-        below: dict[str, Any] = {"loc": "outside lower center", "ncols": ncols}
-        figure.legend(handles=handles, fontsize=_frame.SMALL, frameon=False, **below)
-    else:
-        _frame.legend(axes[-1], handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))

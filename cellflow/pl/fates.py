@@ -9,9 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
-from cellflow import _checks
 from cellflow.pl import _cells, _frame
-from cellflow.pp.access import check_anndata
 from cellflow.tl.projection import embedding
 
 if TYPE_CHECKING:
@@ -48,24 +46,18 @@ def fates(
     numpy.ndarray of matplotlib.axes.Axes
         The panels, in the order of the fates.
     """
-    check_anndata(adata)
-    if "fates" not in adata.obsm:
-        got, remedy = "obsm without 'fates'", "Run cellflow.tl.fates(adata, fit) first."
-        raise ValueError(_checks.message("adata", got, "obsm['fates']", remedy))
-    table = adata.obsm["fates"]
+    table = _cells.written(adata, "obsm", "fates", call="fates(adata, fit)")
     known = [str(group) for group in table.columns]
-    wanted = [groups] if isinstance(groups, str) else known if groups is None else list(groups)
-    if not wanted:
-        raise ValueError(_checks.message("groups", "none", f"some of {', '.join(known)}"))
-    columns = [known.index(_checks.choice(str(group), known, "groups")) for group in wanted]
+    wanted = _cells.chosen(groups, known, "groups")
+    columns = [known.index(group) for group in wanted]
     xy = embedding(adata, basis, dims=dims)
     area = _cells.dot_size(2 * len(xy), size)  # these panels are small
     axes = _frame.row_of_axes(ax, len(wanted), extent=np.ptp(xy, axis=0), height=2.0)
     norm, cmap = Normalize(0.0, 1.0), _frame.TIME_COLORS
     values = table.to_numpy(dtype=float)
     for panel, group, column in zip(axes, wanted, columns, strict=True):
-        _cells.Numbers(str(group), values[:, column], norm, cmap).draw(panel, xy, s=area)
-        _frame.dress_embedding(panel, basis, dims, title=str(group))
+        _cells.Numbers(group, values[:, column], norm, cmap).draw(panel, xy, s=area)
+        _frame.dress_embedding(panel, basis, dims, title=group)
         panel.label_outer()
     right = max(axes, key=lambda panel: panel.get_position().x1)  # where it takes no panel's place
     _frame.colorbar(right, norm, "probability of the fate")

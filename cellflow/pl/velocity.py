@@ -162,7 +162,6 @@ def _draw_arrows(
     head = {"width": 0.0035, "headwidth": 3.5, "headlength": 4, "headaxislength": 3.6}
     style: dict[str, Any] = {"color": _frame.DARK, "zorder": 3, **scale, **head}
     arrows = ax.quiver(*place.T, *arrow.T, **style)
-    digit = 10.0 ** np.floor(np.log10(2 * long))
-    known = max(d * digit for d in (1, 2, 5) if d * digit <= 2 * long)
+    known = _frame.round_below(2 * long)
     text: dict[str, Any] = {"labelpos": "W", "fontproperties": {"size": _frame.SMALL}}
     ax.quiverkey(arrows, 0.93, -0.045, known, f"{known:g} / {unit}", **text)

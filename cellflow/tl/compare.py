@@ -55,8 +55,9 @@ def compare(
     DataFrame
         One row for each time, and one for all together (time NaN): ``difference`` of velocities,
         root mean square over cells, in data units per unit of time, and ``p``. The same is in
-        ``uns["comparison"]``; ``obs["flow_difference"]`` has the difference at each cell, NaN for
-        cells without a time.
+        ``uns["comparison"]``, and the conditions and the unit of time are in
+        ``uns["comparison_fit"]``; ``obs["flow_difference"]`` has the difference at each cell, NaN
+        for cells without a time.
     """
     import pandas as pd
 
@@ -79,5 +80,10 @@ def compare(
         }
     )
     adata.uns["comparison"] = out.copy()
+    adata.uns["comparison_fit"] = {
+        "condition_key": condition_key,
+        "conditions": np.array(found.conditions),
+        "unit": course.unit,
+    }
     adata.obs["flow_difference"] = cells
     return out

@@ -85,7 +85,7 @@ def drivers(
     if method == "correlation":
         times = times_of(adata, key, time_key)
         if not (times == told["time"]).any():
-            got = f"no cell at the time of the fates, {told['end']:g}"
+            got = f"no cell at the time of the fates, {told['time']:g}"
             raise ValueError(_checks.message("time_key", got, "the times of the fates"))
         early = np.isfinite(p) & (times != told["time"])
         found = _by_correlation(*expression_of(adata, layer), p, early)
@@ -126,7 +126,7 @@ def _by_gradient(
     there = np.flatnonzero((times == told["time"]) & column.notna().to_numpy())
     labels = [str(v) if str(v) in groups else OTHER for v in column.iloc[there]]
     if fate not in labels:
-        got = f"no cell of {fate!r} at time {told['end']:g}"
+        got = f"no cell of {fate!r} at time {told['time']:g}"
         raise ValueError(_checks.message("fate", got, "a group of cells at the end"))
     ends, parts = Snapshot(x[there], told["time"], labels=labels), []
     for time in np.unique(times[times < told["time"]]):

@@ -244,10 +244,11 @@ def _clock(fit: Fit | Ensemble | Coupled) -> dict[str, object]:
     """What the labels of time meant, and their column where it is known."""
     if isinstance(fit, Coupled):
         table = fit.index.table
-        return {"time_labels": np.array(table.labels), "times": np.array(table.times)}
+        meant = {"time_labels": np.array(table.labels), "times": np.array(table.times)}
+        return {"unit": table.unit, **meant}
     known = fit.origin["labels"]
     meant = {"time_labels": np.array(list(known)), "times": np.array(list(known.values()))}
-    return {"time_key": fit.origin["time_key"], **meant}
+    return {"time_key": fit.origin["time_key"], "unit": fit.course.unit, **meant}
 
 
 def _write(adata: AnnData, name: str, tables: dict[str, np.ndarray], groups: list[str]) -> None:

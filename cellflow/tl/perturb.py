@@ -16,7 +16,7 @@ from cellflow.fits import Ensemble, Fit
 from cellflow.pp.components import MEMORY, expression_chunks
 from cellflow.timecourse import Snapshot
 from cellflow.tl._genes import columns_of, expression_of, loadings_of
-from cellflow.tl._reading import masses_of, states_and_times, time_of
+from cellflow.tl._reading import label_key_of, masses_of, states_and_times, time_of
 from cellflow.tl.fates import groups_of, labelled_at, observed_time
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def perturb(
     genes
         Names of genes.
     change
-        ``"knock-out"`` sets a gene to zero. ``"up"`` and ``"down"`` move it by its standard
-        deviation over all cells, not below zero. A number multiplies it.
+        ``"knock-out"``, which sets a gene to zero; ``"up"`` or ``"down"``, which move it by its
+        standard deviation over all cells, not below zero; or a number, which multiplies it.
     label_key
         Column of ``obs`` with the groups; that of the fit when omitted.
     times
@@ -79,8 +79,9 @@ def perturb(
         One row for each gene and group: ``effect``, the change of the group's mean probability,
         by mass; ``standard_error``, paired over cells, which says nothing of the error of a fit;
         of an ensemble ``member_std``, the standard deviation between members; ``p``, the share of
-        the gene and its null whose effect is as large, with ``n_null`` genes in it; and ``fdr``
-        over all rows (Benjamini and Hochberg). The same is in ``uns["perturbation"]``.
+        the gene and its null whose effect is as large, with ``n_null`` genes in it, of which the
+        middle 95 % reach from ``null_low`` to ``null_high``; and ``fdr`` over all rows (Benjamini
+        and Hochberg). The same is in ``uns["perturbation"]``.
     """
     if isinstance(change, str):
         _checks.choice(change, CHANGES, "change")
@@ -109,6 +110,8 @@ def perturb(
     far = start.weights @ steps.abs() * some.size
     table = _table(found, far, {pool.names[k]: (k, nulls[k]) for k in asked}, chosen=chosen)
     adata.uns["perturbation"] = table.copy()
+    key = label_key_of(fit.origin, label_key)
+    adata.uns["perturbation_fit"] = {"label_key": key, "change": change}
     return table
 
 
@@ -264,6 +267,8 @@ def _table(
             "standard_error": found.standard_error[row].numpy(),
             "p": p_value(found.effect[row], null).numpy(),
             "n_null": len(null),
+            "null_low": null.quantile(0.025, 0).numpy(),
+            "null_high": null.quantile(0.975, 0).numpy(),
         }
         if found.member_std is not None:
             columns["member_std"] = found.member_std[row].numpy()

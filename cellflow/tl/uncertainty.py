@@ -50,5 +50,6 @@ def uncertainty(
     out = pd.DataFrame(disagreements(fit, per_interval=per_interval, generator=rng))
     out["relative"] = (out["spread"] / out["moved"]).where(out["moved"] > 0, 0.0)
     adata.uns["uncertainty"] = out.copy()
+    adata.uns["uncertainty_fit"] = {"unit": fit.course.unit}
     adata.uns["sample_next"] = float(out["time"].iloc[int(out["spread"].to_numpy().argmax())])
     return out

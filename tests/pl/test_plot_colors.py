@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import anndata
 import numpy as np
 import pandas as pd
@@ -21,12 +17,6 @@ from cellflow import pl
 from cellflow.pl import _cells, _frame
 
 N = 120
-
-
-@pytest.fixture(autouse=True)
-def tidy():
-    yield
-    plt.close("all")
 
 
 def cells(k: int, *, unknown: int = 0) -> AnnData:

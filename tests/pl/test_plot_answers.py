@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 from functools import partial
 from itertools import pairwise
 
@@ -28,15 +24,6 @@ NAMES = ("a", "b", "c")
 COLORS = ["#102030", "#ff0000", "#405060"]
 #: Observed shares of the three labels by day.
 SHARES = {0.0: (0.5, 0.3, 0.2), 2.0: (0.4, 0.4, 0.2), 4.0: (0.2, 0.8, 0.0)}
-
-
-@pytest.fixture(autouse=True)
-def tidy():
-    """No figure stays open, and no global setting of matplotlib changes."""
-    before = dict(matplotlib.rcParams)
-    yield
-    plt.close("all")
-    assert dict(matplotlib.rcParams) == before
 
 
 def rows(time: float, source: str, shares, half: float = np.nan) -> pd.DataFrame:
