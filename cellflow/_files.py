@@ -18,6 +18,9 @@ from pathlib import Path
 
 from cellflow._typing import Tensor
 
+#: What the system says where a folder is in the way.
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.EACCES)
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -71,12 +74,12 @@ def whole_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        for tries_left in reversed(range(10)):
+        for tries_left in reversed(range(100)):
             try:
                 os.replace(temporary, folder)  # of which none, or an empty one, is there
                 break
-            except OSError:
-                if not folder.is_dir() or not tries_left:
+            except OSError as error:
+                if error.errno not in _TAKEN or not tries_left:
                     raise
             if not replace or _exchanged(temporary, folder):
                 break
@@ -85,7 +88,8 @@ def whole_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
                 os.replace(folder, old)
     finally:
         if old.exists() and not folder.exists():
-            os.replace(old, folder)
+            with suppress(OSError):  # another writer was faster
+                os.replace(old, folder)
         for rest in (temporary, old):
             shutil.rmtree(rest, ignore_errors=True)
 
