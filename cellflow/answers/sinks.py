@@ -78,7 +78,7 @@ def modes(places: Tensor, cells: Tensor, weights: Tensor, *, generator: Rng = 0)
     x, others = (z.detach().cpu().double().numpy() for z in (drawn, cells))
     center = x.mean(0)
     _, size, axes = np.linalg.svd(x - center, full_matrices=False)
-    axes = axes[:DIRECTIONS].T * len(x) ** 0.5 / max(size[0], np.finfo(float).tiny)
+    axes = axes[:DIRECTIONS].T * len(x) ** 0.5 / (size[0] or 1.0)
     x, others = (x - center) @ axes, (others - center) @ axes
     seed = draw_seed(rng) % 2**32
     most = range(1, 1 + min(COMPONENTS, len(np.unique(x, axis=0))))

@@ -252,7 +252,8 @@ def _sinks(
     names = pd.Series([f"sink {k + 1}" for k in range(number.max() + 1)])
     if label_key is not None or fit.origin.get("label_key") is not None:
         labels = groups_of(adata, fit, label_key).iloc[rows]
-        names.update(labels.groupby(number).agg(lambda group: group.value_counts().idxmax()))
+        known = labels.notna().to_numpy()
+        names.update(labels[known].groupby(number[known]).agg(lambda group: group.mode()[0]))
     again = names.duplicated(keep=False)
     names[again] += " " + (names.groupby(names).cumcount() + 1).astype(str)[again]
     out = pd.Series(None, adata.obs_names, dtype=object, name=SINKS)
