@@ -8,6 +8,8 @@ from cellflow.answers.drivers import Correlations, FateGradient, correlations, f
 from cellflow.answers.fates import Fates, fates_by_flow, fates_by_plans, origins_by_plans
 from cellflow.answers.labels import labels_at, shares_near
 from cellflow.answers.perturbation import Effects, effect_on_fates
+from cellflow.answers.sinks import sinks
+from cellflow.answers.transitions import Moves, transitions
 from cellflow.answers.trends import Trends, trends
 from cellflow.answers.uncertainty import Disagreement, disagreement
 
@@ -18,6 +20,7 @@ __all__ = [
     "Effects",
     "FateGradient",
     "Fates",
+    "Moves",
     "Trends",
     "compare",
     "composition",
@@ -30,5 +33,7 @@ __all__ = [
     "labels_at",
     "origins_by_plans",
     "shares_near",
+    "sinks",
+    "transitions",
     "trends",
 ]

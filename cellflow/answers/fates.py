@@ -12,7 +12,7 @@ from cellflow import _checks
 from cellflow._random import draw_seed
 from cellflow._typing import Rng, Tensor
 from cellflow.answers.labels import NEIGHBOURS, indicators, shares_near
-from cellflow.fits import Ensemble, Fit
+from cellflow.fits import Ensemble, Fit, Interpolation
 from cellflow.plans import Transitions
 from cellflow.simulate import SOLVERS, Trajectory
 from cellflow.timecourse import Snapshot
@@ -161,6 +161,23 @@ def fates_by_flow(
     return Fates(groups, means.mean(0), variances.sum(0).sqrt() / len(members), between)
 
 
+def futures(fit: Fit | Ensemble, cells: Snapshot, time: float, *, generator: Rng = 0) -> Snapshot:
+    """One future of each of the `cells` at a later `time`, with the mass that it has grown to.
+
+    With noise where the method learned it. Of an ensemble, the futures by all members in turn,
+    each with an equal part of the mass.
+    """
+    first = next(iter(fit)) if isinstance(fit, Ensemble) else fit
+    solver = "sra1" if _noisy(first) else "rk4"
+    found = fit.predict(cells, time, solver=solver, generator=generator)
+    return found.pooled if isinstance(found, Interpolation) else found
+
+
+def _noisy(fit: Fit) -> bool:
+    """Whether the method learned noise."""
+    return fit.dynamics.score is not None and fit.dynamics.sigma > 0
+
+
 @dataclass(frozen=True, eq=False)
 class _Futures:
     """How futures are simulated, and what their ends are compared with."""
@@ -175,8 +192,7 @@ class _Futures:
 
     def of(self, fit: Fit, start: Snapshot) -> tuple[Tensor, Tensor]:
         """Mean over futures of the shares of groups at their ends, and its variance, ``(n, k)``."""
-        prep, sigma = fit.preprocessing, fit.dynamics.sigma
-        noisy = fit.dynamics.score is not None and sigma > 0
+        prep, noisy = fit.preprocessing, _noisy(fit)
         solver = self.solver or ("sra1" if noisy else "rk4")
         copies = self.number if noisy and SOLVERS[solver].stochastic else 1
         there = self.ends.x if prep is None else prep.apply(self.ends.x)

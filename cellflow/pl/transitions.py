@@ -43,7 +43,7 @@ def transitions(
     ----------
     table
         Masses, one row for each label before and one column for each label after, as
-        ``coupled.table("cell_type", start, end, normalize=None)`` returns them. Where rows sum to
+        ``cellflow.tl.transitions(adata, fit, normalize=None)`` returns them. Where rows sum to
         one, all blocks before are equal. Names of the index and of the columns say which times
         these are.
     adata, label_key
@@ -95,7 +95,7 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table without empty rows and columns."""
     import pandas as pd
 
-    expected, remedy = "a table of masses", "Call `table` on what cellflow.tl.couple returned."
+    expected, remedy = "a table of masses", "Call cellflow.tl.transitions."
     if not isinstance(table, pd.DataFrame):
         raise TypeError(_checks.message("table", type(table).__name__, expected, remedy))
     values = table.to_numpy(dtype=float)

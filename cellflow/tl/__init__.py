@@ -15,6 +15,7 @@ from cellflow.tl.interpolate import interpolate
 from cellflow.tl.perturb import perturb
 from cellflow.tl.projection import project_points, project_velocity
 from cellflow.tl.simulate import simulate
+from cellflow.tl.transitions import transitions
 from cellflow.tl.uncertainty import uncertainty
 from cellflow.tl.velocity import velocity
 
@@ -36,6 +37,7 @@ __all__ = [
     "project_points",
     "project_velocity",
     "simulate",
+    "transitions",
     "uncertainty",
     "velocity",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -111,21 +111,13 @@ class Coupled:
         (origins); None leaves masses, of total one but for growth. Both axes are named by their
         time. Drawn by :func:`cellflow.pl.transitions`.
         """
-        import pandas as pd
-
-        if normalize is not None:
-            _checks.choice(normalize, ("start", "end"), "normalize")
         first, last = self._interval(start, end)
         before, after = self._indicators(labels, first), self._indicators(labels, last)
         weights = self.transitions.weights(first).cpu().numpy()
         pushed = self.transitions.push(before.to_numpy() * weights[:, None], first, last)
         flow = pushed.cpu().numpy().T @ after.to_numpy()
-        if normalize is not None:
-            total = flow.sum(1 if normalize == "start" else 0, keepdims=True)
-            flow = flow / np.where(total > 0, total, 1.0)
-        names = [f"{self.index.table.unit} {t:g}".strip() for t in (first, last)]
-        axes = (m.columns.rename(name) for m, name in zip((before, after), names, strict=True))
-        return pd.DataFrame(flow, *axes)
+        axes = before.columns, after.columns
+        return table_of(flow, axes, (first, last), unit=self.index.table.unit, normalize=normalize)
 
     def tmaps(self) -> dict[tuple[Hashable, Hashable], AnnData]:
         """Return the plans as CellRank's ``RealTimeKernel(couplings=…)`` reads them.
@@ -245,6 +237,25 @@ class Coupled:
 
         names = self.index.obs_names[self.transitions.times.index(time)]
         return pd.DataFrame(values.cpu().numpy(), index=names, columns=columns)
+
+
+def table_of(
+    flow: np.ndarray,
+    axes: tuple[Iterable[Hashable], Iterable[Hashable]],
+    times: tuple[float, float],
+    *,
+    unit: str,
+    normalize: str | None,
+) -> pd.DataFrame:
+    """Masses `flow` ``(k, l)``, or shares of their rows or columns, under the names of `axes`."""
+    import pandas as pd
+
+    if normalize is not None:
+        _checks.choice(normalize, ("start", "end"), "normalize")
+        total = flow.sum(1 if normalize == "start" else 0, keepdims=True)
+        flow = flow / np.where(total > 0, total, 1.0)
+    named = zip(axes, times, strict=True)
+    return pd.DataFrame(flow, *(pd.Index(a, name=f"{unit} {t:g}".strip()) for a, t in named))
 
 
 def _line(interval: str, plan: PairPlan) -> str:

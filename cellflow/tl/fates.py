@@ -11,7 +11,7 @@ import torch
 
 from cellflow import _checks
 from cellflow._typing import Rng, Tensor
-from cellflow.answers import Fates, fates_by_flow, fates_by_plans, origins_by_plans
+from cellflow.answers import Fates, fates_by_flow, fates_by_plans, origins_by_plans, sinks
 from cellflow.fits import Ensemble, Fit
 from cellflow.pp.access import column_of
 from cellflow.timecourse import Snapshot
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 ERRORS = ("_sampling_error", "_member_error")
 #: Group of the cells whose label is not among the terminal ones.
 OTHER = "other"
+#: What `terminal` is where groups are to be found.
+SINKS = "sinks"
 
 
 def fates(
@@ -60,7 +62,10 @@ def fates(
         Column of ``obs`` with the groups; that of the fit when omitted. Cells without a label tell
         nothing.
     terminal
-        Labels that are groups; those of all other cells count as ``"other"``. All when omitted.
+        Labels that are groups; those of all other cells count as ``"other"``. All when omitted. Or
+        ``"sinks"``: groups are found, as the modes of the density of the places where the futures
+        of earlier cells stop (:func:`cellflow.answers.sinks`). Each is named after the label that
+        most of its cells have, or ``"sink 1"``, ``"sink 2"`` where there are no labels, by mass.
     end
         Observed time at which fates are read; the last one when omitted.
     growth
@@ -84,7 +89,12 @@ def fates(
     """
     question = _Question(adata, fit, n_futures, neighbours, growth)
     at = observed_time(question.known[1:], question.known[-1] if end is None else end, "end")
-    question.answer("fates", at, groups_of(adata, fit, label_key, terminal=terminal), rng)
+    generator = _checks.as_generator(rng, "rng")
+    if terminal == SINKS:
+        labels = _sinks(question, at, label_key, generator)
+    else:
+        labels = groups_of(adata, fit, label_key, terminal=terminal)
+    question.answer("fates", at, labels, generator)
 
 
 def ancestors(
@@ -224,6 +234,31 @@ def labelled_at(times: np.ndarray, labels: pd.Series, at: float) -> np.ndarray:
         got = f"no cell with a label in obs[{labels.name!r}] at time {at:g}"
         raise ValueError(_checks.message("label_key", got, "labelled cells to end among"))
     return there
+
+
+def _sinks(
+    question: _Question, at: float, label_key: str | None, generator: torch.Generator
+) -> pd.Series:
+    """Sink of each cell at the time `at`, by its name; None for all others."""
+    import pandas as pd
+
+    adata, fit = question.adata, question.fit
+    if isinstance(fit, Coupled):
+        expected = "labels that are groups: plans simulate no cell"
+        raise ValueError(_checks.message("terminal", repr(SINKS), expected))
+    times, x = _cells(adata, fit)
+    rows = np.flatnonzero(times == at)
+    number = sinks(fit, Snapshot(x[rows], at), generator=generator).numpy()
+    names = pd.Series([f"sink {k + 1}" for k in range(number.max() + 1)])
+    if label_key is not None or fit.origin.get("label_key") is not None:
+        labels = groups_of(adata, fit, label_key).iloc[rows]
+        known = labels.notna().to_numpy()
+        names.update(labels[known].groupby(number[known]).agg(lambda group: group.mode()[0]))
+    again = names.duplicated(keep=False)
+    names[again] += " " + (names.groupby(names).cumcount() + 1).astype(str)[again]
+    out = pd.Series(None, adata.obs_names, dtype=object, name=SINKS)
+    out.iloc[rows] = names[number]
+    return out
 
 
 def _cells(adata: AnnData, fit: Fit | Ensemble | Coupled) -> tuple[np.ndarray, Tensor]:

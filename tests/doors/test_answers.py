@@ -110,6 +110,24 @@ def test_terminal_groups_and_earlier_ends(adata, fit) -> None:
     assert adata.uns["fates"]["n_without"] == late.sum()
 
 
+@pytest.mark.parametrize("key", ["kind", None])
+def test_sinks_are_found_and_named_after_the_labels_of_their_cells(adata, key, tmp_path) -> None:
+    """Kinds are far apart: each is a sink, the upper with more mass."""
+    flow = fitted(UOTCFM(**SMALL), label_key=key)
+    adata.obs["all"] = "one"
+    tl.fates(adata, flow, terminal="sinks")
+    table, up = adata.obsm["fates"], (adata.obs["kind"] == "up").to_numpy()
+    assert list(table.columns) == (["sink 1", "sink 2"] if key is None else ["low", "up"])
+    np.testing.assert_allclose(table["sink 1" if key is None else "up"], up, atol=1e-6)
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    tl.fates(adata, flow, terminal="sinks", label_key="all")
+    assert list(adata.obsm["fates"].columns) == ["one 1", "one 2"]
+    np.testing.assert_allclose(adata.obsm["fates"]["one 1"], up, atol=1e-6)
+    coupled = tl.couple(adata, time_key="day", progress=False)
+    with pytest.raises(ValueError, match="`terminal`: got 'sinks', expected labels"):
+        tl.fates(adata, coupled, label_key="kind", terminal="sinks")
+
+
 def test_fates_do_not_depend_on_the_order_of_cells(adata, fit) -> None:
     tl.fates(adata, fit)
     order = np.random.default_rng(1).permutation(len(adata))
@@ -150,6 +168,29 @@ def test_cells_without_a_label_tell_nothing(adata, fit) -> None:
     adata.obs.loc[adata.obs["day"] == 3, "kind"] = None
     with pytest.raises(ValueError, match="no cell with a label in obs.* at time 3"):
         tl.fates(adata, fit)
+
+
+def test_transitions_of_kinds_that_do_not_mix(adata, fit) -> None:
+    """Also from where nothing was observed; shares of masses, which plans and flows agree on."""
+    for start, end in ((0, 3), ("1", "3"), (0.5, 2.0)):
+        table = tl.transitions(adata, fit, start=start, end=end)
+        np.testing.assert_allclose(table, np.eye(2), atol=1e-6)
+        assert list(table.index) == list(table.columns) == ["low", "up"]
+        assert (table.index.name, table.columns.name) == (f"day {start}", f"day {float(end):g}")
+    reach = cf.couplings.Reach(3.0)
+    coupled = tl.couple(adata, time_key="day", coupling=reach, progress=False)
+    plans = tl.transitions(adata, coupled, label_key="kind", normalize="end")
+    np.testing.assert_allclose(plans, np.eye(2), atol=1e-6)
+    pd.testing.assert_frame_equal(plans, coupled.table("kind", 0, 3, normalize="end"))
+    mass = tl.transitions(adata, fit, normalize=None)
+    share = mass / mass.to_numpy().sum()
+    assert share.loc["up", "up"] == pytest.approx(50 / 60, abs=0.06)  # as many as are observed
+    with pytest.raises(ValueError, match="`normalize`: got 'rows'"):
+        tl.transitions(adata, fit, normalize="rows")
+    with pytest.raises(ValueError, match="`label_key`: got None"):
+        tl.transitions(adata, coupled)
+    with pytest.warns(UserWarning, match="4 is outside the fit's times"):
+        tl.transitions(adata, fit, end=4.0)
 
 
 def test_composition_of_growing_kinds(adata, fit) -> None:

@@ -1,0 +1,90 @@
+"""Transitions between groups over any two times: what flows move from each to each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from cellflow import _checks
+from cellflow._typing import Rng, Tensor
+from cellflow.answers.fates import BLOCK, futures
+from cellflow.answers.labels import NEIGHBOURS, indicators, labels_at
+from cellflow.fits import Ensemble, Fit, Interpolation
+from cellflow.timecourse import TimeCourse
+
+
+@dataclass(frozen=True, eq=False)
+class Moves:
+    """Mass that goes from each of `k` groups to each of `l`.
+
+    Parameters
+    ----------
+    before, after
+        Names of the groups at either time.
+    mass
+        Shape ``(k, l)``, of total one but for growth, float64.
+    """
+
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    mass: Tensor
+
+
+def transitions(
+    fit: Fit | Ensemble,
+    course: TimeCourse,
+    times: Sequence[float],
+    *,
+    n_futures: int = 10,
+    neighbours: int = NEIGHBOURS,
+    generator: Rng = 0,
+) -> Moves:
+    """Masses that go from each label at the first of two `times` to each at the second.
+
+    Cells at an observed first time are those of `course`, at another those that the fit
+    interpolates. Their futures are simulated, with noise where the method learned it, and weigh by
+    the mass that they have grown to. Whatever is not observed has the labels of the place where it
+    is (:func:`~cellflow.answers.labels.labels_at`).
+
+    Parameters
+    ----------
+    fit
+        A fit or an ensemble, whose futures are pooled.
+    course
+        Labelled cells of its times, in data coordinates.
+    times
+        Two, the earlier first.
+    n_futures
+        Futures of each cell, by each member.
+    neighbours
+        Observed cells that label a place.
+    generator
+        Seed or generator of the noise.
+    """
+    start, end = (_checks.number(t, "times") for t in times)
+    if end <= start:
+        raise ValueError(_checks.message("end", f"{end:g}", f"a time after {start:g}"))
+    label = partial(labels_at, course, preprocessing=fit.preprocessing, neighbours=neighbours)
+    rng = _checks.as_generator(generator)
+    observed = [s for s in course.snapshots if s.time == start and s.labels is not None]
+    if observed:
+        (cells,) = observed
+        before = sorted(set(cells.labels or ()))
+        marks = indicators(cells.labels or (), before)
+    else:
+        found = fit.interpolate(start, generator=rng)
+        cells = found.pooled if isinstance(found, Interpolation) else found
+        before, marks = label(cells)
+    cells = replace(cells, mass=cells.weights.to(cells.mass) / n_futures)
+    rows = torch.arange(len(cells)).repeat(_checks.count(n_futures, "n_futures"))
+    after: list[str] = []
+    mass = torch.zeros(())
+    for part in rows.split(BLOCK):
+        there = futures(fit, cells.subset(part), end, generator=rng)
+        after, shares = label(there)
+        own = marks[part].repeat(len(there) // len(part), 1)
+        mass = mass + own.T @ (there.mass.cpu().double()[:, None] * shares)
+    return Moves(tuple(before), tuple(after), mass)
