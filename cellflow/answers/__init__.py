@@ -6,6 +6,7 @@ from cellflow.answers import composition
 from cellflow.answers.comparison import Comparison, compare
 from cellflow.answers.drivers import Correlations, FateGradient, correlations, fate_gradient
 from cellflow.answers.fates import Fates, fates_by_flow, fates_by_plans, origins_by_plans
+from cellflow.answers.influence import Influence, influence
 from cellflow.answers.labels import labels_at, shares_near
 from cellflow.answers.perturbation import Effects, effect_on_fates
 from cellflow.answers.trends import Trends, trends
@@ -18,6 +19,7 @@ __all__ = [
     "Effects",
     "FateGradient",
     "Fates",
+    "Influence",
     "Trends",
     "compare",
     "composition",
@@ -27,6 +29,7 @@ __all__ = [
     "fate_gradient",
     "fates_by_flow",
     "fates_by_plans",
+    "influence",
     "labels_at",
     "origins_by_plans",
     "shares_near",
