@@ -6,6 +6,7 @@ from cellflow.answers import composition
 from cellflow.answers.comparison import Comparison, compare
 from cellflow.answers.drivers import Correlations, FateGradient, correlations, fate_gradient
 from cellflow.answers.fates import Fates, fates_by_flow, fates_by_plans, origins_by_plans
+from cellflow.answers.influence import Influence, influence
 from cellflow.answers.labels import labels_at, shares_near
 from cellflow.answers.perturbation import Effects, effect_on_fates
 from cellflow.answers.sinks import sinks
@@ -21,6 +22,7 @@ __all__ = [
     "FateGradient",
     "Fates",
     "Moves",
+    "Influence",
     "Trends",
     "compare",
     "composition",
@@ -30,6 +32,7 @@ __all__ = [
     "fate_gradient",
     "fates_by_flow",
     "fates_by_plans",
+    "influence",
     "labels_at",
     "origins_by_plans",
     "shares_near",

@@ -74,7 +74,7 @@ class Fit:
 
         One time, or one for each cell; cells in data coordinates, here and in the methods below.
         """
-        t, z, rate = self._at(time, x)
+        t, z, rate = self.encoded(time, x)
         with torch.no_grad():
             v = self.dynamics.velocity(t, z) * rate[..., None].to(z)
         return v if self.preprocessing is None else self.preprocessing.invert_vectors(v)
@@ -86,7 +86,7 @@ class Fit:
         fewer components than the data have, the gradient along these.
         """
         score = self._require(self.dynamics.score, "score", "SF2M()")
-        t, z, _ = self._at(time, x)
+        t, z, _ = self.encoded(time, x)
         with torch.no_grad():
             s = score(t, z)
         return s if self.preprocessing is None else self.preprocessing.invert_gradients(s)
@@ -94,7 +94,7 @@ class Fit:
     def growth(self, time: float | ArrayLike, x: ArrayLike) -> Tensor:
         """Growth rate of cells `x` at `time`, ``(n,)``: births less deaths, per unit of time."""
         growth = self._require(self.dynamics.growth, "growth", "UOTCFM()")
-        t, z, rate = self._at(time, x)
+        t, z, rate = self.encoded(time, x)
         with torch.no_grad():
             return growth(t, z) * rate.to(z)
 
@@ -248,10 +248,11 @@ class Fit:
             raise ValueError(_checks.message(name, f"a fit of {self.method.name!r}", expected))
         return part
 
-    def _at(self, time: float | ArrayLike, x: ArrayLike) -> tuple[Tensor, Tensor, Tensor]:
-        """Return times of the dynamics, cells in model coordinates, and the rate of the clock.
+    def encoded(self, time: float | ArrayLike, x: ArrayLike) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the dynamics are asked for `time`, ``()`` or ``(n,)``, and cells `x`.
 
-        Times and rates are ``()``, or ``(n,)`` for each cell.
+        Times of the dynamics, cells in model coordinates ``(n, k)``, and the rate of the clock,
+        of the shape of the times: a velocity of the dynamics, times it, is per unit of time.
         """
         z = self._encode(x)
         expected = f"a finite number, or one for each cell, shape ({len(z)},)"

@@ -11,6 +11,7 @@ from cellflow.tl.fit import fit
 from cellflow.tl.gene_trends import gene_trends
 from cellflow.tl.growth import growth
 from cellflow.tl.holdout import holdout
+from cellflow.tl.influence import influence
 from cellflow.tl.interpolate import interpolate
 from cellflow.tl.perturb import perturb
 from cellflow.tl.projection import project_points, project_velocity
@@ -32,6 +33,7 @@ __all__ = [
     "gene_trends",
     "growth",
     "holdout",
+    "influence",
     "interpolate",
     "perturb",
     "project_points",
