@@ -49,9 +49,9 @@ def expression(
         for each gene, for fits to a latent space. Of scVI, with a model of one batch::
 
             def decoder(z):
-                z, one = torch.as_tensor(z), torch.zeros(len(z), 1)
-                scale = model.module.generative(z, one, one.long())["px"].scale
-                return pd.DataFrame(scale.detach().numpy(), columns=model.adata.var_names)
+                z, zero = torch.as_tensor(z), torch.zeros(len(z), 1)
+                scale = model.module.generative(z, zero, zero.long())["px"].scale.detach()
+                return pd.DataFrame(scale.cpu().numpy(), columns=model.adata.var_names)
 
     floor
         Set expression below zero to zero, where that of the cells never is. The log (at the level

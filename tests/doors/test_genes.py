@@ -15,8 +15,10 @@ from torch import nn
 
 import cellflow as cf
 from cellflow import OTCFM, tl
+from cellflow.cli.files import read_cells
 from cellflow.dynamics import Dynamics
 from cellflow.networks import MLPConfig
+from cellflow.pp.access import on_disk
 from cellflow.pp.genes import gene_facts
 from cellflow.timecourse import Snapshot, TimeCourse
 from expression import counts
@@ -313,3 +315,21 @@ def test_velocities_without_genes_are_refused_before_anything_is_written() -> No
         with pytest.raises(ValueError, match=message):
             tl.velocity(other, fit(adata, use_rep=rep), genes=True)
         assert (list(other.obsm), list(other.uns), list(other.var)) == before
+
+
+# --- the command line ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix, sp.csc_matrix])
+def test_the_command_line_finds_genes_in_the_file(form, tmp_path) -> None:
+    adata = cells(form)
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    read = read_cells(tmp_path / "cells.h5ad", "pca")
+    assert on_disk(read.X)
+    if form is sp.csc_matrix:
+        why = gene_facts(read, "X_pca", D)["no_genes"]
+        assert why == "X is stored by genes on disk"
+        return
+    a, b = (tl.interpolate(fit(c), time=0.5) for c in (read, adata))
+    np.testing.assert_allclose(a.X, b.X)
+    assert list(a.var_names) == list(b.var_names)
