@@ -41,6 +41,8 @@ def _read_parts(path: Path, use_rep: str) -> AnnData | None:
     import h5py
     from anndata.io import read_elem, sparse_dataset
 
+    from cellflow.pp.genes import pca_keys
+
     stored = h5py.File(path, "r")  # open for as long as expression is yet to be read
     x, *parts = (stored.get(key) for key in ("X", "obs", "var" if use_rep == "X" else "obsm"))
     by_cells = isinstance(x, h5py.Dataset) or (
@@ -50,11 +52,21 @@ def _read_parts(path: Path, use_rep: str) -> AnnData | None:
         stored.close()
         return None
     obs, other = map(read_elem, parts)
+    lazy = x if x is None or isinstance(x, h5py.Dataset) else sparse_dataset(x)
     if use_rep == "X":
-        x = x if isinstance(x, h5py.Dataset) else sparse_dataset(x)
-        return anndata.AnnData(x, obs=obs, var=other)
-    stored.close()
-    return anndata.AnnData(obs=obs, obsm=dict(other))
+        return anndata.AnnData(lazy, obs=obs, var=other)
+    loadings, facts = pca_keys(f"X_{use_rep.removeprefix('X_')}")
+    if lazy is None or "var" not in stored or loadings not in stored.get("varm", ()):
+        stored.close()
+        return anndata.AnnData(obs=obs, obsm=dict(other))
+    return anndata.AnnData(  # with the way back to genes
+        lazy,
+        obs=obs,
+        var=read_elem(stored["var"]),
+        obsm=dict(other),
+        varm={loadings: read_elem(stored["varm"][loadings])},
+        uns={facts: read_elem(stored["uns"][facts])} if facts in stored.get("uns", ()) else {},
+    )
 
 
 def read_fit(folder: Path) -> Fit | Ensemble:

@@ -16,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from cellflow import _checks
 from cellflow.couplings.reach import MOST
 from cellflow.pp.access import expression_on_disk, read_states
+from cellflow.pp.genes import pca_keys
 from cellflow.pp.reading import CourseIndex, Reading, labels_of, read
 from cellflow.pp.times import TimeTable
 from cellflow.timecourse import TimeCourse
@@ -284,11 +285,11 @@ def _source(adata: AnnData, rep: str) -> PCASource:
     """What ``uns`` and ``varm`` tell of `rep`, by the keys of scanpy."""
     if rep == "X":
         return PCASource()
-    facts = adata.uns.get("pca" if rep == "X_pca" else rep, {})
+    key, place = pca_keys(rep)
+    facts = adata.uns.get(place, {})
     facts = facts if isinstance(facts, Mapping) else {}
     params = facts.get("params", {})
-    loadings = adata.varm.get("PCs" if rep == "X_pca" else rep)
-    # Of another representation, such as a corrected one, "PCs" say nothing.
+    loadings = adata.varm.get(key)
     n_genes = 0 if loadings is None else int(np.any(np.asarray(loadings) != 0, axis=1).sum())
     centred = params.get("zero_center") if isinstance(params, Mapping) else None
     variance = np.ravel(facts.get("variance", ()))[: adata.obsm[rep].shape[1]]

@@ -13,6 +13,7 @@ from cellflow._typing import Tensor
 from cellflow.fits import Ensemble, Fit
 from cellflow.pp import parse_times
 from cellflow.pp.access import check_anndata, checked, column_of, find_representation
+from cellflow.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,16 +31,21 @@ def expression_of(adata: AnnData, layer: str | None) -> tuple[list[str], Any]:
     check_anndata(adata)
     part = adata.raw if layer == RAW and adata.raw is not None else adata
     names = [str(name) for name in part.var_names]
-    if len(set(names)) < len(names):
-        again = next(name for k, name in enumerate(names) if name in names[:k])
-        remedy = "Call adata.var_names_make_unique() first."
-        raise ValueError(_checks.message("adata", f"gene {again!r} twice", "unique names", remedy))
+    _check_unique(names)
     if layer is None:
         return names, find_representation(adata, "X")[1]
     if part is not adata:
         return names, checked(part.X, "raw")
     layers = [key for key in adata.layers if key is not None]  # anndata 0.13 lists X as well
     return names, checked(adata.layers[_checks.choice(layer, layers, "layer")], layer)
+
+
+def _check_unique(names: Sequence[str]) -> None:
+    """Refuse genes of which two have the same name."""
+    if len(set(names)) < len(names):
+        again = next(name for k, name in enumerate(names) if name in names[:k])
+        remedy = "Call adata.var_names_make_unique() first."
+        raise ValueError(_checks.message("adata", f"gene {again!r} twice", "unique names", remedy))
 
 
 def columns_of(names: Sequence[str], genes: str | Sequence[str]) -> tuple[list[str], np.ndarray]:
@@ -56,21 +62,44 @@ def columns_of(names: Sequence[str], genes: str | Sequence[str]) -> tuple[list[s
     return asked, np.array([where[gene] for gene in asked])
 
 
+def readout_of(fit: Fit | Ensemble) -> tuple[list[str], Preprocessing | None]:
+    """Return names of the genes of a fit, and the components that its states are; None for genes.
+
+    They were found in the AnnData when the fit was made.
+    """
+    rep, found = fit.origin.get("use_rep"), fit.origin.get("components")
+    if found is None and rep != "X":
+        why = fit.origin.get("no_genes", "none were found when it was made")
+        remedy = "Call cellflow.pp.pca(adata) or scanpy.pp.pca(adata), and fit to 'X_pca'."
+        got = f"a fit of use_rep={rep!r} without genes ({why})"
+        raise ValueError(_checks.message("fit", got, "one of 'X_pca' or 'X'", remedy))
+    return list(fit.origin["var_names"]), found
+
+
 def loadings_of(adata: AnnData, fit: Fit | Ensemble) -> tuple[list[str], Tensor]:
-    """Return names of the genes, and how much a unit of each moves a cell: ``(genes, d)``."""
-    rep, d = fit.origin.get("use_rep"), fit.course.dim
-    if rep == "X":
-        found = fit.origin.get("components")
-        names = [str(name) for name in fit.origin["var_names"]]
-        return names, torch.eye(d) if found is None else found.loadings / found.scale
-    if rep == "X_pca" and "PCs" in adata.varm and adata.varm["PCs"].shape[1] >= d:
-        loadings = torch.from_numpy(np.array(adata.varm["PCs"], dtype=float)[:, :d])
-        told = loadings.abs().sum(1) > 0
-        names = [str(v) for v, kept in zip(adata.var_names, told.tolist(), strict=True) if kept]
-        return names, loadings[told]
-    got = f"a fit of use_rep={rep!r} without loadings of {d} components in varm['PCs']"
-    remedy = "Call cellflow.pp.pca(adata) or scanpy.pp.pca(adata), and fit to 'X_pca'."
-    raise ValueError(_checks.message("fit", got, "one of 'X_pca' or 'X'", remedy))
+    """Return names of the genes, and how much a unit of each moves a cell: ``(genes, d)``.
+
+    That `adata` lacks some of them is an error.
+    """
+    names, found = readout_of(fit)
+    places_of(adata, names)
+    if found is None or found.loadings is None:
+        return names, torch.eye(len(names))
+    return names, found.loadings / found.scale
+
+
+def places_of(adata: AnnData, names: Sequence[str]) -> np.ndarray:
+    """Return where the genes of a fit are among those of `adata`, ``(genes,)``."""
+    known = [str(name) for name in adata.var_names]
+    if known == list(names):
+        return np.arange(len(names))
+    _check_unique(known)
+    where = {name: k for k, name in enumerate(known)}
+    lost = [name for name in names if name not in where]
+    if lost:
+        got = f"no gene {lost[0]!r} ({len(lost)} of {len(names)} are missing)"
+        raise ValueError(_checks.message("adata", got, "the genes that the fit was made from"))
+    return np.array([where[name] for name in names], dtype=int)
 
 
 def fates_in(adata: AnnData, key: str) -> pd.DataFrame:

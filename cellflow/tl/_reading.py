@@ -209,7 +209,7 @@ def _states(adata: AnnData, fit: Fit | Ensemble, rep: str) -> np.ndarray:
     """Every cell in the representation of the fit, or in the components that it found."""
     _, stored = find_representation(adata, rep)
     found = fit.origin.get("components")
-    if found is None:
+    if found is None or rep != "X":
         return read_states(stored, slice(None), n_dims=None, dtype=None, name=rep).numpy()
     if stored.shape[1] != len(found.mean):
         got, expected = f"{stored.shape[1]} genes", f"{len(found.mean)}, those of the fit"

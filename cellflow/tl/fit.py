@@ -17,6 +17,7 @@ from cellflow._typing import Rng
 from cellflow.evaluate import Chooser, HoldoutProtocol
 from cellflow.fits import Ensemble, Fit
 from cellflow.methods import Method
+from cellflow.pp.genes import gene_facts
 from cellflow.pp.reading import Reading
 from cellflow.several import fit_members, fit_on, join_process_group
 from cellflow.timecourse import TimeCourse
@@ -67,7 +68,10 @@ def fit(
         Column of ``obs`` with times: numbers, or labels such as ``"day 10"`` or ``"12h"``. The
         table of what was read as what is printed to standard error.
     use_rep
-        Cells' states: a key of ``obsm``, or ``"X"`` for expression.
+        Cells' states: a key of ``obsm``, or ``"X"`` for expression. Of principal components by
+        scanpy or :func:`cellflow.pp.pca`, ``varm["PCs"]`` and the mean of each gene are kept, so
+        that answers are in genes, too; unless ``X`` is no longer what they were made from, which
+        is said. A mean that ``uns`` does not have takes one pass over the expression.
     n_dims
         Use the first `n_dims` dimensions of a representation; of expression, that many principal
         components, fitted here and undone in every answer. Of expression on disk (a backed or
@@ -224,8 +228,9 @@ def _read(
     labels = dict(zip(index.table.labels, index.table.times, strict=True))
     facts: dict[str, Any] = {"use_rep": index.use_rep, "labels": labels, "n_dims": cells.dim}
     facts |= {name: getattr(keys, name) for name in ("time_key", "label_key", "mass_key")}
-    if index.use_rep == "X":
-        facts["var_names"] = list(map(str, adata.var_names))
+    facts |= gene_facts(adata, index.use_rep, cells.dim)
     if index.components is not None:
         facts["components"] = index.components
+    if show and "no_genes" in facts:
+        tqdm.write(f"answers stay without genes: {facts['no_genes']}", file=sys.stderr)
     return cells, n_components, facts

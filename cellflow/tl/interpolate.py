@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,9 +10,10 @@ import numpy as np
 from cellflow._typing import Rng
 from cellflow.answers import labels_at
 from cellflow.fits import Ensemble, Fit, Interpolation
+from cellflow.pp.genes import pca_keys
 from cellflow.timecourse import Snapshot
 from cellflow.tl._reading import time_of, warn_of_extrapolation
-from cellflow.tl.expression import expression
+from cellflow.tl.expression import Decoder, decode
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +28,9 @@ def interpolate(
     weighted: bool = True,
     solver: str = "rk4",
     rng: Rng = 0,
+    genes: Sequence[str] | None = None,
+    decoder: Decoder | None = None,
+    floor: bool = True,
 ) -> AnnData:
     """Cells of the population at any time, as an AnnData to carry on with in scanpy.
 
@@ -50,13 +55,17 @@ def interpolate(
         As in :func:`cellflow.tl.simulate`.
     rng
         Seed or generator of the choice of cells, and of a stochastic solver.
+    genes, decoder, floor
+        As in :func:`cellflow.tl.expression`. An empty list of genes leaves them out.
 
     Returns
     -------
-    AnnData of shape ``(n, 0)`` with the states in ``obsm[use_rep]`` (for a fit to expression, shape
-    ``(n, genes)`` with them in ``X``, genes named as in the data; where that was on disk, their
-    components in ``obsm["X_pca"]`` and ``varm["PCs"]`` as well), ``obs[time_key]``, ``obs["mass"]``
-    (grown where the method learned growth) and ``uns["interpolation"]``. If the fit has labels, the
+    AnnData of shape ``(n, genes)`` with expression in ``X``, genes named as in the data, and the
+    states in ``obsm[use_rep]`` (of a fit to expression on disk ``obsm["X_pca"]``), with their
+    loadings in ``varm``; of shape ``(n, 0)`` where the fit has no way back to genes. Besides
+    ``obs[time_key]``, ``obs["mass"]`` (grown where the method learned growth) and
+    ``uns["interpolation"]``: in its ``cut`` how much the floor took away, as shares of ``entries``
+    and, relative to what is left, of ``mass``. If the fit has labels, the
     column of its `label_key` has that of the place which a cell reached, by the observed cells
     around it at the nearest times, ``obsm["<label_key>_probability"]`` how sure that is, and
     ``obs["origin_<label_key>"]`` the label of the cell that it was carried from. Of an ensemble,
@@ -65,7 +74,6 @@ def interpolate(
     that cell: the root of its squared distance to their mean, averaged over them, in data units.
     """
     import pandas as pd
-    from anndata import AnnData
 
     time = time_of(fit, time)
     warn_of_extrapolation(fit, [time])
@@ -83,7 +91,6 @@ def interpolate(
         }
         snapshot = snapshot.pooled
     x = snapshot.x.cpu().numpy()
-    rep = fit.origin.get("use_rep", "X_state")
     obs = pd.DataFrame(
         {
             fit.origin.get("time_key", "time"): np.full(len(x), time),
@@ -93,16 +100,9 @@ def interpolate(
         index=[f"predicted-{i}" for i in range(len(x))],
     )
     tables = {} if snapshot.labels is None else _label(obs, fit, snapshot)
-    if rep == "X":
-        found = fit.origin.get("components")
-        out = AnnData(X=expression(fit, x), obs=obs)
-        out.var_names = fit.origin.get("var_names", out.var_names)
-        if found is not None:
-            out.obsm["X_pca"], out.varm["PCs"] = x, found.loadings.numpy()
-    else:
-        out = AnnData(obs=obs, obsm={rep: x})
+    out = _population(fit, x, obs, genes=genes, decoder=decoder, floor=floor)
     out.obsm.update(tables)
-    out.uns["interpolation"] = {
+    out.uns["interpolation"] |= {
         "method": fit.method.name,
         "time": time,
         "unit": fit.course.unit,
@@ -110,6 +110,34 @@ def interpolate(
     }
     if several:
         out.uns["interpolation"]["members"] = len(fit)  # type: ignore[arg-type] # an Ensemble
+    return out
+
+
+def _population(
+    fit: Fit | Ensemble,
+    x: np.ndarray,
+    obs: pd.DataFrame,
+    *,
+    genes: Sequence[str] | None,
+    decoder: Decoder | None,
+    floor: bool,
+) -> AnnData:
+    """Return states `x` ``(n, d)`` as an AnnData, in genes where there is a way to them."""
+    import pandas as pd
+    from anndata import AnnData
+
+    rep, found = fit.origin.get("use_rep", "X_state"), fit.origin.get("components")
+    states = {"X_pca" if rep == "X" else rep: x} if rep != "X" or found is not None else {}
+    told: dict[str, Any] = {}
+    if states and ((found is decoder is None) or (genes is not None and len(genes) == 0)):
+        return AnnData(obs=obs, obsm=states, uns={"interpolation": told})
+    decoded = decode(fit, x, genes=genes, decoder=decoder, floor=floor)
+    if decoded.cut:
+        told["cut"] = decoded.cut
+    var = pd.DataFrame(index=decoded.names)
+    out = AnnData(decoded.values, obs, var, obsm=states, uns={"interpolation": told})
+    if decoded.loadings is not None:
+        out.varm[pca_keys("X_pca" if rep == "X" else rep)[0]] = decoded.loadings.cpu().numpy()
     return out
 
 

@@ -204,8 +204,8 @@ def spoil(adata) -> None:
     adata.X[(adata.obs["day"] == 1).to_numpy(), 2] = np.nan
 
 
-def forget_loadings(adata) -> None:
-    del adata.varm["PCs"]
+def rename(adata) -> None:
+    adata.var_names = [f"h{k}" for k in range(GENES)]
 
 
 GRADIENT = {"method": "gradient"}
@@ -230,7 +230,7 @@ GRADIENT = {"method": "gradient"}
         (spoil, {"genes": "g2"}, "got NaN or infinite values"),
         (None, {"method": "slope"}, "`method`: got 'slope'"),
         (None, GRADIENT, "`fit`: got None"),
-        (forget_loadings, GRADIENT | {"fit": True}, "`fit`: got a fit of use_rep='X_pca' without"),
+        (rename, GRADIENT | {"fit": True}, "`adata`: got no gene 'g0' .12 of 12 are missing"),
     ],
 )
 def test_bad_input_leaves_nothing_behind(adata, fit, prepare, call, message) -> None:

@@ -19,6 +19,7 @@ from cellflow.dynamics import Dynamics
 from cellflow.fits import Fit
 from cellflow.methods import SF2M
 from cellflow.networks import MLPConfig
+from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
 
 N, GENES, SIGMA = 60, 150, 0.8
@@ -59,6 +60,10 @@ def known(adata: anndata.AnnData, rep: str = "X_pca") -> Fit:
     course = TimeCourse(tuple(Snapshot(x[np.flatnonzero(day == t)], t) for t in (0.0, 2.0)))
     origin = {"use_rep": rep, "time_key": "day", "labels": {"0.0": 0.0, "2.0": 2.0}}
     origin["var_names"] = list(adata.var_names)
+    if rep == "X_pca" and "PCs" in adata.varm:
+        loadings = torch.from_numpy(np.array(adata.varm["PCs"]))
+        mean, scale = torch.zeros(len(loadings)).double(), torch.ones(2).double()
+        origin["components"] = Preprocessing(mean, scale, loadings)
     networks = nn.ModuleDict({"velocity": nn.Linear(1, 1).double()})
     return Fit(
         Dynamics(zero, score=zero, sigma=SIGMA), SF2M(SIGMA), course, networks, origin=origin
@@ -251,7 +256,7 @@ def unlabel(adata) -> None:
         (None, {"genes": ["g1", "g1"]}, "`genes`: got .*each gene once"),
         (leave_out, {"genes": ["g1", "g2", "g3"]}, "`genes`: got 'g2', 'g3', which the comp"),
         (leave_one, {}, "`fit`: got a single gene with a loading"),
-        (forget, {}, "`fit`: got a fit of use_rep='X_pca' without loadings"),
+        (forget, {}, "`fit`: got a fit of use_rep='X_pca' without genes .none were"),
         (None, {"label_key": None}, "`label_key`: got None, and the fit has no labels"),
         (None, {"label_key": "type"}, "`label_key`: got 'type'"),
         (unlabel, {}, "`label_key`: got no cell with a label in obs.'kind'. at time 2"),
@@ -267,9 +272,10 @@ def unlabel(adata) -> None:
         (repeat_names, {}, "`adata`: got gene 'g3' twice"),
     ],
 )
-def test_bad_input_leaves_nothing_behind(adata, fit, prepare, options, message) -> None:
+def test_bad_input_leaves_nothing_behind(adata, prepare, options, message) -> None:
     if prepare is not None:
         prepare(adata)
+    fit = known(adata)
     with pytest.raises(ValueError, match=message):
         tl.perturb(adata, fit, **{"genes": "planted"} | OPTIONS | options)
     assert set(adata.uns) == set()

@@ -139,7 +139,7 @@ def test_a_loaded_fit_needs_no_anndata(tmp_path) -> None:
 def test_expression_is_rotated_to_components_and_back() -> None:
     adata = cells()
     out = fit(adata, use_rep="X", n_dims=3)
-    new = cf.tl.interpolate(out, time=6.5)
+    new = cf.tl.interpolate(out, time=6.5, floor=False)
     assert new.X.shape == (50, 7)
     # States lie in the span of the fitted components, around the mean.
     p = out.preprocessing
