@@ -27,7 +27,7 @@ from cellflow.training.cells import canonical, to_device
 from cellflow.training.loop import run
 from cellflow.training.networks import assemble, build_networks
 from cellflow.training.options import FitOptions
-from cellflow.training.prepare import fingerprint
+from cellflow.training.prepare import check_units, fingerprint
 from cellflow.training.train_on_pairs import threads_for
 from cellflow.training.trainer import Trainer, Training
 
@@ -103,6 +103,7 @@ class Shooting(Method):
         model = to_device(model if self.knows_rows else canonical(model), options)
         units = Units.of(model)
         x = model.snapshots[0].x
+        check_units(self, units, x.dtype)
         networks = build_networks(self, units, seed=seed).to(x)
         *_, weight, bias = networks["velocity"].parameters()
         for parameter in (weight, bias):  # at rest, from where the slower motion is found

@@ -10,7 +10,7 @@ from cellflow._typing import Rng
 from cellflow.answers import labels_at
 from cellflow.fits import Ensemble, Fit, Interpolation
 from cellflow.timecourse import Snapshot
-from cellflow.tl._reading import time_of, warn_of_extrapolation
+from cellflow.tl._reading import time_of
 from cellflow.tl.expression import expression
 
 if TYPE_CHECKING:
@@ -68,7 +68,6 @@ def interpolate(
     from anndata import AnnData
 
     time = time_of(fit, time)
-    warn_of_extrapolation(fit, [time])
     snapshot = fit.interpolate(
         time, n_cells=n_cells, weighted=weighted, solver=solver, generator=rng
     )
