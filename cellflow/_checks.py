@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -78,7 +78,7 @@ def distinct(values: Sequence[int], name: str) -> None:
         raise ValueError(message(name, got, "each once"))
 
 
-def as_numbers(x: ArrayLike | float, name: str, expected: str = "numbers") -> Tensor:
+def as_numbers(x: ArrayLike | Sequence[float] | float, name: str, expected: str = "numbers") -> Tensor:
     """Return `x` as a tensor, whatever its strides, byte order and permissions.
 
     That numbers are finite is not yet checked. Of complex numbers or masked ones, something would
@@ -102,7 +102,7 @@ def as_numbers(x: ArrayLike | float, name: str, expected: str = "numbers") -> Te
         raise TypeError(message(name, type(x).__name__, expected)) from error
 
 
-def _is_complex(x: object) -> bool:
+def _is_complex(x: Any) -> bool:
     return x.is_complex() if isinstance(x, torch.Tensor) else np.iscomplexobj(x)
 
 

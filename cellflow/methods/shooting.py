@@ -19,7 +19,7 @@ from cellflow.couplings import Coupling, Exact, Independent
 from cellflow.couplings.coupling import as_coupling
 from cellflow.fits.fit import Fit
 from cellflow.methods.method import Method
-from cellflow.networks import MLPConfig, NetworkConfig, Units
+from cellflow.networks import MLPConfig, NetworkConfig, Units, as_network_config
 from cellflow.paths import Pairs, Path, Straight
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -87,6 +87,7 @@ class Shooting(Method):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "coupling", as_coupling(self.coupling))
+        object.__setattr__(self, "net", as_network_config(self.net))
         _checks.number(self.action, "action", low=0.0, open_low=True)
         _checks.number(self.first_action, "first_action", low=self.action)
         _checks.count(self.substeps, "substeps")
@@ -126,6 +127,7 @@ class Shooting(Method):
                     fingerprint=fingerprint(self, [model], options),
                     checkpointing=options.checkpointing,
                     progress=options.progress,
+                    on_step=options.on_step,
                 )
         finally:
             sampler.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,8 +107,8 @@ class Integration:
             unused = [k for k in told if getattr(self.limits, k) != getattr(Limits, k)]
             remedy = "Its steps are those of `max_step`; solver='dopri5' has tolerances."
         if unused:
-            got, expected = f"{self.solver!r}, which takes no `{unused[0]}`", "one that does"
-            raise ValueError(_checks.message("solver", got, expected, remedy))
+            text = f"solver={self.solver!r} takes no `{unused[0]}`, which is ignored. {remedy}"
+            warnings.warn(text, UserWarning, stacklevel=4)
 
 
 def as_times(times: Sequence[float] | ArrayLike) -> Tensor:

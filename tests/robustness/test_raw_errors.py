@@ -70,9 +70,7 @@ def test_times_that_no_network_can_hold(method, times) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e30, 1e18, 1e-20, 1e-30])
-@pytest.mark.parametrize(
-    "method", [OTCFM(), SF2M(), MMFM(), Shooting()], ids=lambda m: m.name
-)
+@pytest.mark.parametrize("method", [OTCFM(), SF2M(), MMFM(), Shooting()], ids=lambda m: m.name)
 def test_units_that_no_network_can_hold(method, scale) -> None:
     with pytest.raises(ValueError, match="Rescale"):
         fit(method, course_of(scale))
@@ -92,7 +90,9 @@ def test_double_precision_holds_these_units(scale) -> None:
 @pytest.mark.parametrize("coupling", ["exact", 3, None, Exact], ids=str)
 def test_what_is_no_coupling(coupling) -> None:
     for door in (as_coupling, lambda c: FlowMatching(c, Straight())):
-        with pytest.raises(TypeError, match="`coupling`: got .*, expected a (Coupling such|subclass)"):
+        with pytest.raises(
+            TypeError, match="`coupling`: got .*, expected a (Coupling such|subclass)"
+        ):
             door(coupling)
 
 
