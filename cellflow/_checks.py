@@ -78,7 +78,9 @@ def distinct(values: Sequence[int], name: str) -> None:
         raise ValueError(message(name, got, "each once"))
 
 
-def as_numbers(x: ArrayLike | Sequence[float] | float, name: str, expected: str = "numbers") -> Tensor:
+def as_numbers(
+    x: ArrayLike | Sequence[float] | float, name: str, expected: str = "numbers"
+) -> Tensor:
     """Return `x` as a tensor, whatever its strides, byte order and permissions.
 
     That numbers are finite is not yet checked. Of complex numbers or masked ones, something would

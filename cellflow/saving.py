@@ -68,7 +68,7 @@ def _fit(
     facts, tensors = _read(folder, FIT, NUMBERS, place)
     with _undamaged(folder):
         method = from_facts(
-            facts["method"], kinds(), FlowMatching, {} if net is None else {"net": net}
+            facts["method"], kinds(), FlowMatching, given={} if net is None else {"net": net}
         )
         own = method.parts.net
     if isinstance(own, OwnNetworks) and isinstance(own.net, Unsaved):

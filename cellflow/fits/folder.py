@@ -106,6 +106,7 @@ def from_facts(
     facts: dict[str, Any],
     methods: Mapping[str, type[T]],
     default: type[T],
+    *,
     given: Mapping[str, object] | None = None,
 ) -> T:
     """Build the method that :func:`to_facts` described, of one of the classes `methods`.
@@ -118,7 +119,7 @@ def from_facts(
         if not isinstance(value, dict):
             return value
         if value["kind"] in methods:
-            return from_facts(value, methods, default, given)
+            return from_facts(value, methods, default, given=given)
         if value["kind"] == Unsaved.__name__ and given and name in given:
             return given[name]
         return _build(known[value["kind"]], value)
