@@ -50,7 +50,10 @@ class OwnField(Network):
 
 @dataclass(frozen=True, eq=False)
 class OwnNetworks(NetworkConfig):
-    """Networks that the user made, or makes when they are asked for; each fit has copies."""
+    """Networks that the user made, or makes when they are asked for; each fit has copies.
+
+    The `net` is a module, one for each answer, or a function that makes them.
+    """
 
     net: nn.Module | Callable[[Units, str], nn.Module]
 
