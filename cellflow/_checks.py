@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -49,7 +49,8 @@ def number(
     """Return `value` as a finite float inside ``[low, high]`` (``(low, high]`` if `open_low`)."""
     bounds = f"a finite number in {'(' if open_low else '['}{low:g}, {high:g}]"
     try:
-        if isinstance(value, str):  # would pass here, and fail in the first sum
+        # Text would pass here and fail in the first sum; of a complex number, half is lost.
+        if isinstance(value, str) or _is_complex(value):
             raise TypeError
         out = float(value)
     except (TypeError, ValueError):
@@ -71,8 +72,27 @@ def count(value: int, name: str, *, low: int = 1, high: int | None = None) -> in
     return int(value)
 
 
-def as_numbers(x: ArrayLike | float, name: str, expected: str = "numbers") -> Tensor:
-    """Return `x` as a tensor, whatever its strides, byte order and permissions; not yet checked."""
+def distinct(values: Sequence[int], name: str) -> None:
+    """Refuse `values` that repeat: copies have no spread, and pass for certain."""
+    if len(set(values)) < len(values):
+        got = f"{max(values, key=values.count)} more than once"
+        raise ValueError(message(name, got, "each once"))
+
+
+def as_numbers(
+    x: ArrayLike | Sequence[float] | float, name: str, expected: str = "numbers"
+) -> Tensor:
+    """Return `x` as a tensor, whatever its strides, byte order and permissions.
+
+    That numbers are finite is not yet checked. Of complex numbers or masked ones, something would
+    be lost: they are errors.
+    """
+    if _is_complex(x):
+        remedy = "Take the real part yourself, if that is what is meant."
+        raise TypeError(message(name, "complex numbers", expected, remedy))
+    if np.ma.is_masked(x):
+        remedy = "Drop these cells, or fill them in: x.filled(...)."
+        raise ValueError(message(name, "masked values", expected, remedy))
     if isinstance(x, torch.Tensor):
         return x
     try:
@@ -108,13 +128,29 @@ def unsound(name: str, why: str) -> ValueError:
     return ValueError(message(name, got, "indices inside the matrix", remedy))
 
 
+def _is_complex(x: Any) -> bool:
+    return x.is_complex() if isinstance(x, torch.Tensor) else np.iscomplexobj(x)
+
+
+def as_floats(x: Tensor, name: str) -> Tensor:
+    """Return numbers `x` in a floating type that tells them apart; one that they have is kept."""
+    if x.dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        return x
+    out = x.to(torch.get_default_dtype())
+    if x.numel() == 0 or bool((out.abs() < 2**24).all()):  # float32 holds all of these
+        return out
+    out = x.double()
+    if not bool((out.abs() <= 2**53).all()):
+        got, remedy = "integers beyond 2^53", "Convert them to floating numbers."
+        raise ValueError(message(name, got, "numbers that float64 can tell apart", remedy))
+    return out
+
+
 def as_cells(x: ArrayLike, name: str, *, dim: int | None = None, min_cells: int = 1) -> Tensor:
     """Return `x` as a finite floating ``(n, d)`` tensor; dtype and device of a tensor are kept."""
     if hasattr(x, "toarray"):  # scipy.sparse: representations are small enough to be dense
         x = sound(x, name).toarray()
-    cells = as_numbers(x, name, "an (n, d) array of numbers")
-    if cells.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-        cells = cells.to(torch.get_default_dtype())
+    cells = as_floats(as_numbers(x, name, "an (n, d) array of numbers"), name)
     if cells.ndim != 2 or cells.shape[1] == 0:
         shape = tuple(cells.shape)
         expected = "shape (n, d): cells × dimensions"
@@ -159,7 +195,10 @@ def as_device(device: torch.device | str | None, default: torch.device) -> torch
     if device is None:
         return default
     try:
-        return torch.empty(0, device=device).device
+        place = torch.empty(0, device=device).device
+        if place.type == "meta":
+            raise TypeError("a device without numbers")
+        return place
     except (RuntimeError, AssertionError, TypeError) as error:
         backends = {"cuda": torch.cuda, "mps": torch.backends.mps}
         known = ["cpu", *(name for name, backend in backends.items() if backend.is_available())]

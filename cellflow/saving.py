@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +23,14 @@ from cellflow.fits.folder import (
     FIT,
     FORMAT,
     NUMBERS,
+    Unsaved,
     cells_of,
     from_facts,
     tensors_of,
 )
 from cellflow.methods import FlowMatching
-from cellflow.methods.method import kinds
-from cellflow.networks import Units
+from cellflow.methods.method import Method, kinds
+from cellflow.networks import NetworkLike, OwnNetworks, Units
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.training.networks import assemble, build_networks
@@ -46,7 +49,9 @@ _DAMAGE = (
 )
 
 
-def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Fit | Ensemble:
+def load(
+    folder: str | Path, *, device: torch.device | str = "cpu", net: NetworkLike | None = None
+) -> Fit | Ensemble:
     """Read a fit or an ensemble that was saved, without the AnnData it came from.
 
     It predicts exactly as the saved one did.
@@ -57,67 +62,81 @@ def load(folder: str | Path, *, device: torch.device | str = "cpu") -> Fit | Ens
         What :meth:`Fit.save` or :meth:`Ensemble.save` wrote, or a member of the latter.
     device
         Where to put it.
+    net
+        What the method was given as `net`, if that was the user's own: a folder holds the weights
+        of such networks, but not their code.
     """
     folder = Path(folder)
     recover(folder)
     place = _checks.as_device(device, torch.device("cpu"))
     if (folder / ENSEMBLE).is_file():
         facts, shared = _read(folder, ENSEMBLE, CELLS, place)
-        try:
+        with _undamaged(folder):
             seeds = tuple(_checks.count(seed, "seeds", low=0) for seed in facts["seeds"])
             bootstrap = bool(facts["bootstrap"])
-        except _DAMAGE as error:
-            raise _damaged(folder, error) from error
-        fits = [_fit(folder / f"member-{k}", place, shared) for k in range(len(seeds))]
+        names = [f"member-{k}" for k in range(len(seeds))]
+        fits = [_fit(folder / name, place, shared, net) for name in names]
         fits = [replace(fit, course=fits[0].course) for fit in fits]
         return Ensemble(tuple(fits), seeds, bootstrap)
     if not (folder / FIT).is_file():
         got, expected = f"{str(folder)!r}", "a folder written by `fit.save`"
         raise FileNotFoundError(_checks.message("folder", got, expected))
-    return _fit(folder, place, {})
+    return _fit(folder, place, {}, net)
 
 
-def _fit(folder: Path, place: torch.device, cells: dict[str, Tensor]) -> Fit:
+def _fit(
+    folder: Path, place: torch.device, cells: dict[str, Tensor], net: NetworkLike | None
+) -> Fit:
     """Read a fit; its `cells` too, from itself or from the ensemble around it."""
     facts, tensors = _read(folder, FIT, NUMBERS, place)
-    try:
+    with _undamaged(folder):
+        method = from_facts(
+            facts["method"], kinds(), FlowMatching, given={} if net is None else {"net": net}
+        )
+        own = method.parts.net
+    if isinstance(own, OwnNetworks) and isinstance(own.net, Unsaved):
+        got, remedy = "none", "Call load(folder, net=...) with what the method was given."
+        expected = f"the fit's own network, {own.net.text}, which is code"
+        raise ValueError(_checks.message("net", got, expected, remedy))
+    with _undamaged(folder):
         if not cells and "x/0" not in tensors:
             cells, _ = read_state(folder.resolve().parent / CELLS)
             cells = {name: tensor.to(place) for name, tensor in cells.items()}
-        return _build(facts, tensors | cells)
-    except _DAMAGE as error:
-        raise _damaged(folder, error) from error
+        return _build(method, facts, tensors | cells)
 
 
 def _read(
     folder: Path, facts_file: str, tensors_file: str, place: torch.device
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read both files of a folder."""
-    try:
+    with _undamaged(folder):
         facts = json.loads((folder / facts_file).read_text(encoding="utf-8"))
         layout = facts.get("format")
         if layout == FORMAT:
             tensors, _ = read_state(folder / tensors_file)
             return facts, {name: tensor.to(place) for name, tensor in tensors.items()}
-    except _DAMAGE as error:
-        raise _damaged(folder, error) from error
     remedy = "It is of another version of cellflow: load it with that one, or fit again."
     raise ValueError(_checks.message("folder", f"format {layout!r}", f"format {FORMAT}", remedy))
 
 
-def _damaged(folder: Path, error: Exception) -> ValueError:
-    why = " ".join(f"{type(error).__name__}: {error}".split())
-    got = f"{str(folder)!r}, not a readable fit ({why})"
-    return ValueError(_checks.message("folder", got, "one written by `fit.save`"))
+@contextmanager
+def _undamaged(folder: Path) -> Iterator[None]:
+    """Say that `folder` is damaged where reading stumbles."""
+    try:
+        yield
+    except _DAMAGE as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        got = f"{str(folder)!r}, not a readable fit ({why})"
+        raise ValueError(_checks.message("folder", got, "one written by `fit.save`")) from error
 
 
-def _build(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
-    method = from_facts(facts["method"], kinds(), FlowMatching)
+def _build(method: Method, facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
     units = Units(**{**facts["units"], "centre": tuple(facts["units"]["centre"])})
     networks = build_networks(method.parts, units)
     for name, network in networks.items():
         weights = _under(name, tensors)
-        network.to(next(iter(weights.values()))).load_state_dict(weights)
+        like = next(w for w in weights.values() if w.is_floating_point())
+        network.to(like).eval().load_state_dict(weights)
     snapshots = []
     for k, (time, labels) in enumerate(zip(facts["times"], facts["labels"], strict=True)):
         x, mass, growth = tensors[f"x/{k}"], tensors[f"mass/{k}"], tensors.get(f"prior/{k}")

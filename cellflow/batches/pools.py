@@ -229,10 +229,12 @@ def _cut(snapshot: Snapshot, blocks: Tensor) -> list[Snapshot]:
     # Cells were drawn in proportion to mass, so that within a block they weigh the same; the
     # block stands for the whole, so that it has the mass of the whole.
     mass = snapshot.x.new_full((blocks.shape[1],), snapshot.total_mass / blocks.shape[1])
-    growth = [None] * len(blocks) if snapshot.growth is None else snapshot.growth[blocks]
+    nothing, known = [None] * len(blocks), snapshot.labels
+    growth = nothing if snapshot.growth is None else snapshot.growth[blocks]
+    labels = nothing if known is None else [[known[i] for i in row] for row in blocks.tolist()]
     return [
-        Snapshot(x, snapshot.time, mass, growth=g)
-        for x, g in zip(snapshot.x[blocks], growth, strict=True)
+        Snapshot(x, snapshot.time, mass, label, g)
+        for x, label, g in zip(snapshot.x[blocks], labels, growth, strict=True)
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, field, fields
 
+from cellflow import _checks
 from cellflow.plans import Plan
 
 
@@ -51,6 +52,9 @@ class CouplingHealth:
 
     def add(self, plan: Plan) -> None:
         """Count `plan`."""
+        if not isinstance(plan, Plan):  # by a subclass of Coupling, which is not looked after
+            got = f"{type(plan).__name__} from a Coupling"
+            raise TypeError(_checks.message("coupling", got, "a Plan", "Hand out PairPlan(…)."))
         self.plans += 1
         self.marginal_error = max(self.marginal_error, plan.marginal_error)
         self.cost += plan.cost

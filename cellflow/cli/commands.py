@@ -141,7 +141,7 @@ def simulate(
     import torch
 
     from cellflow.fits import Fit
-    from cellflow.tl._reading import time_of, warn_of_extrapolation
+    from cellflow.tl._reading import time_of
 
     saved = files.read_fit(folder)
     if not isinstance(saved, Fit):
@@ -159,7 +159,6 @@ def simulate(
         )
     if first == last:
         raise click.BadParameter(f"{last:g} is where the cells start.", param_hint="'--end'")
-    warn_of_extrapolation(saved, [last])
     x, rng = known[first].x, torch.Generator().manual_seed(keywords.pop("rng"))
     n_cells = keywords.pop("n_cells")
     if n_cells is not None:

@@ -11,11 +11,12 @@ from cellflow import _checks
 from cellflow._registry import Registry
 from cellflow._typing import Tensor
 from cellflow.plans import Plan
+from cellflow.plans.reading import as_plan
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.transport.entropic.batched import ENTRIES
 
 #: Any function of two snapshots serves where a coupling is asked for: see :func:`as_coupling`.
-CouplingLike: TypeAlias = "Coupling | Callable[[Snapshot, Snapshot], Plan]"
+CouplingLike: TypeAlias = "Coupling | Callable[[Snapshot, Snapshot], object]"
 #: Sources with their targets.
 Pairs: TypeAlias = Sequence[tuple[Snapshot, Snapshot]]
 
@@ -76,14 +77,17 @@ COUPLINGS: Registry[type[Coupling]] = Registry("cellflow.couplings")
 
 @dataclass(frozen=True)
 class FunctionCoupling(Coupling):
-    """A function from two snapshots to a plan, as a coupling that one thread calls at a time."""
+    """A function from two snapshots to a plan, as a coupling that one thread calls at a time.
+
+    What may stand for a plan: see :func:`cellflow.plans.reading.as_plan`.
+    """
 
     thread_safe: ClassVar[bool] = False
 
-    function: Callable[[Snapshot, Snapshot], Plan]
+    function: Callable[[Snapshot, Snapshot], object]
 
     def __call__(self, source: Snapshot, target: Snapshot) -> Plan:
-        return self.function(source, target)
+        return as_plan(self.function(source, target), source, target)
 
 
 def as_coupling(coupling: CouplingLike) -> Coupling:
@@ -95,7 +99,13 @@ def as_coupling(coupling: CouplingLike) -> Coupling:
     if told and not isinstance(coupling, Coupling):
         got = f"{type(coupling).__name__}, which has `{told[0]}` but is no Coupling"
         raise TypeError(_checks.message("coupling", got, "a subclass of Coupling, or a function"))
-    return coupling if isinstance(coupling, Coupling) else FunctionCoupling(coupling)
+    if isinstance(coupling, Coupling):
+        return coupling
+    if isinstance(coupling, type) or not callable(coupling):
+        got = coupling.__name__ if isinstance(coupling, type) else repr(coupling)
+        expected = "a Coupling such as Exact(), or a function of two snapshots"
+        raise TypeError(_checks.message("coupling", got, expected))
+    return FunctionCoupling(coupling)
 
 
 def check_pair(source: Snapshot, target: Snapshot) -> None:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar
 
 import numpy as np
-import torch
 
 from cellflow import _checks
-from cellflow.couplings.coupling import COUPLINGS, Coupling, centred
+from cellflow.couplings.coupling import COUPLINGS, Coupling, check_pair
 from cellflow.couplings.entropic import Entropic
-from cellflow.plans.forms import PairPlan, pair_plan
+from cellflow.plans.forms import PairPlan
+from cellflow.plans.reading import Matrix, entries_of, plan_of
 from cellflow.timecourse import Snapshot
-
-#: Entries of a matrix: rows, cols, mass and shape.
-Matrix: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]
 
 
 @COUPLINGS.register("given")
@@ -59,20 +56,14 @@ class Given(Coupling):
             if not isinstance(key, tuple) or len(key) != 2:
                 got, expected = f"key {key!r}", "pairs of times as keys"
                 raise ValueError(_checks.message("plan", got, expected))
-            parts[float(key[0]), float(key[1])] = _entries(value, f"plan[{key!r}]")
+            parts[float(key[0]), float(key[1])] = entries_of(value, f"plan[{key!r}]")
         if not isinstance(self.plan, Mapping):
-            parts[()] = _entries(self.plan, "plan")
+            parts[()] = entries_of(self.plan, "plan")
         object.__setattr__(self, "_parts", parts)
 
     def __call__(self, source: Snapshot, target: Snapshot) -> PairPlan:
-        x, y = centred(source, target)
-        rows, cols, mass, shape = self._find(source.time, target.time)
-        if shape != (len(x), len(y)):
-            expected = f"{(len(x), len(y))}: source × target cells"
-            remedy = "Subset it to the cells of the snapshots, or transpose it."
-            raise ValueError(_checks.message("plan", f"shape {shape}", expected, remedy))
-        i, j, share = (torch.as_tensor(part, device=x.device) for part in (rows, cols, mass))
-        return pair_plan((i, j, share), (x, y), (source.weights, target.weights))
+        check_pair(source, target)
+        return plan_of(self._find(source.time, target.time), source, target, name="plan")
 
     @classmethod
     def example(cls, source: Snapshot, target: Snapshot) -> Given:
@@ -94,33 +85,3 @@ class Given(Coupling):
                 return pairs
         known = f"one of {sorted(self._parts)}"
         raise KeyError(_checks.message("plan", f"times {(start, end)}", known))
-
-
-def _entries(plan: Any, name: str) -> Matrix:
-    """Return rows, cols, mass of total one, and shape of a plan of any supported kind."""
-    from scipy import sparse
-
-    for attribute in ("transport_matrix", "X"):
-        plan = getattr(plan, attribute, plan)
-    if isinstance(plan, torch.Tensor):
-        plan = plan.detach().cpu().to_dense().numpy()
-    if not sparse.issparse(plan):
-        try:
-            plan = np.asarray(plan, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            got = type(plan).__name__
-            raise TypeError(_checks.message(name, got, "an (n, m) matrix of numbers")) from error
-    if len(plan.shape) != 2 or 0 in plan.shape:
-        raise ValueError(_checks.message(name, f"shape {plan.shape}", "a matrix (n, m)"))
-    coo = sparse.coo_matrix(_checks.sound(plan, name), dtype=np.float64)
-    coo.sum_duplicates()
-    if not np.isfinite(coo.data).all():
-        raise ValueError(_checks.message(name, "NaN or infinite values", "finite numbers"))
-    if (coo.data < 0).any():
-        raise ValueError(_checks.message(name, f"minimum {coo.data.min():g}", "no negative values"))
-    keep = coo.data > 0
-    if not keep.any():
-        raise ValueError(_checks.message(name, "only zeros", "a plan with mass"))
-    mass = coo.data[keep]
-    rows, cols = coo.row[keep].astype(np.int64), coo.col[keep].astype(np.int64)
-    return rows, cols, mass / mass.sum(), (int(plan.shape[0]), int(plan.shape[1]))

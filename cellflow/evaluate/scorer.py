@@ -158,6 +158,7 @@ def as_seeds(seeds: int | Sequence[int]) -> list[int]:
     out = [_checks.count(s, "seeds", low=0, high=_checks.MAX_SEED) for s in seeds]
     if not out:
         raise ValueError(_checks.message("seeds", "none", "at least one"))
+    _checks.distinct(out, "seeds")
     return out
 
 

@@ -128,6 +128,7 @@ class Ensemble:
         if len(self.members) < 2 or len(self.members) != len(self.seeds):
             got = f"{len(self.members)} fits and {len(self.seeds)} seeds"
             raise ValueError(_checks.message("members", got, "two or more, and a seed for each"))
+        _checks.distinct(self.seeds, "seeds")
 
     def __len__(self) -> int:
         """Return the number of members."""

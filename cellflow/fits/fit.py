@@ -162,12 +162,16 @@ class Fit:
             clock=clock,
         )
         if SOLVERS[solver].stochastic and self.dynamics.sigma == 0:
+            why, instead = "learned no noise", "a method with a score such as 'sf2m'"
+            if self.dynamics.score is not None:
+                why = "learned a score, but its path declares no noise"
+                instead = "give the path a `diffusion`"
             warnings.warn(
-                f"{self.method.name!r} learned no noise: solver={solver!r} follows the mean "
-                "flow, and every draw is the same. Take solver='rk4', or a method with a score "
-                "such as 'sf2m'.",
+                f"{self.method.name!r} {why}: solver={solver!r} follows the mean flow, and every "
+                f"draw is the same. Take solver='rk4', or {instead}.",
                 stacklevel=2,
             )
+        _warn_of_extrapolation(self.course, times[[0, -1]], 3)
         return simulate_as(self.dynamics, self._encode(x0), times, how=how)
 
     def interpolate(
@@ -262,6 +266,7 @@ class Fit:
             raise ValueError(_checks.message("time", f"shape {tuple(t.shape)}", expected))
         if not bool(torch.isfinite(t).all()):
             raise ValueError(_checks.message("time", "NaN or infinite times", expected))
+        _warn_of_extrapolation(self.course, t, 4)
         if self.clock is None:
             return t, z, torch.ones_like(t)
         return self.clock(t).to(t), z, self.clock.rate(t).to(t)
@@ -323,6 +328,22 @@ def equal_cells(
     out = [s.subset(rows) for s in predicted]
     totals = [s.total_mass / n for s in predicted]
     return [replace(s, mass=torch.full_like(s.mass, m)) for s, m in zip(out, totals, strict=True)]
+
+
+def _warn_of_extrapolation(course: TimeCourse, times: Tensor, level: int) -> None:
+    """Say so if some of `times` are outside the `course`, as of the caller at this `level`."""
+    first, last = course.times[0], course.times[-1]
+    times = times[(times < first) | (times > last)].unique()
+    if times.numel() == 0:
+        return
+    outside = [f"{time:g}" for time in times.tolist()]
+    named = " and ".join(outside) if len(outside) < 3 else f"{len(outside)} times"
+    warnings.warn(
+        f"{named} {'is' if len(outside) == 1 else 'are'} outside the fit's times, "
+        f"{first:g} to {last:g}: an extrapolation.",
+        UserWarning,
+        stacklevel=level,
+    )
 
 
 def _time(s: Snapshot) -> float:

@@ -21,7 +21,7 @@ from cellflow._typing import Tensor
 from cellflow.batches import Batching
 from cellflow.clock import Clock
 from cellflow.couplings.coupling import COUPLINGS, FunctionCoupling
-from cellflow.networks import NETWORKS
+from cellflow.networks import NETWORKS, OwnNetworks
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import TimeCourse
 from cellflow.training.networks import Parts
@@ -87,6 +87,8 @@ def to_facts(method: FittedMethod) -> dict[str, Any]:
     for name, part in _settings(method).items():
         if isinstance(part, FunctionCoupling):
             part = part.function
+        if isinstance(part, OwnNetworks):
+            part = part.shape or part.net
         kind = type(part).__name__
         if isinstance(part, str | bool | int | float):
             out[name] = part
@@ -100,18 +102,29 @@ def to_facts(method: FittedMethod) -> dict[str, Any]:
     return out
 
 
-def from_facts(facts: dict[str, Any], methods: Mapping[str, type[T]], default: type[T]) -> T:
-    """Build the method that :func:`to_facts` described, of one of the classes `methods`."""
+def from_facts(
+    facts: dict[str, Any],
+    methods: Mapping[str, type[T]],
+    default: type[T],
+    *,
+    given: Mapping[str, object] | None = None,
+) -> T:
+    """Build the method that :func:`to_facts` described, of one of the classes `methods`.
+
+    Parts that were not saved are those `given`, by their names.
+    """
     known: dict[str, type] = _known()
 
-    def part(value: object) -> object:
+    def part(name: str, value: object) -> object:
         if not isinstance(value, dict):
             return value
         if value["kind"] in methods:
-            return from_facts(value, methods, default)
+            return from_facts(value, methods, default, given=given)
+        if value["kind"] == Unsaved.__name__ and given and name in given:
+            return given[name]
         return _build(known[_checks.choice(value["kind"], known, "kind")], value)
 
-    parts = {name: part(value) for name, value in facts.items()}
+    parts = {name: part(name, value) for name, value in facts.items()}
     kind = facts.get("kind")  # earlier fits had none
     return _build(
         default if kind is None else methods[_checks.choice(kind, methods, "kind")], parts

@@ -15,7 +15,7 @@ from cellflow.couplings.coupling import Coupling, as_coupling
 from cellflow.fits.fit import Fit
 from cellflow.fits.report import coupling_report
 from cellflow.methods.method import Method
-from cellflow.networks import MLPConfig, NetworkConfig
+from cellflow.networks import MLPConfig, NetworkConfig, as_network_config
 from cellflow.paths import Path
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import TimeCourse
@@ -43,7 +43,11 @@ class FlowMatching(Method):
     path
         Between paired cells.
     net
-        Shape of the networks.
+        Shape of the networks, or networks of one's own: an ``nn.Module`` for the velocity alone,
+        or a function ``(units, answer)`` that makes one for each answer. Time comes as ``(n,)``,
+        cells as ``(n, d)``, both centred and scaled; see
+        :func:`~cellflow.networks.as_network_config`. With the ``networks`` of an earlier fit,
+        training goes on from there. To load such a fit, give ``load(folder, net=...)``.
     batching
         How pairs are made.
     training
@@ -82,6 +86,7 @@ class FlowMatching(Method):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "coupling", as_coupling(self.coupling))
+        object.__setattr__(self, "net", as_network_config(self.net))
         _checks.choice(self.clock, CLOCKS, "clock")
 
     def fit_with(

@@ -15,7 +15,7 @@ from cellflow.fits.folder import to_facts
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import TimeCourse
 from cellflow.training.networks import Parts
-from cellflow.training.options import Checkpointing, FitOptions
+from cellflow.training.options import Checkpointing, FitOptions, StepReport
 
 
 class Method(ABC):
@@ -86,6 +86,7 @@ class Method(ABC):
         dtype: torch.dtype | None = None,
         checkpointing: Checkpointing | None = None,
         progress: bool = True,
+        on_step: Callable[[StepReport], object] | None = None,
     ) -> Fit:
         """Learn the dynamics that carry each snapshot into the next.
 
@@ -96,7 +97,7 @@ class Method(ABC):
         preprocessing
             Applied to the cells before training and undone in every answer; the noise of the
             path is in its coordinates.
-        steps, generator, device, dtype, checkpointing, progress
+        steps, generator, device, dtype, checkpointing, progress, on_step
             As in :class:`~cellflow.training.FitOptions`; the method's `default_steps` are taken
             when `steps` is omitted, and `generator` decides everything that is random.
 
@@ -116,6 +117,7 @@ class Method(ABC):
             dtype=dtype,
             checkpointing=checkpointing or Checkpointing(),
             progress=progress,
+            on_step=on_step,
         )
         return self.fit_with(course, options, preprocessing)
 

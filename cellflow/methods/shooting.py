@@ -19,7 +19,7 @@ from cellflow.couplings import Coupling, Exact, Independent
 from cellflow.couplings.coupling import as_coupling
 from cellflow.fits.fit import Fit
 from cellflow.methods.method import Method
-from cellflow.networks import MLPConfig, NetworkConfig, Units
+from cellflow.networks import MLPConfig, NetworkConfig, Units, as_network_config
 from cellflow.paths import Pairs, Path, Straight
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -27,7 +27,7 @@ from cellflow.training.cells import canonical, to_device
 from cellflow.training.loop import run
 from cellflow.training.networks import assemble, build_networks
 from cellflow.training.options import FitOptions
-from cellflow.training.prepare import fingerprint
+from cellflow.training.prepare import check_units, fingerprint
 from cellflow.training.train_on_pairs import threads_for
 from cellflow.training.trainer import Trainer, Training
 
@@ -87,6 +87,7 @@ class Shooting(Method):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "coupling", as_coupling(self.coupling))
+        object.__setattr__(self, "net", as_network_config(self.net))
         _checks.number(self.action, "action", low=0.0, open_low=True)
         _checks.number(self.first_action, "first_action", low=self.action)
         _checks.count(self.substeps, "substeps")
@@ -103,6 +104,7 @@ class Shooting(Method):
         model = to_device(model if self.knows_rows else canonical(model), options)
         units = Units.of(model)
         x = model.snapshots[0].x
+        check_units(self, units, x.dtype)
         networks = build_networks(self, units, seed=seed).to(x)
         *_, weight, bias = networks["velocity"].parameters()
         for parameter in (weight, bias):  # at rest, from where the slower motion is found
@@ -125,6 +127,7 @@ class Shooting(Method):
                     fingerprint=fingerprint(self, [model], options),
                     checkpointing=options.checkpointing,
                     progress=options.progress,
+                    on_step=options.on_step,
                 )
         finally:
             sampler.close()

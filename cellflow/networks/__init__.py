@@ -2,5 +2,16 @@
 
 from cellflow.networks.mlp import MLP, MLPConfig
 from cellflow.networks.network import NETWORKS, Network, NetworkConfig, Units
+from cellflow.networks.own import NetworkLike, OwnNetworks, as_network_config
 
-__all__ = ["MLP", "NETWORKS", "MLPConfig", "Network", "NetworkConfig", "Units"]
+__all__ = [
+    "MLP",
+    "NETWORKS",
+    "MLPConfig",
+    "Network",
+    "NetworkConfig",
+    "NetworkLike",
+    "OwnNetworks",
+    "Units",
+    "as_network_config",
+]

@@ -131,7 +131,7 @@ class MLP(Network):
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         """Evaluate at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
         time = self.of_time(t).to(x.dtype).expand(x.shape[0], -1)
-        centred = (x - self.centre) / self.units.scale
+        centred = (x - self.centre.to(x.dtype)) / self.units.scale
         out = chain(self.layers, torch.cat([centred, time], 1))
         if self.gate is not None:
             out = out + self.gate(time[:, :1]) * centred

@@ -38,6 +38,8 @@ def numbers_of(adata: AnnData, key: str, name: str) -> np.ndarray:
     """Return a column of ``obs`` as numbers, shape (n,)."""
     column = column_of(adata, key, name)
     try:
+        if np.iscomplexobj(np.asarray(column)):
+            raise TypeError
         return np.asarray(column, dtype=float)
     except (TypeError, ValueError) as error:
         got = f"dtype {column.dtype}"
@@ -110,12 +112,10 @@ def read_states(
     if n_dims is not None:
         block = block[:, :n_dims]
     block = block.toarray() if hasattr(block, "toarray") else block
-    block = np.require(block, requirements=["C", "W"])  # a copy only where that is needed
     if block.dtype.kind not in "fiub":
         raise TypeError(_checks.message(name, f"dtype {block.dtype}", "numbers"))
-    if block.dtype not in (np.float32, np.float64):
-        block = block.astype(np.float32)
-    x = torch.from_numpy(block)
+    x = _checks.as_floats(_checks.as_numbers(block, name), name)
+    x = x if x.dtype in (torch.float32, torch.float64) else x.float()
     return x if dtype is None else x.to(dtype)
 
 

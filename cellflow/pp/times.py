@@ -163,6 +163,9 @@ def parse_times(
     _checks.choice(missing, ("error", "drop"), "missing")
     if unit is not None:
         _checks.choice(unit, SECONDS, "unit")
+    if not isinstance(time_map, Mapping | None):
+        got, remedy = f"a {type(time_map).__name__}", "Pass {label: time, …}."
+        raise TypeError(_checks.message("time_map", got, "a mapping from labels", remedy))
     values = np.asarray(values) if type(values).__module__.startswith("torch") else values
     if np.ndim(values) != 1:
         shape = np.shape(values)

@@ -17,9 +17,9 @@ from cellflow._processes import side_by_side
 from cellflow._random import draw_seed, stream_seed
 from cellflow.fits.ensemble import Ensemble
 from cellflow.fits.fit import Fit
-from cellflow.methods import FlowMatching, Method
+from cellflow.methods import Method
 from cellflow.preprocessing import Preprocessing
-from cellflow.several.stacked import UnequalStepsError, fit_stacked
+from cellflow.several.stacked import UnequalStepsError, fit_stacked, stackable
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.training.options import FitOptions
 
@@ -100,7 +100,7 @@ def fit_members(
 
     def fit_all(mine: Sequence[int]) -> list[Fit]:
         jobs = [job(k) for k in mine]
-        if place.type in STACKED and type(method) is FlowMatching and len(mine) > 1:
+        if place.type in STACKED and stackable(method) and len(mine) > 1:
             courses = [resampled(course, seed) for seed, _ in jobs]
             try:
                 own = [options for _, options in jobs]

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path as FilePath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard, cast
 
 import torch
 from torch import nn
@@ -20,18 +20,18 @@ from cellflow._random import stream_seed
 from cellflow._typing import Tensor
 from cellflow.clock import Clock
 from cellflow.fits.fit import Fit
-from cellflow.methods import FlowMatching
-from cellflow.networks import Units
+from cellflow.methods import FlowMatching, Method
+from cellflow.networks import OwnNetworks, Units
 from cellflow.networks.network import ANSWERS
 from cellflow.paths import Pairs, PathPoint
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import TimeCourse
 from cellflow.training.loop import run
 from cellflow.training.networks import assemble
-from cellflow.training.options import FitOptions
+from cellflow.training.options import FitOptions, StepReport
 from cellflow.training.prepare import PreparedFit, prepare
 from cellflow.training.train_on_pairs import objective
-from cellflow.training.trainer import SCHEDULES, AdamW, History, Trainer
+from cellflow.training.trainer import AdamW, History, Trainer
 
 #: Tensors of a :class:`PathPoint`, by name, with a dimension of members in front.
 Stack = dict[str, Tensor]
@@ -101,6 +101,12 @@ class StackedFit(NamedTuple):
         return self.prepared.method.path.draw(pairs, noise)
 
 
+def stackable(method: Method) -> TypeGuard[FlowMatching]:
+    """Whether members of `method` can be trained as one: they are all of ours."""
+    own = isinstance(method.parts.net, OwnNetworks) or method.parts.training.optimizer is not None
+    return type(method) is FlowMatching and not own
+
+
 def stack(points: Sequence[PathPoint]) -> Stack:
     """Return the tensors of `points`, of equal shapes, with a dimension of members in front."""
     out = {}
@@ -141,7 +147,7 @@ class StackedTrainer:
                 p.data = self.value.data[k, start : start + p.numel()].view_as(p)
                 start += p.numel()
             trainer.average, trainer.train_loss = self.average[k], self.losses[k]
-            own, all_ = trainer.optimizer, self.optimizer
+            own, all_ = cast(AdamW, trainer.optimizer), self.optimizer
             own.mean, own.square, own.count = all_.mean[k], all_.square[k], all_.count
         self._gradients = _gradients(members)
         self._resume()
@@ -159,14 +165,14 @@ class StackedTrainer:
     def advance(self, batch: Stack) -> None:
         """Take one step of every member on its part of `batch`."""
         t = self.training
-        rate = t.learning_rate * SCHEDULES[t.schedule](self.step / self.steps)
+        rate = t.learning_rate * t.factor(self.step / self.steps)
         self.optimizer.rate = rate
         grad, loss = self._gradients(self.value.detach(), batch)
         norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
         self.value.grad = grad.mul_((t.clip / (norm + 1e-12)).clamp_(max=1.0))
         self.optimizer.step()
-        for trainer in self.trainers:
-            trainer.step += 1
+        for trainer, now in zip(self.trainers, loss, strict=True):
+            trainer.step, trainer.loss_now = trainer.step + 1, now
             trainer.optimizer.rate = rate
         decay = min(t.ema, self.step / (10 + self.step))
         self.average.lerp_(self.value.detach(), 1 - decay)
@@ -181,6 +187,10 @@ class StackedTrainer:
         self.history.step.append(self.step)
         self.history.validation_loss.append(sum(last) / len(last))
         return self.out_of_patience
+
+    def report(self) -> StepReport:
+        """Return what is known of the first member after the last step."""
+        return self.trainers[0].report()
 
     def keep_best(self) -> None:
         """Leave the best averaged weights of each member in its networks."""

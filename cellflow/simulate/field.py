@@ -102,6 +102,9 @@ class RescaledField:
         )
 
     def _expect(self, value: Tensor, like: Tensor, name: str) -> Tensor:
+        if not isinstance(value, torch.Tensor):
+            got = f"a {type(value).__name__}"
+            raise TypeError(_checks.message(f"dynamics.{name}", got, "a tensor like its cells"))
         if value.shape == like.shape and value.dtype == like.dtype:
             return value
         got, expected, remedy = f"shape {tuple(value.shape)}", f"shape {tuple(like.shape)}", ""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from cellflow import _checks
@@ -99,17 +99,23 @@ class Integration:
         _checks.choice(self.solver, SOLVERS, "solver")
         if self.max_step is not None:
             _checks.number(self.max_step, "max_step", low=0.0, open_low=True)
+        if SOLVERS[self.solver].adaptive:
+            unused = ["max_step"] * (self.max_step is not None)
+            remedy = "It chooses its steps by `rtol` and `atol`."
+        else:
+            told = ("rtol", "atol", "max_evaluations")
+            unused = [k for k in told if getattr(self.limits, k) != getattr(Limits, k)]
+            remedy = "Its steps are those of `max_step`; solver='dopri5' has tolerances."
+        if unused:
+            text = f"solver={self.solver!r} takes no `{unused[0]}`, which is ignored. {remedy}"
+            warnings.warn(text, UserWarning, stacklevel=4)
 
 
 def as_times(times: Sequence[float] | ArrayLike) -> Tensor:
     """Return `times`, at least two and strictly monotone, as ``(T,)`` in float64."""
     name, expected = "times", "strictly increasing or strictly decreasing times, shape (T,)"
-    if isinstance(times, torch.Tensor):
-        times = times.detach().cpu().numpy()
-    try:
-        grid = torch.from_numpy(np.array(times, dtype=np.float64))
-    except (TypeError, ValueError):
-        raise TypeError(_checks.message(name, type(times).__name__, expected)) from None
+    grid = _checks.as_numbers(times, name, expected)
+    grid = grid.detach().to("cpu", torch.float64, copy=True)
     if grid.ndim != 1:
         raise ValueError(_checks.message(name, f"shape {tuple(grid.shape)}", expected))
     if len(grid) < 2:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -114,20 +114,6 @@ def time_of(fit: Fit | Ensemble, value: float | str, name: str = "time") -> floa
     return read_time(value, fit.origin.get("labels", {}), unit=fit.course.unit, name=name)
 
 
-def warn_of_extrapolation(fit: Fit | Ensemble, times: Iterable[float]) -> None:
-    """Say so if some of `times` are outside those of `fit`."""
-    first, last = fit.course.times[0], fit.course.times[-1]
-    outside = [f"{time:g}" for time in dict.fromkeys(times) if not first <= time <= last]
-    if outside:
-        named = " and ".join(outside) if len(outside) < 3 else f"{len(outside)} times"
-        warnings.warn(
-            f"{named} {'is' if len(outside) == 1 else 'are'} outside the fit's times, "
-            f"{first:g} to {last:g}: an extrapolation.",
-            UserWarning,
-            stacklevel=3,
-        )
-
-
 def states_and_times(adata: AnnData, fit: Fit | Ensemble) -> tuple[str, np.ndarray, np.ndarray]:
     """Return the fit's representation key, and every cell's time ``(n,)`` and state ``(n, d)``.
 
@@ -208,10 +194,28 @@ def labelled_course(adata: AnnData, fit: Fit | Ensemble, label_key: str | None) 
 def _states(adata: AnnData, fit: Fit | Ensemble, rep: str) -> np.ndarray:
     """Every cell in the representation of the fit, or in the components that it found."""
     _, stored = find_representation(adata, rep)
-    found = fit.origin.get("components")
-    if found is None or rep != "X":
-        return read_states(stored, slice(None), n_dims=None, dtype=None, name=rep).numpy()
-    if stored.shape[1] != len(found.mean):
-        got, expected = f"{stored.shape[1]} genes", f"{len(found.mean)}, those of the fit"
-        raise ValueError(_checks.message("X", got, expected))
-    return project(stored, found)
+    found, order = fit.origin.get("components"), order_of_genes(adata, fit)
+    if found is not None and rep == "X":
+        return project(stored, found, columns=order)
+    x = read_states(stored, slice(None), n_dims=None, dtype=None, name=rep).numpy()
+    return x if order is None else x[:, order]
+
+
+def order_of_genes(adata: AnnData, fit: Fit | Ensemble) -> np.ndarray | None:
+    """Return where the genes of a fit to expression are in `adata`; None where they are in place.
+
+    Another set of genes is an error.
+    """
+    if fit.origin["use_rep"] != "X":
+        return None
+    names, here = list(fit.origin["var_names"]), [str(name) for name in adata.var_names]
+    if here == names:
+        return None
+    if sorted(here) != sorted(names) or len(set(names)) < len(names):
+        absent = sorted(set(names) - set(here))
+        lacking = f", which lack {', '.join(map(repr, absent[:3]))}" if absent else ""
+        remedy = "Take them: adata[:, fit.origin['var_names']]."
+        expected = f"the {len(names)} genes of the fit"
+        raise ValueError(_checks.message("X", f"{len(here)} genes{lacking}", expected, remedy))
+    at = {name: k for k, name in enumerate(here)}
+    return np.array([at[name] for name in names])

@@ -13,7 +13,7 @@ from cellflow import _checks
 from cellflow._random import draw_seed, stream_seed
 from cellflow._typing import Rng
 from cellflow.couplings import COUPLINGS, Exact, Hierarchical
-from cellflow.couplings.coupling import CouplingLike
+from cellflow.couplings.coupling import CouplingLike, as_coupling
 from cellflow.plans import Plan, Transitions, sparsify
 from cellflow.pp.reading import Reading
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -104,7 +104,7 @@ def couple(
     prep = preprocessing_of(cells.x, n_components, whiten)
     if prep is not None:
         cells = cells.map(prep.apply)
-    solver = named(coupling, cells, sigma) if isinstance(coupling, str) else coupling
+    solver = as_coupling(named(coupling, cells, sigma) if isinstance(coupling, str) else coupling)
     seed = draw_seed(_checks.as_generator(rng, "rng"))
     plans = [
         sparsify(solver(*step), generator=stream_seed(seed, k, 0))

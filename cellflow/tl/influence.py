@@ -13,7 +13,7 @@ from cellflow.answers.influence import influence as mean_influence
 from cellflow.fits import Ensemble, Fit
 from cellflow.pp.access import column_of
 from cellflow.tl._genes import columns_of, loadings_of
-from cellflow.tl._reading import label_key_of, states_and_times, time_of, warn_of_extrapolation
+from cellflow.tl._reading import label_key_of, states_and_times, time_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +83,6 @@ def influence(
     if not chosen.any():
         got = f"no cell of group {group!r} at times {times}"
         raise ValueError(_checks.message("group", got, "one or more"))
-    warn_of_extrapolation(fit, np.unique(all_times[chosen]).tolist())
     first = fit.members[0] if isinstance(fit, Ensemble) else fit
     drift = first.dynamics.score is not None if drift is None else drift
     states = torch.from_numpy(x[chosen, : fit.course.dim])

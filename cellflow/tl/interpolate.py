@@ -12,7 +12,7 @@ from cellflow.answers import labels_at
 from cellflow.fits import Ensemble, Fit, Interpolation
 from cellflow.pp.genes import pca_keys
 from cellflow.timecourse import Snapshot
-from cellflow.tl._reading import time_of, warn_of_extrapolation
+from cellflow.tl._reading import time_of
 from cellflow.tl.expression import Decoder, decode
 
 if TYPE_CHECKING:
@@ -76,7 +76,6 @@ def interpolate(
     import pandas as pd
 
     time = time_of(fit, time)
-    warn_of_extrapolation(fit, [time])
     snapshot = fit.interpolate(
         time, n_cells=n_cells, weighted=weighted, solver=solver, generator=rng
     )

@@ -14,7 +14,7 @@ from cellflow._typing import ArrayLike, Rng
 from cellflow.fits import Ensemble, Fit
 from cellflow.simulate import StoredTrajectory, Trajectory
 from cellflow.simulate.integration import as_times
-from cellflow.tl._reading import states_and_times, time_of, warn_of_extrapolation
+from cellflow.tl._reading import states_and_times, time_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -88,7 +88,6 @@ def simulate(
     else:
         grid = as_times(times).tolist()
     rows = _rows(adata, cell_times, grid[0], cells)
-    warn_of_extrapolation(fit, (grid[0], grid[-1]))
     generator = _checks.as_generator(rng, "rng")
     if n_cells is not None:
         keep = torch.randperm(len(rows), generator=generator)

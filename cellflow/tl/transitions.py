@@ -8,7 +8,7 @@ from cellflow import answers
 from cellflow._typing import Rng
 from cellflow.fits import Ensemble, Fit
 from cellflow.pp.access import column_of
-from cellflow.tl._reading import label_key_of, labelled_course, time_of, warn_of_extrapolation
+from cellflow.tl._reading import label_key_of, labelled_course, time_of
 from cellflow.tl.coupled import Coupled, table_of
 
 if TYPE_CHECKING:
@@ -70,7 +70,6 @@ def transitions(
         first if start is None else time_of(fit, start, "start"),
         last if end is None else time_of(fit, end, "end"),
     )
-    warn_of_extrapolation(fit, times)
     found = answers.transitions(
         fit,
         labelled_course(adata, fit, label_key),

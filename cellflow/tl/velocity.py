@@ -10,7 +10,7 @@ import torch
 from cellflow import _checks
 from cellflow.fits import Ensemble, Fit, Spread
 from cellflow.tl._genes import places_of, readout_of
-from cellflow.tl._reading import states_and_times, warn_of_extrapolation
+from cellflow.tl._reading import order_of_genes, states_and_times
 from cellflow.tl.projection import project_velocity
 
 if TYPE_CHECKING:
@@ -66,7 +66,6 @@ def velocity(
     rep, times, x = states_and_times(adata, fit)
     timed = np.isfinite(times)
     several, d = isinstance(fit, Ensemble), fit.course.dim
-    warn_of_extrapolation(fit, np.unique(times[timed]).tolist())
     full, uncertain = np.zeros_like(x), np.full(len(x), np.nan)
     std = np.zeros_like(x) if several else full
     rows = np.flatnonzero(timed)
@@ -79,6 +78,10 @@ def velocity(
             off = answer.std.square().sum(1)
             speed = off + answer.mean.square().sum(1)
             uncertain[part] = torch.where(speed > 0, (off / speed).sqrt(), 0.0).cpu().numpy()
+    order = order_of_genes(adata, fit)
+    if order is not None and full.shape[1] == len(order):  # back to the order of these cells
+        back = np.argsort(order)
+        full, std = full[:, back], std[:, back]
     short = rep.removeprefix("X_")
     written = {f"{key_added}_{short}": full}
     if basis is not None and basis.removeprefix("X_") != short:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from cellflow._files import read_state
 from cellflow._process_group import ProcessGroup, RankLost
-from cellflow.training.options import Checkpointing
+from cellflow.training.options import Checkpointing, StepReport
 from cellflow.training.trainer import History, Training
 
 B = TypeVar("B", contravariant=True)
@@ -36,6 +36,7 @@ class _Run(Protocol[B, H]):
     def out_of_patience(self) -> bool: ...
     def advance(self, batch: B) -> None: ...
     def check(self, batch: H) -> bool: ...
+    def report(self) -> StepReport: ...
     def keep_best(self) -> None: ...
     def save(self, path: str | FilePath, fingerprint: dict[str, Any]) -> None: ...
     def restore(self, path: str | FilePath, fingerprint: dict[str, Any]) -> None: ...
@@ -49,12 +50,13 @@ def run(
     fingerprint: dict[str, Any],
     checkpointing: Checkpointing,
     progress: bool,
+    on_step: Callable[[StepReport], object] | None = None,
 ) -> History:
     """Train until the budget is spent, patience has run out, or Ctrl-C; keep the best weights.
 
     `draw` gives batch number ``k`` as a pure function of ``k``; `validation` is a fixed batch to
     measure the loss on, or None for the training loss. A checkpoint must agree on `fingerprint`;
-    if another process is lost, it holds the last step.
+    if another process is lost, it holds the last step. `on_step` is told of every step.
     """
     path = None if checkpointing.path is None else FilePath(checkpointing.path)
     group, every = trainer.group, trainer.training.check_every
@@ -88,6 +90,8 @@ def run(
                     if trainer.check(validation):
                         stopped = "patience"
                     bar.set_postfix(loss=f"{history.validation_loss[-1]:.4g}", refresh=False)
+                if on_step is not None and group.is_main:
+                    on_step(trainer.report())
             except RankLost as lost:  # the main rank, which writes files, may be the one
                 _save(trainer, path, fingerprint)
                 lost.resumption = resumption(path)

@@ -15,7 +15,7 @@ from cellflow._typing import Field, Tensor
 from cellflow.batches import Batching
 from cellflow.couplings import Coupling
 from cellflow.dynamics import ComposedField, Dynamics
-from cellflow.networks import NetworkConfig, Units
+from cellflow.networks import NetworkConfig, OwnNetworks, Units
 from cellflow.paths import Pairs, Path
 from cellflow.timecourse import TimeCourse
 from cellflow.training.trainer import Training
@@ -75,12 +75,20 @@ def build_networks(parts: Parts, units: Units, *, seed: int = 0) -> nn.ModuleDic
     """Return fresh networks by the names of what they answer: velocity, score, growth."""
     learned = {"velocity": True, "score": parts.score, "growth": parts.growth}
     names = [name for name, asked in learned.items() if asked]
+    if isinstance(parts.net, OwnNetworks) and len(names) > 1 and _is_one_module(parts.net.net):
+        expected = "a function (units, answer) that makes a module for each"
+        got = f"one module for {' and '.join(names)}"
+        raise ValueError(_checks.message("net", got, expected))
     return nn.ModuleDict(
         {
             name: parts.net.build(units, answer=name, generator=stream_seed(seed, k, 10))
             for k, name in enumerate(names)
         }
     )
+
+
+def _is_one_module(net: object) -> bool:
+    return isinstance(net, nn.Module) and not isinstance(net, nn.ModuleDict)
 
 
 def assemble(parts: Parts, networks: nn.ModuleDict, times: Sequence[float]) -> Dynamics:

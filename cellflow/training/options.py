@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path as FilePath
 
@@ -42,6 +43,28 @@ class Checkpointing:
             raise ValueError(_checks.message("checkpoint", got, "a file that can be written"))
 
 
+@dataclass(frozen=True)
+class StepReport:
+    """What is known after a step of training, for a logger.
+
+    Parameters
+    ----------
+    step
+        Steps taken.
+    loss
+        Of the batch of this step, in squared data units per squared unit of time.
+    learning_rate
+        Of this step.
+    validation_loss
+        Where it was measured after this step; otherwise None.
+    """
+
+    step: int
+    loss: float
+    learning_rate: float
+    validation_loss: float | None = None
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FitOptions:
     """Options of a fit, checked once and handed on whole.
@@ -63,6 +86,8 @@ class FitOptions:
         File to write and resume from.
     progress
         Whether to show a bar and the device on standard error.
+    on_step
+        Called with a :class:`StepReport` after every step, by the main process.
     group
         Processes that train together.
     """
@@ -74,6 +99,7 @@ class FitOptions:
     dtype: torch.dtype | None = None
     checkpointing: Checkpointing = Checkpointing()
     progress: bool = True
+    on_step: Callable[[StepReport], object] | None = None
     group: ProcessGroup = field(default_factory=ProcessGroup)
 
     def __post_init__(self, generator: Rng) -> None:

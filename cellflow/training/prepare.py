@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from cellflow import _checks
 from cellflow._random import stream_seed
 from cellflow._threads import spare_cores
 from cellflow._typing import Tensor
@@ -32,6 +33,8 @@ VALIDATION_PAIRS = 1024
 MOST = 2000
 #: Steps from snapshot to snapshot on that way, as predictions take them.
 STEPS = 6
+#: Noise of a path, at most, relative to the spread of the cells.
+MOST_NOISE = 1e6
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +104,7 @@ def prepare(
         parts = split_in_canonical_order(model, method.training.validation, options.seed)
     parts = tuple(to_device(part, options) for part in parts)
     own, units = method.scaled_to(*parts), Units.of(*parts)
+    check_units(own, units, parts[0].snapshots[0].x.dtype)
     facts = fingerprint(own, parts, options)
     options.group.require_same(facts, "group")
     x = parts[0].snapshots[0].x
@@ -127,6 +131,27 @@ def prepare(
     return PreparedFit(
         own, parts, units, networks, dynamics, sampler, held, facts, upfront=health.waited
     )
+
+
+def check_units(method: Parts, units: Units, dtype: torch.dtype) -> None:
+    """Refuse cells, times and noise whose squares and ratios `dtype` cannot hold, far or near."""
+    most = torch.finfo(dtype).max ** 0.4
+    told = {
+        "cells": ("a spread", units.scale),
+        "times": ("a mean interval", units.span),
+        "cells and times": ("a unit of speed", units.speed),
+    }
+    for name, (what, value) in told.items():
+        if not 1 / most <= value <= most:
+            got, expected = f"{what} of {value:.3g}", f"one that {dtype} can square"
+            remedy = "Rescale: take another unit, in which it is near 1."
+            raise ValueError(_checks.message(name, got, expected, remedy))
+    sigma = max(method.path.sigma or 0.0, method.coupling.sigma or 0.0)
+    if sigma > MOST_NOISE * units.scale:
+        got = f"{sigma:.3g}, where cells are spread by {units.scale:.3g}"
+        remedy = "Rescale the cells, or take less noise."
+        expected = f"at most {MOST_NOISE:g} times that"
+        raise ValueError(_checks.message("sigma", got, expected, remedy))
 
 
 def fingerprint(method: Parts, parts: Sequence[TimeCourse], options: FitOptions) -> dict[str, Any]:

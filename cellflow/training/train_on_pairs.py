@@ -64,6 +64,7 @@ def train_on_pairs(
             fingerprint=fingerprint,
             checkpointing=options.checkpointing,
             progress=options.progress,
+            on_step=options.on_step,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path as FilePath
 from typing import Generic, Protocol, TypeVar
@@ -17,6 +17,7 @@ from cellflow import _checks
 from cellflow._files import read_state, write_state
 from cellflow._process_group import ProcessGroup
 from cellflow._typing import Tensor
+from cellflow.training.options import StepReport
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
@@ -33,9 +34,12 @@ class Training:
     ----------
     learning_rate, weight_decay
         Of AdamW.
+    optimizer
+        Instead of AdamW, a function from a list of parameters to a ``torch.optim.Optimizer``; its
+        learning rates are multiplied by the schedule. All weights are one vector to it.
     schedule
         Decay of the learning rate over the budget of steps: ``"cosine"``, ``"linear"`` (both to
-        zero) or ``"constant"``.
+        zero) or ``"constant"``, or a function from the share that is done, 0 to 1, to a factor.
     clip
         Largest norm of the gradient of the loss in network units.
     ema
@@ -53,23 +57,30 @@ class Training:
 
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
-    schedule: str = "cosine"
+    schedule: str | Callable[[float], float] = "cosine"
     clip: float = 1.0
     ema: float = 0.999
     validation: float = 0.1
     check_every: int = 100
     patience: int | None = None
+    optimizer: Callable[[list[Tensor]], torch.optim.Optimizer] | None = None
 
     def __post_init__(self) -> None:
         _checks.number(self.learning_rate, "learning_rate", low=0.0, open_low=True)
         _checks.number(self.weight_decay, "weight_decay", low=0.0)
-        _checks.choice(self.schedule, SCHEDULES, "schedule")
+        if not callable(self.schedule):
+            _checks.choice(self.schedule, SCHEDULES, "schedule")
         _checks.number(self.clip, "clip", low=0.0, open_low=True)
         _checks.number(self.ema, "ema", low=0.0, high=0.999999)
         _checks.number(self.validation, "validation", low=0.0, high=0.5)
         _checks.count(self.check_every, "check_every")
         if self.patience is not None:
             _checks.count(self.patience, "patience")
+
+    def factor(self, done: float) -> float:
+        """Factor of the learning rate where this share of the steps is `done`."""
+        schedule = self.schedule if callable(self.schedule) else SCHEDULES[self.schedule]
+        return _checks.number(schedule(done), "schedule", low=0.0)
 
 
 @dataclass
@@ -125,14 +136,14 @@ class History:
 
 
 class FlatParameters:
-    """All parameters of a module as one vector, so that the optimiser touches one tensor.
+    """The trained parameters of a module as one vector: the optimiser touches one tensor.
 
     The module's parameters and gradients become views of `value` and `grad`: clipping, averaging
     and saving are one operation each.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        parameters = list(module.parameters())
+        parameters = [p for p in module.parameters() if p.requires_grad]
         self.value = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in parameters]))
         self.value.grad = self.grad = torch.zeros_like(self.value)
         start = 0
@@ -158,6 +169,17 @@ class AdamW:
         # A fused update counts on the device, the other on the CPU.
         self.count = torch.zeros((), device=value.device if self.fused else "cpu")
 
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """What the next step depends on."""
+        return {"exp_avg": self.mean, "exp_avg_sq": self.square}
+
+    def restore(self, tensors: Mapping[str, Tensor], step: int) -> None:
+        """Go on from `tensors`, the state after this `step`."""
+        for name, own in self.state.items():
+            own.copy_(tensors[name])
+        self.count.fill_(step)
+
     @torch.no_grad()
     def step(self) -> None:
         """Take one step; where there is no gradient, none."""
@@ -180,6 +202,38 @@ class AdamW:
             eps=1e-8,
             maximize=False,
         )
+
+
+class OwnOptimizer:
+    """An optimiser of the user's own, at the pace of a schedule."""
+
+    def __init__(self, value: Tensor, training: Training) -> None:
+        make = training.optimizer
+        optimizer = make([value]) if make is not None else None
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            got = f"a function that returns {type(optimizer).__name__}"
+            raise TypeError(_checks.message("optimizer", got, "a torch.optim.Optimizer"))
+        self.value, self.optimizer, self.unit = value, optimizer, training.learning_rate
+        self.rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self.rate = self.unit
+
+    def step(self) -> None:
+        """Take one step, at the rates of the optimiser times the share of ours that is left."""
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * self.rate / self.unit
+        self.optimizer.step()
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """What the next step depends on."""
+        known = self.optimizer.state[self.value].items()
+        return {k: v for k, v in known if isinstance(v, Tensor)}
+
+    def restore(self, tensors: Mapping[str, Tensor], step: int) -> None:
+        """Go on from `tensors`, the state after this `step`."""
+        like = self.value
+        for k, v in tensors.items():
+            self.optimizer.state[like][k] = v.to(like.device) if v.ndim else v.clone()
 
 
 class Batch(Protocol):
@@ -212,19 +266,24 @@ class Trainer(Generic[B]):
     def __post_init__(self) -> None:
         self.flat = FlatParameters(self.module)
         t = self.training
-        self.optimizer = AdamW(self.flat.value, rate=t.learning_rate, weight_decay=t.weight_decay)
+        self.optimizer: AdamW | OwnOptimizer
+        if t.optimizer is None:
+            rate, decay = t.learning_rate, t.weight_decay
+            self.optimizer = AdamW(self.flat.value, rate=rate, weight_decay=decay)
+        else:
+            self.optimizer = OwnOptimizer(self.flat.value, t)
         self.average = self.flat.value.detach().clone()
         self.best = self.average.clone()
         self.best_loss = math.inf
         self.step = 0
         self.since_best = 0
         self.history = History()
-        self.train_loss = torch.zeros((), device=self.average.device)
+        self.train_loss = self.loss_now = torch.zeros((), device=self.average.device)
 
     def advance(self, batch: B) -> None:
         """Take one step on `batch`."""
         t = self.training
-        self.optimizer.rate = t.learning_rate * SCHEDULES[t.schedule](self.step / self.steps)
+        self.optimizer.rate = t.learning_rate * t.factor(self.step / self.steps)
         grad = self.flat.grad
         grad.zero_()
         loss = self._loss(batch)
@@ -236,7 +295,8 @@ class Trainer(Generic[B]):
         self.step += 1
         decay = min(t.ema, self.step / (10 + self.step))  # a short memory while all is new
         self.average.lerp_(self.flat.value.detach(), 1 - decay)
-        self.train_loss += loss.detach()
+        self.loss_now = loss.detach()
+        self.train_loss += self.loss_now
 
     @torch.no_grad()
     def check(self, batch: B | None) -> bool:
@@ -260,6 +320,13 @@ class Trainer(Generic[B]):
             self.best_loss, self.since_best, h.best_step = valid, 0, self.step
             self.best.copy_(self.average)
         return self.out_of_patience
+
+    def report(self) -> StepReport:
+        """Return what is known after the last step."""
+        checked = self.history.step[-1:] == [self.step]
+        valid = self.history.validation_loss[-1] if checked else None
+        loss = float(self.loss_now) * self.unit
+        return StepReport(self.step, loss, self.optimizer.rate, valid)
 
     @property
     def out_of_patience(self) -> bool:
@@ -288,16 +355,18 @@ class Trainer(Generic[B]):
         for p in self.module.parameters():
             p.data = p.data.clone()
             p.grad = None
+        self.module.eval()  # a network of one's own may answer otherwise while it is trained
 
     def save(self, path: str | FilePath, fingerprint: dict) -> None:
         """Write everything that the next step depends on to `path`, with a `fingerprint`."""
         facts = {"step": self.step, "since_best": self.since_best, "fingerprint": fingerprint}
-        write_state(path, self._state(), facts | {"history": asdict(self.history)})
+        write_state(
+            path, self._state() | self.optimizer.state, facts | {"history": asdict(self.history)}
+        )
 
     def _state(self) -> dict[str, Tensor]:
-        own, optimizer = {"value": self.flat.value, "average": self.average}, self.optimizer
-        own |= {"best": self.best, "train_loss": self.train_loss}
-        return own | {"exp_avg": optimizer.mean, "exp_avg_sq": optimizer.square}
+        own = {"value": self.flat.value, "average": self.average}
+        return own | {"best": self.best, "train_loss": self.train_loss}
 
     @torch.no_grad()
     def restore(self, path: str | FilePath, fingerprint: dict) -> None:
@@ -312,9 +381,10 @@ class Trainer(Generic[B]):
             got = f"{str(path)!r} of a fit that differs in {', '.join(differ) or 'its settings'}"
             raise ValueError(_checks.message("checkpoint", got, expected, remedy))
         own = self._state()
+        state = own | self.optimizer.state
         try:
-            wrong = [k for k, v in own.items() if tensors[k].shape != v.shape]
-            wrong += [k for k in own if not bool(tensors[k].isfinite().all())]
+            wrong = [k for k, v in state.items() if tensors[k].shape != v.shape]
+            wrong += [k for k in state if not bool(tensors[k].isfinite().all())]
             step = _checks.count(facts["step"], "step", low=0, high=self.steps)
             since_best = _checks.count(facts["since_best"], "since_best", low=0)
             history = History(**facts["history"])
@@ -325,7 +395,7 @@ class Trainer(Generic[B]):
             got = f"{str(path)!r}, which is damaged ({', '.join(wrong)})"
             raise ValueError(_checks.message("checkpoint", got, expected, remedy))
         for name, tensor in own.items():
-            tensor.copy_(tensors[name])
-        self.optimizer.count.fill_(step)
+            tensor.copy_(tensors.pop(name))
+        self.optimizer.restore(tensors, step)
         self.step, self.since_best, self.history = step, since_best, history
         self.best_loss = min(losses, default=math.inf)

@@ -78,7 +78,7 @@ def test_velocities_are_means_and_say_where_members_disagree(adata, three) -> No
 def test_uncertainty_is_zero_where_members_agree(adata, three) -> None:
     one = three.members[0]
     here = adata.copy()
-    tl.velocity(here, Ensemble((one, one), (0, 0)))
+    tl.velocity(here, Ensemble((one, one), (0, 1)))
     assert (here.obs["velocity_uncertainty"] == 0).all()
     tl.velocity(here, one, key_added="single")
     assert "single_uncertainty" not in here.obs
