@@ -146,7 +146,7 @@ def test_an_option_that_a_solver_ignores_is_named(solver, options, named, fit) -
 
 
 def test_times_beyond_all_floats_are_refused() -> None:
-    with pytest.raises(ValueError, match="beyond all floats"):
+    with pytest.raises(ValueError, match="beyond 1e308"):
         _checks.number(10**400, "time")
 
 
