@@ -17,6 +17,7 @@ from cellflow.tl.projection import project_points, project_velocity
 from cellflow.tl.simulate import simulate
 from cellflow.tl.uncertainty import uncertainty
 from cellflow.tl.velocity import velocity
+from cellflow.tl.velocity_agreement import velocity_agreement
 
 __all__ = [
     "Coupled",
@@ -38,4 +39,5 @@ __all__ = [
     "simulate",
     "uncertainty",
     "velocity",
+    "velocity_agreement",
 ]
