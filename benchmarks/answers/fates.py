@@ -11,8 +11,8 @@ undifferentiated on day 4 ("young"); AUROC of whether a clone has more neutrophi
 among clones that have either; Brier score and log score over all types (of 0.95 of the prediction
 and 0.05 spread evenly). In brackets 95 % intervals of r over bootstrap draws of clones.
 
-Plans "with clones" know those of cells that are not tested: pairs of known, different clones cost
-a median cost more (``couple(clone_key=…)``). Dimensions are those chosen without them.
+Plans "with clones" know those of cells that are not tested: pairs of one clone cost a median cost
+less (``couple(clone_key=…)``). Dimensions are those chosen without them.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def by_plan(
         plan = coupling(four, six)
     else:
         sides = (replace(s, labels=c) for s, c in zip((four, six), clones[1:], strict=True))
-        plan = couple_clones(*sides, coupling=coupling, penalty=1.0)
+        plan = couple_clones(*sides, coupling=coupling, bonus=1.0)
     chain = Transitions((four.time, six.time), (sparsify(plan),))
     found = fates_by_plans(chain, six.labels or (), start=four.time, end=six.time)
     return np.nan_to_num(found.probabilities.numpy())

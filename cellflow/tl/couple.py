@@ -46,7 +46,7 @@ def couple(
     mass_key: str | None = None,
     growth_key: str | None = None,
     clone_key: str | None = None,
-    clone_penalty: float = 1.0,
+    clone_bonus: float = 1.0,
     time_map: Mapping[Hashable, float] | None = None,
     missing: str = "error",
     unit: str | None = None,
@@ -76,12 +76,12 @@ def couple(
         own when omitted.
     clone_key
         Column of ``obs`` with clones, so that pairs of one clone are favoured: see
-        :func:`cellflow.couplings.clones.couple_clones`. Cells whose clone is missing pair as they
-        would. For ``"auto"``, which is exact then, ``"exact"``, ``"reach"`` and ``"unbalanced"``,
-        and up to 25 million pairs. A flow learns from such plans
-        as ``dataclasses.replace(OTCFM(), coupling=Given(coupled.tmaps()))``.
-    clone_penalty
-        What cells of different known clones cost more, in median costs of a pair.
+        :func:`cellflow.couplings.clones.couple_clones`. Cells without one pair as they would. For
+        ``"auto"``, which is exact then, ``"exact"``, ``"reach"`` and ``"unbalanced"``, and up to 25
+        million pairs. A flow learns from such plans as
+        ``dataclasses.replace(OTCFM(), coupling=Given(coupled.tmaps()))``.
+    clone_bonus
+        What a pair of one clone costs less, in median costs of a pair.
     whiten
         Scale each dimension to unit standard deviation before distances are measured.
     rng
@@ -123,7 +123,7 @@ def couple(
         coupling = "exact" if coupling == "auto" else coupling
     solver = named(coupling, cells, sigma) if isinstance(coupling, str) else coupling
     if clone_key is not None:
-        solver = partial(couple_clones, coupling=solver, penalty=clone_penalty)
+        solver = partial(couple_clones, coupling=solver, bonus=clone_bonus)
     seed = draw_seed(_checks.as_generator(rng, "rng"))
     plans = [
         sparsify(solver(*step), generator=stream_seed(seed, k, 0))
