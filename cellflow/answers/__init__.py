@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cellflow.answers import composition
+from cellflow.answers.agreement import Agreement, agreement
 from cellflow.answers.comparison import Comparison, compare
 from cellflow.answers.drivers import Correlations, FateGradient, correlations, fate_gradient
 from cellflow.answers.fates import Fates, fates_by_flow, fates_by_plans, origins_by_plans
@@ -15,6 +16,7 @@ from cellflow.answers.trends import Trends, trends
 from cellflow.answers.uncertainty import Disagreement, disagreement
 
 __all__ = [
+    "Agreement",
     "Comparison",
     "Correlations",
     "Disagreement",
@@ -24,6 +26,7 @@ __all__ = [
     "Moves",
     "Influence",
     "Trends",
+    "agreement",
     "compare",
     "composition",
     "correlations",

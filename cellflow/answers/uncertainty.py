@@ -39,8 +39,8 @@ def disagreement(ensemble: Ensemble, time: float, *, generator: Rng = 0) -> Disa
 
     Cells of the snapshot before are carried forward, those of the one after back; with s the share
     of the way that has passed, squares count for ``1 - s`` and ``s``. So what is observed is known,
-    and an `ensemble` is least sure somewhere between: that is where another day tells most. The
-    spread is a lower bound, see :class:`~cellflow.fits.Ensemble`. A `generator` is passed on to
+    and an `ensemble` is least sure somewhere between. The spread is a lower bound, see
+    :class:`~cellflow.fits.Ensemble`. A `generator` is passed on to
     the predictions.
     """
     before = [s for s in ensemble.course.snapshots if s.time <= time]

@@ -125,7 +125,7 @@ class Reach(Coupling):
 
     def __call__(self, source: Snapshot, target: Snapshot) -> DensePlan:
         """Couple `source` and the later `target`: an ``(n, m)`` matrix with growth factors."""
-        p = self._problem(source, target)
+        p = self.problem(source, target)
         s = solve(p, tolerance=self.tolerance, max_iter=self.max_iter, solver=self.solver)
         return growing_plan((source, target), p, s, tolerance=self.tolerance)
 
@@ -137,10 +137,11 @@ class Reach(Coupling):
 
     def _together(self, pairs: Pairs) -> list[DensePlan]:
         """Couple pairs of one size at once."""
-        problems = [self._problem(*pair) for pair in pairs]
+        problems = [self.problem(*pair) for pair in pairs]
         return growing_plans(pairs, problems, tolerance=self.tolerance, max_iter=self.max_iter)
 
-    def _problem(self, source: Snapshot, target: Snapshot) -> Problem:
+    def problem(self, source: Snapshot, target: Snapshot) -> Problem:
+        """Return the costs and marginals that `source` and `target` are coupled by."""
         cost = half_squared_distance(*centred(source, target))
         _, reach, epsilon = self.scale(source, target)
         rho = math.inf if reach is None else reach**2 / 2

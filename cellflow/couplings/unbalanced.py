@@ -126,7 +126,7 @@ class Unbalanced(Coupling):
 
         With `sigma` or prior growth, the target is the later one.
         """
-        p = self._problem(source, target)
+        p = self.problem(source, target)
         s = solve(p, tolerance=self.tolerance, max_iter=self.max_iter, solver=self.solver)
         return growing_plan((source, target), p, s, tolerance=self.tolerance)
 
@@ -138,10 +138,11 @@ class Unbalanced(Coupling):
 
     def _together(self, pairs: Pairs) -> list[DensePlan]:
         """Couple pairs of one size at once."""
-        problems = [self._problem(*pair) for pair in pairs]
+        problems = [self.problem(*pair) for pair in pairs]
         return growing_plans(pairs, problems, tolerance=self.tolerance, max_iter=self.max_iter)
 
-    def _problem(self, source: Snapshot, target: Snapshot) -> Problem:
+    def problem(self, source: Snapshot, target: Snapshot) -> Problem:
+        """Return the costs and marginals that `source` and `target` are coupled by."""
         x, y = centred(source, target)
         cost = half_squared_distance(x, y)
         unit = float(source.weights @ cost @ target.weights) or 1.0

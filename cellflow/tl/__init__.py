@@ -19,6 +19,7 @@ from cellflow.tl.simulate import simulate
 from cellflow.tl.transitions import transitions
 from cellflow.tl.uncertainty import uncertainty
 from cellflow.tl.velocity import velocity
+from cellflow.tl.velocity_agreement import velocity_agreement
 
 __all__ = [
     "Coupled",
@@ -42,4 +43,5 @@ __all__ = [
     "transitions",
     "uncertainty",
     "velocity",
+    "velocity_agreement",
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
+from functools import partial
 from inspect import signature
 from typing import TYPE_CHECKING
 
@@ -13,9 +15,11 @@ from cellflow import _checks
 from cellflow._random import draw_seed, stream_seed
 from cellflow._typing import Rng
 from cellflow.couplings import COUPLINGS, Exact, Hierarchical
+from cellflow.couplings.clones import UNKNOWN, couple_clones
 from cellflow.couplings.coupling import CouplingLike, as_coupling
 from cellflow.plans import Plan, Transitions, sparsify
-from cellflow.pp.reading import Reading
+from cellflow.pp.access import column_of
+from cellflow.pp.reading import CourseIndex, Reading
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.tl._reading import preprocessing_of, read_course
 from cellflow.tl.coupled import Coupled
@@ -41,6 +45,8 @@ def couple(
     whiten: bool = False,
     mass_key: str | None = None,
     growth_key: str | None = None,
+    clone_key: str | None = None,
+    clone_bonus: float = 1.0,
     time_map: Mapping[Hashable, float] | None = None,
     missing: str = "error",
     unit: str | None = None,
@@ -68,6 +74,14 @@ def couple(
     sigma
         Diffusion of ``"entropic"``, in data units per square root of time; 0.2 times the data's
         own when omitted.
+    clone_key
+        Column of ``obs`` with clones, so that pairs of one clone are favoured: see
+        :func:`cellflow.couplings.clones.couple_clones`. Cells without one pair as they would. For
+        ``"auto"``, which is exact then, ``"exact"``, ``"reach"`` and ``"unbalanced"``, and up to 25
+        million pairs. A flow learns from such plans as
+        ``dataclasses.replace(OTCFM(), coupling=Given(coupled.tmaps()))``.
+    clone_bonus
+        What a pair of one clone costs less, in median costs of a pair.
     whiten
         Scale each dimension to unit standard deviation before distances are measured.
     rng
@@ -104,7 +118,12 @@ def couple(
     prep = preprocessing_of(cells.x, n_components, whiten)
     if prep is not None:
         cells = cells.map(prep.apply)
+    if clone_key is not None:
+        cells = _with_clones(adata, clone_key, cells, index)
+        coupling = "exact" if coupling == "auto" else coupling
     solver = as_coupling(named(coupling, cells, sigma) if isinstance(coupling, str) else coupling)
+    if clone_key is not None:
+        solver = partial(couple_clones, coupling=solver, bonus=clone_bonus)
     seed = draw_seed(_checks.as_generator(rng, "rng"))
     plans = [
         sparsify(solver(*step), generator=stream_seed(seed, k, 0))
@@ -115,6 +134,14 @@ def couple(
     labels = tuple(tuple(np.asarray(values, dtype=object)) for values in found)
     transitions = Transitions(tuple(cells.times), tuple(plans))
     return Coupled(transitions, index, labels, adata.obs.copy())
+
+
+def _with_clones(adata: AnnData, key: str, course: TimeCourse, index: CourseIndex) -> TimeCourse:
+    """Return the course with clones, the column `key` of `adata`, as labels."""
+    column = column_of(adata, key, "clone_key")
+    clones = column.astype(object).where(column.notna(), UNKNOWN).to_numpy()
+    pairs = zip(course.snapshots, index.rows, strict=True)
+    return TimeCourse(tuple(replace(s, labels=clones[rows]) for s, rows in pairs), course.unit)
 
 
 def names() -> list[str]:

@@ -19,8 +19,9 @@ def uncertainty(
 ) -> pd.DataFrame:
     """Tell at which times between the snapshots the members of an ensemble disagree most.
 
-    Another day tells most where they do (:func:`cellflow.answers.uncertainty.disagreement`). In
-    state space, see ``obs["velocity_uncertainty"]`` of :func:`velocity`.
+    See :func:`cellflow.answers.uncertainty.disagreement`. On simulated branching
+    courses, a day in the middle of the widest gap shrank errors more than the day suggested here.
+    In state space, see ``obs["velocity_uncertainty"]`` of :func:`velocity`.
 
     Parameters
     ----------
