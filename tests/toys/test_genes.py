@@ -59,7 +59,7 @@ def test_proteins_that_are_there_or_not_make_the_rules(network) -> None:
 
 
 def test_law_of_a_constant_gene() -> None:
-    """Of mean m / l_x = 2 and variance s² m / 2 l_x² = 0.1; proteins have the mean r m / l_x l_p."""
+    """Of mean m / l_x = 2 and variance s² m / 2 l_x² = 0.1; of proteins there are r m / l_x l_p."""
     alone = GeneNetwork({"a": lambda: True}, {"a": 2.0})
     x = alone.simulate(6000, [2.0], step=4e-3)[0, :, 0]
     assert float(x.mean()) == pytest.approx(2, abs=0.02)
