@@ -56,7 +56,7 @@ def perturb(
     have, they are in each other's null. A gene whose loss stops cells before they choose leaves the
     cells that were measured, and what the fit says there is a guess. Take the answer as a list to
     test. In simulated networks, whose knock-outs are known, the signs of genes that decide are
-    right, and a marker cannot be told from them (:doc:`/benchmarks`).
+    mostly right, and a marker cannot be told from them (:doc:`/benchmarks`).
 
     Parameters
     ----------
