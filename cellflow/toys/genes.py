@@ -65,7 +65,10 @@ class GeneNetwork:
     def perturbed(
         self, *, knock_out: Sequence[str] = (), over_express: Sequence[str] = ()
     ) -> GeneNetwork:
-        """Return the network in which some genes are never on, and have no messages, or always."""
+        """Return the network with the genes `knock_out` never on and `over_express` always on.
+
+        Genes that are knocked out have no messages from the start.
+        """
         for gene in (*knock_out, *over_express):
             _checks.choice(gene, self.rules, "gene")
         rules = dict.fromkeys(knock_out, _never) | dict.fromkeys(over_express, _always)
@@ -141,7 +144,7 @@ class GeneNetwork:
     ) -> TimeCourse:
         """Draw a time course of messages: at each of the `times` other `n` cells, as measured.
 
-        With the settings of :meth:`simulate`; in single precision.
+        With `noise` and `generator` of :meth:`simulate`; in single precision.
         """
         cells = self.simulate(n * len(times), times, noise=noise, generator=generator)
         return TimeCourse.from_arrays(
