@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from itertools import pairwise
 
+import numpy as np
 import torch
 
 from cellflow import _checks
@@ -14,11 +15,16 @@ from cellflow._typing import Rng, Tensor
 from cellflow.answers.labels import NEIGHBOURS, indicators, shares_near
 from cellflow.fits import Ensemble, Fit, Interpolation
 from cellflow.plans import Transitions
-from cellflow.simulate import SOLVERS, Trajectory
+from cellflow.simulate import SOLVERS
 from cellflow.timecourse import Snapshot
 
 #: Cells and futures that are simulated at once.
 BLOCK = 2**16
+#: Parts of a span after each of which displacements are bent.
+BENDS = 16
+
+#: What becomes of short displacements ``(n, d)`` of cells.
+Bend = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +117,7 @@ def fates_by_flow(
     solver: str | None = None,
     growth: bool = True,
     neighbours: int = NEIGHBOURS,
+    bend: Bend | None = None,
     generator: Rng = 0,
 ) -> Fates:
     """Fates of the cells `start` by simulating their futures to the time of `ends`.
@@ -137,6 +144,9 @@ def fates_by_flow(
         Whether futures weigh by the mass that they have grown to.
     neighbours
         Observed cells that label the end of a future.
+    bend
+        What becomes of a displacement ``(n, d)`` along a 16th of the span, in data coordinates,
+        for cells that are not free to go where the fit leads.
     generator
         Seed or generator of the noise, the same for all members.
     """
@@ -152,6 +162,7 @@ def fates_by_flow(
         solver=solver,
         growth=growth and ends.time > start.time,
         neighbours=neighbours,
+        bend=bend,
         seed=draw_seed(_checks.as_generator(generator)),
     )
     members = list(fit) if isinstance(fit, Ensemble) else [fit]
@@ -188,6 +199,7 @@ class _Futures:
     solver: str | None
     growth: bool
     neighbours: int
+    bend: Bend | None
     seed: int
 
     def of(self, fit: Fit, start: Snapshot) -> tuple[Tensor, Tensor]:
@@ -199,20 +211,31 @@ class _Futures:
         rng, parts = torch.Generator().manual_seed(self.seed), []
         for x in start.x.split(max(1, BLOCK // copies)):
             x0 = x.repeat_interleave(copies, 0)
-            out = fit.simulate(x0, [start.time, self.ends.time], solver=solver, generator=rng)
-            final = out.final if prep is None else prep.apply(out.final)
+            final, log_mass = self._follow(fit, x0, start.time, solver=solver, rng=rng)
+            final = final if prep is None else prep.apply(final)
             shares = shares_near(final, there, self.marks, neighbours=self.neighbours)
-            log_mass = cast(Trajectory, out).log_mass if self.growth else None
             parts.append(_weighted(shares.view(len(x), copies, -1), log_mass))
         mean, variance = (torch.cat(values) for values in zip(*parts, strict=True))
         return mean, variance
 
+    def _follow(
+        self, fit: Fit, x: Tensor, time: float, *, solver: str, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Where cells `x` ``(n, d)`` come to from `time` on, and their log masses ``(n,)``."""
+        log_mass = torch.zeros(len(x), dtype=torch.float64)
+        parts = 1 if self.bend is None else BENDS
+        for here, there in pairwise(np.linspace(time, self.ends.time, parts + 1).tolist()):
+            out = fit.simulate(x, [here, there], solver=solver, generator=rng)
+            x = out.final if self.bend is None else x + self.bend(out.final - x)
+            if self.growth and out.log_mass is not None:
+                log_mass += out.log_mass[-1].detach().cpu()
+        return x, log_mass
 
-def _weighted(shares: Tensor, log_mass: Tensor | None) -> tuple[Tensor, Tensor]:
+
+def _weighted(shares: Tensor, log_mass: Tensor) -> tuple[Tensor, Tensor]:
     """Mean of `shares` ``(n, futures, k)`` by mass, and the variance of that mean: ``(n, k)``."""
     n, copies, _ = shares.shape
-    logs = torch.zeros(n * copies) if log_mass is None else log_mass[-1].detach().cpu()
-    weights = logs.double().view(n, copies).softmax(1)
+    weights = log_mass.view(n, copies).softmax(1)
     mean = torch.einsum("nc,nck->nk", weights, shares)
     if copies == 1:
         return mean, torch.zeros_like(mean)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import repeat
 
 import torch
 
 from cellflow import _checks
 from cellflow._random import draw_seed
 from cellflow._typing import Rng, Tensor
-from cellflow.answers.fates import fates_by_flow
+from cellflow.answers.fates import Bend, fates_by_flow
 from cellflow.answers.labels import NEIGHBOURS
 from cellflow.fits import Ensemble, Fit
 from cellflow.timecourse import Snapshot
@@ -45,6 +46,7 @@ def effect_on_fates(
     moved: Iterable[Tensor],
     *,
     ends: Snapshot,
+    bends: Iterable[Bend] | None = None,
     n_futures: int = 20,
     growth: bool = True,
     neighbours: int = NEIGHBOURS,
@@ -66,6 +68,9 @@ def effect_on_fates(
         asked for when its turn comes.
     ends
         Cells with labels at a later time.
+    bends
+        For each change what becomes of later displacements, as in
+        :func:`~cellflow.answers.fates.fates_by_flow`; cells go on freely when omitted.
     n_futures, growth, neighbours
         As in :func:`~cellflow.answers.fates.fates_by_flow`.
     generator
@@ -75,7 +80,7 @@ def effect_on_fates(
     members = list(fit) if isinstance(fit, Ensemble) else [fit]
     groups: tuple[str, ...] = ()
 
-    def chances(x: Tensor) -> Tensor:
+    def chances(x: Tensor, bend: Bend | None) -> Tensor:
         nonlocal groups
         if x.shape != start.x.shape:
             expected = f"{tuple(start.x.shape)}, that of the cells at the start"
@@ -88,6 +93,7 @@ def effect_on_fates(
                 n_futures=n_futures,
                 growth=growth,
                 neighbours=neighbours,
+                bend=bend,
                 generator=seed,
             )
             for one in members
@@ -95,8 +101,9 @@ def effect_on_fates(
         groups = found[0].groups
         return torch.stack([f.probabilities for f in found])
 
-    before, weights = chances(start.x), start.weights.cpu()
-    found = [_summary(chances(x) - before, weights) for x in moved]
+    before = chances(start.x, None if bends is None else lambda step: step)
+    pairs = zip(moved, repeat(None)) if bends is None else zip(moved, bends, strict=True)
+    found = [_summary(chances(x, bend) - before, start.weights.cpu()) for x, bend in pairs]
     if not found:
         raise ValueError(_checks.message("moved", "no change", "states after at least one"))
     effect, error, between = (torch.stack(values) for values in zip(*found, strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from functools import partial
 from inspect import signature
@@ -121,9 +121,10 @@ def couple(
     if clone_key is not None:
         cells = _with_clones(adata, clone_key, cells, index)
         coupling = "exact" if coupling == "auto" else coupling
-    solver = as_coupling(named(coupling, cells, sigma) if isinstance(coupling, str) else coupling)
+    pair = as_coupling(named(coupling, cells, sigma) if isinstance(coupling, str) else coupling)
+    solver: Callable[[Snapshot, Snapshot], Plan] = pair
     if clone_key is not None:
-        solver = partial(couple_clones, coupling=solver, bonus=clone_bonus)
+        solver = partial(couple_clones, coupling=pair, bonus=clone_bonus)
     seed = draw_seed(_checks.as_generator(rng, "rng"))
     plans = [
         sparsify(solver(*step), generator=stream_seed(seed, k, 0))

@@ -13,7 +13,7 @@ from cellflow.answers import agreement
 from cellflow.fits import Ensemble, Fit, Spread
 from cellflow.pp.access import read_states, take
 from cellflow.tl._genes import columns_of, loadings_of
-from cellflow.tl._reading import states_and_times, warn_of_extrapolation
+from cellflow.tl._reading import states_and_times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +65,6 @@ def velocity_agreement(
     if len(points) == 0:
         got = f"{velocity_key!r}, without a cell that has a time and a velocity"
         raise ValueError(_checks.message("velocity_key", got, "RNA velocities"))
-    warn_of_extrapolation(fit, points.tolist())
     rows = [np.flatnonzero(usable & (times == point)) for point in points]
     fitted = []
     for point, some in zip(points, rows, strict=True):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from cellflow.toys.bridge import GaussianBridge, gaussian_bridge
 from cellflow.toys.gaussians import Gaussian, gaussian_displacement, gaussian_ot_map, gaussian_w2
+from cellflow.toys.genes import BIFURCATING, TRIFURCATING, GeneNetwork
 from cellflow.toys.linear import linear_flow
 from cellflow.toys.samplers import eight_gaussians, gaussian, moons, s_curve
 
 __all__ = [
+    "BIFURCATING",
+    "TRIFURCATING",
     "Gaussian",
     "GaussianBridge",
+    "GeneNetwork",
     "eight_gaussians",
     "gaussian",
     "gaussian_bridge",

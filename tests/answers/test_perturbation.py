@@ -93,6 +93,17 @@ def test_members_that_disagree_say_so() -> None:
     torch.testing.assert_close(found.member_std, torch.full_like(found.effect, 0.5**0.5))
 
 
+def test_bent_futures_go_where_they_are_let() -> None:
+    """Against a wind of 1 a cell that is let go half of the way ends half as far to the right."""
+    wind = fit(lambda t, x: torch.ones_like(x), sigma=0.0)
+    reach, ends = SPAN, wind.course.snapshots[1]
+    start = cells(-0.75 * reach, -0.25 * reach)
+    found = effect_on_fates(
+        wind, start, [start.x] * 3, ends=ends, bends=[lambda s: s, lambda s: s / 2, lambda s: 0 * s]
+    )
+    assert right_of(found)[0].tolist() == pytest.approx([0, -0.5, -1], abs=1e-6)
+
+
 def test_who_is_most_alike() -> None:
     features = np.random.default_rng(0).normal(size=(50, 2)) * [1, 100]
     features[7] = features[3]

@@ -24,6 +24,7 @@ from cellflow.timecourse import Snapshot, TimeCourse
 
 N, GENES, SIGMA = 60, 150, 0.8
 OPTIONS = {"label_key": "kind", "times": None, "n_futures": 10}
+MOVED = OPTIONS | {"change": "down"}
 
 
 def made(form=np.asarray, *, seed: int = 0, genes: int = GENES, spread: float = 0.0):
@@ -82,7 +83,10 @@ def fit() -> Fit:
 
 @pytest.mark.parametrize("change", ["knock-out", "up", "down", 0.5])
 def test_effect_is_that_of_the_step_along_the_loading(adata, fit, change) -> None:
-    """Of Brownian motion in closed form: the first axis decides, and its noise is known."""
+    """Of Brownian motion in closed form: the first axis decides, and its noise is known.
+
+    Of what the gene gains by noise, factors leave as much as they leave of its expression.
+    """
     found = tl.perturb(
         adata, fit, ["planted", "g5"], change=change, n_futures=100, label_key="kind"
     )
@@ -99,8 +103,12 @@ def test_effect_is_that_of_the_step_along_the_loading(adata, fit, change) -> Non
             "down": np.maximum(value - by, 0),
             0.5: value / 2,
         }[change]
-        step = (new - value) * adata.varm["PCs"][k, 0]
-        truth = (law.cdf(place + step) - law.cdf(place)).mean()
+        to = adata.varm["PCs"][k]
+        step = (new - value) * to[0]
+        kept = {"knock-out": 0.0, 0.5: 0.5}.get(change, 1.0)
+        width = np.linalg.norm(np.eye(2)[0] - (1 - kept) * to[0] * to)
+        after = law.cdf((place + step) / width) if width > 1e-9 else place + step > 0
+        truth = (after - law.cdf(place)).mean()
         assert rows.loc[(gene, "right"), "effect"] == pytest.approx(truth, abs=0.02)
         assert rows.loc[(gene, "left"), "effect"] == pytest.approx(-truth, abs=0.02)
     assert rows.loc[("planted", "right"), "p"] == 1 / 101
@@ -129,17 +137,17 @@ def test_p_values_of_genes_without_more_effect_than_others_are_uniform() -> None
 
 
 def test_the_order_of_cells_changes_nothing(adata, fit) -> None:
-    found = tl.perturb(adata, fit, ["g3", "planted"], **OPTIONS)
-    again = tl.perturb(adata, fit, ["g3", "planted"], **OPTIONS)
+    found = tl.perturb(adata, fit, ["g3", "planted"], **MOVED)
+    again = tl.perturb(adata, fit, ["g3", "planted"], **MOVED)
     pd.testing.assert_frame_equal(again, found, check_exact=True)
     order = np.random.default_rng(1).permutation(len(adata))
-    other = tl.perturb(adata[order].copy(), fit, ["g3", "planted"], **OPTIONS)
+    other = tl.perturb(adata[order].copy(), fit, ["g3", "planted"], **MOVED)
     pd.testing.assert_frame_equal(other, found, rtol=1e-9)
 
 
 def test_no_change_has_no_effect(adata, fit) -> None:
-    adata.X[:, 4] = 0  # nothing to knock out
-    found = tl.perturb(adata, fit, "g4", **OPTIONS)
+    adata.X[:, 4] = 0  # nothing to take away
+    found = tl.perturb(adata, fit, "g4", **MOVED)
     assert (found[["effect", "standard_error"]] == 0).all(axis=None)
     assert (found["p"] == 1).all()
     found = tl.perturb(adata, fit, ["planted", "g2"], change=1.0, **OPTIONS)
@@ -148,17 +156,17 @@ def test_no_change_has_no_effect(adata, fit) -> None:
 
 @pytest.mark.parametrize("form", [sparse.csr_matrix, sparse.csc_matrix])
 def test_sparse_backed_and_viewed_expression(adata, fit, form, tmp_path) -> None:
-    dense = tl.perturb(adata, fit, ["planted", "g7"], **OPTIONS)
+    dense = tl.perturb(adata, fit, ["planted", "g7"], **MOVED)
     other = made(form)
-    pd.testing.assert_frame_equal(tl.perturb(other, fit, ["planted", "g7"], **OPTIONS), dense)
+    pd.testing.assert_frame_equal(tl.perturb(other, fit, ["planted", "g7"], **MOVED), dense)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a view becomes a copy
-        view = tl.perturb(other[::-1], fit, ["planted", "g7"], **OPTIONS)
+        view = tl.perturb(other[::-1], fit, ["planted", "g7"], **MOVED)
     pd.testing.assert_frame_equal(view, dense)
     if form is sparse.csr_matrix:
         other.write_h5ad(tmp_path / "cells.h5ad")
         backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
-        pd.testing.assert_frame_equal(tl.perturb(backed, fit, ["planted", "g7"], **OPTIONS), dense)
+        pd.testing.assert_frame_equal(tl.perturb(backed, fit, ["planted", "g7"], **MOVED), dense)
         backed.file.close()
 
 
@@ -177,7 +185,10 @@ def test_fits_to_expression_are_changed_in_it() -> None:
     without[:, 2] = 0
     start = Snapshot(x[early], 0.0)
     # The door draws the seed of the noise from a generator, as the answer does.
-    own = effect_on_fates(fit, start, [without], ends=ends, n_futures=10, generator=0)
+    keep = torch.arange(6) != 2
+    own = effect_on_fates(
+        fit, start, [without], ends=ends, bends=[lambda step: step * keep], n_futures=10
+    )
     np.testing.assert_allclose(found["effect"], own.effect[0], atol=1e-12)
     np.testing.assert_allclose(found["standard_error"], own.standard_error[0], atol=1e-12)
     assert found["effect"][1] < -0.05
