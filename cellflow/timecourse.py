@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from itertools import pairwise
@@ -11,7 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from cellflow import _checks
-from cellflow._typing import ArrayLike, Tensor
+from cellflow._typing import ArrayLike, Rng, Tensor
+
+#: Numbers that are read at once of an array on disk.
+_READ = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,6 +201,43 @@ class TimeCourse:
         parts = zip(cells, times, weights, rates, strict=True)
         return cls(tuple(Snapshot(x, t, mass, growth=rate) for x, t, mass, rate in parts), unit)
 
+    @classmethod
+    def from_blocks(
+        cls,
+        sources: Sequence[Iterable[ArrayLike]],
+        times: Sequence[float] | None = None,
+        *,
+        most: int = 100_000,
+        generator: Rng = 0,
+        unit: str = "day",
+    ) -> TimeCourse:
+        """Build a course of cells that do not fit memory, by `most` cells of each time point.
+
+        Each source is read once. Cells are drawn uniformly, without replacement; which ones,
+        depends on the seed and on the order of cells, not on the size of blocks. In memory are a
+        block and a few times `most` cells. A time point of no more than `most` cells is taken
+        whole: of such, the course is that of :meth:`from_arrays`.
+
+        Parameters
+        ----------
+        sources
+            One per time point: blocks of ``(b, d)`` cells, such as a ``DataLoader`` or a generator
+            gives, or an ``(n, d)`` array on disk (memory map, HDF5, zarr).
+        times
+            Time of each; ``0, 1, 2, …`` when omitted.
+        most
+            Cells of a time point to keep. A fit of S steps meets S times its batch size of them.
+        generator
+            Seed or generator of the draw. With other seeds, and each fit going on from the last
+            one (``net=fit.networks``), training meets all cells.
+        unit
+            Name of the time unit.
+        """
+        _checks.count(most, "most")
+        rng = _checks.as_generator(generator)
+        drawn = [_drawn(s, f"sources[{k}]", most, rng) for k, s in enumerate(sources)]
+        return cls.from_arrays(drawn, times, unit=unit)
+
     def __len__(self) -> int:
         return len(self.snapshots)
 
@@ -261,6 +302,49 @@ class TimeCourse:
             for s, ratio in zip(course.snapshots, ratios, strict=True)
         )
         return TimeCourse(tuple(rescaled), self.unit)
+
+
+def _drawn(source: Iterable[ArrayLike], name: str, most: int, rng: torch.Generator) -> Tensor:
+    """Return `most` cells of `source`, or all if it has fewer, in their order.
+
+    Each cell gets a random key, and those of the least keys are kept.
+    """
+    cells: list[Tensor] = []
+    keys: list[Tensor] = []
+    least, have = math.inf, 0
+    for block in _blocks(source):
+        if len(block) == 1 and getattr(block[0], "ndim", 1) == 2:
+            block = block[0]  # of a loader of tuples of one tensor
+        dim = cells[0].shape[1] if cells else None
+        x = _checks.as_cells(block, name, dim=dim, min_cells=0).detach()
+        key = torch.rand(len(x), generator=rng, device=rng.device, dtype=torch.float64)
+        near = key < least
+        cells.append(x[near.to(x.device)])
+        keys.append(key[near])
+        have += len(keys[-1])
+        if have > 2 * most:
+            cells, keys = _least(cells, keys, most)
+            least, have = float(keys[0].max()), most
+    if not have:
+        remedy = "A generator is read once: make another one."
+        raise ValueError(_checks.message(name, "no cells", "blocks of (b, d) cells", remedy))
+    return _least(cells, keys, most)[0][0]
+
+
+def _least(cells: list[Tensor], keys: list[Tensor], most: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the `most` cells of least key, in their order, and their keys, as one block."""
+    key, x = torch.cat(keys), torch.cat(cells)
+    kept = key.topk(min(most, len(key)), largest=False).indices.sort().values
+    return [x[kept.to(x.device)]], [key[kept]]
+
+
+def _blocks(source: Iterable[ArrayLike]) -> Iterator[ArrayLike]:
+    """Return the blocks of cells of `source`; of an array, its rows in turn."""
+    if getattr(source, "ndim", 0) != 2:
+        return iter(source)
+    n, d = source.shape  # type: ignore[attr-defined] # an array
+    rows = max(1, _READ // max(1, d))
+    return (source[k : k + rows] for k in range(0, n, rows))  # type: ignore[index]
 
 
 def _per_cell(values: ArrayLike, name: str, x: Tensor) -> Tensor:
