@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from cellflow import _checks
@@ -27,6 +30,25 @@ def draw_seed(generator: Rng, group: ProcessGroup | None = None) -> int:
     rng = _checks.as_generator(generator)
     seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
     return seed if group is None else group.broadcast(lambda: seed)
+
+
+@contextmanager
+def seeded_draws(seed: int) -> Iterator[None]:
+    """Let what draws from torch's own generators, such as dropout, follow from `seed`.
+
+    Those of the CPU and of NVIDIA GPUs are then as before: the user's own draws stay as they were.
+    """
+    generators = [torch.default_generator]
+    if torch.cuda.is_initialized():
+        generators += torch.cuda.default_generators
+    before = [generator.get_state() for generator in generators]
+    for generator in generators:
+        generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        for generator, state in zip(generators, before, strict=True):
+            generator.set_state(state)
 
 
 def shuffle(n: int, generator: torch.Generator) -> Tensor:

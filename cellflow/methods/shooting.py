@@ -125,9 +125,7 @@ class Shooting(Method):
                     lambda step: self.shots(sampler.batch(step), step, steps),
                     None,
                     fingerprint=fingerprint(self, [model], options),
-                    checkpointing=options.checkpointing,
-                    progress=options.progress,
-                    on_step=options.on_step,
+                    options=options,
                 )
         finally:
             sampler.close()

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cellflow import _checks
-from cellflow._random import stream_seed
+from cellflow._random import seeded_draws, stream_seed
 from cellflow._typing import Rng, Tensor
 from cellflow.networks.mlp import MLP, MLPConfig
 from cellflow.networks.network import ANSWERS, Network, NetworkConfig, Units
@@ -81,8 +81,7 @@ class OwnNetworks(NetworkConfig):
             module = self.net[_checks.choice(answer, self.net.keys(), "net")]
         elif not isinstance(self.net, nn.Module):
             seed = _checks.as_generator(generator).initial_seed()
-            with torch.random.fork_rng(devices=[]):  # the user's own draws stay as they were
-                torch.manual_seed(stream_seed(seed, 0, 10))
+            with seeded_draws(stream_seed(seed, 0, 10)):
                 module = self.net(units, answer)
         if not isinstance(module, nn.Module):
             got = f"a function that returns {type(module).__name__}"

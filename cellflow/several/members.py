@@ -61,7 +61,8 @@ def fit_members(
     options
         As in :meth:`Method.fit`. The seeds of the members follow from its own; each member has a
         checkpoint beside its file (``run.member0.safetensors``); the processes of its group each
-        call this, share the members, and all get them (:func:`join_process_group`).
+        call this, share the members, and all get them (:func:`join_process_group`). With
+        `on_step`, which a report tells the number of its member, there is one worker.
     members
         How many fits.
     bootstrap
@@ -83,6 +84,7 @@ def fit_members(
         raise ValueError(_checks.message("bootstrap", "True", expected))
     seeds = tuple(stream_seed(options.seed, k, 50) for k in range(members))
     place = _checks.as_device(options.device, course.snapshots[0].x.device)
+    told = options.on_step
     if options.progress:
         text = f"{method.name}: training {members} members on {place}"
         tqdm.write(text, file=sys.stderr)
@@ -94,13 +96,14 @@ def fit_members(
             seed=draw_seed(seeds[k]),
             device=place,
             checkpointing=replace(options.checkpointing, path=file),
+            on_step=told and (lambda report: told(replace(report, member=k))),
             group=ProcessGroup(),
         )
         return (seeds[k] if bootstrap else None), own
 
     def fit_all(mine: Sequence[int]) -> list[Fit]:
         jobs = [job(k) for k in mine]
-        if place.type in STACKED and stackable(method) and len(mine) > 1:
+        if place.type in STACKED and stackable(method) and len(mine) > 1 and told is None:
             courses = [resampled(course, seed) for seed, _ in jobs]
             try:
                 own = [options for _, options in jobs]
@@ -111,7 +114,7 @@ def fit_members(
         return side_by_side(
             partial(_fit_one, method, course, preprocessing),
             jobs,
-            workers=workers,
+            workers=1 if told else workers,
             heavy=len(mine) * options.steps >= MIN_STEPS_FOR_PROCESSES,
             here=place.type != "cpu" or course.snapshots[0].x.device.type != "cpu",
             progress=options.progress,

@@ -28,10 +28,11 @@ from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import TimeCourse
 from cellflow.training.loop import run
 from cellflow.training.networks import assemble
+from cellflow.training.optimizers import AdamW
 from cellflow.training.options import FitOptions, StepReport
 from cellflow.training.prepare import PreparedFit, prepare
 from cellflow.training.train_on_pairs import objective
-from cellflow.training.trainer import AdamW, History, Trainer
+from cellflow.training.trainer import History, Trainer
 
 #: Tensors of a :class:`PathPoint`, by name, with a dimension of members in front.
 Stack = dict[str, Tensor]
@@ -69,8 +70,7 @@ def fit_stacked(
             lambda step: stack([m.meet(m.prepared.sampler.batch(step), step, 12) for m in members]),
             [None if m.prepared.held is None else m.meet(m.prepared.held, 0, 14) for m in members],
             fingerprint={},
-            checkpointing=options[0].checkpointing,
-            progress=options[0].progress,
+            options=options[0],
         )
     finally:
         for m in members:

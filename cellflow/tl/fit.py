@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from cellflow.tl._reading import (
     resolve_method,
     warn_of_unused_growth,
 )
-from cellflow.training import Checkpointing, FitOptions
+from cellflow.training import Checkpointing, FitOptions, StepReport
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -57,6 +57,7 @@ def fit(
     workers: int | None = None,
     devices: int | None = None,
     progress: bool = True,
+    on_step: Callable[[StepReport], object] | None = None,
 ) -> Fit | Ensemble:
     """Learn how the cells of an AnnData move from each time point to the next.
 
@@ -129,6 +130,9 @@ def fit(
         take part, or share the members, and get the same.
     progress
         Whether to print the table of times, the device and a progress bar to standard error.
+    on_step
+        Called with a :class:`~cellflow.training.StepReport` after every step, for a logger.
+        Several members are then fitted one after the other, since they report to this process.
 
     Returns
     -------
@@ -166,6 +170,7 @@ def fit(
         dtype=dtype,
         checkpointing=Checkpointing(checkpoint),
         progress=progress,
+        on_step=on_step,
         group=group,
     )
     recipe, choice = _chosen(recipe, cells, keys, n_components, options=options, workers=workers)

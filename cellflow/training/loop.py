@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from cellflow._files import read_state
 from cellflow._process_group import ProcessGroup, RankLost
-from cellflow.training.options import Checkpointing, StepReport
+from cellflow._random import seeded_draws, stream_seed
+from cellflow.training.options import FitOptions, StepReport
 from cellflow.training.trainer import History, Training
 
 B = TypeVar("B", contravariant=True)
@@ -48,16 +49,16 @@ def run(
     validation: H,
     *,
     fingerprint: dict[str, Any],
-    checkpointing: Checkpointing,
-    progress: bool,
-    on_step: Callable[[StepReport], object] | None = None,
+    options: FitOptions,
 ) -> History:
     """Train until the budget is spent, patience has run out, or Ctrl-C; keep the best weights.
 
     `draw` gives batch number ``k`` as a pure function of ``k``; `validation` is a fixed batch to
-    measure the loss on, or None for the training loss. A checkpoint must agree on `fingerprint`;
-    if another process is lost, it holds the last step. `on_step` is told of every step.
+    measure the loss on, or None for the training loss. The checkpoint of `options` must agree on
+    `fingerprint`; if another process is lost, it holds the last step. Networks that draw from
+    torch's own generators do so by the seed and the step.
     """
+    checkpointing, on_step = options.checkpointing, options.on_step
     path = None if checkpointing.path is None else FilePath(checkpointing.path)
     group, every = trainer.group, trainer.training.check_every
     group.start()
@@ -77,13 +78,15 @@ def run(
     if trainer.step and trainer.step % every == 0 and history.step[-1:] != [trainer.step]:
         trainer.check(validation)  # on the way to which a rank was lost
     stopped = "patience" if trainer.out_of_patience else "budget"
-    bar = tqdm(total=trainer.steps, initial=trainer.step, disable=not progress, unit="step")
+    bar = tqdm(total=trainer.steps, initial=trainer.step, disable=not options.progress, unit="step")
     with bar, deferred_interrupt(terminable=group.world > 1) as interrupted:
         while trainer.step < trainer.steps and stopped == "budget":
             try:
                 batch = draw(trainer.step)
                 lap("data")
-                trainer.advance(batch)
+                draw_number = trainer.step * group.world + group.rank
+                with seeded_draws(stream_seed(options.seed, draw_number, 18)):
+                    trainer.advance(batch)
                 lap("network")
                 bar.update()
                 if trainer.step % every == 0 or trainer.step == trainer.steps:

@@ -57,12 +57,15 @@ class StepReport:
         Of this step.
     validation_loss
         Where it was measured after this step; otherwise None.
+    member
+        Number of the fit, where several are fitted to one course; otherwise None.
     """
 
     step: int
     loss: float
     learning_rate: float
     validation_loss: float | None = None
+    member: int | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -62,9 +62,7 @@ def train_on_pairs(
             lambda step: meet(pairs(step), step, 12),
             None if held is None else meet(held, 0, 14),
             fingerprint=fingerprint,
-            checkpointing=options.checkpointing,
-            progress=options.progress,
-            on_step=options.on_step,
+            options=options,
         )
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from anndata import AnnData
 from torch import nn
 
 import cellflow as cf
@@ -118,6 +119,69 @@ def test_the_public_network_takes_cells_of_either_type(dtype) -> None:
     torch.testing.assert_close(net(torch.tensor(0.5), x), want)
 
 
+# --- networks that draw by themselves ---------------------------------------------------------
+DROPPING = Own(drop=0.5)
+
+
+def dropping(checkpoint=None, stop: int = 0) -> torch.Tensor:
+    """Weights after 40 steps of a network that drops half of its units."""
+
+    def told(report) -> None:
+        if report.step == stop:
+            raise ZeroDivisionError
+
+    how = Checkpointing(checkpoint, every=10)
+    method = OTCFM(net=DROPPING)
+    fit = method.fit(COURSE, steps=40, progress=False, on_step=told, checkpointing=how)
+    return torch.cat([p.detach().flatten() for p in fit.networks.parameters()])
+
+
+@pytest.mark.parametrize("method", [OTCFM, Shooting])
+def test_dropout_leaves_the_global_generator_alone_and_follows_the_seed(method) -> None:
+    def fitted(seed: int) -> torch.Tensor:
+        on = method(net=DROPPING)
+        return on.fit(COURSE, steps=5, generator=seed, progress=False).velocity(1, AT)
+
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    one = fitted(0)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert torch.equal(fitted(0), one)
+    assert not torch.equal(fitted(1), one)
+
+
+def test_each_step_drops_other_units_and_a_resumed_fit_the_same(tmp_path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        dropping(tmp_path / "file", stop=25)
+    whole = dropping()
+    assert torch.equal(dropping(tmp_path / "file"), whole)
+
+    class Seen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last, self.drawn = nn.Linear(2, 2), []
+
+        def forward(self, t, x):
+            self.drawn.append(float(torch.rand(())) if self.training else -1.0)
+            return self.last(x)
+
+    fit = OTCFM(net=Seen(), training=Training(check_every=5)).fit(COURSE, steps=10, progress=False)
+    drawn = fit.networks["velocity"].module.drawn
+    assert drawn[5] == drawn[11] == -1  # as for answers where it is validated
+    assert len({*drawn}) == 10 + 1
+
+
+def test_a_fit_that_goes_on_drops_units_again() -> None:
+    first = OTCFM(net=DROPPING).fit(COURSE, steps=5, progress=False)
+    fit = OTCFM(net=first.networks).fit(COURSE, steps=3, progress=False)
+    drop = first.networks["velocity"].module.drop
+    assert not drop.training  # answers drop nothing
+    drop.p = 0.0
+    other = OTCFM(net=first.networks).fit(COURSE, steps=3, progress=False)
+    assert not torch.equal(fit.velocity(1, AT), other.velocity(1, AT))
+
+
 # --- optimiser, schedule, callbacks ----------------------------------------------------------
 def adam(parameters):
     return torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-5)
@@ -172,6 +236,21 @@ def test_callbacks_know_what_a_logger_needs(make_method) -> None:
     assert means == pytest.approx(fit.history.train_loss, rel=1e-4)
     plain = method.fit(COURSE, steps=20, progress=False)
     assert torch.equal(plain.velocity(1, AT), fit.velocity(1, AT))
+
+
+def test_callbacks_of_the_door_and_of_members() -> None:
+    """Each member says who it is; members, fitted here, are those of processes."""
+    adata = AnnData(obs={"day": [0] * 40 + [2] * 40}, obsm={"X_pca": torch.cat(XS[:2]).numpy()})
+    how = {"time_key": "day", "method": "otcfm", "steps": 3, "progress": False}
+    seen: list = []
+    one = cf.tl.fit(adata, on_step=seen.append, **how)
+    assert [(r.member, r.step) for r in seen] == [(None, k) for k in (1, 2, 3)]
+    assert torch.equal(one.velocity(1, AT), cf.tl.fit(adata, **how).velocity(1, AT))
+    told: list = []
+    both = cf.tl.fit(adata, members=2, workers=2, on_step=told.append, **how)
+    assert [(r.member, r.step) for r in told] == [(m, k) for m in (0, 1) for k in (1, 2, 3)]
+    for got, want in zip(both.members, cf.tl.fit(adata, members=2, **how).members, strict=True):
+        assert torch.equal(got.velocity(1, AT), want.velocity(1, AT))
 
 
 # --- going on from a fit ---------------------------------------------------------------------
