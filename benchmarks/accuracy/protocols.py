@@ -218,7 +218,6 @@ def _distinct(rows: Sequence[Row]) -> list[float]:
 
 
 @click.command()
-@click.argument("paper", type=click.Choice(["otcfm"]))
 @click.option("--dataset", type=click.Choice(["cite", "eb", "multi"]), required=True)
 @click.option(
     "--path", type=options.PATH, required=True, metavar="FILE", help="The data, on this disk."
@@ -244,7 +243,6 @@ def _distinct(rows: Sequence[Row]) -> list[float]:
 @options.quiet
 def reproduce(
     *,
-    paper: str,
     dataset: str,
     path: Path,
     dims: int,
@@ -254,9 +252,9 @@ def reproduce(
     json: Path | None,
     quiet: bool,
 ) -> None:
-    """Run a paper's protocol beside its published numbers.
+    """Run the protocol of the OT-CFM paper beside its published numbers.
 
-    otcfm: Tong et al. 2024 (TMLR), each interior day left out, I-CFM and OT-CFM, exact W1. Data,
+    Tong et al. 2024 (TMLR): each interior day left out, I-CFM and OT-CFM, exact W1. Data,
     network, batches, optimiser and early stopping are the paper's; the learning rate decays.
     """
     cells, note = load_paper_dataset(dataset, path)

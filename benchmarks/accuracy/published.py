@@ -1,11 +1,13 @@
-"""Published files that a user has on disk: verified by checksum, read into AnnData.
+"""Published files that a user has on disk: known by checksum, read into AnnData.
 
-Nothing is downloaded. A file is known by its SHA-256 alone, so its name on disk does not matter.
+Nothing is downloaded. A file is known by its SHA-256 alone, so its name on disk does not matter;
+one that is not known is read as well, and results say so.
 """
 
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,12 +85,13 @@ KNOWN_FILES = (
 
 
 def load_paper_dataset(name: str, path: str | Path) -> tuple[AnnData, str]:
-    """Load one of the OT-CFM paper's data sets from a file that you have, after verifying it.
+    """Load one of the OT-CFM paper's data sets from a file that you have, or a file of your own.
 
     Names are those of the single-cell table of Tong et al. (2024), Improving and generalizing
     flow-based generative models, TMLR. The file is the paper's, or a smaller public relative of
-    it, under any file name; only times and principal components are read. Returns cells with
-    ``obs["day"]`` and ``obsm["X_pca"]``, and what a reader of results must know about the file.
+    it, under any file name; only times and principal components are read. A file of your own holds
+    what one of those holds. Returns cells with ``obs["day"]`` and ``obsm["X_pca"]``, and what a
+    reader of results must know about the file.
     """
     _checks.choice(name, {file.dataset for file in KNOWN_FILES}, "dataset")
     candidates = [file for file in KNOWN_FILES if file.dataset == name]
@@ -97,7 +100,9 @@ def load_paper_dataset(name: str, path: str | Path) -> tuple[AnnData, str]:
     file = next((file for file in candidates if file.sha256 == got), None)
     if file is None:
         other = next((file for file in KNOWN_FILES if file.sha256 == got), None)
-        remedy = f"This file belongs to data set {other.dataset!r}." if other else "Get it again."
+        if other is None:
+            return _own(path, got)
+        remedy = f"This file belongs to data set {other.dataset!r}."
         raise ValueError(_checks.message("path", f"{path} with sha256 {got}", wanted, remedy))
     if file.file_name.endswith(".npz"):
         days = None if file.windows is None else [sum(window) / 2 for window in file.windows]
@@ -107,6 +112,23 @@ def load_paper_dataset(name: str, path: str | Path) -> tuple[AnnData, str]:
         adata = _as_anndata(*_read_h5ad(path, file.keys))
     adata.uns["sources"] = {"files": f"{file.file_name}, {file.source}", "note": file.note}
     return adata, file.note
+
+
+def _own(path: str | Path, sha256: str) -> tuple[AnnData, str]:
+    """Read a file that is none of the published ones, with times as it has them."""
+    import h5py
+
+    if zipfile.is_zipfile(path):
+        with np.load(path, allow_pickle=False) as stored:
+            held = set(stored.files)
+        known = [f.keys for f in KNOWN_FILES if f.file_name.endswith(".npz")]
+        cells = _read_npz(path, next((keys for keys in known if set(keys) <= held), known[0]))
+    elif h5py.is_hdf5(path):
+        cells = _read_h5ad(path, ("X_pca", "day"))
+    else:
+        raise ValueError(_checks.message("path", path, "an .npz or .h5ad file"))
+    note = f"a file of your own, {Path(path).name} with sha256 {sha256}, which is none of the "
+    return _as_anndata(*cells), note + "published ones: their figures are of other cells."
 
 
 def _sha256(path: str | Path, wanted: str) -> str:
@@ -157,6 +179,10 @@ def _as_anndata(x: np.ndarray, day: np.ndarray) -> AnnData:
     if x.ndim != 2 or day.shape != x.shape[:1]:
         got = f"cells of shape {x.shape} and times of shape {day.shape}"
         raise ValueError(_checks.message("path", got, "(n, d) cells and (n,) times"))
+    try:
+        day = day.astype(float)
+    except ValueError as error:
+        raise ValueError(_checks.message("path", f"times {error}", "numbers, in days")) from error
     names = [f"cell-{row}" for row in range(len(day))]
-    obs = pd.DataFrame({"day": day.astype(float)}, index=names)
+    obs = pd.DataFrame({"day": day}, index=names)
     return AnnData(obs=obs, obsm={"X_pca": x})

@@ -14,8 +14,8 @@ from cellflow.__about__ import __version__
 from cellflow.cli import answers, files, options
 from cellflow.cli.front import Front
 
-#: The file of protocols in a checkout.
-PROTOCOLS = "benchmarks/accuracy/protocols.py"
+#: The file in a checkout that knows its tables.
+TABLES = "benchmarks/reproduce.py"
 #: Times that a simulation writes, at most.
 MOST_TIMES = 100_000
 
@@ -290,17 +290,17 @@ def suggest_sigma(
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def reproduce(context: click.Context, *, words: tuple[str, ...]) -> None:
-    """Run a paper's protocol beside its published numbers, from a checkout.
+    """Print a table of the repository anew, such as a paper's protocol, from a checkout.
 
-    The protocols are benchmarks, which are not installed with the package.
+    The tables are benchmarks, which are not installed with the package.
     """
     places = (Path.cwd(), Path(__file__).parents[2])
-    found = [p / "benchmarks" for p in places if (p / PROTOCOLS).is_file()]
+    found = [p / "benchmarks" for p in places if (p / TABLES).is_file()]
     if not found:
         raise click.UsageError(
-            f"There is no {PROTOCOLS} here: protocols are not installed with the package. "
+            f"There is no {TABLES} here: tables are not installed with the package. "
             "Run this command in the root of a checkout of its repository."
         )
     sys.path.insert(0, str(found[0]))
-    protocols = import_module("accuracy.protocols")
-    protocols.reproduce.main(words, prog_name=context.command_path, standalone_mode=False)
+    tables = import_module(Path(TABLES).stem)
+    tables.main.main(words, prog_name=context.command_path, standalone_mode=False)

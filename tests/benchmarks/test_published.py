@@ -77,11 +77,41 @@ def test_sibling_npz_of_cite_keeps_its_days(tmp_path, known):
     assert "sibling donor" in note
 
 
-def test_unknown_content_is_refused_and_says_where_to_get_the_file(tmp_path):
-    path = tmp_path / "op_cite_inputs_0.h5ad"
-    path.write_bytes(b"not it")
-    got = hashlib.sha256(b"not it").hexdigest()
-    with pytest.raises(ValueError, match=f"sha256 {got}.*fa1d117d.*hhny5ff7yj.*4e55d95a.*Get it"):
+@pytest.mark.parametrize("kind", ["X t", "pcs sample_labels", "h5ad"])
+@pytest.mark.parametrize("name", ["cite", "eb", "multi"])
+def test_a_file_of_ones_own_is_read_and_said(tmp_path, name, kind):
+    """Whichever the set: with its times as they are, and without its figures."""
+    x, days = np.eye(4, dtype=np.float32), np.array([0, 2, 2, 7])
+    path = tmp_path / "mine"
+    if kind == "h5ad":
+        obs = pd.DataFrame({"day": days}, index=list("abcd"))
+        anndata.AnnData(obs=obs, obsm={"X_pca": x}).write_h5ad(path)
+    else:
+        cells, times = kind.split()
+        with open(path, "wb") as stream:
+            np.savez(stream, **{cells: x, times: days})
+    loaded, note = published.load_paper_dataset(name, path)
+    np.testing.assert_array_equal(loaded.obsm["X_pca"], x)
+    np.testing.assert_array_equal(loaded.obs["day"], days)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert note.startswith(f"a file of your own, mine with sha256 {digest}, which is none of the")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"not it", r"expected an \.npz or \.h5ad file"),
+        ({"X": np.eye(2)}, "got arrays 'X', expected an array 't'"),
+        ({"X": np.eye(2), "t": np.array(["a", "b"])}, "got times could not convert .*'a'"),
+    ],
+)
+def test_unknown_content_says_what_was_expected(tmp_path, content, said):
+    path = tmp_path / "op_cite_inputs_0.npz"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.savez(path, **content)
+    with pytest.raises((ValueError, KeyError), match=said):
         published.load_paper_dataset("cite", path)
 
 

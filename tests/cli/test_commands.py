@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 
 import anndata
@@ -175,11 +175,43 @@ def test_reproduce_prints_seeds_and_days_apart(tmp_path):
     assert midpoint.startswith("ot_midpoint")
 
 
+@pytest.mark.parametrize(
+    ("words", "rows"),
+    [
+        (
+            "sf2m {mine} --steps 2 --seeds 1 --dims 2 --kind exact --sigma 0.1 --no-otcfm --no-sde",
+            ["ot_midpoint", "sf2m_exact, sigma 0.1", "floor, random halves"],
+        ),
+        ("planar --task N-moons --steps 2 --seeds 1", ["cellflow otcfm, fresh", "best published"]),
+        ("bridges --dims 2 --steps 2 --seeds 1", ["exact drift", "cellflow dsbm, seen"]),
+    ],
+    ids=["sf2m", "planar", "bridges"],
+)
+def test_reproduce_prints_any_table(words, rows, tmp_path, monkeypatch):
+    """Of two steps each, and on a file of one's own, which is said."""
+    for name in ("planar", "bridges"):  # as fast as they can be
+        monkeypatch.setattr(import_module(f"accuracy.{name}"), "CELLS", 60)
+    mine = tmp_path / "mine.npz"
+    generator = np.random.default_rng(0)
+    np.savez(mine, X=generator.normal(size=(240, 3)), t=np.repeat([0, 1, 2], 80))
+    result = cellflow_("reproduce", *words.format(mine=f"cite {mine}").split())
+    assert result.exit_code == 0, result.stderr
+    assert all(row in result.stdout for row in rows)
+    assert ("a file of your own, mine.npz" in result.stdout) == words.startswith("sf2m")
+
+
+def test_reproduce_lists_its_tables():
+    out = cellflow_("reproduce", "--help").stdout
+    for name in ("otcfm", "sf2m", "planar", "bridges", "heldout", "perturbation", "scaling"):
+        assert f"\n  {name} " in out
+    assert "Kullback-Leibler" in cellflow_("reproduce", "bridges", "--help").stdout
+
+
 def test_reproduce_outside_a_checkout_says_where_to_run_it(monkeypatch):
-    monkeypatch.setattr(commands, "PROTOCOLS", "benchmarks/none.py")
+    monkeypatch.setattr(commands, "TABLES", "benchmarks/none.py")
     result = cellflow_("reproduce", "otcfm")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "protocols are not installed with the package. Run this command in" in result.stderr
+    assert "tables are not installed with the package. Run this command in" in result.stderr
 
 
 # --- where it goes ---------------------------------------------------------------------------

@@ -48,9 +48,10 @@ BAD = [
     ("holdout {cells} --time-key day --json {new}/a.json", "There is no folder"),
     ("demo --out {text}", "is a file, a folder is expected."),
     ("reproduce otcfm --dataset eb --path none", "no file at none"),
-    ("reproduce otcfm --dataset eb --path {cells}", "with sha256"),
+    ("reproduce otcfm --dataset eb --path {text}", "expected an .npz or .h5ad file"),
     ("reproduce otcfm --dataset ebb --path {cells}", "'ebb' is not one of 'cite', 'eb', 'multi'"),
-    ("reproduce sf2m --dataset eb --path {cells}", "'sf2m' is not 'otcfm'"),
+    ("reproduce sf2m eb none", "no file at none"),
+    ("reproduce sf3m", "'sf3m' is not one of"),
 ]
 
 
