@@ -1,4 +1,4 @@
-"""README.md runs: every python block as it is written, and the commands that CI extracts."""
+"""README.md and how-tos run: every python block as it is written; what CI extracts is there."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf8")
+PAGES = ("README.md", "docs/howto.md")
 FENCE = re.compile(r"^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -22,18 +23,22 @@ def blocks(language: str, text: str = README) -> list[tuple[int, str]]:
     ]
 
 
-PYTHON = [pytest.param(line, code, id=f"line{line}") for line, code in blocks("python")]
+PYTHON = [
+    pytest.param(page, line, code, id=f"{page}-line{line}")
+    for page in PAGES
+    for line, code in blocks("python", (ROOT / page).read_text(encoding="utf8"))
+]
 
 
-@pytest.mark.parametrize(("line", "code"), PYTHON)
-def test_python_block_runs(line, code, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("page", "line", "code"), PYTHON)
+def test_python_block_runs(page, line, code, tmp_path, monkeypatch):
     """As a reader would run it: a folder of its own, nothing imported before."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
-    source = "\n" * (line - 1) + code  # so that a traceback shows README's line
+    source = "\n" * (line - 1) + code  # so that a traceback shows the page's line
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        exec(compile(source, str(ROOT / "README.md"), "exec"), {"__name__": "__main__"})
+        exec(compile(source, str(ROOT / page), "exec"), {"__name__": "__main__"})
 
 
 @pytest.mark.parametrize("mark", ["demo", "test"])
