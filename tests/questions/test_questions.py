@@ -46,7 +46,7 @@ QUESTIONS = {
         cf.tl.ancestors(adata, fit)
     """,
     "which type becomes which": """
-        table = cf.tl.transitions(adata, fit)
+        table = cf.tl.transitions(adata, fit, normalize=None)
         cf.pl.transitions(table, adata, label_key="kind")
     """,
     "what grows": """
@@ -198,7 +198,11 @@ def check_day(names: dict, table: pd.DataFrame) -> None:
 
 
 def check_transitions(names: dict, table: pd.DataFrame) -> None:
-    np.testing.assert_allclose(table.sum(axis=1), 1.0, atol=1e-6)
+    """Masses that flow, and their shares in what leaves each kind."""
+    assert (table.to_numpy() >= 0).all()
+    shares = cf.tl.transitions(names["adata"], names["fit"])
+    np.testing.assert_allclose(shares.sum(axis=1), 1.0, atol=1e-6)
+    np.testing.assert_allclose(table.div(table.sum(axis=1), axis=0), shares, atol=1e-6)
 
 
 def check_drivers(names: dict, table: pd.DataFrame) -> None:
