@@ -27,7 +27,10 @@ from cellflow.cli import main
 #: Data sets beside the checkout, which not everybody has.
 DATA = Path(os.environ.get("CELLFLOW_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
-FIT = 'fit = cf.tl.fit(adata, time_key="day", n_dims=10, label_key="kind", method="uotcfm", members=2)'
+FIT = (
+    'fit = cf.tl.fit(adata, time_key="day", n_dims=10, label_key="kind", '
+    'method="uotcfm", members=2)'
+)
 
 QUESTIONS = {
     "is the data fit for it": """
@@ -63,7 +66,7 @@ QUESTIONS = {
         cf.pl.uncertainty(adata, basis="pca")
     """,
     "do two conditions flow differently": """
-        table = cf.tl.compare(adata, condition_key="half", time_key="day", n_dims=5, n_permutations=9)
+        table = cf.tl.compare(adata, condition_key="half", time_key="day", n_permutations=9)
         cf.pl.comparison(adata, basis="pca")
     """,
     "show me": """
@@ -92,7 +95,7 @@ OF_GENES = {
 OF_VELOCITY = {
     "does it agree with RNA velocity": """
         table = cf.tl.velocity_agreement(adata, fit, velocity_key="rna_velocity_pca")
-    """,
+    """
 }
 
 
