@@ -28,10 +28,11 @@ from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import TimeCourse
 from cellflow.training.loop import run
 from cellflow.training.networks import assemble
+from cellflow.training.optimizers import AdamW
 from cellflow.training.options import FitOptions, StepReport
 from cellflow.training.prepare import PreparedFit, prepare
 from cellflow.training.train_on_pairs import objective
-from cellflow.training.trainer import AdamW, History, Trainer
+from cellflow.training.trainer import History, Trainer
 
 #: Tensors of a :class:`PathPoint`, by name, with a dimension of members in front.
 Stack = dict[str, Tensor]

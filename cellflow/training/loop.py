@@ -63,8 +63,7 @@ def run(
     group.start()
     if path is not None and group.broadcast(path.exists):
         trainer.restore(path, fingerprint)
-    history = trainer.history
-    last = time.perf_counter()
+    history, last = trainer.history, time.perf_counter()
 
     def lap(what: str) -> None:
         """Count the time since the last lap as spent on `what`."""
