@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from numba import njit
+from numba.core import event
+from tqdm import tqdm
 
 #: Infinities are used (padding), NaN never occurs; signed zeros do not matter.
 FAST = frozenset({"nnan", "nsz", "reassoc", "contract"})
@@ -17,3 +21,28 @@ def compiled(function: Callable, math: frozenset[str] | bool = FAST) -> Callable
         return njit(nogil=True, cache=True, fastmath=fastmath)(function)
     except RuntimeError:  # numba found no writable place for its cache
         return njit(nogil=True, fastmath=fastmath)(function)
+
+
+class _Told(event.Listener):
+    """It says, once, that kernels are being compiled."""
+
+    told = False
+
+    def on_start(self, event: object) -> None:
+        if not self.told:
+            self.told = True
+            text = "Compiling the solvers of optimal transport, once: 10 seconds on an idle core."
+            tqdm.write(text, file=sys.stderr)
+
+    def on_end(self, event: object) -> None:
+        """Nothing to say."""
+
+
+@contextmanager
+def told_of_compilation(show: bool) -> Iterator[None]:
+    """If `show`, say on standard error when kernels are compiled meanwhile, here or in threads."""
+    if not show:
+        yield
+        return
+    with event.install_listener("numba:compile", _Told()):
+        yield

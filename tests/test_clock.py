@@ -126,6 +126,7 @@ def test_distance_clock_goes_on_where_nothing_moves() -> None:
 # --- fits ------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:.*an extrapolation")
 @pytest.mark.parametrize("whiten", [False, True])
 def test_simulate_integrates_velocity_and_growth_per_unit_of_the_users_time(whiten) -> None:
     c = moving([0, 6, 8], [1.0, 2.0, 5.0], n=60)

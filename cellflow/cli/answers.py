@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cellflow.cli import files, options
+from cellflow.cli.front import Command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +69,7 @@ def command(function: str) -> click.Command:
         if name in ("adata", *asked):
             made = options.ARGUMENTS[name](made)
     name, text = function.replace("_", "-"), options.summary(function)
-    return click.command(name, help=text)(made)
+    return click.command(name, cls=Command, help=text)(made)
 
 
 def _told(adata: AnnData, function: str, table: pd.DataFrame | None) -> str:

@@ -93,6 +93,14 @@ class FlowMatching(Method):
         self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None
     ) -> Fit:
         """Learn the dynamics of `course`; see :meth:`Method.fit_with`."""
+        from cellflow._numba import told_of_compilation
+
+        with told_of_compilation(options.progress):
+            return self._fit(course, options, preprocessing)
+
+    def _fit(
+        self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None
+    ) -> Fit:
         clock = self.clock_of(course, options, preprocessing)
         model = course if clock is None else clock.retime(course)
         prepared = prepare(self, model, options, preprocessing=preprocessing)

@@ -77,7 +77,8 @@ def composition(
     found = [("observed", s) for s in seen]
     for time in asked:
         found.append(("predicted", _predicted(fit, course, time, names, generator)))
-    for k in tqdm(range(1, len(course) - 1) if held_out else (), disable=not progress):
+    days = range(1, len(course) - 1) if held_out else ()
+    for k in tqdm(days, disable=not (progress and days)):
         again = _without(fit, k, steps, generator)
         made = _predicted(again, course.without(k), course.times[k], names, generator)
         found.append(("held out", made))

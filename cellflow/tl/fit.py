@@ -236,6 +236,6 @@ def _read(
     facts |= gene_facts(adata, index.use_rep, cells.dim)
     if index.components is not None:
         facts["components"] = index.components
-    if show and "no_genes" in facts:
+    if show and adata.n_vars and "no_genes" in facts:
         tqdm.write(f"answers stay without genes: {facts['no_genes']}", file=sys.stderr)
     return cells, n_components, facts

@@ -55,8 +55,10 @@ def interpolate(
         As in :func:`cellflow.tl.simulate`.
     rng
         Seed or generator of the choice of cells, and of a stochastic solver.
-    genes, decoder, floor
+    genes, decoder
         As in :func:`cellflow.tl.expression`. An empty list of genes leaves them out.
+    floor
+        Whether to set expression below zero to zero, as :func:`cellflow.tl.expression` does.
 
     Returns
     -------

@@ -64,8 +64,7 @@ def run(
     group.start()
     if path is not None and group.broadcast(path.exists):
         trainer.restore(path, fingerprint)
-    history = trainer.history
-    last = time.perf_counter()
+    history, last = trainer.history, time.perf_counter()
 
     def lap(what: str) -> None:
         """Count the time since the last lap as spent on `what`."""
@@ -77,12 +76,14 @@ def run(
 
     if trainer.step and trainer.step % every == 0 and history.step[-1:] != [trainer.step]:
         trainer.check(validation)  # on the way to which a rank was lost
-    stopped = "patience" if trainer.out_of_patience else "budget"
+    stopped, begun = "patience" if trainer.out_of_patience else "budget", trainer.step
     bar = tqdm(total=trainer.steps, initial=trainer.step, disable=not options.progress, unit="step")
     with bar, deferred_interrupt(terminable=group.world > 1) as interrupted:
         while trainer.step < trainer.steps and stopped == "budget":
             try:
                 batch = draw(trainer.step)
+                if trainer.step == begun:
+                    bar.unpause()  # kernels are compiled once, plans of whole snapshots made once
                 lap("data")
                 draw_number = trainer.step * group.world + group.rank
                 with seeded_draws(stream_seed(options.seed, draw_number, 18)):

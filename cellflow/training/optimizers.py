@@ -1,14 +1,34 @@
-"""Optimisers: ours, and those of the user's own."""
+"""What moves the weights: all of them as one vector, and optimisers of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
 import torch
+from torch import nn
 from torch.optim.adamw import adamw
 
 from cellflow import _checks
 from cellflow._typing import Tensor
+
+
+class FlatParameters:
+    """The trained parameters of a module as one vector: the optimiser touches one tensor.
+
+    The module's parameters and gradients become views of `value` and `grad`: clipping, averaging
+    and saving are one operation each.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        self.value = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in parameters]))
+        self.value.grad = self.grad = torch.zeros_like(self.value)
+        start = 0
+        for p in parameters:
+            part = slice(start, start + p.numel())
+            p.data = self.value.data[part].view_as(p)
+            p.grad = self.grad[part].view_as(p)
+            start += p.numel()
 
 
 class AdamW:
@@ -64,12 +84,14 @@ class AdamW:
 class OwnOptimizer:
     """An optimiser of the user's own, at the pace of a schedule."""
 
-    def __init__(self, value: Tensor, make: Callable[..., object], unit: float) -> None:
+    def __init__(
+        self, value: Tensor, make: Callable[[list[Tensor]], torch.optim.Optimizer], *, rate: float
+    ) -> None:
         optimizer = make([value])
         if not isinstance(optimizer, torch.optim.Optimizer):
             got = f"a function that returns {type(optimizer).__name__}"
             raise TypeError(_checks.message("optimizer", got, "a torch.optim.Optimizer"))
-        self.value, self.optimizer, self.unit = value, optimizer, unit
+        self.value, self.optimizer, self.unit = value, optimizer, rate
         self.rates = [float(group["lr"]) for group in optimizer.param_groups]
         self.rate = self.unit
 

@@ -146,7 +146,7 @@ def check_units(method: Parts, units: Units, dtype: torch.dtype) -> None:
             got, expected = f"{what} of {value:.3g}", f"one that {dtype} can square"
             remedy = "Rescale: take another unit, in which it is near 1."
             raise ValueError(_checks.message(name, got, expected, remedy))
-    sigma = max(method.path.sigma or 0.0, method.coupling.sigma or 0.0)
+    sigma = max(getattr(part, "sigma", None) or 0.0 for part in (method.path, method.coupling))
     if sigma > MOST_NOISE * units.scale:
         got = f"{sigma:.3g}, where cells are spread by {units.scale:.3g}"
         remedy = "Rescale the cells, or take less noise."

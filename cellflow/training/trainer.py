@@ -16,7 +16,7 @@ from cellflow import _checks
 from cellflow._files import read_state, write_state
 from cellflow._process_group import ProcessGroup
 from cellflow._typing import Tensor
-from cellflow.training.optimizers import AdamW, OwnOptimizer
+from cellflow.training.optimizers import AdamW, FlatParameters, OwnOptimizer
 from cellflow.training.options import StepReport
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -135,25 +135,6 @@ class History:
             self.timing[what] = self.timing.get(what, 0.0) + share * seconds
 
 
-class FlatParameters:
-    """The trained parameters of a module as one vector: the optimiser touches one tensor.
-
-    The module's parameters and gradients become views of `value` and `grad`: clipping, averaging
-    and saving are one operation each.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        self.value = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in parameters]))
-        self.value.grad = self.grad = torch.zeros_like(self.value)
-        start = 0
-        for p in parameters:
-            part = slice(start, start + p.numel())
-            p.data = self.value.data[part].view_as(p)
-            p.grad = self.grad[part].view_as(p)
-            start += p.numel()
-
-
 class Batch(Protocol):
     """Batch of training, of which each process of a group may hold a part."""
 
@@ -190,7 +171,7 @@ class Trainer(Generic[B]):
             rate, decay = t.learning_rate, t.weight_decay
             self.optimizer = AdamW(self.flat.value, rate=rate, weight_decay=decay)
         else:
-            self.optimizer = OwnOptimizer(self.flat.value, t.optimizer, t.learning_rate)
+            self.optimizer = OwnOptimizer(self.flat.value, t.optimizer, rate=t.learning_rate)
         self.average = self.flat.value.detach().clone()
         self.best = self.average.clone()
         self.best_loss = math.inf

@@ -96,6 +96,7 @@ def test_genes_are_those_of_the_components_however_these_are_turned() -> None:
     torch.testing.assert_close(again.jacobian, found.jacobian)
 
 
+@pytest.mark.filterwarnings("ignore:.*an extrapolation")
 def test_blocks_do_not_matter(monkeypatch) -> None:
     fit, cells, time = known(lambda t, x: t[:, None] * x.sin()), normal(11, D), normal(11)
     whole = influence(fit, time, cells)

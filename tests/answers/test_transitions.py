@@ -35,6 +35,7 @@ def turning(quarters: float, growth=None) -> Fit:
     return Fit(known, OTCFM(), course, nn.ModuleDict({"velocity": nn.Linear(2, 2).double()}))
 
 
+@pytest.mark.filterwarnings("ignore:.*an extrapolation")
 @pytest.mark.parametrize(("times", "turns"), [((0, 1), 1), ((0, 2), 2), ((0.0, 3.0), 3)])
 def test_a_rotation_moves_each_quarter_to_the_next(times, turns) -> None:
     fit = turning(1.0)

@@ -156,7 +156,7 @@ def test_bad_arguments(tmp_path) -> None:
     adata.obsm["X_umap"] = np.zeros((90, 2))
     with pytest.raises(ValueError, match=r"`basis`: got 'umap' for .*cellflow\.pp\.pca"):
         cf.tl.velocity(adata, ours, basis="umap")
-    with pytest.raises(ValueError, match="`X`: got 11 genes, expected 12"):
+    with pytest.raises(ValueError, match="`X`: got 11 genes, which lack .*, expected the 12 genes"):
         cf.tl.velocity(adata[:, :11], ours)
     with pytest.raises(ValueError, match=r"`states`: got shape \(2, 4\), expected \(\.\.\., 3\)"):
         cf.tl.expression(ours, np.zeros((2, 4)))

@@ -154,6 +154,7 @@ def test_a_relative_sigma_is_that_of_the_data_in_coupling_and_path() -> None:
     assert cf.SF2M(0.4).scaled_to(course).path.sigma == 0.4
 
 
+@pytest.mark.filterwarnings("ignore:.*an extrapolation")
 def test_beyond_the_course_the_bridge_stays_as_at_its_ends(fit) -> None:
     x = cloud(9, 9)
     for t, sign in ((0.5, -1), (4.5, 1)):

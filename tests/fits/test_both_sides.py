@@ -34,6 +34,7 @@ def test_cells_of_both_neighbours_count_by_nearness(fit: Fit, course: TimeCourse
     assert per_cell[0] / per_cell[1] == pytest.approx(0.75 / 0.25, rel=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:.*an extrapolation")
 def test_observed_times_and_extrapolations_have_one_side(fit: Fit, course: TimeCourse) -> None:
     for k, s in enumerate(course.snapshots):
         assert torch.equal(fit.interpolate(k).x, s.x)

@@ -245,6 +245,7 @@ def test_forward_and_back_returns_to_the_start() -> None:
     assert_close(adaptive.x, there.x, atol=1e-3, rtol=0)
 
 
+@pytest.mark.filterwarnings("ignore:.*an extrapolation")
 def test_interpolation_starts_from_the_snapshot_before() -> None:
     c = course()
     fit = tiny("otcfm", c)

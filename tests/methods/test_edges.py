@@ -123,7 +123,7 @@ def test_load_names_a_damaged_fit(tmp_path, text: str) -> None:
 def test_checkpointing_is_checked_when_it_is_made(tmp_path) -> None:
     with pytest.raises(ValueError, match="`every`: got 0"):
         Checkpointing(tmp_path / "a", every=0)
-    with pytest.raises(ValueError, match="`checkpoint`: got .* a folder, expected a file"):
+    with pytest.raises(ValueError, match=r"`checkpoint`: got .* \(a folder\), expected a file"):
         Checkpointing(tmp_path)
 
 

@@ -116,7 +116,7 @@ def _first(seed: int) -> int:
 def test_ensemble_draws_the_same_noise_for_all_members():
     """Members that learned the same differ by nothing, whatever noise is drawn."""
     fit = cf.SF2M(0.5, **SMALL).fit(course(), steps=5, progress=False)
-    twins = Ensemble((fit, fit), (0, 0))
+    twins = Ensemble((fit, fit), (0, 1))
     path = twins.simulate(cloud(5, 1), [0.0, 1.0], solver="euler_maruyama", generator=4)
     assert float(path.std.abs().max()) == 0.0
     assert float((path.x[1] - fit.simulate(cloud(5, 1), [0.0, 1.0]).final).abs().max()) > 0.1

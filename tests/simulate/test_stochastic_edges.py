@@ -147,6 +147,7 @@ def test_text_in_place_of_a_number_raises(name: str) -> None:
         METHODS[name]("0.5")
 
 
+@pytest.mark.filterwarnings("ignore:.*an extrapolation")
 def test_mass_beyond_the_range_of_numbers_raises_and_names_the_time() -> None:
     masses = [np.ones(60), np.full(60, 1e-9)]
     cells = course(masses=masses).to(dtype=torch.float32)

@@ -14,7 +14,8 @@ from torch.testing import assert_close
 from cellflow import OTCFM, TimeCourse
 from cellflow.batches import Batching
 from cellflow.training import Checkpointing
-from cellflow.training.trainer import SCHEDULES, FlatParameters, Trainer, Training
+from cellflow.training.optimizers import FlatParameters
+from cellflow.training.trainer import SCHEDULES, Trainer, Training
 
 
 def network() -> nn.Module:
