@@ -159,8 +159,6 @@ def fit(
     )
     recipe = resolve_method(method)
     group = _join(devices, device, members=members, bootstrap=bootstrap)
-    if growth_key is not None:
-        warn_of_unused_growth([recipe])
     progress = progress and group.is_main
     cells, n_components, facts = _read(adata, keys, show=progress)
     options = FitOptions(
@@ -207,6 +205,8 @@ def _chosen(
     workers: int | None,
 ) -> tuple[Method, dict[str, str]]:
     """Return the method to fit, and the reason as a fact where it had to be chosen."""
+    if keys.growth_key is not None:
+        warn_of_unused_growth([recipe])
     if not isinstance(recipe, Chooser):
         return recipe, {}
     method, reason = recipe.chosen(

@@ -104,8 +104,7 @@ def run(
             if group.agree_to_stop(interrupted()):
                 stopped = "interrupted"
             ends = stopped != "budget" or trainer.step == trainer.steps
-            due = ends or trainer.step % checkpointing.every == 0
-            if due and group.is_main:
+            if group.is_main and (ends or trainer.step % checkpointing.every == 0):
                 _save(trainer, path, fingerprint)
             lap("checks")
     history.stopped = stopped
