@@ -44,7 +44,9 @@ class FeatureDifferences:
     difference
         Root mean square of the same over times, in which opposite signs do not cancel.
     p_value
-        Share of the labelings in which that is as large.
+        Share of the labelings in which that is as large. It holds where conditions do not differ at
+        all. A feature that does not differ beside others that do has the p value of its own only
+        after training that is long enough: fits that have not yet learned differ in all of them.
     fdr
         False discovery rate of the features up to this one (Benjamini and Hochberg). Of the `k` of
         `g` features in which no permutation made as large a difference, it is
@@ -123,7 +125,7 @@ def compare(
     replicates
         For each time the replicate of each cell, such as an animal or a dish, each of one
         condition. Where there are no more ways to label them than `n_permutations`, each is taken
-        once; one and its mirror image have the same differences.
+        once; one and its mirror image, of which the differences are the same, are one.
     preprocessing
         Of the cells before each fit, as in :meth:`Method.fit`.
     readout

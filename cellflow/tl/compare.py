@@ -12,6 +12,7 @@ from cellflow._typing import Rng
 from cellflow.answers.comparison import Comparison, FeatureDifferences
 from cellflow.answers.comparison import compare as compared
 from cellflow.methods import Method
+from cellflow.pp import CourseIndex
 from cellflow.pp.reading import Reading, labels_of
 from cellflow.tl._genes import readout_of
 from cellflow.tl._reading import origin_of, preprocessing_of, read_course, resolve_method
@@ -64,6 +65,7 @@ def compare(
     steps
         Training steps of each fit; there are two for each permutation. A hundred permutations of
         the default take about a minute on two cores, of ``OTCFM(batching=Batching(64))`` half.
+        With far fewer steps, a difference in some genes makes differences in others.
     n_permutations
         The smallest possible p value is one over one more. Of `g` genes, the false discovery rate
         of `k` that no permutation equals is `g` over `k` times that.
@@ -89,7 +91,6 @@ def compare(
         less that of the first, each over its own cells, mean over times; ``difference``, its root
         mean square over times; the ``p`` of this, and ``fdr`` (Benjamini and Hochberg).
     """
-    made = resolve_method(method)
     keys = Reading(
         time_key=time_key,
         use_rep=use_rep,
@@ -108,7 +109,7 @@ def compare(
         replicates = [list(names[rows]) for rows in index.rows]
     found = compared(
         course,
-        made,
+        resolve_method(method),
         FitOptions(steps=steps, generator=_checks.as_generator(rng, "rng"), progress=progress),
         replicates=replicates,
         preprocessing=preprocessing_of([s.x for s in course.snapshots], n_components, whiten),
@@ -126,13 +127,18 @@ def compare(
     }
     if "no_genes" not in origin:
         written["comparison_genes"] = _by_gene(readout_of(origin)[0], found.features)
-    cells = np.full(adata.n_obs, np.nan)
-    for rows, values in zip(index.rows, found.cells, strict=True):
-        cells[rows] = values.numpy()
     adata.uns.pop("comparison_genes", None)
     adata.uns.update(written)
-    adata.obs["flow_difference"] = cells
+    adata.obs["flow_difference"] = _at_cells(found, index, adata.n_obs)
     return out
+
+
+def _at_cells(found: Comparison, index: CourseIndex, n: int) -> np.ndarray:
+    """Return the difference at each of `n` cells, NaN for those without a time."""
+    cells = np.full(n, np.nan)
+    for rows, values in zip(index.rows, found.cells, strict=True):
+        cells[rows] = values.numpy()
+    return cells
 
 
 def _by_time(found: Comparison) -> pd.DataFrame:

@@ -146,10 +146,10 @@ def test_a_gene_that_does_not_differ_is_not_found_beside_one_that_does() -> None
     """Even where conditions are so far apart that neither fit knows the cells of the other."""
     p = []
     for seed in range(4):
-        found = with_networks(course(seed, turn=6.0), 100, n_permutations=9, seed=seed).features
+        found = with_networks(course(seed, turn=6.0), 250, n_permutations=9, seed=seed).features
         assert float(found.p_value[1]) == pytest.approx(1 / 10)
         p.append(float(found.p_value[0]))
-    assert np.mean(p) > 0.3  # 0.1 to all, by differences at all cells
+    assert np.mean(p) > 0.3  # of 0.55
 
 
 def test_genes_are_what_the_loadings_make_of_means_over_own_cells() -> None:
