@@ -62,18 +62,18 @@ def columns_of(names: Sequence[str], genes: str | Sequence[str]) -> tuple[list[s
     return asked, np.array([where[gene] for gene in asked])
 
 
-def readout_of(fit: Fit | Ensemble) -> tuple[list[str], Preprocessing | None]:
+def readout_of(origin: Mapping[str, Any]) -> tuple[list[str], Preprocessing | None]:
     """Return names of the genes of a fit, and the components that its states are; None for genes.
 
-    They were found in the AnnData when the fit was made.
+    They were found in the AnnData when the fit of this `origin` was made.
     """
-    rep, found = fit.origin.get("use_rep"), fit.origin.get("components")
+    rep, found = origin.get("use_rep"), origin.get("components")
     if found is None and rep != "X":
-        why = fit.origin.get("no_genes", "none were found when it was made")
+        why = origin.get("no_genes", "none were found when it was made")
         remedy = "Call cellflow.pp.pca(adata) or scanpy.pp.pca(adata), and fit to 'X_pca'."
         got = f"a fit of use_rep={rep!r} without genes ({why})"
         raise ValueError(_checks.message("fit", got, "one of 'X_pca' or 'X'", remedy))
-    return list(fit.origin["var_names"]), found
+    return list(origin["var_names"]), found
 
 
 def loadings_of(adata: AnnData, fit: Fit | Ensemble) -> tuple[list[str], Tensor]:
@@ -81,7 +81,7 @@ def loadings_of(adata: AnnData, fit: Fit | Ensemble) -> tuple[list[str], Tensor]
 
     That `adata` lacks some of them is an error.
     """
-    names, found = readout_of(fit)
+    names, found = readout_of(fit.origin)
     places_of(adata, names)
     if found is None or found.loadings is None:
         return names, torch.eye(len(names))

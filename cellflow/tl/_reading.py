@@ -28,6 +28,7 @@ from cellflow.pp.access import (
     read_states,
 )
 from cellflow.pp.components import project
+from cellflow.pp.genes import gene_facts
 from cellflow.pp.reading import Reading, read
 from cellflow.pp.times import is_missing, read_time
 from cellflow.preprocessing import Preprocessing, fit_preprocessing
@@ -58,6 +59,19 @@ def read_course(
     if show:
         tqdm.write(str(index.table), file=sys.stderr)
     return cells, index, n_components
+
+
+def origin_of(
+    adata: AnnData, keys: Reading, cells: TimeCourse, index: CourseIndex
+) -> dict[str, Any]:
+    """Return where the `cells` of a fit came from: facts that its answers need."""
+    labels = dict(zip(index.table.labels, index.table.times, strict=True))
+    facts: dict[str, Any] = {"use_rep": index.use_rep, "labels": labels, "n_dims": cells.dim}
+    facts |= {name: getattr(keys, name) for name in ("time_key", "label_key", "mass_key")}
+    facts |= gene_facts(adata, index.use_rep, cells.dim)
+    if index.components is not None:
+        facts["components"] = index.components
+    return facts
 
 
 def preprocessing_of(

@@ -103,7 +103,7 @@ def decode(
     x = x if x.is_floating_point() else x.float()
     if decoder is not None:
         return _by_decoder(decoder, x, genes)
-    names, found = readout_of(fit)
+    names, found = readout_of(fit.origin)
     width = len(names) if found is None else found.loadings.shape[1]  # type: ignore[union-attr]
     if x.ndim == 0 or x.shape[-1] != width:
         raise ValueError(_checks.message("states", f"shape {tuple(x.shape)}", f"(..., {width})"))

@@ -17,11 +17,11 @@ from cellflow._typing import Rng
 from cellflow.evaluate import Chooser, HoldoutProtocol
 from cellflow.fits import Ensemble, Fit
 from cellflow.methods import Method
-from cellflow.pp.genes import gene_facts
 from cellflow.pp.reading import Reading
 from cellflow.several import fit_members, fit_on, join_process_group
 from cellflow.timecourse import TimeCourse
 from cellflow.tl._reading import (
+    origin_of,
     preprocessing_of,
     read_course,
     resolve_method,
@@ -230,12 +230,7 @@ def _read(
     Its index is not kept: of millions of cells, it is a sixth of what they take.
     """
     cells, index, n_components = read_course(adata, keys, show=show)
-    labels = dict(zip(index.table.labels, index.table.times, strict=True))
-    facts: dict[str, Any] = {"use_rep": index.use_rep, "labels": labels, "n_dims": cells.dim}
-    facts |= {name: getattr(keys, name) for name in ("time_key", "label_key", "mass_key")}
-    facts |= gene_facts(adata, index.use_rep, cells.dim)
-    if index.components is not None:
-        facts["components"] = index.components
+    facts = origin_of(adata, keys, cells, index)
     if show and adata.n_vars and "no_genes" in facts:
         tqdm.write(f"answers stay without genes: {facts['no_genes']}", file=sys.stderr)
     return cells, n_components, facts

@@ -123,7 +123,7 @@ def _in_genes(
 
     The latter have shape ``(n, g)``, and zeros in other genes.
     """
-    names, found = readout_of(fit)
+    names, found = readout_of(fit.origin)
     places = places_of(adata, names)
     rates, expressed = (np.zeros((adata.n_obs, adata.n_vars), states.dtype) for _ in range(2))
     if found is not None:
