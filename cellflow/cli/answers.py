@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cellflow.cli import files, options
+from cellflow.cli.front import Command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,10 +54,10 @@ def command(function: str) -> click.Command:
         if function in CHANCES:
             entropy = f"{function.removesuffix('s')}_entropy"
             table = adata.obsm[function].assign(**{entropy: adata.obs[entropy]})
-        with whole_file(out) as path:
-            if whole:
-                adata.write_h5ad(path)
-            else:
+        if whole:
+            files.write_cells(adata, out)
+        else:
+            with whole_file(out) as path:
                 table.to_csv(path, index=table.index.dtype.kind != "i")  # names, not numbers
         click.echo(f"{_told(adata, function, table)}saved to {out}")
 
@@ -68,7 +69,7 @@ def command(function: str) -> click.Command:
         if name in ("adata", *asked):
             made = options.ARGUMENTS[name](made)
     name, text = function.replace("_", "-"), options.summary(function)
-    return click.command(name, help=text)(made)
+    return click.command(name, cls=Command, help=text)(made)
 
 
 def _told(adata: AnnData, function: str, table: pd.DataFrame | None) -> str:
