@@ -81,10 +81,14 @@ def _is(value: object, expected: tuple[type, ...]) -> bool:
 
 def _other_kind(name: str, value: object, expected: tuple[type, ...]) -> TypeError:
     kinds = [kind for kind in expected if kind not in (np.bool_, int)]
-    known = [_WORDS.get(kind, kind.__name__) for kind in kinds]
-    remedy = _OF_ARRAYS if "AnnData" in known else ""
-    got = "None" if value is None else f"a {type(value).__name__}"
+    known = [_WORDS.get(kind, f"{_article(kind)} {kind.__name__}") for kind in kinds]
+    remedy = _OF_ARRAYS if "an AnnData" in known else ""
+    got = "None" if value is None else type(value).__name__
     return TypeError(_checks.message(name, got, " or ".join(dict.fromkeys(known)), remedy))
+
+
+def _article(kind: type) -> str:
+    return "an" if kind.__name__[0] in "AEIOU" else "a"
 
 
 def _kinds(parameter: inspect.Parameter, names: dict[str, Any]) -> tuple[type, ...]:

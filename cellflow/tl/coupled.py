@@ -205,7 +205,7 @@ class Coupled:
                 raise ValueError(_checks.message(name, got, f"every cell at time {time:g}"))
         try:
             out = np.asarray(values)
-        except ValueError:  # rows of unequal length
+        except (RuntimeError, TypeError, ValueError):  # rows of unequal length
             out = np.asarray(None)
         if out.ndim in (1, 2) and len(out) == self.n_obs:
             return out[rows]

@@ -124,8 +124,7 @@ class History:
         values = {name: getattr(self, name) for name in columns}
         if not all(isinstance(v, list) and len(v) == len(self.step) for v in values.values()):
             raise ValueError(_checks.message("history", f"{values!r:.40}", "lists of equal length"))
-        values |= {"seconds": [self.seconds, self.best_step, *self.timing.values()]}
-        values |= {"coupling": list(self.coupling.values())}
+        values |= {"seconds": [self.seconds, *self.timing.values(), *self.coupling.values()]}
         for name, value in ((name, value) for name, some in values.items() for value in some):
             _checks.number(value, f"history.{name}")
 
