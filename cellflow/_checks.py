@@ -20,6 +20,8 @@ _guard.refuse_rivals()
 MAX_SEED = 2**63 - 1
 #: Options that an error names, at most.
 NAMED = 50
+#: Characters of what an error got, at most.
+LONGEST = 300
 
 T = TypeVar("T")
 M = TypeVar("M")
@@ -27,14 +29,17 @@ M = TypeVar("M")
 
 def message(name: str, got: object, expected: str, remedy: str = "") -> str:
     """Phrase an argument error."""
-    text = f"`{name}`: got {got}, expected {expected}."
+    told = str(got)
+    if len(told) > LONGEST:
+        told = f"{told[:LONGEST]}…"
+    text = f"`{name}`: got {told}, expected {expected}."
     return f"{text} {remedy}" if remedy else text
 
 
 def choice(value: str, options: Mapping[str, T] | Iterable[str], name: str) -> str:
     """Return `value` if it is one of `options`, else suggest the nearest one."""
     known = sorted(options)
-    if value in known:
+    if isinstance(value, str) and value in known:
         return value
     near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]!r}?" if near else "Choose one of them."
@@ -62,12 +67,14 @@ def number(
     return out
 
 
-def count(value: int, name: str, *, low: int = 1, high: int | None = None) -> int:
-    """Return `value` as an integer of at least `low`, and at most `high` if that is given."""
-    bounds = f"an integer of at least {low}" + ("" if high is None else f" and at most {high}")
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+def count(value: int, name: str, *, low: int = 1, high: int = MAX_SEED) -> int:
+    """Return `value` as an integer from `low` to `high`, the largest that arrays can hold."""
+    bounds = f"an integer of at least {low}" + (f" and at most {high}" if high < MAX_SEED else "")
+    if isinstance(value, (bool, np.timedelta64)) or not isinstance(value, (int, np.integer)):
         raise TypeError(message(name, repr(value), bounds))
-    if value < low or (high is not None and value > high):
+    if abs(int(value)) > 10**20:  # its text may be too long
+        raise ValueError(message(name, "a number of more than 20 digits", bounds))
+    if value < low or value > high:
         raise ValueError(message(name, repr(value), bounds))
     return int(value)
 
@@ -94,6 +101,8 @@ def as_numbers(
         remedy = "Drop these cells, or fill them in: x.filled(...)."
         raise ValueError(message(name, "masked values", expected, remedy))
     if isinstance(x, torch.Tensor):
+        if x.layout != torch.strided or x.is_meta:
+            raise TypeError(message(name, f"a tensor on {x.device}, {x.layout}", expected))
         return x
     try:
         array = np.asarray(x)
@@ -103,6 +112,23 @@ def as_numbers(
         return torch.from_numpy(np.require(array, native, ["C_CONTIGUOUS", "WRITEABLE"]))
     except (TypeError, ValueError) as error:
         raise TypeError(message(name, type(x).__name__, expected)) from error
+
+
+def several(values: Iterable[T], name: str) -> list[T]:
+    """Return `values` as a list."""
+    try:
+        return list(values)
+    except (TypeError, ValueError):  # sparse matrices say that they can be iterated
+        raise TypeError(message(name, f"a {type(values).__name__}", "several values")) from None
+
+
+def rows(index: Tensor, n: int, name: str) -> None:
+    """Refuse an `index` that is no long tensor of rows of `n`."""
+    found = index if isinstance(index, torch.Tensor) else torch.tensor(0.0)
+    whole = found.ndim == 1 and found.dtype == torch.long
+    if not whole or bool((found < -n).any() | (found >= n).any()):
+        got = f"{found.dtype} of shape {tuple(found.shape)}" if found is index else f"{type(index)}"
+        raise ValueError(message(name, got, f"a long tensor of rows from 0 to {n - 1}"))
 
 
 def key(value: str, name: str) -> str:
@@ -129,7 +155,10 @@ def unsound(name: str, why: str) -> ValueError:
 
 
 def _is_complex(x: Any) -> bool:
-    return x.is_complex() if isinstance(x, torch.Tensor) else np.iscomplexobj(x)
+    try:
+        return x.is_complex() if isinstance(x, torch.Tensor) else np.iscomplexobj(x)
+    except (TypeError, ValueError):  # rows of unequal length are no numbers at all
+        return False
 
 
 def as_floats(x: Tensor, name: str) -> Tensor:
@@ -199,7 +228,7 @@ def as_device(device: torch.device | str | None, default: torch.device) -> torch
         if place.type == "meta":
             raise TypeError("a device without numbers")
         return place
-    except (RuntimeError, AssertionError, TypeError) as error:
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         backends = {"cuda": torch.cuda, "mps": torch.backends.mps}
         known = ["cpu", *(name for name, backend in backends.items() if backend.is_available())]
         expected = f"an available device: {', '.join(known)}"

@@ -54,7 +54,7 @@ def obstacle(path: str | Path) -> str | None:
     path = there = Path(path).absolute()
     try:
         path.exists()  # raises for a name that is too long
-        there = next(parent for parent in path.parents if parent.exists())
+        there = next(parent for parent in (*path.parents, path) if parent.exists())
         with tempfile.TemporaryFile(dir=there):
             return None
     except OSError as error:

@@ -10,8 +10,8 @@ import torch
 
 Tensor: TypeAlias = torch.Tensor
 #: Anything a user may hand us as numbers: converted once, at the door.
-ArrayLike: TypeAlias = "np.ndarray | torch.Tensor | list | tuple"
+ArrayLike: TypeAlias = np.ndarray | torch.Tensor | list | tuple
 #: A seed or a generator; see :func:`cellflow._checks.as_generator`.
-Rng: TypeAlias = "int | torch.Generator | np.random.Generator | None"
+Rng: TypeAlias = int | torch.Generator | np.random.Generator | None
 #: ``(t, x) -> value`` with ``t`` a scalar or ``(n,)`` and ``x`` of shape ``(n, d)``.
 Field: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

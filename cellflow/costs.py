@@ -44,4 +44,5 @@ def brownian_epsilon(sigma: float, span: float) -> float:
     `span` is the time between the snapshots; the regularisation is in squared data units.
     """
     sigma = _checks.number(sigma, "sigma", low=0.0, open_low=True)
-    return sigma**2 * _checks.number(span, "span", low=0.0, open_low=True)
+    epsilon = sigma * sigma * _checks.number(span, "span", low=0.0, open_low=True)
+    return _checks.number(epsilon, "sigma", low=0.0, open_low=True)  # squared, it may be too large

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from cellflow import _checks
+from cellflow import _checks, _doors
 from cellflow._files import read_state, recover
 from cellflow._typing import Tensor
 from cellflow.clock import Clock
@@ -49,6 +49,7 @@ _DAMAGE = (
 )
 
 
+@_doors.door
 def load(
     folder: str | Path, *, device: torch.device | str = "cpu", net: NetworkLike | None = None
 ) -> Fit | Ensemble:
@@ -136,6 +137,8 @@ def _build(method: Method, facts: dict[str, Any], tensors: dict[str, Tensor]) ->
     for name, network in networks.items():
         weights = _under(name, tensors)
         like = next(w for w in weights.values() if w.is_floating_point())
+        if any(w.dtype != like.dtype for w in weights.values() if w.is_floating_point()):
+            raise ValueError(f"weights of {name!r} in several types")
         network.to(like).eval().load_state_dict(weights)
     snapshots = []
     for k, (time, labels) in enumerate(zip(facts["times"], facts["labels"], strict=True)):
@@ -180,10 +183,11 @@ def _check_whole(fit: Fit, units: Units, tensors: dict[str, Tensor]) -> None:
         have = (dim, dim) if found is None else (len(found.mean), len(found.scale))
         if have != ends:
             raise ValueError(f"{name} from {have[0]} to {have[1]} dimensions, not {ends}")
+    for name in ("use_rep", "time_key", "label_key", "mass_key"):
+        if fit.origin.get(name) is not None:
+            _checks.key(fit.origin[name], f"origin.{name}")
     if fit.clock is not None and fit.clock.times != fit.course.times:
         raise ValueError(f"a clock of times {fit.clock.times}, not {fit.course.times}")
-    if not isinstance(fit.course.unit, str):
-        raise TypeError(f"the unit {fit.course.unit!r}, which is no text")
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cellflow import _checks
+from cellflow import _checks, _doors
 from cellflow._typing import ArrayLike, Rng, Tensor
 
 #: Numbers that are read at once of an array on disk.
 _READ = 2**22
 
 
+@_doors.door
 @dataclass(frozen=True, eq=False)
 class Snapshot:
     """Cells observed at one time.
@@ -97,13 +98,14 @@ class Snapshot:
 
     def subset(self, index: Tensor) -> Snapshot:
         """Return the cells at `index` (a long tensor), with their masses, labels and growth."""
+        _checks.rows(index, len(self), "index")
         labels = None if self.labels is None else [self.labels[i] for i in index.tolist()]
         growth = None if self.growth is None else self.growth[index]
         return Snapshot(self.x[index], self.time, self.mass[index], labels, growth)
 
     def shuffled(self, most: int, generator: torch.Generator) -> Snapshot:
         """Return its cells in random order by a CPU `generator`, `most` of them at most."""
-        order = torch.randperm(len(self), generator=generator)[:most]
+        order = torch.randperm(len(self), generator=generator)[: _checks.count(most, "most")]
         return self.subset(order.to(self.x.device))
 
     @property
@@ -127,6 +129,7 @@ def joined(parts: Sequence[Snapshot]) -> Snapshot:
     return Snapshot(x, parts[0].time, mass, labels)
 
 
+@_doors.door
 @dataclass(frozen=True, eq=False)
 class TimeCourse:
     """Snapshots at strictly increasing, possibly unequally spaced, times.
@@ -146,6 +149,10 @@ class TimeCourse:
 
     def __post_init__(self) -> None:
         snapshots = tuple(self.snapshots)
+        for snapshot in snapshots:
+            if not isinstance(snapshot, Snapshot):
+                got = f"a {type(snapshot).__name__} among them"
+                raise TypeError(_checks.message("snapshots", got, "snapshots"))
         object.__setattr__(self, "snapshots", snapshots)
         if len(snapshots) < 2:
             got, remedy = f"{len(snapshots)} time point(s)", "A course needs a start and an end."
@@ -271,7 +278,8 @@ class TimeCourse:
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> TimeCourse:
         """Return the course on another `device` or in another floating `dtype`."""
-        return self.map(lambda x: x.to(device=device, dtype=dtype))
+        place = _checks.as_device(device, self.x.device)
+        return self.map(lambda x: x.to(device=place, dtype=dtype))
 
     def map(self, transform: Callable[[Tensor], Tensor]) -> TimeCourse:
         """Return the course with `transform`, a function of ``(n, d)`` cells, applied."""
@@ -281,7 +289,9 @@ class TimeCourse:
 
     def without(self, index: int) -> TimeCourse:
         """Return the course with the snapshot at position `index` left out."""
-        kept = tuple(s for k, s in enumerate(self.snapshots) if k != index % len(self))
+        n = len(self)
+        index = _checks.count(index, "index", low=-n, high=n - 1)
+        kept = tuple(s for k, s in enumerate(self.snapshots) if k != index % n)
         return TimeCourse(kept, self.unit)
 
     def retimed(self, times: Sequence[float]) -> TimeCourse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cellflow import _doors
 from cellflow.answers import composition
 from cellflow.answers.agreement import Agreement, agreement
 from cellflow.answers.comparison import Comparison, compare
@@ -43,3 +44,5 @@ __all__ = [
     "transitions",
     "trends",
 ]
+
+_doors.guard(__name__)

@@ -78,8 +78,9 @@ def transitions(
         found = fit.interpolate(start, generator=rng)
         cells = found.pooled if isinstance(found, Interpolation) else found
         before, marks = label(cells)
+    n_futures = _checks.count(n_futures, "n_futures")
     cells = replace(cells, mass=cells.weights.to(cells.mass) / n_futures)
-    rows = torch.arange(len(cells)).repeat(_checks.count(n_futures, "n_futures"))
+    rows = torch.arange(len(cells)).repeat(n_futures)
     after: list[str] = []
     mass = torch.zeros(())
     for part in rows.split(BLOCK):

@@ -54,10 +54,10 @@ def command(function: str) -> click.Command:
         if function in CHANCES:
             entropy = f"{function.removesuffix('s')}_entropy"
             table = adata.obsm[function].assign(**{entropy: adata.obs[entropy]})
-        with whole_file(out) as path:
-            if whole:
-                adata.write_h5ad(path)
-            else:
+        if whole:
+            files.write_cells(adata, out)
+        else:
+            with whole_file(out) as path:
                 table.to_csv(path, index=table.index.dtype.kind != "i")  # names, not numbers
         click.echo(f"{_told(adata, function, table)}saved to {out}")
 

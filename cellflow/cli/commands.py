@@ -104,12 +104,10 @@ def interpolate(*, folder: Path, keywords: dict[str, Any], out: Path) -> None:
     The time is in the fit's unit, or a label as 'day 10'.
     """
     from cellflow import tl
-    from cellflow._files import whole_file
 
     saved = files.read_fit(folder)
     cells = tl.interpolate(saved, **keywords)
-    with whole_file(out) as path:
-        cells.write_h5ad(path)
+    files.write_cells(cells, out)
     moment = cells.uns["interpolation"]["time"]
     click.echo(f"{cells.n_obs} cells at {saved.course.unit} {moment:g}, saved to {out}")
 
@@ -229,12 +227,12 @@ def couple(*, file: Path, keywords: dict[str, Any], label_key: str | None, out: 
     if label_key is not None:
         _checks.choice(label_key, [str(c) for c in adata.obs.columns], "label_key")
     done = tl.couple(adata, **keywords)
+    told = [str(done)]
+    for start, end in pairwise(done.transitions.times) if label_key is not None else ():
+        table = done.table(adata.obs[label_key], start, end)
+        told += [f"\n{label_key}, from {start:g} (rows) to {end:g}", table.round(3).to_string()]
     done.save(out)
-    click.echo(str(done))
-    for start, end in pairwise(done.transitions.times):
-        if label_key is not None:
-            click.echo(f"\n{label_key}, from {start:g} (rows) to {end:g}")
-            click.echo(done.table(adata.obs[label_key], start, end).round(3).to_string())
+    click.echo("\n".join(told))
     click.echo(f"saved to {out}")
 
 

@@ -82,6 +82,18 @@ def read_fit(folder: Path) -> Fit | Ensemble:
         raise click.BadParameter(f"{str(folder)!r}: {reason}") from error
 
 
+def write_cells(adata: AnnData, out: Path) -> None:
+    """Write `adata`, of which some may have been damaged, whole or not at all."""
+    from cellflow._files import whole_file
+
+    with whole_file(out) as path:
+        try:
+            adata.write_h5ad(path)
+        except (KeyError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise click.BadParameter(f"{str(out)!r} cannot hold these cells ({reason}).") from error
+
+
 def write_json(table: HoldoutTable | SigmaSweep, file: Path | None) -> None:
     """Write the rows of `table` to `file`, if one is named."""
     from cellflow._files import whole_file

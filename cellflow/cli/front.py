@@ -71,6 +71,9 @@ class Front(click.Group):
 
         if not standalone_mode:
             return run()
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")  # names of files are any bytes
         try:
             with quiet_neighbours():
                 code = run()

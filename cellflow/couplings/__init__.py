@@ -1,5 +1,6 @@
 """Couplings: rules that pair the cells of two snapshots. One file holds one coupling."""
 
+from cellflow import _doors
 from cellflow.couplings.coupling import COUPLINGS, Coupling, as_coupling
 from cellflow.couplings.entropic import Entropic
 from cellflow.couplings.exact import Exact
@@ -25,3 +26,5 @@ __all__ = [
     "Unbalanced",
     "as_coupling",
 ]
+
+_doors.guard(__name__)

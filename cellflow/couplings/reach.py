@@ -98,8 +98,12 @@ class Reach(Coupling):
     solver: str = field(default="auto", kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.reach is not None and self.reach != math.inf:
+        endless = isinstance(self.reach, float) and self.reach == math.inf
+        if self.reach is not None and not endless:
             _checks.number(self.reach, "reach", low=0.0, open_low=True)
+        if not all(isinstance(each, Sequence) and len(each) == 3 for each in self.scales):
+            expected = "a time, a reach and a regularisation for each interval"
+            raise ValueError(_checks.message("scales", repr(self.scales), expected))
         object.__setattr__(self, "scales", tuple(Scale(*each) for each in self.scales))
         _checks.number(self.tolerance, "tolerance", low=0.0, high=1.0, open_low=True)
         _checks.count(self.max_iter, "max_iter")

@@ -109,7 +109,7 @@ class Unbalanced(Coupling):
             if value is not None:
                 value = _checks.number(value, name, low=0.0, open_low=True)
                 object.__setattr__(self, name, value)
-        if self.relaxation == math.inf:
+        if isinstance(self.relaxation, float) and self.relaxation == math.inf:
             object.__setattr__(self, "relaxation", None)  # which files can hold
         elif self.relaxation is not None:
             _checks.number(self.relaxation, "relaxation", low=LEAST)

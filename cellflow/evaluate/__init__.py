@@ -1,5 +1,6 @@
 """Hold-out evaluation: is the model better than doing nothing clever?"""
 
+from cellflow import _doors
 from cellflow.evaluate.choose import Auto, Choice, choose, family
 from cellflow.evaluate.holdout import Chooser, HoldoutProtocol, holdout
 from cellflow.evaluate.scorer import METRICS, Scorer
@@ -25,3 +26,5 @@ __all__ = [
     "sigma_sweep",
     "without_times",
 ]
+
+_doors.guard(__name__)

@@ -139,7 +139,11 @@ def _mass(cells: Snapshot) -> Tensor | None:
 
 def as_methods(methods: Method | Iterable[Method]) -> list[Method]:
     """Return one or several `methods` as a list, each with a name of its own."""
-    methods = [methods] if isinstance(methods, Method) else list(methods)
+    methods = [methods] if isinstance(methods, Method) else _checks.several(methods, "methods")
+    for method in methods:
+        if not isinstance(method, Method):
+            got = f"a {type(method).__name__} among them"
+            raise TypeError(_checks.message("methods", got, "methods such as OTCFM()"))
     names = [*YARDSTICKS, BEST, *(m.name for m in methods)]
     taken = sorted({name for name in names if names.count(name) > 1})
     if taken or not methods:
@@ -155,7 +159,7 @@ def as_seeds(seeds: int | Sequence[int]) -> list[int]:
     """Return a number of `seeds` (0, 1, …), or the seeds themselves, as a list."""
     if isinstance(seeds, (int, np.integer)):
         return list(range(_checks.count(seeds, "seeds")))
-    out = [_checks.count(s, "seeds", low=0, high=_checks.MAX_SEED) for s in seeds]
+    out = [_checks.count(s, "seeds", low=0) for s in _checks.several(seeds, "seeds")]
     if not out:
         raise ValueError(_checks.message("seeds", "none", "at least one"))
     _checks.distinct(out, "seeds")
@@ -164,6 +168,7 @@ def as_seeds(seeds: int | Sequence[int]) -> list[int]:
 
 def as_metrics(metrics: Sequence[str]) -> list[str]:
     """Return the names of `metrics` as a list, one at least."""
+    metrics = list(metrics)
     if not metrics:
         raise ValueError(_checks.message("metrics", "none", f"some of {', '.join(METRICS)}"))
     return [_checks.choice(m, METRICS, "metrics") for m in metrics]

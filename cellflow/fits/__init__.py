@@ -1,6 +1,9 @@
 """What fitting returns."""
 
+from cellflow import _doors
 from cellflow.fits.ensemble import Ensemble, EnsembleTrajectory, Interpolation, Spread
 from cellflow.fits.fit import Fit
 
 __all__ = ["Ensemble", "EnsembleTrajectory", "Fit", "Interpolation", "Spread"]
+
+_doors.guard(__name__)

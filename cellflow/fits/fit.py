@@ -146,6 +146,7 @@ class Fit:
         if clock is not None:
             knots = clock.retime(self.course).times
             if max_step is not None:
+                max_step = _checks.number(max_step, "max_step", low=0.0, open_low=True)
                 max_step *= clock.slowest(float(times[0]), float(times[-1]))
         how = Integration(
             solver=solver,

@@ -1,5 +1,6 @@
 """Methods: a coupling, a path and what is learned, which fitting turns into dynamics."""
 
+from cellflow import _doors
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.iterated import Iterated
 from cellflow.methods.method import METHODS, Method
@@ -22,3 +23,5 @@ __all__ = [
     "ReachFM",
     "Shooting",
 ]
+
+_doors.guard(__name__)

@@ -3,6 +3,7 @@
 All compute in float64 on centred data, on the device of their input.
 """
 
+from cellflow import _doors
 from cellflow.metrics.energy import energy_distance
 from cellflow.metrics.floor import split_half_floor
 from cellflow.metrics.metric import METRICS, Metric
@@ -20,3 +21,5 @@ __all__ = [
     "wasserstein1",
     "wasserstein2",
 ]
+
+_doors.guard(__name__)

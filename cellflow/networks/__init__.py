@@ -1,5 +1,6 @@
 """Networks for velocity, score and growth."""
 
+from cellflow import _doors
 from cellflow.networks.mlp import MLP, MLPConfig
 from cellflow.networks.network import NETWORKS, Network, NetworkConfig, Units
 from cellflow.networks.own import NetworkLike, OwnNetworks, as_network_config
@@ -15,3 +16,5 @@ __all__ = [
     "Units",
     "as_network_config",
 ]
+
+_doors.guard(__name__)

@@ -1,5 +1,6 @@
 """Plans: what a coupling returns, and what can be asked of it."""
 
+from cellflow import _doors
 from cellflow.plans.forms import DensePlan, PairPlan, PotentialPlan, ProductPlan
 from cellflow.plans.plan import CHILDLESS, DENSE_LIMIT, Plan
 from cellflow.plans.sparsify import sparsify
@@ -16,3 +17,5 @@ __all__ = [
     "Transitions",
     "sparsify",
 ]
+
+_doors.guard(__name__)

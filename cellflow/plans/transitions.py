@@ -126,7 +126,7 @@ class Transitions:
         for step in steps[1:]:
             nxt = step.matrix
             entries = int((nxt.indptr[out.indices + 1] - nxt.indptr[out.indices]).sum())
-            if entries > limit:
+            if entries > _checks.count(limit, "limit"):
                 got, remedy = f"up to {entries} entries", "Push or pull masses, or raise `limit`."
                 raise ValueError(_checks.message("limit", got, f"at most {limit}", remedy))
             out = out @ nxt

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from cellflow import _doors
 from cellflow.pp.check import CourseCheck, check
 from cellflow.pp.components import pca
 from cellflow.pp.growth import RateCurve, growth_rates
@@ -23,6 +24,8 @@ __all__ = [
     "pca",
     "suggest_sigma",
 ]
+
+_doors.guard(__name__)
 
 
 def __getattr__(name: str) -> Any:

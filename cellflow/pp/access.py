@@ -79,8 +79,16 @@ def checked(stored: Any, name: str) -> Any:
     if hasattr(stored, "check_format"):
         return _checks.sound(stored, name)
     if getattr(stored, "format", None) in ("csr", "csc") and hasattr(stored, "group"):
-        ends, size = stored.group["indptr"][:].astype(np.int64), stored.group["indices"].shape[0]
-        if ends[0] != 0 or ends[-1] > size or (np.diff(ends) < 0).any():
+        parts = [stored.group.get(part) for part in ("indptr", "indices", "data")]
+        if any(not hasattr(part, "dtype") for part in parts):
+            raise _checks.unsound(name, "a part of it is missing")
+        kinds = "".join(part.dtype.kind for part in parts)
+        if kinds[:2] not in ("ii", "uu", "iu", "ui") or kinds[2] not in "fiub":
+            raise _checks.unsound(name, "its parts are no numbers")
+        if any(len(part.shape) != 1 for part in parts) or parts[1].shape != parts[2].shape:
+            raise _checks.unsound(name, "its parts have other shapes than those of a matrix")
+        ends, size = parts[0][:].astype(np.int64), parts[1].shape[0]
+        if len(ends) == 0 or ends[0] != 0 or ends[-1] > size or (np.diff(ends) < 0).any():
             raise _checks.unsound(name, "indptr must increase from 0 to the number of values")
     return stored
 
@@ -149,6 +157,7 @@ def row_chunks(stored: Any, *, memory: float, name: str) -> Iterator[tuple[slice
     read whole where they fit. Raises ValueError for a matrix on disk that is stored by columns.
     """
     n, g = stored.shape
+    memory = _checks.number(memory, "memory", low=0.0)
     if getattr(stored, "format", None) == "csc":
         if on_disk(stored):
             got = "expression stored by genes (CSC) on disk, which cannot be read cell by cell"

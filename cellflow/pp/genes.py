@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from cellflow.pp.access import on_disk, read_states, row_chunks
+from cellflow.pp.access import checked, on_disk, read_states, row_chunks
 from cellflow.pp.components import MEMORY
 from cellflow.preprocessing import Preprocessing
 
@@ -89,13 +89,14 @@ def _sample(n: int) -> np.ndarray:
 
 
 def _sampled(stored: Any, rows: np.ndarray) -> np.ndarray:
-    return read_states(stored, rows, n_dims=None, dtype=torch.float64, name="X").numpy()
+    x = checked(stored, "X")
+    return read_states(x, rows, n_dims=None, dtype=torch.float64, name="X").numpy()
 
 
 def _mean(stored: Any, known: Any) -> np.ndarray:
     """Return the mean of each gene, from one pass where it is not `known`."""
     n, g = stored.shape
-    if known is not None and np.shape(known) == (g,):
+    if known is not None and np.shape(known) == (g,) and np.asarray(known).dtype.kind in "fiu":
         return np.asarray(known, dtype=float)
     total = np.zeros(g)
     for _, block in row_chunks(stored, memory=MEMORY, name="X"):

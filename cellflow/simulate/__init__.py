@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cellflow import _doors
 from cellflow.simulate.field import IntegrationError
 from cellflow.simulate.integration import Limits, Output
 from cellflow.simulate.simulate import simulate
@@ -19,3 +20,5 @@ __all__ = [
     "open_trajectory",
     "simulate",
 ]
+
+_doors.guard(__name__)

@@ -1,5 +1,6 @@
 """Tools: from an AnnData to answers, and back into the AnnData."""
 
+from cellflow import _doors
 from cellflow.tl.compare import compare
 from cellflow.tl.composition import composition
 from cellflow.tl.couple import couple
@@ -45,3 +46,5 @@ __all__ = [
     "velocity",
     "velocity_agreement",
 ]
+
+_doors.guard(__name__)

@@ -50,7 +50,7 @@ def _check_unique(names: Sequence[str]) -> None:
 
 def columns_of(names: Sequence[str], genes: str | Sequence[str]) -> tuple[list[str], np.ndarray]:
     """Return the `genes` as a list, and where they are among all `names`."""
-    asked = [genes] if isinstance(genes, str) else [str(gene) for gene in genes]
+    asked = [genes] if isinstance(genes, str) else list(map(str, _checks.several(genes, "genes")))
     if not asked:
         raise ValueError(_checks.message("genes", "none", "names of genes"))
     if len(set(asked)) < len(asked):

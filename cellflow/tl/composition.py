@@ -64,7 +64,8 @@ def composition(
     DataFrame
         One row for each time, label and source: ``"observed"``, ``"predicted"``, ``"held out"``,
         ``"arithmetic"`` or ``"geometric"``, with its ``share`` and, where cells were sampled, a
-        95 % interval, ``low`` to ``high``. The same is in ``uns["composition"]``, and the column
+        95 % interval, ``low`` to ``high``, elsewhere NaN.
+        The same is in ``uns["composition"]``, and the column
         and the unit of time are in ``uns["composition_fit"]``.
     """
     import pandas as pd

@@ -169,11 +169,16 @@ class Coupled:
         return self._time(start, "start"), self._time(end, "end")
 
     def _time(self, time: Time, name: str) -> float:
+        one = np.isscalar(time) or hasattr(time, "isoformat")
         for moment, labels in zip(self.transitions.times, self.labels, strict=True):
-            if time in labels or str(time) in map(str, labels) or time == moment:
+            if one and (str(time) in map(str, labels) or time == moment):
                 return moment
         known = "one of " + ", ".join(f"{t:g}" for t in self.transitions.times)
-        raise ValueError(_checks.message(name, repr(time), f"{known}, or a label of these"))
+        raise ValueError(
+            _checks.message(
+                name, repr(time) if one else type(time), f"{known}, or a label of these"
+            )
+        )
 
     def _label(self, k: int) -> Hashable:
         """Label of time point `k` in the column of times."""
@@ -198,7 +203,10 @@ class Coupled:
             if len(values) != self.n_obs:
                 got = f"{missing.sum()} of {len(names)} cells missing, or names that repeat"
                 raise ValueError(_checks.message(name, got, f"every cell at time {time:g}"))
-        out = np.asarray(values)
+        try:
+            out = np.asarray(values)
+        except (RuntimeError, TypeError, ValueError):  # rows of unequal length
+            out = np.asarray(None)
         if out.ndim in (1, 2) and len(out) == self.n_obs:
             return out[rows]
         if out.ndim not in (1, 2) or len(out) != len(rows):
@@ -217,7 +225,10 @@ class Coupled:
         """One column for each label that occurs, in order."""
         import pandas as pd
 
-        found = pd.Series(self._of(labels, time, "labels"))
+        array = self._of(labels, time, "labels")
+        if array.ndim != 1:
+            raise ValueError(_checks.message("labels", f"shape {array.shape}", "one for each cell"))
+        found = pd.Series(array)
         if found.isna().any():
             remedy = "Name it, for example 'unknown'."
             got = f"{int(found.isna().sum())} cells without a label at time {time:g}"

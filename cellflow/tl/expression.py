@@ -110,6 +110,7 @@ def decode(
     columns: slice | np.ndarray = slice(None)
     if genes is not None:
         names, columns = columns_of(names, genes)
+    _checks.number(memory, "memory", low=0.0)
     size = x.numel() // width * len(names) * x.element_size()
     if size > memory:
         got = f"{size / 2**30:.1f} GiB for {x.numel() // width} states of {len(names)} genes"
@@ -143,6 +144,8 @@ def _cut(values: np.ndarray) -> dict[str, float]:
 def _by_decoder(decoder: Decoder, x: torch.Tensor, genes: Sequence[str] | None) -> Decoded:
     """Return what a `decoder` of the user's own makes of states `x` ``(..., d)``."""
     flat = x.reshape(-1, x.shape[-1]).numpy()
+    if not callable(decoder):
+        raise TypeError(_checks.message("decoder", type(decoder).__name__, "a function of states"))
     table = decoder(flat)
     if not hasattr(table, "columns") or len(table) != len(flat):
         shape = getattr(table, "shape", "no shape")

@@ -90,7 +90,7 @@ def fates(
     question = _Question(adata, fit, n_futures, neighbours, growth)
     at = observed_time(question.known[1:], question.known[-1] if end is None else end, "end")
     generator = _checks.as_generator(rng, "rng")
-    if terminal == SINKS:
+    if isinstance(terminal, str) and terminal == SINKS:
         labels = _sinks(question, at, label_key, generator)
     else:
         labels = groups_of(adata, fit, label_key, terminal=terminal)

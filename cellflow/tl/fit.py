@@ -185,7 +185,7 @@ def _join(
     devices: int | None, device: torch.device | str | None, *, members: int, bootstrap: bool
 ) -> ProcessGroup:
     """Return the processes that fit together, once they and the members agree."""
-    group = join_process_group(devices, kind=torch.device(device or "cpu").type)
+    group = join_process_group(devices, kind=_checks.as_device(device, torch.device("cpu")).type)
     if _checks.count(members, "members") == 1 and bootstrap:
         raise ValueError(_checks.message("bootstrap", "True for one fit", "several `members`"))
     if members > 1 and devices not in (None, 1, group.world):

@@ -82,7 +82,7 @@ def holdout(
         unit=unit,
     )
     ranks = join_process_group()
-    asked = [method] if isinstance(method, str | Method) else list(method)
+    asked = [method] if isinstance(method, str | Method) else _checks.several(method, "method")
     recipes = [resolve_method(m) for m in asked]
     if growth_key is not None:
         warn_of_unused_growth(recipes)

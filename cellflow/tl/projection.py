@@ -154,6 +154,7 @@ def project_velocity(
     """
     n_neighbors = _checks.count(n_neighbors, "n_neighbors", low=2)
     sharpness = _checks.number(sharpness, "sharpness", low=0.0, open_low=True)
+    velocity = _checks.as_cells(velocity, "velocity").numpy()
     if len(velocity) != adata.n_obs:
         got, expected = f"{len(velocity)} rows", f"{adata.n_obs}, one for each cell"
         raise ValueError(_checks.message("velocity", got, expected))

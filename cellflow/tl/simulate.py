@@ -120,7 +120,11 @@ def _rows(
             known = ", ".join(f"{t:g}" for t in np.unique(cell_times) if np.isfinite(t))
             raise ValueError(_checks.message("start", f"{start:g}", f"an observed time: {known}"))
         return rows
-    chosen = np.asarray(cells)
+    is_tensor = isinstance(cells, torch.Tensor)
+    chosen = np.asarray(_checks.as_numbers(cells, "cells") if is_tensor else cells)
+    if chosen.ndim != 1:
+        expected = "names of cells, or a boolean for each of them"
+        raise ValueError(_checks.message("cells", type(cells).__name__, expected))
     if chosen.dtype == bool:
         if chosen.shape != (adata.n_obs,):
             raise ValueError(_checks.message("cells", f"shape {chosen.shape}", f"({adata.n_obs},)"))

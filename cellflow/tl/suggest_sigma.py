@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cellflow import _checks
+from cellflow import _checks, _doors
 from cellflow.evaluate import SigmaSweep, sigma_sweep, without_times
 from cellflow.methods import SF2M, FlowMatching
 from cellflow.pp.reading import Reading
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@_doors.door
 def suggest_sigma(
     adata: AnnData,
     *,

@@ -114,5 +114,5 @@ class FitOptions:
         if self.device is not None:
             place = _checks.as_device(self.device, torch.device("cpu"))
             object.__setattr__(self, "device", place)
-        if self.seed < 0:
+        if _checks.count(self.seed, "seed", low=-1) < 0:
             object.__setattr__(self, "seed", draw_seed(generator, self.group))

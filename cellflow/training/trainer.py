@@ -121,13 +121,12 @@ class History:
 
     def __post_init__(self) -> None:
         columns = ("step", "train_loss", "validation_loss", "learning_rate")
-        for name in columns:
-            values = getattr(self, name)
-            if not isinstance(values, list) or len(values) != len(self.step):
-                expected = f"lists of equal length: {', '.join(columns)}"
-                raise ValueError(_checks.message("history", f"{name} {values!r:.40}", expected))
-            for value in values:
-                _checks.number(value, f"history.{name}")
+        values = {name: getattr(self, name) for name in columns}
+        if not all(isinstance(v, list) and len(v) == len(self.step) for v in values.values()):
+            raise ValueError(_checks.message("history", f"{values!r:.40}", "lists of equal length"))
+        values |= {"seconds": [self.seconds, *self.timing.values(), *self.coupling.values()]}
+        for name, value in ((name, value) for name, some in values.items() for value in some):
+            _checks.number(value, f"history.{name}")
 
     def spend(self, timing: dict[str, float], share: float = 1.0) -> None:
         """Count this `share` of the seconds of `timing`."""

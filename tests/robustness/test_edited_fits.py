@@ -85,7 +85,7 @@ EDITS = {
     "unknown network": (fact(lambda f: f["method"]["net"].update(kind="Other")), "got 'Other'"),
     "history of text": (fact(lambda f: f["history"].update(step="a")), "history"),
     "uneven history": (fact(lambda f: f["history"]["step"].append(3)), "equal length"),
-    "unit": (fact(lambda f: f.update(unit=7)), "the unit 7"),
+    "unit": (fact(lambda f: f.update(unit=7)), "`unit`: got int"),
     "format": (fact(lambda f: f.update(format="2")), "format '2'"),
     "no facts": (text("[]"), "not a readable fit"),
     "deep facts": (text("[" * 100_000), "RecursionError"),

@@ -88,7 +88,7 @@ def test_keys_that_a_file_cannot_hold_are_refused(key, places) -> None:
     ]
     before = adata.copy()
     for door in doors:
-        with pytest.raises(ValueError, match="`key_added`: got .*, expected a name without '/'"):
+        with pytest.raises((TypeError, ValueError), match="`key_added`: got .*, expected "):
             door()
     assert list(adata.obsm) == list(before.obsm)
     assert list(adata.uns) == list(before.uns)

@@ -1,0 +1,129 @@
+"""The short form of the fuzzer, what its long form found, and that it finds what is planted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import cellflow as cf
+from cellflow.batches import Batching
+from cellflow.couplings import Reach, Unbalanced
+from cellflow.training import FitOptions, History, Training
+from cli_files import cellflow_
+from robustness import fuzz
+from robustness.doors import METHODS, NASTY, WORLD, doors
+
+CASES = 250
+
+
+def test_no_case_ends_badly() -> None:
+    rows = list(fuzz.run(1, list(range(CASES))))
+    assert [row for row in rows if row["kind"] not in fuzz.FINE] == []
+    assert {row["family"] for row in rows} == set(fuzz.SHARES)
+    assert {"ok", "refused"} <= {row["kind"] for row in rows}
+
+
+def test_every_door_is_tried() -> None:
+    names = {door.name for door in doors()}
+    assert {f"tl.{name}" for name in cf.tl.__all__ if name != "Coupled"} <= names
+    assert {f"METHODS.{name}" for name in METHODS} <= names
+    assert {"fit.simulate", "ensemble.save", "pp.course", "metrics.mmd", "couplings.Exact"} <= names
+
+
+# --- what was planted is found ---------------------------------------------------------------
+def _raise(error: BaseException):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [
+        (lambda: _raise(AttributeError("'list' object has no attribute 'x'")), "raw error"),
+        (lambda: _raise(ValueError("The truth value of an array")), "raw error"),
+        (lambda: _raise(MemoryError("Unable to allocate")), "raw error"),
+        (lambda: _raise(ValueError("`x`: got 1, expected 2.")), "refused"),
+        (lambda: _raise(fuzz.Stopped()), "too long"),
+        (lambda: {"a": [torch.tensor([1.0, torch.nan])]}, "silent NaN"),
+        (lambda: pd.DataFrame({"a": [np.nan], "b": ["c"]}), "silent NaN"),
+        (lambda: 1.0, "ok"),
+    ],
+)
+def test_ends_are_told_apart(call, kind) -> None:
+    assert fuzz.judge(call)[0] == kind
+
+
+def test_changed_cells_and_files_are_found(tmp_path) -> None:
+    cells = WORLD.cells.copy()
+    before = fuzz.state_of(cells)
+    assert fuzz.state_of(cells.copy()) == before
+    cells.obsm["X_pca"][0, 0] += 1
+    assert fuzz.state_of(cells) != before
+    assert fuzz.left_over(tmp_path, "refused") is None
+    (tmp_path / "out.csv").write_text("")
+    assert fuzz.left_over(tmp_path, "ok") is None
+    assert fuzz.left_over(tmp_path, "refused") == "['out.csv']"
+    (tmp_path / ".out.tmp").write_text("")
+    assert "hidden" in str(fuzz.left_over(tmp_path, "ok"))
+
+
+# --- what was found stays mended -------------------------------------------------------------
+MENDED = {
+    "adata": lambda: cf.tl.fates(torch.tensor(2.0), WORLD.fit),
+    "fit": lambda: cf.tl.growth(WORLD.cells, [True]),
+    "course": lambda: cf.evaluate.without_times("a", [1.0]),
+    "batching": lambda: cf.OTCFM(batching=pd.NA),
+    "training": lambda: cf.SF2M(training=[]),
+    "protocol": lambda: cf.evaluate.holdout(WORLD.course, cf.ICFM(), protocol="nan"),
+    "start": lambda: WORLD.fit.predict(dict, 1.0),
+    "folder": lambda: WORLD.fit.save(np.zeros(3)),
+    "path": lambda: cf.simulate.open_trajectory("a\0b"),
+    "unit": lambda: cf.TimeCourse(WORLD.course.snapshots, float("nan")),
+    "snapshots": lambda: cf.TimeCourse(np.eye(2)),
+    "growths": lambda: cf.TimeCourse.from_arrays([np.eye(2)] * 2, growths=3),
+    "transform": lambda: WORLD.course.map(3),
+    "index": lambda: WORLD.snapshot.subset([0]),
+    "device": lambda: WORLD.course.to("gpu"),
+    "solver": lambda: WORLD.fit.simulate(WORLD.snapshot.x, [0, 1], solver=np.zeros(2)),
+    "max_step": lambda: WORLD.ensemble.simulate(WORLD.snapshot.x, [0, 1], max_step="a"),
+    "time": lambda: WORLD.fit.velocity(torch.empty((), device="meta"), WORLD.snapshot.x),
+    "end": lambda: WORLD.coupled.pull("mass", 0, NASTY["bad sparse"]()),
+    "labels": lambda: WORLD.coupled.table(np.ones((72, 2)), 0, 1),
+    "limit": lambda: WORLD.transitions.matrix(0, 3, limit="a"),
+    "metrics": lambda: cf.evaluate.sigma_sweep(WORLD.course, metrics=np.ones((2, 2))),
+    "memory": lambda: cf.pp.pca(WORLD.cells.copy(), n_components=2, memory=[1]),
+    "decoder": lambda: cf.tl.expression(WORLD.fit, WORLD.snapshot.x, decoder=3),
+    "terminal": lambda: cf.tl.fates(WORLD.cells.copy(), WORLD.fit, terminal=np.ones(3)),
+    "cells": lambda: cf.tl.simulate(WORLD.cells, WORLD.fit, cells=torch.eye(3).to_sparse()),
+    "reach": lambda: Reach(reach=np.ones(3)),
+    "scales": lambda: Reach(scales=[2, 1, 0]),
+    "relaxation": lambda: Unbalanced(relaxation=np.ones(3)),
+    "seed": lambda: FitOptions(seed="a"),
+    "batch_size": lambda: Batching(batch_size=10**400),
+    "reuse": lambda: Batching(reuse=np.timedelta64(3, "D")),
+    "optimizer": lambda: Training(optimizer={}),
+    "history.seconds": lambda: History(seconds="a"),
+}
+
+
+@pytest.mark.parametrize("name", MENDED)
+def test_an_argument_that_gave_way_is_refused_by_name(name) -> None:
+    with pytest.raises((TypeError, ValueError), match=rf"^`{name}`: got .*, expected "):
+        MENDED[name]()
+
+
+def test_numbers_of_numpy_are_those_of_python() -> None:
+    assert Batching(reuse=np.int8(3)) == Batching(reuse=3)
+    assert type(Batching(reuse=np.int8(3)).reuse) is int
+
+
+def test_a_name_that_is_no_text_is_printed(tmp_path) -> None:
+    done = cellflow_("couple", tmp_path / "\udcff", "--time-key", "day", "--out", tmp_path / "out")
+    assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
+
+
+def test_the_root_is_no_output(tmp_path) -> None:
+    WORLD.cells.write_h5ad(tmp_path / "cells.h5ad")
+    done = cellflow_("couple", tmp_path / "cells.h5ad", "--time-key", "day", "--out", "/")
+    assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
