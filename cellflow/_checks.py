@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -46,6 +48,21 @@ def choice(value: str, options: Mapping[str, T] | Iterable[str], name: str) -> s
     listed = ", ".join(map(repr, known[:NAMED]))
     more = f", … ({len(known):,} in all)" if len(known) > NAMED else ""
     raise ValueError(message(name, repr(value), f"one of {listed}{more}", hint))
+
+
+#: Modules that call the package as others do.
+_OUTSIDE = ("cellflow.cli", "cellflow._processes")
+
+
+def warn(text: str, category: type[Warning] = UserWarning) -> None:
+    """Warn as of the line that called the package, however deep in it this is."""
+    frame, level, at = sys._getframe(1), 2, 2
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name.partition(".")[0] == "cellflow" and not name.startswith(_OUTSIDE):
+            at = level + 1  # its caller
+        frame, level = frame.f_back, level + 1  # type: ignore[assignment]
+    warnings.warn(text, category, stacklevel=at)
 
 
 def number(

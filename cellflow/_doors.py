@@ -24,7 +24,7 @@ _ALSO = {bool: (np.bool_, int), os.PathLike: (str,)}
 #: Types whose values are checked, and converted, where they are used.
 _CONVERTED = {Any, object, int, float, complex, np.ndarray, torch.Tensor}
 #: Arguments that are more than their types, and told of where they are turned into them.
-_TURNED = {"coupling", "device", "net", "plan", "time_map"}
+_TURNED = {"coupling", "device", "net", "path", "plan", "time_map"}
 #: Of one thing after the other; how they are kept is not asked.
 _SEVERAL = (Sequence, Iterable, list, tuple)
 _REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -42,7 +42,7 @@ def door(made: F) -> F:
             checks = name == "__init__" and hasattr(made, "__post_init__")
             if isinstance(method, classmethod) and name[0] != "_":
                 setattr(made, name, classmethod(door(method.__func__)))
-            elif inspect.isfunction(method) and (name[0] != "_" or checks):
+            elif inspect.isfunction(method) and (name[0] != "_" or checks) and not _made(method):
                 setattr(made, name, door(method))
         return made
     signature, settings = inspect.signature(made), made.__name__ == "__init__"
@@ -63,6 +63,11 @@ def door(made: F) -> F:
         return made(*args, **keywords)
 
     return cast(F, checked)
+
+
+def _made(function: Callable[..., Any]) -> bool:
+    """Whether this is a door already: two rooms may export it."""
+    return hasattr(function, "__wrapped__")
 
 
 def _plain(value: Any, settings: bool) -> Any:
@@ -133,7 +138,7 @@ def guard(room: str) -> None:
         value = vars(package).get(name)
         if inspect.isclass(value) and value.__module__.startswith("cellflow"):
             door(value)
-        elif inspect.isfunction(value) and not hasattr(value, "__wrapped__"):
+        elif inspect.isfunction(value) and not _made(value):
             made = door(value)
             setattr(package, name, made)
             setattr(sys.modules[value.__module__], value.__name__, made)  # where pickle looks

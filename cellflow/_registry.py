@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Generic, TypeVar
+
+from cellflow import _doors
 
 T = TypeVar("T")
 M = TypeVar("M")
@@ -29,8 +32,9 @@ class Registry(Mapping[str, T], Generic[T]):
         def enter(member: M) -> M:
             if name in self._members:
                 raise ValueError(f"{self._package} has two members named {name!r}.")
-            self._members[name] = member  # type: ignore[assignment] # a member of the family
-            return member
+            made = _doors.door(member) if inspect.isfunction(member) else member
+            self._members[name] = made  # type: ignore[assignment] # a member of the family
+            return made
 
         return enter
 

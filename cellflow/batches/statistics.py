@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field, fields
 
 from cellflow import _checks
@@ -84,11 +83,10 @@ class CouplingHealth:
         if self.reason is None or self.announced:
             return
         self.announced = True
-        warnings.warn(
+        _checks.warn(
             f"A coupling is not the one asked for: {self.reason}. "
             "Further ones are counted in the history, not announced.",
             RuntimeWarning,
-            stacklevel=2,
         )
 
     def summary(self) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
@@ -167,12 +166,11 @@ class Fit:
             if self.dynamics.score is not None:
                 why = "learned a score, but its path declares no noise"
                 instead = "give the path a `diffusion`"
-            warnings.warn(
+            _checks.warn(
                 f"{self.method.name!r} {why}: solver={solver!r} follows the mean flow, and every "
-                f"draw is the same. Take solver='rk4', or {instead}.",
-                stacklevel=2,
+                f"draw is the same. Take solver='rk4', or {instead}."
             )
-        _warn_of_extrapolation(self.course, times[[0, -1]], 3)
+        _warn_of_extrapolation(self.course, times[[0, -1]])
         return simulate_as(self.dynamics, self._encode(x0), times, how=how)
 
     def interpolate(
@@ -267,7 +265,7 @@ class Fit:
             raise ValueError(_checks.message("time", f"shape {tuple(t.shape)}", expected))
         if not bool(torch.isfinite(t).all()):
             raise ValueError(_checks.message("time", "NaN or infinite times", expected))
-        _warn_of_extrapolation(self.course, t, 4)
+        _warn_of_extrapolation(self.course, t)
         if self.clock is None:
             return t, z, torch.ones_like(t)
         return self.clock(t).to(t), z, self.clock.rate(t).to(t)
@@ -331,19 +329,17 @@ def equal_cells(
     return [replace(s, mass=torch.full_like(s.mass, m)) for s, m in zip(out, totals, strict=True)]
 
 
-def _warn_of_extrapolation(course: TimeCourse, times: Tensor, level: int) -> None:
-    """Say so if some of `times` are outside the `course`, as of the caller at this `level`."""
+def _warn_of_extrapolation(course: TimeCourse, times: Tensor) -> None:
+    """Say so if some of `times` are outside the `course`."""
     first, last = course.times[0], course.times[-1]
     times = times[(times < first) | (times > last)].unique()
     if times.numel() == 0:
         return
     outside = [f"{time:g}" for time in times.tolist()]
     named = " and ".join(outside) if len(outside) < 3 else f"{len(outside)} times"
-    warnings.warn(
+    _checks.warn(
         f"{named} {'is' if len(outside) == 1 else 'are'} outside the fit's times, "
-        f"{first:g} to {last:g}: an extrapolation.",
-        UserWarning,
-        stacklevel=level,
+        f"{first:g} to {last:g}: an extrapolation."
     )
 
 

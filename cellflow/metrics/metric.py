@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 
 from cellflow import _checks
+from cellflow._doors import door
 from cellflow._registry import Registry
 from cellflow._typing import ArrayLike, Tensor
 
@@ -65,8 +66,9 @@ def metric(
     """Return a decorator that registers a function as a metric called `name`, by way of `make`."""
 
     def enter(function: Distance) -> Distance:
-        METRICS.register(name)(make(function))
-        return function
+        made = door(function)
+        METRICS.register(name)(make(made))
+        return made
 
     return enter
 

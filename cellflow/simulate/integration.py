@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +107,7 @@ class Integration:
             remedy = "Its steps are those of `max_step`; solver='dopri5' has tolerances."
         if unused:
             text = f"solver={self.solver!r} takes no `{unused[0]}`, which is ignored. {remedy}"
-            warnings.warn(text, UserWarning, stacklevel=4)
+            _checks.warn(text)
 
 
 def as_times(times: Sequence[float] | ArrayLike) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -107,11 +106,9 @@ def warn_of_unused_growth(methods: Sequence[Method]) -> None:
     tried = [c for m in methods for c in (m.candidates if isinstance(m, Auto) else (m,))]
     if all(map(_ignores_growth, tried)):
         names = ", ".join(repr(method.name) for method in methods)
-        warnings.warn(
+        _checks.warn(
             f"growth_key: {names} has no use for growth rates, which are ignored. Fit with "
-            "method='uotcfm' or 'ubsb'.",
-            UserWarning,
-            stacklevel=3,
+            "method='uotcfm' or 'ubsb'."
         )
 
 

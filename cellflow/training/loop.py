@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path as FilePath
@@ -13,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from tqdm import tqdm
 
+from cellflow import _checks
 from cellflow._files import read_state
 from cellflow._process_group import ProcessGroup, RankLost
 from cellflow._random import seeded_draws, stream_seed
@@ -119,7 +119,7 @@ def _save(trainer: _Run[B, H], path: FilePath | None, fingerprint: dict[str, Any
             trainer.save(path, fingerprint)
     except OSError as error:
         text = f"checkpoint: {str(path)!r} could not be written ({error}). The fit goes on."
-        warnings.warn(" ".join(text.split()), UserWarning, stacklevel=3)
+        _checks.warn(" ".join(text.split()))
 
 
 def resumption(path: str | FilePath | None) -> str:

@@ -13,6 +13,7 @@ from scipy import stats
 import cellflow as cf
 from cellflow.answers.comparison import Comparison, compare
 from cellflow.batches import Batching
+from cellflow.methods import Method
 from cellflow.networks import MLPConfig
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -26,7 +27,7 @@ QUICK = cf.OTCFM(
 )
 
 
-class MeanFlow:
+class MeanFlow(Method):
     """A method that is known in closed form: all cells move as their mean does, in data units."""
 
     def fit_with(self, course: TimeCourse, options, preprocessing=None) -> SimpleNamespace:

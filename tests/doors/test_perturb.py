@@ -294,5 +294,5 @@ def test_bad_input_leaves_nothing_behind(adata, prepare, options, message) -> No
 
 def test_plans_have_no_dynamics(adata) -> None:
     coupled = tl.couple(adata, time_key="day", progress=False)
-    with pytest.raises(TypeError, match="`fit`: got Coupled, expected a fit or an ensemble"):
+    with pytest.raises(TypeError, match="`fit`: got Coupled, expected a Fit or an Ensemble"):
         tl.perturb(adata, coupled, "planted")

@@ -148,7 +148,7 @@ def test_dsbm_is_named_after_its_coupling() -> None:
             ValueError,
             "`base`: got 'flow_matching', whose paths bend, expected one of straight paths",
         ),
-        (Shooting(), TypeError, "`base`: got Shooting, expected a FlowMatching, such as SF2M"),
+        (Shooting(), TypeError, "`base`: got Shooting, expected a FlowMatching"),
     ],
 )
 def test_iterated_refuses_methods_that_cannot_be_iterated(base, error, message) -> None:
