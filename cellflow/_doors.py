@@ -24,7 +24,7 @@ _ALSO = {bool: (np.bool_, int), os.PathLike: (str,)}
 #: Types whose values are checked, and converted, where they are used.
 _CONVERTED = {Any, object, int, float, complex, np.ndarray, torch.Tensor}
 #: Arguments that are more than their types, and told of where they are turned into them.
-_TURNED = {"coupling", "device", "net", "path", "plan", "time_map"}
+_TURNED = {"coupling", "device", "net", "plan", "time_map"}
 #: Of one thing after the other; how they are kept is not asked.
 _SEVERAL = (Sequence, Iterable, list, tuple)
 _REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

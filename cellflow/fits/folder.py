@@ -73,6 +73,9 @@ class Unsaved:
     half_variance_rate = draw = __call__
 
 
+paths.Path.register(Unsaved)  # which may have been one
+
+
 def _known() -> dict[str, type]:
     """Return the classes of parts that a file can name."""
     settings = (Batching, Training, Unsaved)

@@ -88,9 +88,6 @@ class FlowMatching(Method):
         object.__setattr__(self, "coupling", as_coupling(self.coupling))
         object.__setattr__(self, "net", as_network_config(self.net))
         _checks.choice(self.clock, CLOCKS, "clock")
-        if not hasattr(self.path, "diffusion"):
-            got, expected = type(self.path).__name__, "a Path, such as Straight(0.1)"
-            raise TypeError(_checks.message("path", got, expected))
 
     def fit_with(
         self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None
