@@ -77,8 +77,9 @@ def _plain(value: Any, settings: bool) -> Any:
 
 
 def _is(value: object, expected: tuple[type, ...]) -> bool:
-    if isinstance(value, np.ndarray | torch.Tensor) and value.ndim == 0:
-        return False  # it says that it can be iterated, and cannot
+    scalar = isinstance(value, np.ndarray | torch.Tensor) and value.ndim == 0
+    if scalar or hasattr(value, "tocsr"):
+        return False  # these, and sparse matrices, say that they can be iterated, and cannot
     if os.PathLike in expected and isinstance(value, str | os.PathLike) and "\0" in str(value):
         return False  # no system has a file of that name
     return isinstance(value, expected)

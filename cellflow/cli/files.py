@@ -89,7 +89,7 @@ def write_cells(adata: AnnData, out: Path) -> None:
     with whole_file(out) as path:
         try:
             adata.write_h5ad(path)
-        except (KeyError, TypeError, ValueError) as error:
+        except Exception as error:  # anndata has errors of its own
             reason = " ".join(str(error).split())[:160]
             raise click.BadParameter(f"{str(out)!r} cannot hold these cells ({reason}).") from error
 

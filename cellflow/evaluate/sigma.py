@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 
-import numpy as np
 import torch
 
 from cellflow import _checks
@@ -156,7 +155,7 @@ def without_times(course: TimeCourse, exclude: Sequence[float]) -> TimeCourse:
 def _as_sigmas(sigmas: Sequence[float] | None, natural: float) -> list[float]:
     if sigmas is None:
         return [multiple * natural for multiple in GRID]
-    given = np.ravel(sigmas).tolist()
+    given = _checks.as_numbers(sigmas, "sigmas").double().flatten().tolist()
     out = sorted({_checks.number(s, "sigmas", low=0.0, open_low=True) for s in given})
     if not out:
         raise ValueError(_checks.message("sigmas", "none", "at least one positive number"))

@@ -130,6 +130,9 @@ class MLP(Network):
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         """Evaluate at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
+        own = next(self.layers.parameters()).dtype
+        if x.dtype != own:
+            return self(t, x.to(own)).to(x.dtype)
         time = self.of_time(t).to(x.dtype).expand(x.shape[0], -1)
         centred = (x - self.centre.to(x.dtype)) / self.units.scale
         out = chain(self.layers, torch.cat([centred, time], 1))

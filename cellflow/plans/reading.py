@@ -75,13 +75,14 @@ def entries_of(plan: Any, name: str) -> Matrix:
 
     for attribute in ("transport_matrix", "X"):
         plan = getattr(plan, attribute, plan)
-    if isinstance(plan, torch.Tensor):
-        plan = plan.detach().cpu().to_dense()
+    if isinstance(plan, torch.Tensor) and plan.layout != torch.strided:
+        plan = plan.to_dense()
     if sparse.issparse(plan):
         plan = _checks.sound(plan, name).tocoo()
         _checks.as_numbers(plan.data, name)
     else:
-        plan = _checks.as_numbers(plan, name, "an (n, m) matrix of numbers").numpy()
+        plan = _checks.as_numbers(plan, name, "an (n, m) matrix of numbers")
+        plan = plan.detach().cpu().double().numpy()
     if len(plan.shape) != 2 or 0 in plan.shape:
         raise ValueError(_checks.message(name, f"shape {plan.shape}", "a matrix (n, m)"))
     coo = sparse.coo_matrix(plan, dtype=np.float64)

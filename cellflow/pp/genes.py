@@ -46,7 +46,7 @@ def _behind(adata: AnnData, rep: str, d: int) -> dict[str, Any] | str:
     """Return the facts of a representation, or why it has none."""
     key, place = pca_keys(rep)
     loadings, facts = adata.varm.get(key), adata.uns.get(place, {})
-    if loadings is None or loadings.shape[1] < d:
+    if loadings is None or loadings.ndim != 2 or loadings.shape[1] < d:
         return f"varm[{key!r}] has no loadings of {rep!r}"
     params = facts.get("params", {})
     layer = params.get("layer")
@@ -64,7 +64,10 @@ def _behind(adata: AnnData, rep: str, d: int) -> dict[str, Any] | str:
     if not np.allclose(basis.T @ basis, np.eye(d), atol=1e-3):
         return f"varm[{key!r}] is not orthonormal: genes were removed, or it was changed"
     rows = _sample(adata.n_obs)
-    x, mean = _sampled(stored, rows)[:, told], np.zeros(told.sum())
+    x, mean = _sampled(stored, rows), np.zeros(told.sum())
+    if x.shape[1] != len(told):
+        return f"varm[{key!r}] has {len(told)} genes, and {source} {x.shape[1]}"
+    x = x[:, told]
     states = _sampled(adata.obsm[rep], rows)[:, :d]
     if params.get("zero_center", True):
         mean = _mean(stored, facts.get("mean"))[told]

@@ -111,7 +111,7 @@ class Job:
         else:
             least, steps = SEGMENT_STEPS, DEFAULT_STEPS * segment.share
         # Ten steps of 0.1 make 1.0, whatever the last bit of the quotient says.
-        return max(least, math.ceil(steps - 1e-9))
+        return max(least, math.ceil(min(steps, 1e300) - 1e-9))
 
     def integrate(
         self, x: Tensor, first: int, *, out: Tensor, advance: Callable[[float], object]

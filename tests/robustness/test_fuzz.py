@@ -86,7 +86,6 @@ MENDED = {
     "index": lambda: WORLD.snapshot.subset([0]),
     "device": lambda: WORLD.course.to("gpu"),
     "solver": lambda: WORLD.fit.simulate(WORLD.snapshot.x, [0, 1], solver=np.zeros(2)),
-    "max_step": lambda: WORLD.ensemble.simulate(WORLD.snapshot.x, [0, 1], max_step="a"),
     "time": lambda: WORLD.fit.velocity(torch.empty((), device="meta"), WORLD.snapshot.x),
     "end": lambda: WORLD.coupled.pull("mass", 0, NASTY["bad sparse"]()),
     "labels": lambda: WORLD.coupled.table(np.ones((72, 2)), 0, 1),
@@ -104,6 +103,12 @@ MENDED = {
     "reuse": lambda: Batching(reuse=np.timedelta64(3, "D")),
     "optimizer": lambda: Training(optimizer={}),
     "history.seconds": lambda: History(seconds="a"),
+    "plan": lambda: cf.couplings.Given(torch.empty(3, 3, device="meta")),
+    "times": lambda: WORLD.course.retimed(NASTY["bad sparse"]()),
+    "exclude": lambda: cf.pp.suggest_sigma(
+        WORLD.cells, time_key="day", exclude=NASTY["bad sparse"]()
+    ),
+    "max_step": lambda: WORLD.ensemble.simulate(WORLD.snapshot.x, [0, 1], max_step="a"),
 }
 
 
@@ -111,6 +116,20 @@ MENDED = {
 def test_an_argument_that_gave_way_is_refused_by_name(name) -> None:
     with pytest.raises((TypeError, ValueError), match=rf"^`{name}`: got .*, expected "):
         MENDED[name]()
+
+
+@pytest.mark.filterwarnings("ignore:.*an extrapolation")
+def test_a_time_at_the_end_of_all_numbers_takes_too_many_steps() -> None:
+    with pytest.raises(ValueError, match="`max_step`: got .*, expected at most"):
+        cf.tl.transitions(WORLD.cells.copy(), WORLD.fit, end=1e308)
+
+
+def test_a_network_answers_in_the_type_of_the_cells() -> None:
+    field, x = WORLD.fit.dynamics.velocity, WORLD.snapshot.x
+    assert {field(torch.tensor(0.5), x.to(t)).dtype for t in (torch.float32, torch.float64)} == {
+        torch.float32,
+        torch.float64,
+    }
 
 
 def test_numbers_of_numpy_are_those_of_python() -> None:
