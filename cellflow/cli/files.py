@@ -89,6 +89,8 @@ def write_cells(adata: AnnData, out: Path) -> None:
     with whole_file(out) as path:
         try:
             adata.write_h5ad(path)
+        except OSError:
+            raise
         except Exception as error:  # anndata has errors of its own
             reason = " ".join(str(error).split())[:160]
             raise click.BadParameter(f"{str(out)!r} cannot hold these cells ({reason}).") from error
