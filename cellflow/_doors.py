@@ -17,8 +17,11 @@ import torch
 from cellflow import _checks
 
 F = TypeVar("F", bound=Callable[..., Any])
-#: Whoever hands in something else than an AnnData may not know of these.
-_OF_ARRAYS = "For arrays, use TimeCourse.from_arrays; of a MuData, pass one modality."
+#: What to do for want of a thing.
+REMEDIES = {
+    "an AnnData": "For arrays, use TimeCourse.from_arrays; of a MuData, pass one modality.",
+    "an Ensemble": "Fit with members=8.",
+}
 #: What else is accepted for a type.
 _ALSO = {bool: (np.bool_, int), os.PathLike: (str,)}
 #: Types whose values are checked, and converted, where they are used.
@@ -88,7 +91,7 @@ def _is(value: object, expected: tuple[type, ...]) -> bool:
 def _other_kind(name: str, value: object, expected: tuple[type, ...]) -> TypeError:
     kinds = [kind for kind in expected if kind not in (np.bool_, int)]
     known = [_WORDS.get(kind, f"{_article(kind)} {kind.__name__}") for kind in kinds]
-    remedy = _OF_ARRAYS if "an AnnData" in known else ""
+    remedy = REMEDIES.get(known[0], "")
     got = "None" if value is None else type(value).__name__
     return TypeError(_checks.message(name, got, " or ".join(dict.fromkeys(known)), remedy))
 

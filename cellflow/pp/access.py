@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from cellflow import _checks
+from cellflow import _checks, _doors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,8 +24,9 @@ def check_anndata(adata: object) -> None:
     from anndata import AnnData
 
     if not isinstance(adata, AnnData):
-        remedy = "For arrays, use TimeCourse.from_arrays; of a MuData, pass one modality."
-        raise TypeError(_checks.message("adata", type(adata).__name__, "an AnnData", remedy))
+        expected = "an AnnData"
+        got, remedy = type(adata).__name__, _doors.REMEDIES[expected]
+        raise TypeError(_checks.message("adata", got, expected, remedy))
 
 
 def column_of(adata: AnnData, key: str, name: str) -> pd.Series:

@@ -98,8 +98,6 @@ def perturb(
     else:
         _checks.number(change, "change", low=0)
     n_null, generator = _checks.count(n_null, "n_null"), _checks.as_generator(rng, "rng")
-    if not isinstance(fit, Fit | Ensemble):
-        raise TypeError(_checks.message("fit", type(fit).__name__, "a fit or an ensemble"))
     names, stored = expression_of(adata, None)
     pool = _pool(adata, fit, names)
     asked = _where(pool, names, genes)

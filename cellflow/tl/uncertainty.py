@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cellflow import _checks
 from cellflow._typing import Rng
 from cellflow.answers.uncertainty import disagreements
 from cellflow.fits import Ensemble
@@ -45,9 +44,6 @@ def uncertainty(
     """
     import pandas as pd
 
-    if not isinstance(fit, Ensemble):
-        remedy = "Fit with members=8."
-        raise TypeError(_checks.message("fit", type(fit).__name__, "an ensemble", remedy))
     out = pd.DataFrame(disagreements(fit, per_interval=per_interval, generator=rng))
     out["relative"] = (out["spread"] / out["moved"]).where(out["moved"] > 0, 0.0)
     adata.uns["uncertainty"] = out.copy()

@@ -56,5 +56,6 @@ def test_the_day_to_sample_next_is_in_the_middle_of_the_longest_gap() -> None:
     assert table["time"].tolist() == [0.5, 1.0, 1.5, 2.25, 2.5, 2.75]
     assert adata.uns["sample_next"] == 1.0
     np.testing.assert_allclose(table["relative"], np.std(SPEEDS, ddof=1) / np.mean(SPEEDS))
-    with pytest.raises(TypeError, match="`fit`: got Fit, expected an Ensemble"):
+    said = "`fit`: got Fit, expected an Ensemble. Fit with members=8."
+    with pytest.raises(TypeError, match=said):
         tl.uncertainty(adata, ensemble().members[0])
