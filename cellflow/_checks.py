@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -65,6 +66,16 @@ def warn(text: str, category: type[Warning] = UserWarning) -> None:
     warnings.warn(text, category, stacklevel=at)
 
 
+@contextmanager
+def by_function(name: str) -> Iterator[None]:
+    """Note on errors of a function of the user's own which argument it came as: `name`."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"The function that was given as `{name}` raised this.")
+        raise
+
+
 def number(
     value: float, name: str, *, low: float = -np.inf, high: float = np.inf, open_low: bool = False
 ) -> float:
@@ -75,7 +86,7 @@ def number(
         if isinstance(value, str) or _is_complex(value):
             raise TypeError
         out = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # the last of a tensor without values
         raise TypeError(message(name, repr(value), bounds)) from None
     except OverflowError:  # a whole number, of which the text may be too long as well
         raise ValueError(message(name, "a number beyond 1e308", bounds)) from None

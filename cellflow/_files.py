@@ -69,6 +69,9 @@ def whole_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
     appeared there in the meantime stays. Of several writers the last one wins.
     """
     folder = folder.resolve()
+    if folder == Path.cwd():  # a shell would be left in a folder that is no more
+        got = f"got {str(folder)!r}, the working directory, expected a folder inside it"
+        raise FileExistsError(f"`folder`: {got}.")
     recover(folder)
     temporary, old = _beside(folder, "tmp"), _beside(folder, "old")
     temporary.mkdir(parents=True)

@@ -132,7 +132,7 @@ def _undamaged(folder: Path) -> Iterator[None]:
 
 
 def _build(method: Method, facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
-    units = Units(**{**facts["units"], "centre": tuple(facts["units"]["centre"])})
+    units = Units(**{name: _numbers(value, name) for name, value in facts["units"].items()})
     networks = build_networks(method.parts, units)
     for name, network in networks.items():
         weights = _under(name, tensors)
@@ -167,8 +167,6 @@ def _check_whole(fit: Fit, units: Units, tensors: dict[str, Tensor]) -> None:
     """Refuse a fit whose parts do not belong together, or are no numbers: it was edited."""
     for name in ("scale", "span"):
         _checks.number(getattr(units, name), f"units.{name}", low=0.0, open_low=True)
-    for number in (*units.centre, units.origin, *units.knots):
-        _checks.number(number, "units")
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name!r} has other entries than finite numbers")
@@ -188,6 +186,13 @@ def _check_whole(fit: Fit, units: Units, tensors: dict[str, Tensor]) -> None:
             _checks.key(fit.origin[name], f"origin.{name}")
     if fit.clock is not None and fit.clock.times != fit.course.times:
         raise ValueError(f"a clock of times {fit.clock.times}, not {fit.course.times}")
+
+
+def _numbers(value: Any, name: str) -> Any:
+    """Return what JSON holds of a setting of units: a number, or several."""
+    if isinstance(value, list):
+        return tuple(_checks.number(v, f"units.{name}") for v in value)
+    return _checks.number(value, f"units.{name}")
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -284,8 +284,10 @@ class TimeCourse:
     def map(self, transform: Callable[[Tensor], Tensor]) -> TimeCourse:
         """Return the course with `transform`, a function of ``(n, d)`` cells, applied."""
         # A snapshot takes its masses and rates to the device and dtype of its cells.
-        moved = (replace(s, x=transform(s.x)) for s in self.snapshots)
-        return TimeCourse(tuple(moved), self.unit)
+        with _checks.by_function("transform"):
+            moved = [transform(s.x) for s in self.snapshots]
+        made = (replace(s, x=x) for s, x in zip(self.snapshots, moved, strict=True))
+        return TimeCourse(tuple(made), self.unit)
 
     def without(self, index: int) -> TimeCourse:
         """Return the course with the snapshot at position `index` left out."""

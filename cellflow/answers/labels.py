@@ -38,6 +38,9 @@ def shares_near(x: Tensor, cells: Tensor, marks: Tensor, *, neighbours: int = NE
     size = min(_checks.count(neighbours, "neighbours"), len(cells))
     known, places = (z.cpu().double() for z in (cells.detach(), x))
     known, places = (z - known.mean(0) for z in (known, places))  # distances are found by products
+    if not all(bool(z.square().sum().isfinite()) for z in (known, places)):
+        got, remedy = "cells so far apart that distances overflow", "Drop them, or rescale."
+        raise ValueError(_checks.message("cells", got, "finite distances", remedy))
     # Trees are slower in more than a few dimensions.
     search = NearestNeighbors(n_neighbors=size, algorithm="brute" if x.shape[1] > 4 else "auto")
     found = search.fit(known.numpy()).kneighbors(places.detach().numpy(), return_distance=False)

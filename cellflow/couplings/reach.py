@@ -148,7 +148,7 @@ class Reach(Coupling):
         """Return the costs and marginals that `source` and `target` are coupled by."""
         cost = half_squared_distance(*centred(source, target))
         _, reach, epsilon = self.scale(source, target)
-        rho = math.inf if reach is None else reach**2 / 2
+        rho = math.inf if reach is None else reach * reach / 2
         rows = Marginal(prior_weights(source, target), rho)
         return Problem(cost, Marginals(rows, Marginal(target.weights, rho), relative=True), epsilon)
 

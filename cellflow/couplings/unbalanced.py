@@ -178,6 +178,8 @@ def growing_plan(
     (source, target), (cost, marginals, epsilon) = pair, p
     reference = marginals.reference(cost, epsilon)
     scores = (s.f[:, None] + s.g[None, :] - reference) / epsilon
+    if not bool(scores.isfinite().all()):
+        raise ValueError(_checks.message("epsilon", f"{epsilon:.3g}", "one nearer to the costs"))
     matrix = source.weights[:, None] * torch.softmax(scores, 1)
     rows = torch.logsumexp(scores, 1)
     mass = torch.logsumexp(rows, 0)

@@ -15,7 +15,7 @@ from cellflow._random import stream_seed
 from cellflow._typing import Tensor
 from cellflow.evaluate.scorer import Scorer, as_metrics, as_seeds
 from cellflow.evaluate.table import SigmaRow, SigmaSweep
-from cellflow.methods import SF2M, FlowMatching
+from cellflow.methods import SF2M, FlowMatching, Method
 from cellflow.methods.recipes import RELATIVE_SIGMA
 from cellflow.paths import Pairs
 from cellflow.several.members import MIN_STEPS_FOR_PROCESSES
@@ -87,6 +87,10 @@ def sigma_sweep(
     natural = natural_sigma(course)
     tried = _as_sigmas(sigmas, natural)
     recipes = [method(s) for s in tried]
+    for made in recipes:
+        if not isinstance(made, Method):
+            got = f"a function that returns a {type(made).__name__}"
+            raise TypeError(_checks.message("method", got, "a recipe, such as OTCFM"))
     # The law at a time left out is that of paths between coupled cells, unless these use rates.
     if steps is None and any(
         not isinstance(m, FlowMatching) or m.path.needs_rates for m in recipes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 
 import torch
@@ -56,9 +57,9 @@ def mmd(
 
 
 def _mean_kernel(x: Tensor, y: Tensor, a: Tensor, b: Tensor, *, h: float) -> float:
-    total = 0.0
+    total, scale = 0.0, -0.5 / max(h * h, sys.float_info.min)
     for rows in row_blocks(len(x), len(y)):
-        block = costs.squared_distance(x[rows], y).mul_(-0.5 / h**2).exp_()
+        block = costs.squared_distance(x[rows], y).mul_(scale).exp_()
         total += float(a[rows] @ block @ b)
     return total
 

@@ -84,12 +84,15 @@ def checked(stored: Any, name: str) -> Any:
         if any(not hasattr(part, "dtype") for part in parts):
             raise _checks.unsound(name, "a part of it is missing")
         kinds = "".join(part.dtype.kind for part in parts)
-        if kinds[:2] not in ("ii", "uu", "iu", "ui") or kinds[2] not in "fiub":
-            raise _checks.unsound(name, "its parts are no numbers")
+        half = parts[2].dtype == np.float16  # which scipy does not know
+        if kinds[:2] not in ("ii", "uu", "iu", "ui") or kinds[2] not in "fiub" or half:
+            raise _checks.unsound(name, "its parts are no numbers of a matrix")
         if any(len(part.shape) != 1 for part in parts) or parts[1].shape != parts[2].shape:
             raise _checks.unsound(name, "its parts have other shapes than those of a matrix")
         ends, size = parts[0][:].astype(np.int64), parts[1].shape[0]
-        if len(ends) == 0 or ends[0] != 0 or ends[-1] > size or (np.diff(ends) < 0).any():
+        if len(ends) != stored.shape[stored.format == "csc"] + 1:
+            raise _checks.unsound(name, "indptr has another length than the matrix")
+        if ends[0] != 0 or ends[-1] > size or (np.diff(ends) < 0).any():
             raise _checks.unsound(name, "indptr must increase from 0 to the number of values")
     return stored
 

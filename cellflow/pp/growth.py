@@ -179,7 +179,7 @@ def _score(
     import scanpy as sc
     from anndata import AnnData
 
-    used = _present([str(gene) for gene in genes], adata, name=name, missing=missing)
+    used = _present(list(map(str, _checks.several(genes, name))), adata, name=name, missing=missing)
     if layer is not None:
         _checks.choice(layer, list(adata.layers.keys()), "layer")
     expression = adata.X if layer is None else adata.layers[layer]

@@ -101,11 +101,13 @@ def decode(
     """Return expression as :func:`expression` does, with its names and what was cut."""
     x = _checks.as_numbers(states, "states").detach().cpu()
     x = x if x.is_floating_point() else x.float()
+    if x.ndim == 0:
+        raise ValueError(_checks.message("states", "one number", "states of shape (..., d)"))
     if decoder is not None:
         return _by_decoder(decoder, x, genes)
     names, found = readout_of(fit.origin)
     width = len(names) if found is None else found.loadings.shape[1]  # type: ignore[union-attr]
-    if x.ndim == 0 or x.shape[-1] != width:
+    if x.shape[-1] != width:
         raise ValueError(_checks.message("states", f"shape {tuple(x.shape)}", f"(..., {width})"))
     columns: slice | np.ndarray = slice(None)
     if genes is not None:

@@ -87,7 +87,8 @@ class OwnOptimizer:
     def __init__(
         self, value: Tensor, make: Callable[[list[Tensor]], torch.optim.Optimizer], *, rate: float
     ) -> None:
-        optimizer = make([value])
+        with _checks.by_function("optimizer"):
+            optimizer = make([value])
         if not isinstance(optimizer, torch.optim.Optimizer):
             got = f"a function that returns {type(optimizer).__name__}"
             raise TypeError(_checks.message("optimizer", got, "a torch.optim.Optimizer"))

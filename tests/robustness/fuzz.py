@@ -40,6 +40,8 @@ WORDED = {"FloatingPointError", "IntegrationError"}
 PHRASED = re.compile(r"`[^`]+`: got .*, expected ", re.DOTALL)
 EXPECTED = (ValueError, TypeError, KeyError, OSError, FloatingPointError)
 
+#: What is noted on the error of a function of the user's own, which is theirs.
+FROM_FUNCTION = "The function that was given as"
 #: Ends that are none of a defect; the last is a file that could not be damaged any further.
 FINE = ("ok", "refused", "no case")
 
@@ -57,16 +59,16 @@ def judge(call: Callable[[], Any]) -> tuple[str, str]:
             out = call()
     except Stopped:
         return "too long", _place()
-    except EXPECTED as error:
+    except Exception as error:
+        if any(FROM_FUNCTION in note for note in getattr(error, "__notes__", ())):
+            return "refused", f"{error} (raised by the function that was given)"
+        if not isinstance(error, EXPECTED):
+            return ("refused" if type(error).__name__ in WORDED else "raw error"), _told(error)
         text = str(error.args[0]) if error.args else ""
         if isinstance(error, OSError) and error.strerror and error.filename:
             return "refused", f"{error.strerror}: {error.filename}"  # the system's own words
         if type(error).__name__ in WORDED or PHRASED.match(text):
             return "refused", text
-        return "raw error", _told(error)
-    except Exception as error:
-        if type(error).__name__ in WORDED:
-            return "refused", str(error)
         return "raw error", _told(error)
     if not said and has_nan(out):
         return "silent NaN", f"{type(out).__name__}"

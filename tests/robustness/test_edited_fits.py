@@ -66,6 +66,7 @@ EDITS = {
     "NaN cells": (tensor(lambda t: t["x/0"].fill_(torch.nan)), "NaN or infinite"),
     "NaN mean": (tensor(lambda t: t["preprocessing/mean"].fill_(torch.nan)), "preprocessing/mean"),
     "zero scales": (tensor(lambda t: t["preprocessing/scale"].fill_(0)), "scales from 0 to 0"),
+    "text for a centre": (fact(lambda f: f["units"].update(centre=["a", 0.0])), "units.centre"),
     "zero scale of units": (fact(lambda f: f["units"].update(scale=0.0)), "units.scale"),
     "zero span of units": (fact(lambda f: f["units"].update(span=0.0)), "not a readable fit"),
     "negative span": (fact(lambda f: f["units"].update(span=-1.0)), "units.span"),

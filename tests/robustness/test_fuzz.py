@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 import cellflow as cf
+from cellflow.answers.labels import shares_near
 from cellflow.batches import Batching
 from cellflow.couplings import Reach, Unbalanced
 from cellflow.training import FitOptions, History, Training
+from cellflow.training.optimizers import OwnOptimizer
 from cli_files import cellflow_
 from robustness import fuzz
 from robustness.doors import METHODS, NASTY, WORLD, doors
@@ -108,6 +112,9 @@ MENDED = {
     "exclude": lambda: cf.pp.suggest_sigma(
         WORLD.cells, time_key="day", exclude=NASTY["bad sparse"]()
     ),
+    "epsilon": lambda: Unbalanced(relative_epsilon=1e-300)(WORLD.snapshot, WORLD.snapshot),
+    "method": lambda: cf.evaluate.sigma_sweep(WORLD.course, lambda sigma: [sigma]),
+    "states": lambda: cf.tl.expression(WORLD.fit, np.float32(1), decoder=lambda x: None),
     "max_step": lambda: WORLD.ensemble.simulate(WORLD.snapshot.x, [0, 1], max_step="a"),
 }
 
@@ -116,6 +123,52 @@ MENDED = {
 def test_an_argument_that_gave_way_is_refused_by_name(name) -> None:
     with pytest.raises((TypeError, ValueError), match=rf"^`{name}`: got .*, expected "):
         MENDED[name]()
+
+
+def test_a_tensor_without_values_is_no_time() -> None:
+    with pytest.raises(TypeError, match="`time`: got .*, expected a finite number"):
+        WORLD.course.retimed(torch.empty(3, device="meta"))
+
+
+@pytest.mark.parametrize("bandwidth", [1e-300, 1e300])
+def test_bandwidths_at_the_ends_of_all_numbers(bandwidth) -> None:
+    """The kernel is then one for equal cells alone, or for all."""
+    x, y = torch.zeros(2, 1), torch.ones(2, 1)
+    expected = 2.0 if bandwidth < 1 else 0.0
+    assert cf.metrics.mmd(x, y, bandwidth=bandwidth, unbiased=False) == expected
+
+
+def test_a_reach_beyond_all_cells_is_a_balanced_plan() -> None:
+    source, target, _ = WORLD.course.snapshots
+    plan = Reach(reach=1e308)(source, target)
+    assert torch.allclose(plan.matrix.sum(0), target.weights, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("transform", lambda own: WORLD.course.map(own)),
+        ("optimizer", lambda own: OwnOptimizer(torch.zeros(2), own, rate=0.1)),
+    ],
+)
+def test_an_error_of_a_function_of_the_users_own_names_its_argument(name, call) -> None:
+    with pytest.raises(ZeroDivisionError) as error:
+        call(lambda x: 1 / 0)
+    assert f"`{name}`" in error.value.__notes__[0]
+
+
+def test_the_working_directory_is_not_replaced(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileExistsError, match="the working directory"):
+        WORLD.fit.save("")
+    assert Path.cwd() == tmp_path
+    assert not list(tmp_path.iterdir())
+
+
+def test_cells_whose_distances_overflow_are_refused() -> None:
+    far = torch.tensor([[0.0], [1e200], [1e308]], dtype=torch.float64)
+    with pytest.raises(ValueError, match="`cells`: got cells so far apart"):
+        shares_near(torch.zeros(1, 1), far, torch.eye(3))
 
 
 @pytest.mark.filterwarnings("ignore:.*an extrapolation")
