@@ -102,8 +102,9 @@ def as_one_line(error: Exception, options: Mapping[str, str] = _OPTIONS) -> str 
         text, context = error.format_message(), getattr(error, "ctx", None)
         if context is not None:
             text = f"{text} See '{context.command_path} --help'."
-    elif isinstance(error, OSError) and error.strerror:
-        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    elif isinstance(error, OSError) and not _PHRASED.match(str(error)):
+        text = error.strerror or f"A file cannot be read ({error})."  # in the words of HDF5
+        text = f"{text}: {error.filename}" if error.filename else text
     else:
         text = str(error.args[0]) if error.args else ""
         worded = ("FloatingPointError", "IntegrationError", "RankLost")

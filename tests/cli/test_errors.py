@@ -8,6 +8,7 @@ import anndata
 import h5py
 import pytest
 
+from cellflow.cli.front import as_one_line
 from cli_files import cellflow_
 
 BAD = [
@@ -83,3 +84,8 @@ def test_bad_input_is_one_line(line, message, places):
     assert result.stderr.startswith("Error: ")
     assert message in result.stderr
     assert not places["new"].exists()
+
+
+def test_a_file_that_cannot_be_read_is_said_in_one_line():
+    error = OSError("Can't read data\n(bad offset)")  # as HDF5 raises it, without a number
+    assert as_one_line(error) == "A file cannot be read (Can't read data (bad offset))."
