@@ -66,7 +66,7 @@ QUESTIONS = {
         cf.pl.uncertainty(adata, basis="pca")
     """,
     "do two conditions flow differently": """
-        table = cf.tl.compare(adata, condition_key="half", time_key="day", n_permutations=9)
+        table = cf.tl.compare(adata, condition_key="half", time_key="day", n_permutations=4)
         cf.pl.comparison(adata, basis="pca")
     """,
     "show me": """
