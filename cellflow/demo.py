@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 UNSAMPLED_DAY, HELD_OUT_DAY = 10.5, 13.5
 #: Components 2 and 3 are drawn: the first holds mostly what all cells have in common.
 DRAWN = (1, 2)
-N_DIMS, HOLDOUT_STEPS, SEEDS, FIT_STEPS = 5, 800, 2, 1500
+N_DIMS, HOLDOUT_STEPS, SEEDS, FIT_STEPS = 5, 700, 2, 1200
 SEED = 0
 
 
