@@ -41,7 +41,7 @@ class AttnFlow(Density):
         if isinstance(self.programs, int):
             _checks.count(self.programs, "programs")
         else:  # of a file, a list
-            object.__setattr__(self, "programs", tuple(self.programs))
+            object.__setattr__(self, "programs", tuple(map(int, self.programs)))
 
     def build(self, dim: int) -> nn.Module:
         flow, layers = couplings(self, dim), []
@@ -76,9 +76,9 @@ class Attention(nn.Module):
         moved = labels[~fixed].unique(return_inverse=True)[1]
         self.register_buffer("fixed", fixed)
         self.register_buffer("members", nn.functional.one_hot(moved).float())  # (d_b, programs)
-        hidden, answers = density.layers["hidden_features"], 1 if self.maps else 2 * _QUERY
-        programs = self.members.shape[1]
-        self.net = zuko("nn").MLP(int(fixed.sum()), programs * answers, hidden_features=hidden)
+        hidden = density.layers["hidden_features"]
+        answers = self.members.shape[1] * (1 if self.maps else 2 * _QUERY)
+        self.net = zuko("nn").MLP(int(fixed.sum()), answers, hidden_features=hidden)
         self.gain = nn.Parameter(torch.zeros(()))
         self.weights = nn.Parameter(torch.zeros(len(moved)))  # of no matter for maps
 

@@ -75,7 +75,7 @@ class Density(ABC):
 
     def __post_init__(self) -> None:
         for name in ("size", "width", "depth", "batch_size"):
-            _checks.count(getattr(self, name), name)
+            object.__setattr__(self, name, _checks.count(getattr(self, name), name))
 
     @property
     def layers(self) -> dict[str, Any]:

@@ -16,13 +16,12 @@ from cellflow.densities.density import DENSITIES, Density, zuko
 @torch.no_grad()
 def normalise(density: Density, flow: Any, z: Tensor) -> None:
     """Let element-wise layers of `flow`, of any `density`, give cells `z` mean 0 and variance 1."""
-    bound = -math.log(1e-3)  # of the log-scale: zuko's smallest slope
     for layer in flow.transform.transforms:
         if isinstance(layer, zuko().ElementWiseTransform):
             std, mean = torch.std_mean(z, 0, correction=0)
             log = -std.clamp(min=1e-2).log()
             layer.phi[0].copy_(-mean * log.exp())
-            layer.phi[1].copy_(log / (1 - log.abs() / bound))
+            layer.phi[1].copy_(log / (1 + log.abs() / math.log(1e-3)))  # zuko's smallest slope
         z = layer()(z)
 
 
@@ -37,8 +36,8 @@ class Glow(Density):
     """
 
     def build(self, dim: int) -> nn.Module:
-        flow, once, layers = couplings(self, dim), zuko().UnconditionalTransform, []
-        transforms = zuko("transforms")
+        flow, layers, transforms = couplings(self, dim), [], zuko("transforms")
+        once = zuko().UnconditionalTransform
         for coupling in flow.transform.transforms:
             order = once(transforms.PermutationTransform, torch.randperm(dim), buffer=True)
             mix = once(transforms.LULinearTransform, torch.eye(dim))
