@@ -154,11 +154,11 @@ class FittedGenerative:
 GENERATIVE: Registry[Callable[[], Generative]] = Registry("cellflow.methods")
 
 # What is predicted, and when, is what left the least Wasserstein distance on two moons.
-_TARGET = {"predict": "target", "timesteps": "logit_normal"}
+_of_target = partial(FlowMatching, Independent(), predict="target", timesteps="logit_normal")
 for _flow in (
     FlowMatching(Independent(), ConditionalOT(), name="fm"),
     FlowMatching(Independent(), VariancePreserving(), name="vp", predict="noise"),
-    FlowMatching(Independent(), VarianceExploding(), name="ve", **_TARGET),
-    FlowMatching(Independent(), VarianceExploding(extra=128), name="pfgm", **_TARGET),
+    _of_target(VarianceExploding(), name="ve"),
+    _of_target(VarianceExploding(extra=128), name="pfgm"),
 ):
     GENERATIVE.register(_flow.name)(partial(Generative, _flow))

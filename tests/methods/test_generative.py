@@ -28,7 +28,7 @@ def fitted() -> dict[str, FittedGenerative]:
     found = {}
     for name in GENERATIVE:
         flow = replace(GENERATIVE[name]().flow, training=training)
-        found[name] = Generative(flow).fit(cloud(), steps=300)
+        found[name] = Generative(flow).fit(cloud(), steps=400)
     return found
 
 
