@@ -108,17 +108,15 @@ class FlowMatching(Method):
         if isinstance(self.timesteps, str):
             _checks.choice(self.timesteps, TIMESTEPS, "timesteps")
         _checks.count(self.times_per_pair, "times_per_pair")
-        path = self.path
+        path, predict = self.path, f"{self.predict!r} on a {type(self.path).__name__}"
         if self.predict != "velocity" and not path.source_free:
-            expected = "'velocity' on a path between cells"
-            remedy = "Take a path from noise, such as VariancePreserving()."
-            raise ValueError(_checks.message("predict", repr(self.predict), expected, remedy))
+            expected = "'velocity', or a path from noise such as VariancePreserving()"
+            raise ValueError(_checks.message("predict", predict, expected))
         if self.predict == "score" and path.heavy_tailed:
-            got, expected = f"'score' on a {type(path).__name__}", "'noise': it is not normal"
-            raise ValueError(_checks.message("predict", got, expected))
+            raise ValueError(_checks.message("predict", predict, "'noise': it is not normal"))
         if path.source_free and (self.score or self.growth):
-            got, expected = f"a {type(path).__name__}", "a path between cells, to learn more of"
-            raise ValueError(_checks.message("path", got, expected))
+            expected = "a path between cells, to learn score or growth beside the velocity"
+            raise ValueError(_checks.message("path", type(path).__name__, expected))
 
     def fit_with(
         self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None

@@ -58,8 +58,8 @@ class Generative:
     ) -> FittedGenerative:
         """Learn to generate the cloud of cells `x` ``(n, d)``, in any units, from noise.
 
-        The other arguments `steps`, `generator`, `device`, `dtype` and `progress` are those of
-        :meth:`cellflow.methods.Method.fit`. FloatingPointError if training diverges.
+        With the `steps`, `generator`, `device`, `dtype` and `progress` of
+        :meth:`cellflow.methods.Method.fit`.
         """
         options = FitOptions(
             steps=self.flow.default_steps if steps is None else steps,
@@ -97,19 +97,11 @@ class FittedGenerative:
     def sample(
         self, n: int, *, generator: Rng = 0, solver: str = "dopri5", max_step: float | None = None
     ) -> Tensor:
-        """Draw cells, shape ``(n, d)``.
+        """Draw `n` cells ``(n, d)``, as the seed or `generator` says.
 
-        Parameters
-        ----------
-        n
-            How many.
-        generator
-            Seed or generator of the source's noise, and of that of the solver.
-        solver
-            One of the ODE, or of the reverse SDE where the path has one (variance preserving and
-            exploding): ``"euler_maruyama"``, ``"sra1"``, ``"predictor_corrector"``.
-        max_step
-            Longest step, of a whole of 1; a 500th for the SDE when omitted.
+        The `solver` is one of the ODE or, where the path has one (variance preserving and
+        exploding), of the reverse SDE: ``"sra1"``, ``"predictor_corrector"``. Its longest step,
+        `max_step` of a whole of 1, is a 500th for the SDE when omitted.
         """
         rng = _checks.as_generator(generator)
         n = _checks.count(n, "n")
