@@ -2,6 +2,7 @@
 
 from cellflow import _doors
 from cellflow.methods.flow_matching import FlowMatching
+from cellflow.methods.generative import GENERATIVE, FittedGenerative, Generative
 from cellflow.methods.iterated import Iterated
 from cellflow.methods.method import METHODS, Method
 from cellflow.methods.recipes import DSBM, ICFM, MMFM, OTCFM, SBCFM, SF2M, UBSB, UOTCFM, ReachFM
@@ -9,6 +10,7 @@ from cellflow.methods.shooting import Shooting
 
 __all__ = [
     "DSBM",
+    "GENERATIVE",
     "ICFM",
     "METHODS",
     "MMFM",
@@ -17,7 +19,9 @@ __all__ = [
     "SF2M",
     "UBSB",
     "UOTCFM",
+    "FittedGenerative",
     "FlowMatching",
+    "Generative",
     "Iterated",
     "Method",
     "ReachFM",
