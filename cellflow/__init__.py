@@ -39,6 +39,7 @@ _NAMES = {
     **dict.fromkeys(("ICFM", "OTCFM", "SBCFM", "SF2M", "DSBM", "MMFM"), "methods"),
     **dict.fromkeys(("ReachFM", "UBSB", "UOTCFM"), "methods"),
     "Fit": "fits",
+    "match": "methods",
     "load": "saving",
 }
 

@@ -1,4 +1,4 @@
-"""Read a saved fit or ensemble."""
+"""Read what was saved: a fit, an ensemble or a matching."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ from cellflow.fits.folder import (
     CELLS,
     ENSEMBLE,
     FIT,
+    FIT_OF_MATCH,
     FORMAT,
+    MATCH,
     NUMBERS,
     Unsaved,
     cells_of,
     from_facts,
     tensors_of,
 )
-from cellflow.methods import FlowMatching
+from cellflow.methods import DirectMatching, FlowMatching, Matching
 from cellflow.methods.method import Method, kinds
 from cellflow.networks import NetworkLike, OwnNetworks, Units
 from cellflow.preprocessing import Preprocessing
@@ -52,15 +54,16 @@ _DAMAGE = (
 @_doors.door
 def load(
     folder: str | Path, *, device: torch.device | str = "cpu", net: NetworkLike | None = None
-) -> Fit | Ensemble:
-    """Read a fit or an ensemble that was saved, without the AnnData it came from.
+) -> Fit | Ensemble | Matching:
+    """Read a fit, an ensemble or a matching that was saved, without the AnnData it came from.
 
     It predicts exactly as the saved one did.
 
     Parameters
     ----------
     folder
-        What :meth:`Fit.save` or :meth:`Ensemble.save` wrote, or a member of the latter.
+        What :meth:`Fit.save`, :meth:`Ensemble.save` or :meth:`Matching.save` wrote, or a member of
+        an ensemble.
     device
         Where to put it.
     net
@@ -79,6 +82,8 @@ def load(
         fits = [_fit(folder / name, place, shared, net) for name in names]
         fits = [replace(fit, course=fits[0].course) for fit in fits]
         return Ensemble(tuple(fits), seeds, bootstrap)
+    if (folder / MATCH).is_file():
+        return DirectMatching(_fit(folder / FIT_OF_MATCH, place, {}, net))
     if not (folder / FIT).is_file():
         got, expected = f"{str(folder)!r}", "a folder written by `fit.save`"
         raise FileNotFoundError(_checks.message("folder", got, expected))

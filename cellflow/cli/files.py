@@ -71,15 +71,19 @@ def _read_parts(path: Path, use_rep: str) -> AnnData | None:
 
 def read_fit(folder: Path) -> Fit | Ensemble:
     """Read a saved fit or ensemble."""
+    from cellflow.methods import Matching
     from cellflow.saving import load
 
     try:
-        return load(folder)
+        saved = load(folder)
     except MemoryError:
         raise
     except Exception as error:  # damaged JSON, missing tensors, a part that is not known
         reason = as_one_line(error) or f"not a readable fit: {' '.join(str(error).split())[:160]}"
         raise click.BadParameter(f"{str(folder)!r}: {reason}") from error
+    if isinstance(saved, Matching):
+        raise click.BadParameter(f"{str(folder)!r} is a matching of two clouds, not of a course.")
+    return saved
 
 
 def write_cells(adata: AnnData, out: Path) -> None:
