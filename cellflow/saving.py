@@ -15,22 +15,24 @@ from cellflow import _checks, _doors
 from cellflow._files import read_state, recover
 from cellflow._typing import Tensor
 from cellflow.clock import Clock
+from cellflow.densities import from_facts as density_of
 from cellflow.fits.ensemble import Ensemble
 from cellflow.fits.fit import Fit
 from cellflow.fits.folder import (
     CELLS,
     ENSEMBLE,
     FIT,
-    FIT_OF_MATCH,
     FORMAT,
     MATCH,
     NUMBERS,
+    SIDES,
+    WHOLE,
     Unsaved,
     cells_of,
     from_facts,
     tensors_of,
 )
-from cellflow.methods import DirectMatching, FlowMatching, Matching
+from cellflow.methods import BaseMatching, DirectMatching, FlowMatching, Matching
 from cellflow.methods.method import Method, kinds
 from cellflow.networks import NetworkLike, OwnNetworks, Units
 from cellflow.preprocessing import Preprocessing
@@ -83,7 +85,7 @@ def load(
         fits = [replace(fit, course=fits[0].course) for fit in fits]
         return Ensemble(tuple(fits), seeds, bootstrap)
     if (folder / MATCH).is_file():
-        return DirectMatching(_fit(folder / FIT_OF_MATCH, place, {}, net))
+        return _matching(folder, place, net)
     if not (folder / FIT).is_file():
         got, expected = f"{str(folder)!r}", "a folder written by `fit.save`"
         raise FileNotFoundError(_checks.message("folder", got, expected))
@@ -109,6 +111,18 @@ def _fit(
             cells, _ = read_state(folder.resolve().parent / CELLS)
             cells = {name: tensor.to(place) for name, tensor in cells.items()}
         return _build(method, facts, tensors | cells)
+
+
+def _matching(folder: Path, place: torch.device, net: NetworkLike | None) -> Matching:
+    """Read a matching: one fit, or a model of each side and the cells beside them."""
+    if (folder / WHOLE).is_dir():
+        return DirectMatching(_fit(folder / WHOLE, place, {}, net))
+    with _undamaged(folder):
+        parts = {name: read_state(folder / name) for name in (*SIDES, CELLS)}
+        here = {k: {n: v.to(place) for n, v in part[0].items()} for k, part in parts.items()}
+        source, target = (density_of(parts[side][1], here[side]) for side in SIDES)
+        xs, masses = ([here[CELLS][f"{name}/{k}"] for k in (0, 1)] for name in ("x", "mass"))
+        return BaseMatching(source, target, TimeCourse.from_arrays(xs, masses=masses))
 
 
 def _read(
@@ -177,7 +191,7 @@ def _check_whole(fit: Fit, units: Units, tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name!r} has other entries than finite numbers")
-    surplus = set(tensors) - set(tensors_of(fit) | cells_of(fit))
+    surplus = set(tensors) - set(tensors_of(fit) | cells_of(fit.course))
     if surplus:
         raise ValueError(f"{min(surplus)!r} belongs to nothing that {FIT!r} tells of")
     dim, maps, genes = fit.course.dim, [], fit.origin.get("components")

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
 import torch
 
 from cellflow import _checks
-from cellflow._files import whole_folder
+from cellflow._files import whole_folder, write_state
 from cellflow._typing import ArrayLike, Rng, Tensor
+from cellflow.densities import DENSITIES, Density, FittedDensity
 from cellflow.fits.fit import Fit
-from cellflow.fits.folder import FIT_OF_MATCH, FORMAT, MATCH, replaceable
+from cellflow.fits.folder import CELLS, FORMAT, MATCH, SIDES, WHOLE, cells_of, replaceable
 from cellflow.methods.method import METHODS, Method
 from cellflow.methods.shooting import path_energy
 from cellflow.metrics import METRICS
@@ -29,7 +30,7 @@ _READ = 1024
 def match(
     x0: ArrayLike | Iterable[ArrayLike] | torch.utils.data.Dataset[Any],
     x1: ArrayLike | Iterable[ArrayLike] | torch.utils.data.Dataset[Any],
-    method: str | Method = "otcfm",
+    method: str | Method | Density = "otcfm",
     *,
     steps: int | None = None,
     generator: Rng = 0,
@@ -47,27 +48,38 @@ def match(
         points, such as a ``DataLoader``. Of the last two a uniform sample is kept: see
         :meth:`cellflow.timecourse.TimeCourse.from_blocks`.
     method
-        A name of :data:`cellflow.methods.METHODS`, or a method with settings of your own.
+        A name of :data:`cellflow.methods.METHODS` or :data:`cellflow.densities.DENSITIES`, or one
+        of those with settings of your own. A method learns dynamics between the clouds; of a
+        density two are learned, and points go to the normal base of the first one and from there
+        by the second one.
     steps, generator, device, dtype, progress
         As in :class:`~cellflow.training.FitOptions`; by default the method says how many `steps`.
     """
-    if not isinstance(method, Method):
-        method = METHODS[_checks.choice(method, METHODS, "method")]()
+    if not isinstance(method, Method | Density):
+        mapped = {name: kind for name, kind in DENSITIES.items() if kind.invertible}
+        known: dict[str, Callable[[], Method | Density]] = {**METHODS, **mapped}
+        method = known[_checks.choice(method, known, "method")]()
     course = _course(x0, x1, generator)
-    options: dict[str, Any] = {"device": device, "dtype": dtype, "progress": progress}
-    return DirectMatching(method.fit(course, steps=steps, generator=generator, **options))
+    how: dict[str, Any] = {"steps": steps, "device": device, "dtype": dtype, "progress": progress}
+    if isinstance(method, Method):
+        return DirectMatching(method.fit(course, generator=generator, **how))
+    rng = _checks.as_generator(generator)
+    source, target = (method.fit(snapshot.x, generator=rng, **how) for snapshot in course.snapshots)
+    return BaseMatching(source, target, course)
 
 
 class Matching(ABC):
     """Two clouds, and maps from one to the other and back.
 
     The first one stands at time 0, the other at time 1.
+
+    Attributes
+    ----------
+    course
+        Both clouds, as snapshots.
     """
 
-    @property
-    @abstractmethod
-    def course(self) -> TimeCourse:
-        """Both clouds, as snapshots."""
+    course: TimeCourse
 
     @abstractmethod
     def carry(self, start: Snapshot) -> Snapshot:
@@ -146,7 +158,7 @@ class DirectMatching(Matching):
     fit: Fit
 
     @property
-    def course(self) -> TimeCourse:
+    def course(self) -> TimeCourse:  # type: ignore[override]
         """Both clouds, as snapshots."""
         return self.fit.course
 
@@ -163,7 +175,48 @@ class DirectMatching(Matching):
         return path_energy(self.fit, x)
 
     def _write(self, folder: FilePath) -> None:
-        self.fit.save(folder / FIT_OF_MATCH)
+        self.fit.save(folder / WHOLE)
+
+
+@dataclass(frozen=True, eq=False)
+class BaseMatching(Matching):
+    """Matching by two models: from one cloud to their common normal base, and on to the other.
+
+    As between diffusion models :cite:`su2023`. What it carries has the second cloud's law where
+    both models are exact, but its way is not short: the base does not know who is near whom.
+
+    Parameters
+    ----------
+    source, target
+        Models of the first and of the second cloud.
+    course
+        Both clouds, as snapshots.
+    """
+
+    source: FittedDensity
+    target: FittedDensity
+    course: TimeCourse
+
+    def carry(self, start: Snapshot) -> Snapshot:
+        """Return the snapshot `start` carried to the other side; see :meth:`Matching.carry`."""
+        here, there = (self.target, self.source) if start.time else (self.source, self.target)
+        with torch.no_grad():
+            x = there.decode(here.encode(start.x))
+        return replace(start, x=x.to(start.x), time=1.0 - start.time)
+
+    def log_prob(self, y: ArrayLike) -> Tensor:
+        """Log density at `y`, which the second model knows; see :meth:`Matching.log_prob`."""
+        return self.target.log_prob(y)
+
+    def path_energy(self, x: ArrayLike | None = None) -> float:
+        """Energy of straight lines for want of paths; see :meth:`Matching.path_energy` on `x`."""
+        start = self.course.snapshots[0] if x is None else Snapshot(x, 0.0)
+        return float((self.carry(start).x - start.x).square().sum(1).mean())
+
+    def _write(self, folder: FilePath) -> None:
+        for name, model in zip(SIDES, (self.source, self.target), strict=True):
+            model.save(folder / name)
+        write_state(folder / CELLS, cells_of(self.course), {})
 
 
 def _course(x0: Any, x1: Any, generator: Rng) -> TimeCourse:

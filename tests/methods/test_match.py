@@ -14,6 +14,7 @@ from torch.testing import assert_close
 import cellflow as cf
 from cellflow import metrics
 from cellflow.batches import Batching
+from cellflow.densities import DENSITIES
 from cellflow.metrics import wasserstein2
 from cellflow.networks import MLPConfig
 from cellflow.training import Training
@@ -44,7 +45,10 @@ def shifted() -> cf.methods.Matching:
 # --- laws of every method --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", cf.methods.METHODS)
+MAPS = [name for name, kind in DENSITIES.items() if kind.invertible]
+
+
+@pytest.mark.parametrize("name", [*cf.methods.METHODS, *MAPS])
 def test_cells_return_from_where_they_are_carried(name, tmp_path):
     done = cf.match(X0, X1, name, steps=5, progress=False)
     there = done.transport(X0)
@@ -56,6 +60,20 @@ def test_cells_return_from_where_they_are_carried(name, tmp_path):
     same = cf.load(done.save(tmp_path / "saved"))
     assert torch.equal(same.transport(X0), there)
     assert same.score("energy") == done.score("energy")
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_density_of_what_is_carried_is_that_of_the_first_cloud_changed_by_the_map(name):
+    """Both sides of the change of variables, with the Jacobian by automatic differentiation."""
+    done = cf.match(X0, X1, name, steps=5, dtype=F64, progress=False)
+    back = done.inverse(X1[:5])
+
+    def carried(x):
+        return done.target.decode(done.source.encode(x[None]))[0]
+
+    slopes = torch.stack([torch.autograd.functional.jacobian(carried, x) for x in back])
+    expected = done.source.log_prob(back) - torch.linalg.slogdet(slopes).logabsdet
+    assert_close(done.log_prob(done.transport(back)), expected, atol=1e-4, rtol=0)
 
 
 def test_seed_decides_all():
