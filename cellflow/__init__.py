@@ -41,6 +41,7 @@ _NAMES = {
     **dict.fromkeys(("ReachFM", "UBSB", "UOTCFM"), "methods"),
     "Fit": "fits",
     "match": "methods",
+    "FlowTransport": "estimator",
     "load": "saving",
 }
 

@@ -227,13 +227,21 @@ class Fit:
         return cells if weighted else equal_cells([cells], number, rng)[0]
 
     def predict(
-        self, start: Snapshot, time: float, *, solver: str = "rk4", generator: Rng = 0
+        self,
+        start: Snapshot,
+        time: float,
+        *,
+        solver: str = "rk4",
+        generator: Rng = 0,
+        max_step: float | None = None,
     ) -> Snapshot:
         """Predict the cells of the snapshot `start` at another `time`, with masses and labels.
 
-        In data coordinates, later or earlier, by the `solver` and `generator` of :meth:`simulate`.
+        In data coordinates, later or earlier, by the `solver`, `generator` and `max_step` of
+        :meth:`simulate`.
         """
-        out = self.simulate(start.x, [start.time, time], solver=solver, generator=generator)
+        how: dict[str, Any] = {"solver": solver, "generator": generator, "max_step": max_step}
+        out = self.simulate(start.x, [start.time, time], **how)
         grown = out.log_mass
         mass = start.mass if grown is None else _grown_mass(start.mass, grown[-1], time)
         return Snapshot(out.final.to(start.x), time, mass, start.labels)
