@@ -161,7 +161,7 @@ class Fit:
             knots=knots,
             clock=clock,
         )
-        if SOLVERS[solver].stochastic and self.dynamics.sigma == 0:
+        if SOLVERS[solver].stochastic and not self.dynamics.sigma:
             why, instead = "learned no noise", "a method with a score such as 'sf2m'"
             if self.dynamics.score is not None:
                 why = "learned a score, but its path declares no noise"

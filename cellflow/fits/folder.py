@@ -67,6 +67,7 @@ class Unsaved:
     text: str
     diffusion: float = 0.0
     needs_rates: ClassVar[bool] = False
+    source_free: ClassVar[bool] = False
 
     def __call__(self, *what: object, part: object = None) -> None:
         """Raise RuntimeError, whatever is asked: the part was not saved."""
