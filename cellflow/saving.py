@@ -15,6 +15,7 @@ from cellflow import _checks, _doors
 from cellflow._files import read_state, recover
 from cellflow._typing import Tensor
 from cellflow.clock import Clock
+from cellflow.densities import FittedDensity
 from cellflow.densities import from_facts as density_of
 from cellflow.fits.ensemble import Ensemble
 from cellflow.fits.fit import Fit
@@ -33,6 +34,7 @@ from cellflow.fits.folder import (
     tensors_of,
 )
 from cellflow.methods import BaseMatching, DirectMatching, FlowMatching, Matching
+from cellflow.methods.generative import FittedGenerative
 from cellflow.methods.method import Method, kinds
 from cellflow.networks import NetworkLike, OwnNetworks, Units
 from cellflow.preprocessing import Preprocessing
@@ -117,12 +119,22 @@ def _matching(folder: Path, place: torch.device, net: NetworkLike | None) -> Mat
     """Read a matching: one fit, or a model of each side and the cells beside them."""
     if (folder / WHOLE).is_dir():
         return DirectMatching(_fit(folder / WHOLE, place, {}, net))
+    source, target = (_model(folder / side, place, net) for side in SIDES)
     with _undamaged(folder):
-        parts = {name: read_state(folder / name) for name in (*SIDES, CELLS)}
-        here = {k: {n: v.to(place) for n, v in part[0].items()} for k, part in parts.items()}
-        source, target = (density_of(parts[side][1], here[side]) for side in SIDES)
-        xs, masses = ([here[CELLS][f"{name}/{k}"] for k in (0, 1)] for name in ("x", "mass"))
+        cells = read_state(folder / CELLS)[0]
+        xs, masses = ([cells[f"{name}/{k}"].to(place) for k in (0, 1)] for name in ("x", "mass"))
         return BaseMatching(source, target, TimeCourse.from_arrays(xs, masses=masses))
+
+
+def _model(
+    path: Path, place: torch.device, net: NetworkLike | None
+) -> FittedDensity | FittedGenerative:
+    """Read a model of one side: a fit of its own, or a density's file."""
+    if path.is_dir():
+        return FittedGenerative(_fit(path, place, {}, net))
+    with _undamaged(path.parent):
+        tensors, facts = read_state(path)
+        return density_of(facts, {name: tensor.to(place) for name, tensor in tensors.items()})
 
 
 def _read(

@@ -10,6 +10,7 @@ import click
 from cellflow.cli.front import as_one_line
 
 if TYPE_CHECKING:
+    import numpy as np
     from anndata import AnnData
 
     from cellflow.evaluate import HoldoutTable, SigmaSweep
@@ -67,6 +68,26 @@ def _read_parts(path: Path, use_rep: str) -> AnnData | None:
         varm={loadings: read_elem(stored["varm"][loadings])},
         uns={facts: read_elem(stored["uns"][facts])} if facts in stored.get("uns", ()) else {},
     )
+
+
+def read_points(path: Path, use_rep: str) -> np.ndarray:
+    """Read an array of points: ``.npy``, the columns of numbers of a ``.csv``, or an ``.h5ad``."""
+    import numpy as np
+    import pandas as pd
+
+    from cellflow import _checks
+
+    if path.suffix == ".h5ad":
+        cells = read_cells(path, use_rep)
+        _checks.choice(use_rep, cells.obsm, "use_rep")
+        return np.asarray(cells.obsm[use_rep])
+    try:
+        if path.suffix == ".npy":
+            return np.load(path)
+        return pd.read_csv(path).select_dtypes("number").to_numpy()
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise click.BadParameter(f"{str(path)!r} holds no points ({reason}).") from error
 
 
 def read_fit(folder: Path) -> Fit | Ensemble:

@@ -123,7 +123,10 @@ class FlowMatching(Method):
     ) -> Fit:
         """Learn the dynamics of `course`; see :meth:`Method.fit_with`."""
         if self.path.source_free:  # the earlier cells would be left out
-            got, remedy = type(self.path).__name__, "For one cloud, see cellflow.methods.Generative."
+            got, remedy = (
+                type(self.path).__name__,
+                "For one cloud, see cellflow.methods.Generative.",
+            )
             raise ValueError(_checks.message("path", got, "one between cells", remedy))
         from cellflow._numba import told_of_compilation
 

@@ -17,6 +17,7 @@ from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.densities import DENSITIES, Density, FittedDensity
 from cellflow.fits.fit import Fit
 from cellflow.fits.folder import CELLS, FORMAT, MATCH, SIDES, WHOLE, cells_of, replaceable
+from cellflow.methods.generative import GENERATIVE, FittedGenerative, Generative
 from cellflow.methods.method import METHODS, Method
 from cellflow.methods.shooting import path_energy
 from cellflow.metrics import METRICS
@@ -33,11 +34,11 @@ _READ = 1024
 def match(
     x0: ArrayLike | Iterable[ArrayLike] | torch.utils.data.Dataset[Any],
     x1: ArrayLike | Iterable[ArrayLike] | torch.utils.data.Dataset[Any],
-    method: str | Method | Density = "otcfm",
+    method: str | Method | Density | Generative = "otcfm",
     *,
     steps: int | None = None,
     generator: Rng = 0,
-    device: torch.device | str | None = None,
+    device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     progress: bool = True,
 ) -> Matching:
@@ -51,23 +52,36 @@ def match(
         points, such as a ``DataLoader``. Of the last two a uniform sample is kept: see
         :meth:`cellflow.timecourse.TimeCourse.from_blocks`.
     method
-        A name of :data:`cellflow.methods.METHODS` or :data:`cellflow.densities.DENSITIES`, or one
-        of those with settings of your own. A method learns dynamics between the clouds; of a
-        density two are learned, and points go to the normal base of the first one and from there
-        by the second one.
-    steps, generator, device, dtype, progress
-        As in :class:`~cellflow.training.FitOptions`; by default the method says how many `steps`.
+        A name of :data:`cellflow.methods.METHODS`, :data:`cellflow.methods.GENERATIVE` or
+        :data:`cellflow.densities.DENSITIES`, or one of those with settings of your own. A method
+        learns dynamics between the clouds. Of the others, models of one cloud, two are learned:
+        points go to the normal base of the first one, and from there by the second one.
+    steps
+        Training steps, of each model; by default the method says how many.
+    generator
+        Seed or generator of everything random.
+    device
+        Where to compute: ``"cpu"``, ``"cuda"``, ``"mps"``; that of the points when omitted.
+    dtype
+        ``torch.float32`` or ``torch.float64``; that of the points when omitted.
+    progress
+        Whether to show a bar on standard error.
+
+    Returns
+    -------
+    The matching, which can carry other points, and be saved.
     """
-    if not isinstance(method, Method | Density):
-        mapped = {name: kind for name, kind in DENSITIES.items() if kind.invertible}
-        known: dict[str, Callable[[], Method | Density]] = {**METHODS, **mapped}
+    mapped = {name: kind for name, kind in DENSITIES.items() if kind.invertible}
+    known: dict[str, Callable[[], Method | Density | Generative]]
+    known = {**METHODS, **GENERATIVE, **mapped}
+    if not isinstance(method, Method | Density | Generative):
         method = known[_checks.choice(method, known, "method")]()
     course = _course(x0, x1, generator)
     how: dict[str, Any] = {"steps": steps, "device": device, "dtype": dtype, "progress": progress}
     if isinstance(method, Method):
         return DirectMatching(method.fit(course, generator=generator, **how))
-    rng = _checks.as_generator(generator)
-    source, target = (method.fit(snapshot.x, generator=rng, **how) for snapshot in course.snapshots)
+    rng, model = _checks.as_generator(generator), method
+    source, target = (model.fit(snapshot.x, generator=rng, **how) for snapshot in course.snapshots)
     return BaseMatching(source, target, course)
 
 
@@ -196,8 +210,8 @@ class BaseMatching(Matching):
         Both clouds, as snapshots.
     """
 
-    source: FittedDensity
-    target: FittedDensity
+    source: FittedDensity | FittedGenerative
+    target: FittedDensity | FittedGenerative
     course: TimeCourse
 
     def carry(self, start: Snapshot) -> Snapshot:
@@ -209,7 +223,7 @@ class BaseMatching(Matching):
 
     def log_prob(self, y: ArrayLike) -> Tensor:
         """Log density at `y`, which the second model knows; see :meth:`Matching.log_prob`."""
-        return self.target.log_prob(y)
+        return self.target.log_prob(y)  # type: ignore[union-attr]
 
     def path_energy(self, x: ArrayLike | None = None) -> float:
         """Energy of straight lines for want of paths; see :meth:`Matching.path_energy` on `x`."""

