@@ -119,10 +119,10 @@ def _matching(folder: Path, place: torch.device, net: NetworkLike | None) -> Mat
     """Read a matching: one fit, or a model of each side and the cells beside them."""
     if (folder / WHOLE).is_dir():
         return DirectMatching(_fit(folder / WHOLE, place, {}, net))
+    _, cells = _read(folder, MATCH, CELLS, place)
     source, target = (_model(folder / side, place, net) for side in SIDES)
     with _undamaged(folder):
-        cells = read_state(folder / CELLS)[0]
-        xs, masses = ([cells[f"{name}/{k}"].to(place) for k in (0, 1)] for name in ("x", "mass"))
+        xs, masses = ([cells[f"{name}/{k}"] for k in (0, 1)] for name in ("x", "mass"))
         return BaseMatching(source, target, TimeCourse.from_arrays(xs, masses=masses))
 
 

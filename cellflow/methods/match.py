@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from cellflow import _checks
 from cellflow._files import whole_folder, write_state
@@ -32,8 +33,8 @@ _READ = 1024
 
 
 def match(
-    x0: ArrayLike | Iterable[ArrayLike] | torch.utils.data.Dataset[Any],
-    x1: ArrayLike | Iterable[ArrayLike] | torch.utils.data.Dataset[Any],
+    x0: ArrayLike | Iterable[ArrayLike] | Dataset[Any] | DataLoader[Any],
+    x1: ArrayLike | Iterable[ArrayLike] | Dataset[Any] | DataLoader[Any],
     method: str | Method | Density | Generative = "otcfm",
     *,
     steps: int | None = None,
@@ -47,9 +48,9 @@ def match(
     Parameters
     ----------
     x0, x1
-        Points ``(n, d)`` and ``(m, d)``: arrays, tensors or sparse matrices; or data sets of torch,
-        of which items are flattened, and labels beside them left out; or iterables of blocks of
-        points, such as a ``DataLoader``. Of the last two a uniform sample is kept: see
+        Points ``(n, d)`` and ``(m, d)``: arrays, tensors or sparse matrices; or data sets and
+        loaders of torch, of which items are flattened, and labels beside them left out; or other
+        iterables of blocks of points. Of the last two a uniform sample is kept: see
         :meth:`cellflow.timecourse.TimeCourse.from_blocks`.
     method
         A name of :data:`cellflow.methods.METHODS`, :data:`cellflow.methods.GENERATIVE` or
@@ -111,7 +112,7 @@ class Matching(ABC):
         r"""Mean over `x` ``(n, d)`` of :math:`\int_0^1 \lVert v(t, X_t) \rVert^2 dt` on their way.
 
         Of the first cloud when omitted. It is at least the mean squared distance between where
-        points start and end.
+        points start and end, and just that where there is no path, through a base.
         """
 
     @abstractmethod
@@ -168,8 +169,8 @@ class DirectMatching(Matching):
     Parameters
     ----------
     fit
-        Of the course of both clouds. Points follow its mean flow; where
-        the method learned a score, ``fit.simulate`` draws their paths.
+        Of the course of both clouds. Points follow its mean flow; where the method learned a
+        score, ``fit.simulate`` draws their paths.
     """
 
     fit: Fit
@@ -180,15 +181,12 @@ class DirectMatching(Matching):
         return self.fit.course
 
     def carry(self, start: Snapshot) -> Snapshot:
-        """Return the snapshot `start` carried to the other side; see :meth:`Matching.carry`."""
         return self.fit.predict(start, 1.0 - start.time, max_step=_STEP)
 
     def log_prob(self, y: ArrayLike) -> Tensor:
-        """Log density at `y`; see :meth:`Matching.log_prob`."""
         return self.fit.log_prob(y, 1.0)  # type: ignore[attr-defined]
 
     def path_energy(self, x: ArrayLike | None = None) -> float:
-        """Energy of the paths of `x`; see :meth:`Matching.path_energy`."""
         return path_energy(self.fit, x)
 
     def _write(self, folder: FilePath) -> None:
@@ -215,18 +213,15 @@ class BaseMatching(Matching):
     course: TimeCourse
 
     def carry(self, start: Snapshot) -> Snapshot:
-        """Return the snapshot `start` carried to the other side; see :meth:`Matching.carry`."""
         here, there = (self.target, self.source) if start.time else (self.source, self.target)
         with torch.no_grad():
             x = there.decode(here.encode(start.x))
         return replace(start, x=x.to(start.x), time=1.0 - start.time)
 
     def log_prob(self, y: ArrayLike) -> Tensor:
-        """Log density at `y`, which the second model knows; see :meth:`Matching.log_prob`."""
         return self.target.log_prob(y)  # type: ignore[union-attr]
 
     def path_energy(self, x: ArrayLike | None = None) -> float:
-        """Energy of straight lines for want of paths; see :meth:`Matching.path_energy` on `x`."""
         start = self.course.snapshots[0] if x is None else Snapshot(x, 0.0)
         return float((self.carry(start).x - start.x).square().sum(1).mean())
 
@@ -241,8 +236,10 @@ def _course(x0: Any, x1: Any, generator: Rng) -> TimeCourse:
     sources: list[Any] = []
     streams = False
     for name, x in (("x0", x0), ("x1", x1)):
-        if isinstance(x, torch.utils.data.Dataset):
-            x = _blocks(x)
+        if isinstance(x, Dataset):
+            x = DataLoader(x, batch_size=_READ, generator=torch.Generator())  # the global one stays
+        if isinstance(x, DataLoader):
+            x = map(_points, x)
         stream = isinstance(x, Iterable) and not isinstance(x, str | list | tuple)
         stream = stream and not hasattr(x, "ndim")
         sources.append(x if stream else _checks.as_cells(x, name))
@@ -252,7 +249,7 @@ def _course(x0: Any, x1: Any, generator: Rng) -> TimeCourse:
     return TimeCourse.from_arrays(sources)
 
 
-def _blocks(data: torch.utils.data.Dataset[Any]) -> Iterator[Tensor]:
-    """Return the items of a data set in blocks ``(b, d)``, without what stands beside them."""
-    for block in torch.utils.data.DataLoader(data, batch_size=_READ):
-        yield (block[0] if isinstance(block, list | tuple) else block).flatten(1)
+def _points(block: Any) -> Any:
+    """Return a block of a loader as points ``(b, d)``, without what stands beside them."""
+    x = block[0] if isinstance(block, list | tuple) else block
+    return x.reshape(len(x), -1) if isinstance(x, torch.Tensor) else x

@@ -135,7 +135,8 @@ def test_clouds_come_in_any_form():
     expected = small().transport(X0)
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X0), batch_size=32)
     forms = [X0.numpy(), X0.tolist(), sp.csr_matrix(X0.numpy()), loader, iter(X0.split(30))]
-    for form in [*forms, Pictures()]:
+    pictures = Pictures()
+    for form in [*forms, pictures, torch.utils.data.DataLoader(pictures, batch_size=7)]:
         done = cf.match(form, X1, cf.OTCFM(net=SMALL), steps=30, progress=False)
         assert_close(done.transport(X0), expected)
 
