@@ -22,6 +22,7 @@ from cellflow.methods.method import Method
 from cellflow.networks import MLPConfig, NetworkConfig, Units, as_network_config
 from cellflow.paths import Pairs, Path, Straight
 from cellflow.preprocessing import Preprocessing
+from cellflow.simulate.trajectory import polygon_energy
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.training.cells import canonical, to_device
 from cellflow.training.loop import run
@@ -181,7 +182,7 @@ def travel(velocity: Field, pairs: Pairs, substeps: int) -> tuple[Tensor, Tensor
     the squared distance between start and end.
     """
     x, h = pairs.x0, pairs.span / substeps
-    action = x.new_zeros(len(x))
+    states = [x]
     for k in range(substeps):
         parts = ((k + part) / substeps for part in (0.0, 0.5, 1.0))
         t = [torch.lerp(pairs.t0, pairs.t1, part)[:, 0] for part in parts]
@@ -189,7 +190,6 @@ def travel(velocity: Field, pairs: Pairs, substeps: int) -> tuple[Tensor, Tensor
         second = velocity(t[1], x + h / 2 * first)
         third = velocity(t[1], x + h / 2 * second)
         fourth = velocity(t[2], x + h * third)
-        move = h / 6 * (first + 2 * (second + third) + fourth)
-        action = action + substeps * move.square().sum(1)
-        x = x + move
-    return x, action
+        x = x + h / 6 * (first + 2 * (second + third) + fourth)
+        states.append(x)
+    return x, polygon_energy(torch.stack(states), x.new_full((substeps,), 1 / substeps))
