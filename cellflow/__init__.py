@@ -38,6 +38,7 @@ _NAMES = {
     "Dynamics": "dynamics",
     **dict.fromkeys(("ICFM", "OTCFM", "SBCFM", "SF2M", "DSBM", "MMFM"), "methods"),
     **dict.fromkeys(("ReachFM", "UBSB", "UOTCFM"), "methods"),
+    **dict.fromkeys(("MeanFlow", "RectifiedFlow"), "methods"),
     "Fit": "fits",
     "load": "saving",
 }

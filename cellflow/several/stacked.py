@@ -103,8 +103,9 @@ class StackedFit(NamedTuple):
 
 def stackable(method: Method) -> TypeGuard[FlowMatching]:
     """Whether members of `method` can be trained as one: they are all of ours."""
-    own = isinstance(method.parts.net, OwnNetworks) or method.parts.training.optimizer is not None
-    return type(method) is FlowMatching and not own
+    net = method.parts.net
+    own = isinstance(net, OwnNetworks) or method.parts.training.optimizer is not None
+    return type(method) is FlowMatching and not own and not net.learns_average
 
 
 def stack(points: Sequence[PathPoint]) -> Stack:
