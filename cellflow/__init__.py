@@ -39,6 +39,7 @@ _NAMES = {
     "Dynamics": "dynamics",
     **dict.fromkeys(("ICFM", "OTCFM", "SBCFM", "SF2M", "DSBM", "MMFM"), "methods"),
     **dict.fromkeys(("ReachFM", "UBSB", "UOTCFM"), "methods"),
+    **dict.fromkeys(("MeanFlow", "RectifiedFlow"), "methods"),
     "Fit": "fits",
     "match": "methods",
     "FlowTransport": "estimator",

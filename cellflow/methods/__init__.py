@@ -1,11 +1,14 @@
 """Methods: a coupling, a path and what is learned, which fitting turns into dynamics."""
 
 from cellflow import _doors
+from cellflow.methods.few_steps import FewSteps, distill
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.iterated import Iterated
 from cellflow.methods.match import BaseMatching, DirectMatching, Matching, match
+from cellflow.methods.mean_flow import MeanFlow
 from cellflow.methods.method import METHODS, Method
 from cellflow.methods.recipes import DSBM, ICFM, MMFM, OTCFM, SBCFM, SF2M, UBSB, UOTCFM, ReachFM
+from cellflow.methods.rectified_flow import RectifiedFlow
 from cellflow.methods.shooting import Shooting
 
 __all__ = [
@@ -20,12 +23,16 @@ __all__ = [
     "UOTCFM",
     "BaseMatching",
     "DirectMatching",
+    "FewSteps",
     "FlowMatching",
     "Iterated",
     "Matching",
+    "MeanFlow",
     "Method",
     "ReachFM",
+    "RectifiedFlow",
     "Shooting",
+    "distill",
     "match",
 ]
 

@@ -20,9 +20,9 @@ from cellflow.fits.fit import Fit
 from cellflow.fits.folder import CELLS, FORMAT, MATCH, SIDES, WHOLE, cells_of, replaceable
 from cellflow.methods.generative import GENERATIVE, FittedGenerative, Generative
 from cellflow.methods.method import METHODS, Method
-from cellflow.methods.shooting import path_energy
 from cellflow.metrics import METRICS
 from cellflow.metrics.metric import Distance
+from cellflow.simulate import path_energy
 from cellflow.timecourse import Snapshot, TimeCourse
 
 #: Longest step on the way from 0 to 1. Steps are fixed, so that where a point goes does not depend
@@ -187,7 +187,8 @@ class DirectMatching(Matching):
         return self.fit.log_prob(y, 1.0)  # type: ignore[attr-defined]
 
     def path_energy(self, x: ArrayLike | None = None) -> float:
-        return path_energy(self.fit, x)
+        x = self.course.snapshots[0].x if x is None else x
+        return path_energy(self.fit, x, t0=0.0, t1=1.0)
 
     def _write(self, folder: FilePath) -> None:
         self.fit.save(folder / WHOLE)

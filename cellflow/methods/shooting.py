@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._random import stream_seed
-from cellflow._typing import ArrayLike, Field, Tensor
+from cellflow._typing import Field, Tensor
 from cellflow.batches import Batching, CouplingHealth, PairSampler
 from cellflow.couplings import Coupling, Exact, Independent
 from cellflow.couplings.coupling import as_coupling
@@ -22,6 +22,7 @@ from cellflow.methods.method import Method
 from cellflow.networks import MLPConfig, NetworkConfig, Units, as_network_config
 from cellflow.paths import Pairs, Path, Straight
 from cellflow.preprocessing import Preprocessing
+from cellflow.simulate.trajectory import polygon_energy
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.training.cells import canonical, to_device
 from cellflow.training.loop import run
@@ -181,7 +182,7 @@ def travel(velocity: Field, pairs: Pairs, substeps: int) -> tuple[Tensor, Tensor
     the squared distance between start and end.
     """
     x, h = pairs.x0, pairs.span / substeps
-    action = x.new_zeros(len(x))
+    states = [x]
     for k in range(substeps):
         parts = ((k + part) / substeps for part in (0.0, 0.5, 1.0))
         t = [torch.lerp(pairs.t0, pairs.t1, part)[:, 0] for part in parts]
@@ -189,23 +190,6 @@ def travel(velocity: Field, pairs: Pairs, substeps: int) -> tuple[Tensor, Tensor
         second = velocity(t[1], x + h / 2 * first)
         third = velocity(t[1], x + h / 2 * second)
         fourth = velocity(t[2], x + h * third)
-        move = h / 6 * (first + 2 * (second + third) + fourth)
-        action = action + substeps * move.square().sum(1)
-        x = x + move
-    return x, action
-
-
-def path_energy(fit: Fit, x: ArrayLike | None = None, *, substeps: int = 50) -> float:
-    r"""Mean over cells of :math:`\int \lVert v(t, X_t) \rVert^2 dt` over the course of `fit`.
-
-    Of the cells `x` ``(n, d)`` at its first time, those of the first snapshot when omitted, moved
-    by so many `substeps` of :func:`travel`. Times the span it is at least their mean squared
-    distance from where they end, and equal to it where they move straight and evenly.
-    """
-    cells = fit.course.snapshots[0].x if x is None else _checks.as_cells(x, "x")
-    cells = cells.to(next(fit.networks.parameters()))
-    start, end = (
-        cells.new_full((len(cells), 1), t) for t in fit.course.times[:: len(fit.course) - 1]
-    )
-    _, action = travel(fit.velocity, Pairs(cells, cells, start, end), substeps)
-    return float((action / (end - start)[:, 0]).mean())
+        x = x + h / 6 * (first + 2 * (second + third) + fourth)
+        states.append(x)
+    return x, polygon_energy(torch.stack(states), x.new_full((substeps,), 1 / substeps))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cellflow import _doors
+from cellflow.simulate.energy import path_energy
 from cellflow.simulate.field import IntegrationError
 from cellflow.simulate.integration import Limits, Output
 from cellflow.simulate.simulate import simulate
@@ -18,6 +19,7 @@ __all__ = [
     "StoredTrajectory",
     "Trajectory",
     "open_trajectory",
+    "path_energy",
     "simulate",
 ]
 
