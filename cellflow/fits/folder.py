@@ -69,7 +69,9 @@ class Unsaved:
     needs_rates: ClassVar[bool] = False
     source_free: ClassVar[bool] = False
 
-    def __call__(self, *what: object, part: object = None) -> None:
+    def __call__(
+        self, *what: object, part: object = None, times: object = None, per_pair: object = None
+    ) -> None:
         """Raise RuntimeError, whatever is asked: the part was not saved."""
         raise RuntimeError(f"{self.text} was not saved with this fit; build the method anew.")
 

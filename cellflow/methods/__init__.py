@@ -3,6 +3,7 @@
 from cellflow import _doors
 from cellflow.methods.few_steps import FewSteps, distill
 from cellflow.methods.flow_matching import FlowMatching
+from cellflow.methods.generative import GENERATIVE, FittedGenerative, Generative
 from cellflow.methods.iterated import Iterated
 from cellflow.methods.match import BaseMatching, DirectMatching, Matching, match
 from cellflow.methods.mean_flow import MeanFlow
@@ -13,6 +14,7 @@ from cellflow.methods.shooting import Shooting
 
 __all__ = [
     "DSBM",
+    "GENERATIVE",
     "ICFM",
     "METHODS",
     "MMFM",
@@ -24,7 +26,9 @@ __all__ = [
     "BaseMatching",
     "DirectMatching",
     "FewSteps",
+    "FittedGenerative",
     "FlowMatching",
+    "Generative",
     "Iterated",
     "Matching",
     "MeanFlow",

@@ -18,7 +18,8 @@ from cellflow.fits.fit import Fit
 from cellflow.fits.report import coupling_report
 from cellflow.methods.method import Method
 from cellflow.networks import MLPConfig, NetworkConfig, as_network_config
-from cellflow.paths import PREDICTIONS, TIMESTEPS, Path
+from cellflow.paths import TIMESTEPS, Path
+from cellflow.paths.prediction import PREDICTIONS
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import TimeCourse
 from cellflow.training.cells import canonical, natural_sigma
@@ -74,8 +75,8 @@ class FlowMatching(Method):
         user's time either way; a sigma is per root of the clock's time.
     predict
         What the network of a path from noise answers with: ``"velocity"``, ``"noise"``,
-        ``"score"`` or ``"target"``; the velocity follows from any (:class:`cellflow.paths.Mix`).
-        On other paths it is the velocity.
+        ``"score"`` or ``"target"``, from any of which the velocity follows; that of any other
+        path, with the velocity.
     timesteps
         Where on their paths pairs are met: ``"uniform"``, ``"logit_normal"``, ``"mode"`` or
         ``"cosmap"`` (:cite:`esser2024`), or a function from uniform numbers to fractions.
@@ -122,12 +123,10 @@ class FlowMatching(Method):
         self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None
     ) -> Fit:
         """Learn the dynamics of `course`; see :meth:`Method.fit_with`."""
-        if self.path.source_free:  # the earlier cells would be left out
-            got, remedy = (
-                type(self.path).__name__,
-                "For one cloud, see cellflow.methods.Generative.",
-            )
-            raise ValueError(_checks.message("path", got, "one between cells", remedy))
+        if self.path.source_free:
+            expected = "a path between cells: one from noise leaves the earlier ones out"
+            remedy = "To generate one cloud from noise, take cellflow.methods.Generative."
+            raise ValueError(_checks.message("path", type(self.path).__name__, expected, remedy))
         from cellflow._numba import told_of_compilation
 
         with told_of_compilation(options.progress):

@@ -2,9 +2,12 @@
 
 from cellflow.objectives.average import average_velocity_matching
 from cellflow.objectives.growth import growth_matching
-from cellflow.objectives.prediction import prediction_matching
 from cellflow.objectives.score import score_matching
-from cellflow.objectives.velocity import mean_velocity_matching, velocity_matching
+from cellflow.objectives.velocity import (
+    mean_velocity_matching,
+    prediction_matching,
+    velocity_matching,
+)
 
 __all__ = [
     "average_velocity_matching",

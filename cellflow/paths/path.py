@@ -119,10 +119,8 @@ class Path(ABC):
     constant_std
         Whether the standard deviation never changes, so that noise moves no cell.
     source_free
-        Whether the path generates cells from noise: its mean is a multiple of `x1`, the source is
-        :meth:`prior`, and cells `x0` are ignored.
-    heavy_tailed
-        Whether the noise is not normal, so that it says nothing of a score.
+        Whether the path generates cells from noise: its mean is a multiple of `x1`, and the source
+        that of the noise at the start; cells `x0` are ignored.
     """
 
     sigma: float | None = None
@@ -130,12 +128,16 @@ class Path(ABC):
     needs_rates: ClassVar[bool] = False
     constant_std: ClassVar[bool] = False
     source_free: ClassVar[bool] = False
-    heavy_tailed: ClassVar[bool] = False
 
     @property
     def diffusion(self) -> float:
         """Diffusion of the process whose bridges these are; 0 where there is none."""
         return 0.0
+
+    @property
+    def heavy_tailed(self) -> bool:
+        """Whether the noise is not normal, so that it tells of no score."""
+        return False
 
     def diffusion_at(self, s: Tensor) -> Tensor | None:
         """Diffusion at fraction `s` of the process that makes noise of cells; None for none."""
@@ -146,16 +148,8 @@ class Path(ABC):
         return z
 
     def to_normal(self, noise: Tensor) -> Tensor:
-        """Return the standard normal deviates that :meth:`from_normal` makes `noise` of."""
+        """Return the normal deviates that :meth:`from_normal` makes `noise` of."""
         return noise
-
-    def prior(self, n: int, dim: int, *, generator: torch.Generator, like: Tensor) -> Tensor:
-        """Draw `n` points ``(n, dim)`` that a source-free path starts from, in the type of `like`.
-
-        They are drawn on the device of the `generator`.
-        """
-        z = torch.randn(n, dim, generator=generator, device=generator.device, dtype=like.dtype)
-        return self.std_at_start() * self.from_normal(z).to(like)
 
     @abstractmethod
     def mean(self, pairs: Pairs, s: Tensor) -> Tensor:
@@ -208,7 +202,7 @@ class Path(ABC):
         generator: torch.Generator,
         *,
         part: tuple[int, int] = (0, 1),
-        times: Callable[[Tensor], Tensor] | None = None,
+        times: Callable[[Tensor], Tensor] = lambda u: u,
         per_pair: int = 1,
     ) -> PathPoint:
         """Return points of `pairs` at random fractions and with noise, both from `generator`.
@@ -221,9 +215,7 @@ class Path(ABC):
         pairs = pairs.repeated(per_pair)
         x0 = pairs.x0
         like: dict[str, Any] = {"dtype": x0.dtype, "device": x0.device, "generator": generator}
-        s = torch.rand(x0.shape[0], 1, **like)
-        if times is not None:
-            s = times(s)
+        s = times(torch.rand(x0.shape[0], 1, **like))
         if self.margin:
             s = self.margin + (1 - 2 * self.margin) * s
         noise = self.from_normal(torch.randn(x0.shape, **like))

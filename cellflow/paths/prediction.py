@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -13,14 +13,10 @@ from cellflow.paths.path import Pairs, Path
 PREDICTIONS = ("velocity", "noise", "score", "target")
 
 
-@dataclass(frozen=True, eq=False)
-class Mix:
-    r"""Share of target and noise in :math:`x_s = \alpha_s x_1 + \sigma_s z`, and their rates in s.
+class Mix(NamedTuple):
+    r"""Shares of target and noise in :math:`x_s = \alpha_s x_1 + \sigma_s z`, and their rates in s.
 
-    Parameters
-    ----------
-    alpha, sigma, alpha_rate, sigma_rate
-        Of shape ``()`` or ``(n, 1)``; no share is zero.
+    All are of shape ``()`` or ``(n, 1)``.
     """
 
     alpha: Tensor
@@ -29,24 +25,12 @@ class Mix:
     sigma_rate: Tensor
 
     @classmethod
-    def of(cls, path: Path, s: Tensor) -> Mix:
-        """Shares of a source-free path.
-
-        Parameters
-        ----------
-        path
-            The path, whose mean is a multiple of the target.
-        s
-            Fractions, shape ``(n, 1)``.
-        """
+    def of(cls, path: Path, s: Tensor, like: Tensor) -> Mix:
+        """Return those of a source-free `path` at `s` ``(n, 1)``, in the type of `like`."""
         one = torch.ones_like(s)
         pairs = Pairs(one, one, one, one + 1)
-        rates = path.mean_rate(pairs, s), path.std_rate(pairs, s)
-        return cls(path.mean(pairs, s), path.std(pairs, s), *rates)
-
-    def to(self, x: Tensor) -> Mix:
-        """Return the same in the type and on the device of `x`."""
-        return Mix(*(v.to(x) for v in (self.alpha, self.sigma, self.alpha_rate, self.sigma_rate)))
+        given = path.mean, path.std, path.mean_rate, path.std_rate
+        return cls(*(share(pairs, s).to(like) for share in given))
 
     @property
     def size(self) -> Tensor:
@@ -54,22 +38,13 @@ class Mix:
         return torch.hypot(self.alpha, self.sigma)
 
     def convert(self, value: Tensor, x: Tensor, *, given: str, wanted: str) -> Tensor:
-        r"""Return another prediction for the same state (Salimans and Ho 2022, appendix D).
+        r"""Return what is `wanted` at states `x` ``(n, d)``, of a `value` that is `given`.
 
-        All are affine in each other given the state, and so are their expectations:
-        :math:`u = \dot\alpha x_1 + \dot\sigma z` and, for normal noise, the score is
-        :math:`-z/\sigma` :cite:`salimans2022`.
-
-        Parameters
-        ----------
-        value
-            What was predicted, shape ``(n, d)``; a velocity is per unit of s.
-        x
-            The state, shape ``(n, d)``.
-        given, wanted
-            Two of ``"velocity"``, ``"noise"``, ``"score"``, ``"target"``.
+        Both are of `PREDICTIONS`, a velocity per unit of s. Given the state they are affine in each
+        other (:cite:`salimans2022`, appendix D), and so are their expectations: the velocity is
+        :math:`\dot\alpha x_1 + \dot\sigma z`, the score of normal noise :math:`-z/\sigma`.
         """
-        a, b, da, db = self.alpha, self.sigma, self.alpha_rate, self.sigma_rate
+        a, b, da, db = self
         if given == wanted:
             return value
         if given == "target":
@@ -80,6 +55,5 @@ class Mix:
         else:
             noise = -b * value if given == "score" else value
             target = (x - b * noise) / a
-        if wanted == "velocity":
-            return da * target + db * noise
-        return {"target": target, "noise": noise, "score": -noise / b}[wanted]
+        velocity = da * target + db * noise
+        return {"target": target, "noise": noise, "score": -noise / b}.get(wanted, velocity)

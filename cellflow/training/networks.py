@@ -16,7 +16,8 @@ from cellflow.batches import Batching
 from cellflow.couplings import Coupling
 from cellflow.dynamics import ComposedField, Dynamics
 from cellflow.networks import NetworkConfig, OwnNetworks, Units
-from cellflow.paths import Mix, Pairs, Path
+from cellflow.paths import Pairs, Path
+from cellflow.paths.prediction import Mix
 from cellflow.timecourse import TimeCourse
 from cellflow.training.trainer import Training
 
@@ -107,7 +108,10 @@ def assemble(parts: Parts, networks: nn.ModuleDict, times: Sequence[float]) -> D
     """Return the dynamics that `networks` make up, between snapshots at `times`."""
     velocity: Field = networks["velocity"]
     if parts.path.source_free:
-        return generated(PredictedField(velocity, parts.path, parts.predict, times[0], times[-1]))
+        field = PredictedField(velocity, parts.path, parts.predict, times[0], times[-1])
+        noisy = parts.path.diffusion_at(torch.tensor(0.5)) is not None
+        of_noise = None if parts.path.heavy_tailed else replace(field, wanted="score")
+        return Dynamics(field, of_noise, sigma=field.diffusion if noisy else 0.0)
     score = networks["score"] if parts.score else None
     growth = networks["growth"] if parts.growth else None
     breaks = tuple(times) if score is not None or parts.net.jumps else ()
@@ -166,7 +170,8 @@ class BridgeVelocity(ComposedField):
 class PredictedField(ComposedField):
     """Velocity or score of a source-free `path`, of what `net` predicts: the `given`.
 
-    The path leads from time `start` to `end`. The network sees states divided by their size.
+    The path leads from time `start` to `end`. The network sees states divided by their size; of a
+    target it answers with what remains to be told (:cite:`karras2022`, eq. 7).
     """
 
     net: Field
@@ -177,15 +182,10 @@ class PredictedField(ComposedField):
     wanted: str = "velocity"
 
     @property
-    def score(self) -> PredictedField | None:
-        """The score, of the same network; None where the path's noise says nothing of it."""
-        return None if self.path.heavy_tailed else replace(self, wanted="score")
-
-    @property
     def parts(self) -> tuple[Field, ...]:
-        """The network, and the score beside a velocity."""
-        score = self.score if self.wanted == "velocity" else None
-        return (self.net,) if score is None else (self.net, score)
+        """The network; with a velocity also the score, if the noise tells of one."""
+        alone = self.wanted == "score" or self.path.heavy_tailed
+        return (self.net,) if alone else (self.net, replace(self, wanted="score"))
 
     def map(self, change: Callable[[Field], Field]) -> PredictedField:
         """Return the same field of a changed network."""
@@ -196,36 +196,30 @@ class PredictedField(ComposedField):
         s = (t.to(_checks.time_dtype(t.device)) - self.start) / (self.end - self.start)
         return s.clamp(self.path.margin, 1 - self.path.margin)
 
-    def mix(self, t: Tensor, x: Tensor) -> Mix:
-        """Shares of target and noise at time `t`, scalar or ``(n,)``, in the type of `x`."""
-        return Mix.of(self.path, self.fraction(t).reshape(-1, 1)).to(x)
+    def diffusion(self, t: Tensor) -> Tensor:
+        """Diffusion of the path at time `t`, of its shape."""
+        diffusion = self.path.diffusion_at(self.fraction(t))
+        return cast(Tensor, diffusion) / (self.end - self.start) ** 0.5
 
-    def predicted(self, t: Tensor, x: Tensor, mix: Mix) -> Tensor:
-        """What the network predicts at time `t` and cells `x` ``(n, d)``, with the `mix` there."""
-        return self.net(t, x / mix.size)
+    def predicted(self, t: Tensor, x: Tensor) -> tuple[Tensor, Mix]:
+        """What the network says at time `t` and cells `x` ``(n, d)``, and the shares there."""
+        mix = Mix.of(self.path, self.fraction(t).reshape(-1, 1), x)
+        value = self.net(t, x / mix.size)
+        if self.given == "target":  # what the state itself tells of it, and the rest
+            value = (mix.alpha / mix.size * x + mix.sigma * value) / mix.size
+        return value, mix
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         """Velocity or score at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
-        mix = self.mix(t, x)
-        return self._of(self.predicted(t, x, mix), x, mix, self.wanted)
+        value, mix = self.predicted(t, x)
+        out = mix.convert(value, x, given=self.given, wanted=self.wanted)
+        return out / (self.end - self.start) if self.wanted == "velocity" else out
 
     def tilted(self, t: Tensor, x: Tensor, weight: float | Tensor) -> Tensor:
         """Velocity and `weight` times the score, of one call of the network."""
-        mix = self.mix(t, x)
-        value = self.predicted(t, x, mix)
-        return self._of(value, x, mix, "velocity") + weight * self._of(value, x, mix, "score")
-
-    def _of(self, value: Tensor, x: Tensor, mix: Mix, wanted: str) -> Tensor:
-        out = mix.convert(value, x, given=self.given, wanted=wanted)
-        return out / (self.end - self.start) if wanted == "velocity" else out
-
-
-def generated(field: PredictedField) -> Dynamics:
-    """Return the dynamics from noise whose velocity is `field`, with the diffusion of its path."""
-
-    def sigma(t: Tensor) -> Tensor:
-        diffusion = field.path.diffusion_at(field.fraction(t))
-        return cast(Tensor, diffusion) / (field.end - field.start) ** 0.5
-
-    noisy = field.path.diffusion_at(torch.tensor(0.5)) is not None
-    return Dynamics(field, field.score, sigma=sigma if noisy else 0.0)
+        value, mix = self.predicted(t, x)
+        velocity, score = (
+            mix.convert(value, x, given=self.given, wanted=wanted)
+            for wanted in ("velocity", "score")
+        )
+        return velocity / (self.end - self.start) + weight * score

@@ -75,9 +75,8 @@ def drawn(
 
     With `noise` as generator, the `part` asked for, and the times of the `method`.
     """
-    name, times = method.timesteps, None
-    if name != "uniform":
-        times = TIMESTEPS[name] if isinstance(name, str) else name
+    times = method.timesteps
+    times = TIMESTEPS[times] if isinstance(times, str) else times
     return method.path.draw(pairs, noise, part=part, times=times, per_pair=method.times_per_pair)
 
 
@@ -93,10 +92,8 @@ def objective(
     """Return the loss terms of `method`, all in squared velocities of `units`."""
 
     def terms(batch: PathPoint) -> dict[str, Tensor]:
-        field = dynamics.velocity
-        if isinstance(field, PredictedField):
-            mix = field.mix(batch.t, batch.x)
-            found = field.predicted(batch.t, batch.x, mix)
+        if isinstance(dynamics.velocity, PredictedField):
+            found, mix = dynamics.velocity.predicted(batch.t, batch.x)
             return prediction_matching(found, batch, mix, predict=method.predict)
         if method.score:  # the noise's part of the velocity is taken from the score
             out = mean_velocity_matching(networks["velocity"], batch)
