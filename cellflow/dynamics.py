@@ -12,6 +12,9 @@ import torch
 from cellflow import _checks
 from cellflow._typing import Field, Rng, Tensor
 
+#: Products with Jacobians of cells that are taken at once: hidden layers then stay in the cache.
+BLOCK = 2**13
+
 
 class ComposedField(ABC):
     """Velocity that is made of other fields, one of which is the score.
@@ -112,31 +115,48 @@ class Dynamics:
         return v + weight * score
 
 
-def divergence(
-    field: Field, t: Tensor, x: Tensor, *, probes: int | None = None, generator: Rng = 0
-) -> Tensor:
-    """Divergence of `field` at time `t` and cells `x` ``(n, d)``: ``(n,)``, per unit of time.
+def along_probes(field: Field, t: Tensor, x: Tensor, *, probes: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Value ``(n, d)`` of `field` and :math:`\epsilon^\top J` of `probes`, both ``(k, n, d)``.
 
-    The field ``(t, x) -> (n, d)`` is differentiable in ``x`` and acts on cells separately; `t` is a
-    scalar or ``(n,)``. Without `probes` it is the exact trace (``d`` backward passes), else
-    Hutchinson's unbiased estimate for large ``d``, by so many Rademacher probes of a `generator`.
+    J is the Jacobian of the `field`, which acts on cells `x` ``(n, d)`` separately; `t` is a scalar
+    or ``(n,)``. Probes ``(k, 1, d)`` are those of all cells; with the unit vectors, the products
+    are the rows of J. Gradients of both are recorded where those of the field are.
     """
+    record = torch.is_grad_enabled()
     with torch.enable_grad():
-        x = x.detach().requires_grad_(True)
+        if not (record and x.requires_grad):
+            x = x.detach().requires_grad_(True)
         value = field(t, x)
-        if not value.requires_grad:  # constant in x
-            return torch.zeros(x.shape[0], dtype=x.dtype, device=x.device)
-        if probes is None:
-            terms = []
-            for k in range(x.shape[1]):
-                (grad,) = torch.autograd.grad(value[:, k].sum(), x, retain_graph=True)
-                terms.append(grad[:, k])
-            return torch.stack(terms).sum(0).detach()
-        rng = _checks.as_generator(generator)
-        total = torch.zeros(x.shape[0], dtype=x.dtype, device=x.device)
-        for _ in range(_checks.count(probes, "probes")):
-            sign = torch.randint(2, x.shape, generator=rng, device=rng.device)
-            sign = (2 * sign - 1).to(x)
-            (grad,) = torch.autograd.grad((value * sign).sum(), x, retain_graph=True)
-            total += (grad * sign).sum(1)
-        return (total / probes).detach()
+        rows = None
+        if value.requires_grad:
+            given = probes.to(x).expand(-1, *x.shape)
+            (rows,) = torch.autograd.grad(
+                value, x, given, create_graph=record, allow_unused=True, is_grads_batched=True
+            )
+    if rows is None:  # constant in x
+        rows = x.new_zeros(len(probes), *x.shape)
+    return (value, rows) if record else (value.detach(), rows.detach())
+
+
+def divergence(field: Field, t: Tensor, x: Tensor, *, probes: Tensor | None = None) -> Tensor:
+    r"""Divergence of `field` at time `t` and cells `x` ``(n, d)``, per unit of time: ``(n,)``.
+
+    The field is as in :func:`along_probes`. Without `probes` the trace is exact. With those of
+    :func:`rademacher`, ``(n, k, d)``, it is what each of them estimates without bias, ``(n, k)``
+    (:cite:`hutchinson1989`): :math:`\epsilon^\top J \epsilon`.
+    """
+    n, d = x.shape
+    given = torch.eye(d, device=x.device)[None] if probes is None else probes
+    out = [x.new_empty(0, given.shape[1])]
+    for rows in torch.arange(n, device=x.device).split(max(1, BLOCK // given.shape[1])):
+        each = given.to(x).expand(n, -1, -1)[rows].transpose(0, 1)
+        _, products = along_probes(field, t if t.ndim == 0 else t[rows], x[rows], probes=each)
+        out.append((products * each).sum(2).T)
+    found = torch.cat(out)
+    return found.sum(1) if probes is None else found
+
+
+def rademacher(shape: tuple[int, ...], generator: Rng = 0) -> Tensor:
+    """Draw signs of this `shape`, in whole numbers of a byte, on the device of `generator`."""
+    rng = _checks.as_generator(generator)
+    return 2 * torch.randint(2, shape, generator=rng, device=rng.device, dtype=torch.int8) - 1

@@ -71,13 +71,13 @@ class FlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         points = self._points(X, fitting=True)
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(2**31 - 1))
-        if self.target is None:
+        target: Any = self.target
+        if target is None:
             target = rng.standard_normal((max(_DRAWS, len(points)), points.shape[1]))
-        else:
-            target = validation.check_array(self.target, dtype=[np.float64, np.float32])
+        target = _checks.as_cells(target, "target", dim=points.shape[1]).to(torch.as_tensor(points))
         how: dict[str, Any] = {"device": self.device, "progress": self.progress}
         how |= {"steps": self.steps, "generator": seed}
-        self.matching_ = match(target.astype(points.dtype), points, self.method, **how)
+        self.matching_ = match(target, points, self.method, **how)
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray:

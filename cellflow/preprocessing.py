@@ -41,6 +41,11 @@ class Preprocessing:
             got = f"scales from {self.scale.min():g} to {self.scale.max():g}"
             raise ValueError(_checks.message("preprocessing", got, "positive ones"))
 
+    @property
+    def log_scale(self) -> float:
+        """Log-volume, along the components, that the unit cube of model coordinates has in data."""
+        return float(self.scale.double().log().sum())
+
     def apply(self, x: Tensor) -> Tensor:
         """Map cells `x` ``(n, d)`` to model coordinates ``(n, k)``."""
         z = x - self.mean.to(x)

@@ -64,7 +64,7 @@ def test_a_target_takes_their_place(points):
     moved = done.transform(points)
     assert np.abs(moved.mean(0) - 5).max() < 0.2
     assert np.abs(done.sample(200)).mean() > 1.3  # of clumps at -2 and 2; the target is not there
-    with pytest.raises(ValueError, match="3 dimensions"):
+    with pytest.raises(ValueError, match="`target`: got 3 dimensions"):
         FlowTransport(METHOD, target=np.zeros((9, 3)), steps=1).fit(points)
 
 

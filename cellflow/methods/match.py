@@ -184,7 +184,7 @@ class DirectMatching(Matching):
         return self.fit.predict(start, 1.0 - start.time, max_step=_STEP)
 
     def log_prob(self, y: ArrayLike) -> Tensor:
-        return self.fit.log_prob(y, 1.0)  # type: ignore[attr-defined]
+        return self.fit.log_prob(y, 1.0)
 
     def path_energy(self, x: ArrayLike | None = None) -> float:
         x = self.course.snapshots[0].x if x is None else x
@@ -228,7 +228,7 @@ class BaseMatching(Matching):
 
     def _write(self, folder: FilePath) -> None:
         for name, model in zip(SIDES, (self.source, self.target), strict=True):
-            model.save(folder / name)
+            (model.fit if isinstance(model, FittedGenerative) else model).save(folder / name)
         write_state(folder / CELLS, cells_of(self.course), {})
 
 
@@ -243,7 +243,8 @@ def _course(x0: Any, x1: Any, generator: Rng) -> TimeCourse:
             x = map(_points, x)
         stream = isinstance(x, Iterable) and not isinstance(x, str | list | tuple)
         stream = stream and not hasattr(x, "ndim")
-        sources.append(x if stream else _checks.as_cells(x, name))
+        dim = sources[0].shape[1] if sources and not streams else None
+        sources.append(x if stream else _checks.as_cells(x, name, dim=dim))
         streams = streams or stream
     if streams:
         return TimeCourse.from_blocks(sources, generator=generator)

@@ -13,6 +13,7 @@ from cellflow._typing import Rng, Tensor
 from cellflow.fits.fit import Fit
 from cellflow.fits.folder import to_facts
 from cellflow.preprocessing import Preprocessing
+from cellflow.simulate import Density
 from cellflow.timecourse import TimeCourse
 from cellflow.training.networks import Parts
 from cellflow.training.options import Checkpointing, FitOptions, StepReport
@@ -66,6 +67,13 @@ class Method(ABC):
             Parts of one course in model coordinates.
         """
         return self
+
+    def prior(self, course: TimeCourse) -> tuple[Density, float] | None:
+        """Return the density that the flow begins from, and the time of it.
+
+        In model coordinates, as `course` is; None where it begins from the first snapshot.
+        """
+        return None
 
     def facts(self) -> dict[str, Any]:
         """Return the method as facts that JSON can hold."""

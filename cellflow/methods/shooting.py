@@ -22,6 +22,7 @@ from cellflow.methods.method import Method
 from cellflow.networks import MLPConfig, NetworkConfig, Units, as_network_config
 from cellflow.paths import Pairs, Path, Straight
 from cellflow.preprocessing import Preprocessing
+from cellflow.simulate.flow import nodes
 from cellflow.simulate.trajectory import polygon_energy
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.training.cells import canonical, to_device
@@ -181,15 +182,9 @@ def travel(velocity: Field, pairs: Pairs, substeps: int) -> tuple[Tensor, Tensor
     action of each cell ``(n,)``, its span times :math:`\int \lVert v \rVert^2 dt`: never less than
     the squared distance between start and end.
     """
-    x, h = pairs.x0, pairs.span / substeps
-    states = [x]
-    for k in range(substeps):
-        parts = ((k + part) / substeps for part in (0.0, 0.5, 1.0))
-        t = [torch.lerp(pairs.t0, pairs.t1, part)[:, 0] for part in parts]
-        first = velocity(t[0], x)
-        second = velocity(t[1], x + h / 2 * first)
-        third = velocity(t[1], x + h / 2 * second)
-        fourth = velocity(t[2], x + h * third)
-        x = x + h / 6 * (first + 2 * (second + third) + fourth)
-        states.append(x)
-    return x, polygon_energy(torch.stack(states), x.new_full((substeps,), 1 / substeps))
+
+    def slope(u: float, x: Tensor) -> Tensor:
+        return pairs.span * velocity(torch.lerp(pairs.t0, pairs.t1, u)[:, 0], x)
+
+    states = torch.stack([pairs.x0, *nodes(slope, pairs.x0, n_steps=substeps)])
+    return states[-1], polygon_energy(states, states.new_full((substeps,), 1 / substeps))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from cellflow import _doors
 from cellflow.simulate.energy import path_energy
 from cellflow.simulate.field import IntegrationError
+from cellflow.simulate.flow import flow
 from cellflow.simulate.integration import Limits, Output
+from cellflow.simulate.likelihood import Density, Likelihood, log_likelihood
 from cellflow.simulate.simulate import simulate
 from cellflow.simulate.solver import SOLVERS
 from cellflow.simulate.trajectory import Trajectory
@@ -13,11 +15,15 @@ from cellflow.simulate.zarr_store import StoredTrajectory, open_trajectory
 
 __all__ = [
     "SOLVERS",
+    "Density",
     "IntegrationError",
+    "Likelihood",
     "Limits",
     "Output",
     "StoredTrajectory",
     "Trajectory",
+    "flow",
+    "log_likelihood",
     "open_trajectory",
     "path_energy",
     "simulate",

@@ -18,6 +18,7 @@ from cellflow.dynamics import ComposedField, Dynamics
 from cellflow.networks import NetworkConfig, OwnNetworks, Units
 from cellflow.paths import Pairs, Path
 from cellflow.paths.prediction import Mix
+from cellflow.simulate import Density
 from cellflow.timecourse import TimeCourse
 from cellflow.training.trainer import Training
 
@@ -79,6 +80,9 @@ class Parts(Protocol):
 
     def scaled_to(self, *courses: TimeCourse) -> Parts:
         """Return the method with absolute sigmas, for these parts of one course."""
+
+    def prior(self, course: TimeCourse) -> tuple[Density, float] | None:
+        """Return the density that the flow begins from, and when; None where it is not known."""
 
     def facts(self) -> dict[str, Any]:
         """Return the method as facts that JSON can hold."""

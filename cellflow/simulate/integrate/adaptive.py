@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from cellflow._typing import Tensor
@@ -44,21 +46,36 @@ def _accepted_steps(
     """Return the nodes ``(k + 1,)``, in float64 on the CPU, and the states there."""
     # Lazily, and never torchdyn.core, which imports Lightning.
     from torchdyn.numerics import odeint
-    from torchdyn.numerics.solvers.ode import str_to_solver
 
     def rhs(time: Tensor, state: Tensor, args: object = None) -> Tensor:
         return field(float(time), state)
 
     # In the dtype of the state, or torchdyn's arithmetic would promote the state.
     unit = torch.tensor([0.0, 1.0], dtype=x.dtype, device=x.device)
-    method = str_to_solver(solver, x.dtype)
-    # torchdyn keeps these in float32 and so rounds every step and stage time of a float64
-    # solution to float32, which leaves errors of 1e-9 whatever the tolerance.
-    for name in ("safety", "min_factor", "max_factor"):
-        setattr(method, name, getattr(method, name).to(x))
+    method = as_solver(solver, x)
     tolerances = {"rtol": limits.rtol, "atol": limits.atol}
     where, states = odeint(rhs, x, unit, solver=method, return_all_eval=True, **tolerances)
     nodes = where.to(device="cpu", dtype=torch.float64)
     if len(nodes) != len(states) or float(nodes[-1]) != 1.0:
         raise IntegrationError(f"Integration stopped at time {field.time(float(nodes[-1])):g}.")
     return nodes, states
+
+
+def as_solver(solver: str, like: Tensor) -> Any:
+    """Return torchdyn's `solver` for states such as `like`, whose steps gradients do not enter."""
+    from torchdyn.numerics.solvers.ode import str_to_solver
+
+    method = str_to_solver(solver, like.dtype)
+    # torchdyn keeps these in float32 and so rounds every step and stage time of a float64
+    # solution to float32, which leaves errors of 1e-9 whatever the tolerance.
+    for name in ("safety", "min_factor", "max_factor"):
+        setattr(method, name, getattr(method, name).to(like))
+    step = method.step
+
+    def detached(
+        f: Any, x: Tensor, t: Tensor, dt: Tensor, k1: Tensor | None = None, args: object = None
+    ) -> Any:
+        return step(f, x, t.detach(), dt.detach(), k1=k1, args=args)
+
+    method.step = detached  # the first step depends on the state, in torchdyn
+    return method
