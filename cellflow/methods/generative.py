@@ -149,10 +149,14 @@ class FittedGenerative:
 GENERATIVE: Registry[Callable[[], Generative]] = Registry("cellflow.methods")
 
 # What is predicted is what left the least Wasserstein distance on two moons.
-for _flow in (
-    FlowMatching(Independent(), ConditionalOT(), name="fm"),
-    FlowMatching(Independent(), VariancePreserving(), name="vp", predict="noise"),
-    FlowMatching(Independent(), VarianceExploding(), name="ve", predict="target"),
-    FlowMatching(Independent(), VarianceExploding(extra=128), name="pfgm", predict="target"),
-):
-    GENERATIVE.register(_flow.name)(partial(Generative, _flow))
+_flow = partial(FlowMatching, Independent())
+_fm, _vp = (
+    _flow(ConditionalOT(), name="fm"),
+    _flow(VariancePreserving(), name="vp", predict="noise"),
+)
+_ve = _flow(VarianceExploding(), name="ve", predict="target")
+_pfgm = _flow(VarianceExploding(extra=128), name="pfgm", predict="target")
+GENERATIVE.register("fm")(partial(Generative, _fm))
+GENERATIVE.register("vp")(partial(Generative, _vp))
+GENERATIVE.register("ve")(partial(Generative, _ve))
+GENERATIVE.register("pfgm")(partial(Generative, _pfgm))

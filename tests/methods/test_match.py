@@ -52,15 +52,16 @@ MAPS = [name for name, kind in DENSITIES.items() if kind.invertible]
 @pytest.mark.parametrize("name", [*cf.methods.METHODS, *GENERATIVE, *MAPS])
 def test_cells_return_from_where_they_are_carried(name, tmp_path):
     done = cf.match(X0, X1, name, steps=5, progress=False)
-    there = done.transport(X0)
-    assert there.shape == X0.shape and there.dtype == X0.dtype
+    some = X0[:20]
+    there = done.transport(some)
+    assert there.shape == some.shape and there.dtype == some.dtype
     # Solvers keep four to five digits on each way; diffusions are steep at their ends.
-    assert_close(done.inverse(there), X0, atol=3e-3, rtol=0)
-    energy = done.path_energy()
-    assert energy >= float((there - X0).square().sum(1).mean()) * 0.999
+    assert_close(done.inverse(there), some, atol=3e-3, rtol=0)
+    energy = done.path_energy(some)
+    assert energy >= float((there - some).square().sum(1).mean()) * 0.999
     same = cf.load(done.save(tmp_path / "saved"))
-    assert torch.equal(same.transport(X0), there)
-    assert same.score("energy") == done.score("energy")
+    assert torch.equal(same.transport(some), there)
+    assert same.score("energy", some) == done.score("energy", some)
 
 
 @pytest.mark.parametrize("name", MAPS)
