@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state, validation
 from cellflow import _checks
 from cellflow._typing import ArrayLike
 from cellflow.densities import Density
-from cellflow.methods import Method, match
+from cellflow.methods import Generative, Method, match
 
 #: Draws of the normal law, at least.
 _DRAWS = 2000
@@ -51,7 +51,7 @@ class FlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def __init__(
         self,
-        method: str | Method | Density = "otcfm",
+        method: str | Method | Density | Generative = "otcfm",
         *,
         target: ArrayLike | None = None,
         steps: int | None = None,
@@ -68,27 +68,26 @@ class FlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def fit(self, X: ArrayLike, y: object = None) -> FlowTransport:
         """Learn to carry points `X` ``(n, d)`` to the target; `y` is not looked at."""
-        points = self._points(X, fitting=True)
+        points = _checks.as_cells(self._points(X, fitting=True), "X")
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(2**31 - 1))
-        target: Any = self.target
+        n, dim = points.shape
+        target = self.target
         if target is None:
-            target = rng.standard_normal((max(_DRAWS, len(points)), points.shape[1]))
-        target = _checks.as_cells(target, "target", dim=points.shape[1]).to(torch.as_tensor(points))
+            target = rng.standard_normal((max(_DRAWS, n), dim))
+        target = _checks.as_cells(target, "target", dim=dim).to(points)
         how: dict[str, Any] = {"device": self.device, "progress": self.progress}
-        how |= {"steps": self.steps, "generator": seed}
-        self.matching_ = match(target, points, self.method, **how)
+        self.matching_ = match(target, points, self.method, steps=self.steps, generator=seed, **how)
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Return points `X` ``(n, d)`` carried to the target."""
-        validation.check_is_fitted(self)
         return self.matching_.inverse(self._points(X)).cpu().numpy()
 
     def inverse_transform(self, X: ArrayLike) -> np.ndarray:
         """Return points `X` ``(n, d)`` of the target, carried back."""
         validation.check_is_fitted(self)
-        return self.matching_.transport(self._points(X)).cpu().numpy()
+        return self.matching_.transport(X).cpu().numpy()
 
     def sample(self, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
         """Draw `n_samples` points like those fitted, by the seed `random_state`: ``(n, d)``.
@@ -97,14 +96,14 @@ class FlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """
         validation.check_is_fitted(self)
         rng, seen = check_random_state(random_state), self.matching_.course.snapshots[0].x
-        size = (_checks.count(n_samples, "n_samples"), self.n_features_in_)
+        n = _checks.count(n_samples, "n_samples")
         if self.target is None:
-            return self.inverse_transform(rng.standard_normal(size).astype(seen.numpy().dtype))
-        return self.inverse_transform(seen[rng.randint(len(seen), size=size[0])])
+            drawn = torch.from_numpy(rng.standard_normal((n, seen.shape[1])))
+            return self.inverse_transform(drawn.to(seen))
+        return self.inverse_transform(seen[rng.randint(len(seen), size=n)])
 
     def score_samples(self, X: ArrayLike) -> np.ndarray:
         """Return the log density at points `X` ``(n, d)`` of those fitted: ``(n,)``."""
-        validation.check_is_fitted(self)
         return self.matching_.log_prob(self._points(X)).cpu().numpy()
 
     def score(self, X: ArrayLike, y: object = None) -> float:
@@ -113,11 +112,10 @@ class FlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _points(self, X: ArrayLike, fitting: bool = False) -> np.ndarray:
         """Return `X` as an array, with as many features as were fitted."""
-        how = {
-            "reset": fitting,
-            "dtype": [np.float64, np.float32],
-            "ensure_min_samples": 1 + fitting,
-        }
+        if not fitting:
+            validation.check_is_fitted(self)
+        how: dict[str, Any] = {"reset": fitting, "dtype": [np.float64, np.float32]}
+        how["ensure_min_samples"] = 2 if fitting else 1
         if hasattr(validation, "validate_data"):
             return validation.validate_data(self, X, **how)
         return self._validate_data(X, **how)  # scikit-learn before 1.6
