@@ -10,9 +10,9 @@ from cellflow.densities.density import (
     FittedDensity,
     InvertibleModel,
     from_facts,
-    load_density,
 )
+from cellflow.densities.flows import NSF
 
-__all__ = ["DENSITIES", "Density", "FittedDensity", "InvertibleModel", "from_facts", "load_density"]
+__all__ = ["DENSITIES", "NSF", "Density", "FittedDensity", "InvertibleModel", "from_facts"]
 
 _doors.guard(__name__)
