@@ -21,8 +21,8 @@ from cellflow.simulate.solver import Solver
 #: Title, registry, and what its names are given to.
 FAMILIES: tuple[tuple[str, Mapping[str, object], str], ...] = (
     ("Methods", METHODS, "`cf.tl.fit(adata, method=...)`, `cellflow fit --method`"),
-    ("Generative models", GENERATIVE, "one cloud from noise: `GENERATIVE[name]().fit(x)`"),
     ("Densities", DENSITIES, "`DENSITIES[name](size=...).fit(x)`: flows and mixtures of one cloud"),
+    ("Generative models", GENERATIVE, "one cloud from noise: `GENERATIVE[name]().fit(x)`"),
     ("Couplings", COUPLINGS, "`cf.tl.couple(adata, coupling=...)`, `cellflow couple --coupling`"),
     ("Paths", PATHS, "part of a method"),
     ("Densities of time", TIMESTEPS, "`timesteps=` of a method"),

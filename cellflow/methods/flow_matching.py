@@ -21,6 +21,7 @@ from cellflow.networks import MLPConfig, NetworkConfig, as_network_config
 from cellflow.paths import TIMESTEPS, Path
 from cellflow.paths.prediction import PREDICTIONS
 from cellflow.preprocessing import Preprocessing
+from cellflow.simulate import Density
 from cellflow.timecourse import TimeCourse
 from cellflow.training.cells import canonical, natural_sigma
 from cellflow.training.options import FitOptions
@@ -162,6 +163,10 @@ class FlowMatching(Method):
         history = options.group.broadcast(lambda: history)  # the clocks of processes differ
         learned = prepared.dynamics, prepared.method, course, prepared.networks
         return Fit(*learned, preprocessing, history, clock=clock)
+
+    def prior(self, course: TimeCourse) -> tuple[Density, float] | None:
+        """Return the noise that its path starts from, if any, at the first time of `course`."""
+        return (self.path, course.times[0]) if self.path.source_free else None
 
     def clock_of(
         self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None

@@ -16,7 +16,7 @@ from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.couplings import Independent
 from cellflow.fits.fit import Fit
 from cellflow.methods.flow_matching import FlowMatching
-from cellflow.paths import ConditionalOT, VarianceExploding, VariancePreserving
+from cellflow.paths import ConditionalOT, Path, VarianceExploding, VariancePreserving
 from cellflow.preprocessing import Preprocessing, fit_preprocessing
 from cellflow.simulate import SOLVERS
 from cellflow.timecourse import TimeCourse
@@ -36,11 +36,15 @@ class Generative:
     Parameters
     ----------
     flow
-        How it is learned. Its path starts from noise; or, on a path between cells, the source is
-        standard normal cells, which its coupling pairs with those of the cloud.
+        How it is learned, on a path from noise; its coupling does not matter.
     """
 
     flow: FlowMatching
+
+    def __post_init__(self) -> None:
+        if not self.flow.path.source_free:
+            got, expected = type(self.flow.path).__name__, "a path from noise"
+            raise ValueError(_checks.message("path", got, expected))
 
     def fit(
         self,
@@ -121,41 +125,40 @@ class FittedGenerative:
 
         By the probability-flow ODE, to the tolerance of its solver, as :meth:`decode`.
         """
-        path = self.fit.method.parts.path
         start = self._scaling.apply(self.fit.simulate(x, [1.0, 0.0], solver="dopri5").final)
-        return path.to_normal(start / self._scale)
+        return self._path.to_normal(start / self._path.std_at_start())
 
     def decode(self, z: ArrayLike) -> Tensor:
         """Map points `z` ``(n, d)`` of the base to cells, shape ``(n, d)``."""
         source = self._source(_checks.as_cells(z, "z", dim=self.dim))
         return self.fit.simulate(source, [0.0, 1.0], solver="dopri5").final
 
+    def log_prob(self, x: ArrayLike) -> Tensor:
+        """Return the log-densities ``(n,)`` at cells `x` ``(n, d)``: see :meth:`Fit.likelihood`."""
+        return self.fit.likelihood(x, 1.0, solver="dopri5").log_prob
+
     @property
     def _scaling(self) -> Preprocessing:
         return cast(Preprocessing, self.fit.preprocessing)
 
     @property
-    def _scale(self) -> float:
-        """Scale of the source, in model coordinates."""
-        path = self.fit.method.parts.path
-        return path.std_at_start() if path.source_free else 1.0
+    def _path(self) -> Path:
+        return self.fit.method.parts.path
 
     def _source(self, z: Tensor) -> Tensor:
         z = z.to(next(self.fit.networks.parameters()))
-        return self._scaling.invert(self._scale * self.fit.method.parts.path.from_normal(z))
+        return self._scaling.invert(self._path.std_at_start() * self._path.from_normal(z))
 
 
 #: Makers of generative models by name.
 GENERATIVE: Registry[Callable[[], Generative]] = Registry("cellflow.methods")
 
-# What is predicted is what left the least Wasserstein distance on two moons.
-_flow = partial(FlowMatching, Independent())
-_fm, _vp = (
-    _flow(ConditionalOT(), name="fm"),
-    _flow(VariancePreserving(), name="vp", predict="noise"),
-)
-_ve = _flow(VarianceExploding(), name="ve", predict="target")
-_pfgm = _flow(VarianceExploding(extra=128), name="pfgm", predict="target")
+# What is predicted, and when, is what left the least Wasserstein distance on two moons.
+_of_target = partial(FlowMatching, Independent(), predict="target", timesteps="logit_normal")
+_fm = FlowMatching(Independent(), ConditionalOT(), name="fm")
+_vp = FlowMatching(Independent(), VariancePreserving(), name="vp", predict="noise")
+_ve = _of_target(VarianceExploding(), name="ve")
+_pfgm = _of_target(VarianceExploding(extra=128), name="pfgm")
 GENERATIVE.register("fm")(partial(Generative, _fm))
 GENERATIVE.register("vp")(partial(Generative, _vp))
 GENERATIVE.register("ve")(partial(Generative, _ve))

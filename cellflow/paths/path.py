@@ -151,6 +151,10 @@ class Path(ABC):
         """Return the normal deviates that :meth:`from_normal` makes `noise` of."""
         return noise
 
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density of a source-free path's source at `x` ``(n, d)``: ``(n,)``."""
+        return torch.distributions.Normal(0.0, self.std_at_start()).log_prob(x).sum(1)
+
     @abstractmethod
     def mean(self, pairs: Pairs, s: Tensor) -> Tensor:
         """Mean of `pairs` at fraction `s` ``(n, 1)``, shape ``(n, d)``."""

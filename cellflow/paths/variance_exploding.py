@@ -72,6 +72,15 @@ class VarianceExploding(Path):
             return None
         return math.sqrt(2 * self._rate) * self.sigma_max * (-self._rate * s).exp()
 
+    def log_prob(self, x: Tensor) -> Tensor:
+        if self.extra is None:
+            return super().log_prob(x)
+        d, extra = x.shape[1], self.extra
+        unit = math.lgamma((extra + d) / 2) - math.lgamma(extra / 2)
+        unit -= d * math.log(self.sigma_max * math.sqrt(math.pi * extra))
+        square = (x / self.sigma_max).square().sum(1)
+        return unit - 0.5 * (extra + d) * torch.log1p(square / extra)
+
     def from_normal(self, z: Tensor) -> Tensor:
         if self.extra is None:
             return z

@@ -49,9 +49,8 @@ def test_base_is_normal_and_the_map_inverts(fitted, name) -> None:
     assert_close(z.T.cov(), torch.eye(2), rtol=0, atol=0.4)
 
 
-@pytest.mark.parametrize("solver", ["euler_maruyama", "predictor_corrector"])
-def test_reverse_process_draws_the_same_law(fitted, solver) -> None:
-    y = fitted["vp"].sample(1000, solver=solver, generator=2, max_step=0.005)
+def test_reverse_process_draws_the_same_law(fitted) -> None:
+    y = fitted["vp"].sample(1000, solver="sra1", generator=2, max_step=0.01)
     assert_close(y.mean(0), cloud().mean(0), rtol=0, atol=0.4)
     assert_close(y.T.cov(), cloud().T.cov(), rtol=0, atol=1.5)
 
@@ -69,18 +68,23 @@ def test_saved_model_is_the_same(fitted, tmp_path) -> None:
         assert torch.equal(same.sample(4), model.sample(4))
 
 
-def test_cells_of_the_source_may_be_coupled_instead() -> None:
-    flow = FlowMatching(cf.couplings.Exact(), Straight(0.0))
-    model = Generative(flow).fit(cloud(), steps=20)
-    assert_close(model.decode(model.encode(cloud(20))), cloud(20), rtol=0, atol=1e-2)
+@pytest.mark.parametrize("name", GENERATIVE)
+def test_density_is_near_the_clouds_and_integrates_to_one(fitted, name) -> None:
+    model, x = fitted[name], cloud()
+    law = torch.distributions.MultivariateNormal(x.mean(0), x.T.cov())
+    assert float((law.log_prob(x[:200]) - model.log_prob(x[:200])).mean()) < 0.3
+    axes = [torch.linspace(m - 6 * s, m + 6 * s, 41) for m, s in zip(x.mean(0), x.std(0))]
+    grid = torch.cartesian_prod(*axes)
+    cell = (axes[0][1] - axes[0][0]) * (axes[1][1] - axes[1][0])
+    assert float(model.log_prob(grid).exp().sum() * cell) == pytest.approx(1.0, abs=0.05)
 
 
 @pytest.mark.parametrize("predict", ["noise", "score", "target"])
 def test_predictions_times_and_their_number_are_settings(predict) -> None:
     how = {"timesteps": "logit_normal", "times_per_pair": 2, "predict": predict}
     flow = FlowMatching(Independent(), VariancePreserving(), **how)
-    history = Generative(flow).fit(cloud(), steps=200).fit.history
-    assert history.validation_loss[-1] < history.validation_loss[0]
+    y = Generative(flow).fit(cloud(), steps=200).sample(400)
+    assert_close(y.mean(0), cloud().mean(0), rtol=0, atol=0.8)
 
 
 def test_times_change_a_fit_between_cells_and_the_default_does_not() -> None:
@@ -107,6 +111,8 @@ def test_path_from_noise_is_refused_between_snapshots() -> None:
         cf.several.fit_members(method, course, options, members=2, workers=1)
     with pytest.raises(ValueError, match="`base`"):
         cf.methods.Iterated(method)
+    with pytest.raises(ValueError, match="`path`: got Straight, expected a path from noise"):
+        Generative(METHODS["icfm"]())
     assert not set(GENERATIVE) & set(METHODS)
 
 
@@ -126,6 +132,5 @@ def test_settings_that_make_no_sense_are_named(how, name) -> None:
         FlowMatching(**({"coupling": Independent(), "path": ConditionalOT()} | how))
 
 
-def test_every_model_is_invertible_but_for_its_density(fitted) -> None:
-    names = {name for name in vars(InvertibleModel) if name[0] != "_"} - {"log_prob"}
-    assert all(hasattr(model, name) for model in fitted.values() for name in names)
+def test_every_model_is_invertible(fitted) -> None:
+    assert all(isinstance(model, InvertibleModel) for model in fitted.values())

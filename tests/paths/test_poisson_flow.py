@@ -23,6 +23,9 @@ def test_noise_is_students(extra: int, d: int) -> None:
     assert stats.kstest(noise.square().sum(1) / d, stats.f(d, extra).cdf).pvalue > 1e-3
     assert_close(noise / noise.norm(dim=1, keepdim=True), z / z.norm(dim=1, keepdim=True))
     assert_close(path.to_normal(noise), z)
+    law = stats.multivariate_t(df=extra, shape=path.sigma_max**2 * torch.eye(d).numpy())
+    expected = torch.as_tensor(law.logpdf(path.sigma_max * noise)).reshape(-1)
+    assert_close(path.log_prob(path.sigma_max * noise), expected)
 
 
 def test_many_dimensions_are_the_variance_exploding_path() -> None:

@@ -78,6 +78,16 @@ def test_corrector_draws_a_wrong_spread_back() -> None:
     assert error["predictor_corrector"] < 0.7 * error["euler_maruyama"]
 
 
+def test_corrector_keeps_the_law_where_mass_grows() -> None:
+    rest = Dynamics(lambda t, x: 0 * x, lambda t, x: -x, lambda t, x: t + 0 * x[:, 0], sigma=0.7)
+    generator = torch.Generator().manual_seed(10)
+    x0 = torch.randn(CELLS, 2, generator=generator, dtype=torch.float64)
+    out = simulate(rest, x0, [0.0, 2.0], solver="predictor_corrector", max_step=0.02, generator=11)
+    torch.testing.assert_close(out.log_mass[-1], torch.full_like(x0[:, 0], 2.0), rtol=0.02, atol=0)
+    allowed = 4 * (2 / CELLS) ** 0.5 + 0.01
+    torch.testing.assert_close(out.final.T.cov(), torch.eye(2).double(), rtol=0, atol=allowed)
+
+
 def test_diffusion_may_be_a_function_of_time() -> None:
     """Brownian motion with sigma² = 2 t has variance t² at t; one number for each cell as well."""
     still = Dynamics(lambda t, x: 0 * x, lambda t, x: 0 * x, sigma=lambda t: (2 * t).sqrt())
