@@ -220,7 +220,7 @@ class BaseMatching(Matching):
         return replace(start, x=x.to(start.x), time=1.0 - start.time)
 
     def log_prob(self, y: ArrayLike) -> Tensor:
-        return self.target.log_prob(y)  # type: ignore[union-attr]
+        return self.target.log_prob(y)
 
     def path_energy(self, x: ArrayLike | None = None) -> float:
         start = self.course.snapshots[0] if x is None else Snapshot(x, 0.0)
@@ -228,7 +228,10 @@ class BaseMatching(Matching):
 
     def _write(self, folder: FilePath) -> None:
         for name, model in zip(SIDES, (self.source, self.target), strict=True):
-            (model.fit if isinstance(model, FittedGenerative) else model).save(folder / name)
+            if isinstance(model, FittedGenerative):
+                model.fit.save(folder / name)
+            else:
+                write_state(folder / name, model.tensors(), model.facts())
         write_state(folder / CELLS, cells_of(self.course), {})
 
 
