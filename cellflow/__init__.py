@@ -37,7 +37,7 @@ _NAMES = {
     "Snapshot": "timecourse",
     "Dynamics": "dynamics",
     **dict.fromkeys(("ICFM", "OTCFM", "SBCFM", "SF2M", "DSBM", "MMFM"), "methods"),
-    **dict.fromkeys(("ReachFM", "UBSB", "UOTCFM"), "methods"),
+    **dict.fromkeys(("CNF", "ReachFM", "UBSB", "UOTCFM"), "methods"),
     "Fit": "fits",
     "load": "saving",
 }

@@ -1,6 +1,7 @@
 """Methods: a coupling, a path and what is learned, which fitting turns into dynamics."""
 
 from cellflow import _doors
+from cellflow.methods.cnf import CNF
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.iterated import Iterated
 from cellflow.methods.method import METHODS, Method
@@ -8,6 +9,7 @@ from cellflow.methods.recipes import DSBM, ICFM, MMFM, OTCFM, SBCFM, SF2M, UBSB,
 from cellflow.methods.shooting import Shooting
 
 __all__ = [
+    "CNF",
     "DSBM",
     "ICFM",
     "METHODS",
