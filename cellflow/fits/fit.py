@@ -247,8 +247,7 @@ class Fit:
     ) -> Snapshot:
         """Predict the cells of the snapshot `start` at another `time`, with masses and labels.
 
-        In data coordinates, later or earlier, by the `solver`, `generator` and `max_step` of
-        :meth:`simulate`.
+        By the `solver`, `generator` and `max_step` of :meth:`simulate`, in data coordinates.
         """
         how: dict[str, Any] = {"solver": solver, "generator": generator, "max_step": max_step}
         out = self.simulate(start.x, [start.time, time], **how)
@@ -389,14 +388,10 @@ class Fit:
 def sides_of(fit: Fit, time: float) -> list[tuple[Snapshot, float]]:
     """Return the snapshots that tell of the population at `time`, and how much each counts."""
     first, *_ = snapshots = fit.course.snapshots
-    before = max((s for s in snapshots if s.time <= time), key=_time, default=first)
-    after = min((s for s in snapshots if s.time > time), key=_time, default=first)
+    before = next((s for s in reversed(snapshots) if s.time <= time), first)
+    after = next((s for s in snapshots if s.time > time), first)
     if not fit.method.both_sides or before.time >= time or after.time <= time:
         return [(before, 1.0)]
     near = (after.time - time) * len(before)
     share = near / (near + (time - before.time) * len(after))
     return [(before, share), (after, 1 - share)]
-
-
-def _time(s: Snapshot) -> float:
-    return s.time

@@ -1,6 +1,7 @@
 """Methods: a coupling, a path and what is learned, which fitting turns into dynamics."""
 
 from cellflow import _doors
+from cellflow.methods.cnf import CNF
 from cellflow.methods.few_steps import FewSteps, distill
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.generative import GENERATIVE, FittedGenerative, Generative
@@ -13,6 +14,7 @@ from cellflow.methods.rectified_flow import RectifiedFlow
 from cellflow.methods.shooting import Shooting
 
 __all__ = [
+    "CNF",
     "DSBM",
     "GENERATIVE",
     "ICFM",
