@@ -237,13 +237,20 @@ class Fit:
         return cells if weighted else equal_cells([cells], number, rng)[0]
 
     def predict(
-        self, start: Snapshot, time: float, *, solver: str = "rk4", generator: Rng = 0
+        self,
+        start: Snapshot,
+        time: float,
+        *,
+        solver: str = "rk4",
+        generator: Rng = 0,
+        max_step: float | None = None,
     ) -> Snapshot:
         """Predict the cells of the snapshot `start` at another `time`, with masses and labels.
 
-        In data coordinates, later or earlier, by the `solver` and `generator` of :meth:`simulate`.
+        By the `solver`, `generator` and `max_step` of :meth:`simulate`, in data coordinates.
         """
-        out = self.simulate(start.x, [start.time, time], solver=solver, generator=generator)
+        how: dict[str, Any] = {"solver": solver, "generator": generator, "max_step": max_step}
+        out = self.simulate(start.x, [start.time, time], **how)
         grown = out.log_mass
         mass = start.mass if grown is None else grown_mass(start.mass, grown[-1], time)
         return Snapshot(out.final.to(start.x), time, mass, start.labels)
@@ -381,14 +388,10 @@ class Fit:
 def sides_of(fit: Fit, time: float) -> list[tuple[Snapshot, float]]:
     """Return the snapshots that tell of the population at `time`, and how much each counts."""
     first, *_ = snapshots = fit.course.snapshots
-    before = max((s for s in snapshots if s.time <= time), key=_time, default=first)
-    after = min((s for s in snapshots if s.time > time), key=_time, default=first)
+    before = next((s for s in reversed(snapshots) if s.time <= time), first)
+    after = next((s for s in snapshots if s.time > time), first)
     if not fit.method.both_sides or before.time >= time or after.time <= time:
         return [(before, 1.0)]
     near = (after.time - time) * len(before)
     share = near / (near + (time - before.time) * len(after))
     return [(before, share), (after, 1 - share)]
-
-
-def _time(s: Snapshot) -> float:
-    return s.time

@@ -147,10 +147,11 @@ GENERATIVE: Registry[Callable[[], Generative]] = Registry("cellflow.methods")
 
 # What is predicted, and when, is what left the least Wasserstein distance on two moons.
 _of_target = partial(FlowMatching, Independent(), predict="target", timesteps="logit_normal")
-for _flow in (
-    FlowMatching(Independent(), ConditionalOT(), name="fm"),
-    FlowMatching(Independent(), VariancePreserving(), name="vp", predict="noise"),
-    _of_target(VarianceExploding(), name="ve"),
-    _of_target(VarianceExploding(extra=128), name="pfgm"),
-):
-    GENERATIVE.register(_flow.name)(partial(Generative, _flow))
+_fm = FlowMatching(Independent(), ConditionalOT(), name="fm")
+_vp = FlowMatching(Independent(), VariancePreserving(), name="vp", predict="noise")
+_ve = _of_target(VarianceExploding(), name="ve")
+_pfgm = _of_target(VarianceExploding(extra=128), name="pfgm")
+GENERATIVE.register("fm")(partial(Generative, _fm))
+GENERATIVE.register("vp")(partial(Generative, _vp))
+GENERATIVE.register("ve")(partial(Generative, _ve))
+GENERATIVE.register("pfgm")(partial(Generative, _pfgm))

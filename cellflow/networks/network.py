@@ -79,6 +79,14 @@ class Network(nn.Module):
         super().__init__()
         self.units = units
 
+    def between(self, t: Tensor, until: Tensor, x: Tensor) -> Tensor:
+        """Average velocity of cells `x` ``(n, d)`` on their way from `t` to `until`.
+
+        Times are scalars or ``(n,)``. A network that does not tell the two apart answers with the
+        velocity at `t`, by which the way is one step of Euler's.
+        """
+        return self(t, x)
+
     def evaluator(self, like: Tensor) -> Field:
         """Return what evaluates this network without gradients, for cells such as `like`.
 
@@ -102,6 +110,11 @@ class NetworkConfig(ABC):
     @property
     def jumps(self) -> bool:
         """Whether fields may jump at the times of snapshots, which no step must cross then."""
+        return False
+
+    @property
+    def learns_average(self) -> bool:
+        """Whether the velocity is learned with its averages over times to come."""
         return False
 
     @abstractmethod

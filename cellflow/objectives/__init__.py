@@ -1,5 +1,6 @@
 """Named loss terms; the sum of an objective's terms is the loss."""
 
+from cellflow.objectives.average import average_velocity_matching
 from cellflow.objectives.growth import growth_matching
 from cellflow.objectives.score import score_matching
 from cellflow.objectives.velocity import (
@@ -9,6 +10,7 @@ from cellflow.objectives.velocity import (
 )
 
 __all__ = [
+    "average_velocity_matching",
     "growth_matching",
     "mean_velocity_matching",
     "prediction_matching",

@@ -103,7 +103,9 @@ class StackedFit(NamedTuple):
 
 def stackable(method: Method) -> TypeGuard[FlowMatching]:
     """Whether members of `method` can be trained as one: they are all of ours."""
-    own = isinstance(method.parts.net, OwnNetworks) or method.parts.training.optimizer is not None
+    net = method.parts.net
+    own = isinstance(net, OwnNetworks) or method.parts.training.optimizer is not None
+    own = own or net.learns_average
     return type(method) is FlowMatching and not own and not method.path.source_free
 
 

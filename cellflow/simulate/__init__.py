@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cellflow import _doors
+from cellflow.simulate.energy import path_energy
 from cellflow.simulate.field import IntegrationError
 from cellflow.simulate.flow import flow
 from cellflow.simulate.integration import Limits, Output
@@ -24,6 +25,7 @@ __all__ = [
     "flow",
     "log_likelihood",
     "open_trajectory",
+    "path_energy",
     "simulate",
 ]
 

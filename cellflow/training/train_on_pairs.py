@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -13,9 +13,10 @@ from cellflow._random import stream_seed
 from cellflow._threads import one_thread
 from cellflow._typing import Tensor
 from cellflow.dynamics import Dynamics
-from cellflow.networks import NetworkConfig, Units
+from cellflow.networks import Network, NetworkConfig, Units
 from cellflow.networks.fast import written_out
 from cellflow.objectives import (
+    average_velocity_matching,
     growth_matching,
     mean_velocity_matching,
     prediction_matching,
@@ -97,6 +98,8 @@ def objective(
         if method.score:  # the noise's part of the velocity is taken from the score
             out = mean_velocity_matching(networks["velocity"], batch)
             out |= score_matching(dynamics, batch, unit=units.speed**2)
+        elif method.net.learns_average:
+            out = average_velocity_matching(cast(Network, networks["velocity"]), batch)
         else:
             out = velocity_matching(dynamics, batch)
         if method.growth:
