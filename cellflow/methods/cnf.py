@@ -84,7 +84,7 @@ class CNF(Simulating):
     def __post_init__(self) -> None:
         object.__setattr__(self, "net", as_network_config(self.net))
         for name in ("sigma", "kinetic", "jacobian"):
-            _checks.number(getattr(self, name), name, low=0.0)
+            object.__setattr__(self, name, _checks.number(getattr(self, name), name, low=0.0))
         _checks.count(self.substeps, "substeps")
 
     @property

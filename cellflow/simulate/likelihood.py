@@ -105,6 +105,7 @@ def log_likelihood(
     """
     if not isinstance(base, Density):
         raise TypeError(_checks.message("base", type(base).__name__, "an object with log_prob(x)"))
+    time, base_time = _checks.number(time, "time"), _checks.number(base_time, "base_time")
     x = _checks.as_cells(x, "x").detach()
     n, d = x.shape
     number = d if d <= EXACT else PROBES
