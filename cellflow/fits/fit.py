@@ -321,7 +321,7 @@ class Fit:
             start = self.interpolate(base_time)
             if base is None:
                 base = gaussian_mixture(replace(start, x=self._encode(start.x)))
-            elif prep is not None:
+            elif prep is not None and isinstance(base, Density):
                 base = Encoded(base, prep)
         how = Integration(solver=solver, knots=self._knots, clock=self.clock)
         found = log_likelihood(

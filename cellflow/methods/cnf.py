@@ -19,7 +19,7 @@ from cellflow.dynamics import along_probes, rademacher
 from cellflow.methods.method import METHODS
 from cellflow.methods.simulating import Shots, Simulating
 from cellflow.networks import MLPConfig, NetworkConfig, Units, as_network_config
-from cellflow.paths import Pairs, Path, Straight
+from cellflow.paths import Path, Straight
 from cellflow.simulate import Density
 from cellflow.simulate.flow import nodes
 from cellflow.timecourse import TimeCourse
@@ -84,7 +84,7 @@ class CNF(Simulating):
     def __post_init__(self) -> None:
         object.__setattr__(self, "net", as_network_config(self.net))
         for name in ("sigma", "kinetic", "jacobian"):
-            _checks.number(getattr(self, name), name, low=0.0)
+            object.__setattr__(self, name, _checks.number(getattr(self, name), name, low=0.0))
         _checks.count(self.substeps, "substeps")
 
     @property
@@ -104,10 +104,6 @@ class CNF(Simulating):
         std = variance.clamp(min=1e-6 * float(variance.mean()) or 1.0).sqrt()
         law = distributions.Independent(distributions.Normal(mean, std), 1)
         return law, start - (end - start) / (len(course) - 1)
-
-    def shots(self, pairs: Pairs, step: int, steps: int) -> Shots:
-        """Return the batch of `step` of `steps`: cells of all `pairs`."""
-        return Shots(pairs, 1.0, step)
 
     def begin(
         self, velocity: Field, model: TimeCourse, *, health: CouplingHealth, seed: int

@@ -28,7 +28,6 @@ def flow(
     *,
     solver: str = "rk4",
     max_step: float | None = None,
-    gradients: str = "autograd",
     limits: Limits = Limits(),
 ) -> Trajectory:
     r"""Follow the flow of `dynamics` as :func:`simulate` does, and record gradients.
@@ -41,12 +40,10 @@ def flow(
     dynamics, x0, times, max_step, limits
         As in :func:`simulate`.
     solver
-        A deterministic one: fixed-step, or ``"dopri5"``.
-    gradients
-        ``"autograd"`` keeps every step: exact for the solution computed. ``"adjoint"``, for
-        ``"dopri5"``, keeps the states asked for and integrates the adjoint equation back
-        (:cite:`chen2018`, section 2; torchdyn's): as exact as the tolerances, in little memory.
-        It finds parameters in fields that are modules.
+        A fixed-step one keeps every step, which makes gradients exact for the solution computed.
+        ``"dopri5"`` keeps the states asked for, and integrates the adjoint equation back
+        (:cite:`chen2018`, section 2; torchdyn's): gradients are as exact as the tolerances, in
+        little memory. It finds parameters in fields that are modules.
 
     Examples
     --------
@@ -57,11 +54,9 @@ def flow(
     >>> torch.autograd.grad(end, x)[0]
     tensor([[0.3679]])
     """
-    _checks.choice(gradients, ("autograd", "adjoint"), "gradients")
-    how = Integration(solver=solver, max_step=max_step, limits=limits)
-    member, adjoint = SOLVERS[solver], gradients == "adjoint"
-    if member.stochastic or (adjoint and not member.adaptive):
-        expected = "dopri5" if adjoint else "a solver that draws no noise"
+    how, member = Integration(solver=solver, max_step=max_step, limits=limits), SOLVERS[solver]
+    if member.stochastic:
+        expected = "a solver that draws no noise"
         raise ValueError(_checks.message("solver", repr(solver), expected))
     x0, grid = _checks.as_cells(x0, "x0"), as_times(times)
     job = Job.prepare(dynamics, x0.detach(), grid, how=how)
@@ -83,7 +78,7 @@ def flow(
                 *_, x = nodes(field, x, n_steps=n_steps, u=(here, there), step=member.step)
                 field.require_finite(x, there)
             else:
-                x = _adaptive(field, x, here, there, solver=solver, limits=limits, adjoint=adjoint)
+                x = _adjoint(field, x, u=(here, there), solver=solver, limits=limits)
             rows.append(x)
         n_evaluations += field.n_evaluations
     states, d = torch.stack(rows)[job.asked.to(x0.device)], x0.shape[1]
@@ -110,35 +105,27 @@ def nodes(
         yield x
 
 
-def _adaptive(
-    field: RescaledField,
-    x: Tensor,
-    here: float,
-    there: float,
-    *,
-    solver: str,
-    limits: Limits,
-    adjoint: bool,
+def _adjoint(
+    field: RescaledField, x: Tensor, *, u: tuple[float, float], solver: str, limits: Limits
 ) -> Tensor:
-    """Return the state at `there` of the field through `x` ``(n, d)`` `here`, by torchdyn."""
-    from torchdyn.numerics import odeint
+    """Return the state at the end of `u` through `x` ``(n, d)``, with gradients by torchdyn."""
     from torchdyn.numerics.sensitivity import _gather_odefunc_adjoint
 
-    def rhs(u: Tensor, x: Tensor, args: object = None) -> Tensor:
-        return field(float(u.detach()), x)
-
-    how = {"atol": limits.atol, "rtol": limits.rtol}
-    span, method = torch.tensor([here, there]).to(x), as_solver(solver, x)
-    if not adjoint:
-        return odeint(rhs, x, span, solver=method, **how)[1][-1]
-    known = _WithParameters(field, x)
-    names = {f"{name}_adjoint": value for name, value in how.items()}
-    settings = {"interpolator": None, "integral_loss": None, "problem_type": "standard"}
+    known, method = _WithParameters(field, x), as_solver(solver, x)
     flat = torch.cat([p.contiguous().flatten() for p in known.parameters()])
     made = _gather_odefunc_adjoint(
-        known, flat, method, solver_adjoint=method, **how, **names, **settings
+        known,
+        flat,
+        method,
+        *(limits.atol, limits.rtol),
+        interpolator=None,
+        solver_adjoint=method,
+        atol_adjoint=limits.atol,
+        rtol_adjoint=limits.rtol,
+        integral_loss=None,
+        problem_type="standard",
     )
-    return made.apply(flat, x, span)[1][-1]
+    return made.apply(flat, x, torch.tensor(u).to(x))[1][-1]
 
 
 class _WithParameters:

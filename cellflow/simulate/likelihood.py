@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -17,6 +17,7 @@ from cellflow.simulate.simulate import simulate_as
 EXACT, PROBES = 50, 16
 
 
+@runtime_checkable
 class Density(Protocol):
     """What a base is: anything with the log-density of cells ``(n, d)``, ``(n,)``."""
 
@@ -102,6 +103,9 @@ def log_likelihood(
     >>> found.log_prob - base.log_prob(torch.zeros(1, 2))  # by how much the flow has shrunk
     tensor([2.])
     """
+    if not isinstance(base, Density):
+        raise TypeError(_checks.message("base", type(base).__name__, "an object with log_prob(x)"))
+    time, base_time = _checks.number(time, "time"), _checks.number(base_time, "base_time")
     x = _checks.as_cells(x, "x").detach()
     n, d = x.shape
     number = d if d <= EXACT else PROBES

@@ -22,6 +22,7 @@ import cellflow as cf
 from cellflow.batches import Batching
 from cellflow.couplings import Coupling, Exact
 from cellflow.evaluate import HoldoutProtocol
+from cellflow.fits.bases import gaussian_mixture
 from cellflow.methods import METHODS, FlowMatching, Method
 from cellflow.networks import MLPConfig, NetworkConfig
 from cellflow.paths import Path as CellPath
@@ -142,6 +143,8 @@ GOOD: dict[str, Callable[[], Any]] = {
     "x": lambda: WORLD.snapshot.x,
     "y": lambda: WORLD.course.snapshots[1].x,
     "x0": lambda: WORLD.snapshot.x,
+    "log_likelihood.base": lambda: gaussian_mixture(WORLD.snapshot),
+    "base_time": lambda: 0.0,
     "states": lambda: WORLD.fit.course.x,
     "points": lambda: WORLD.cells.obsm["X_pca"][:4],
     "velocity": lambda: WORLD.cells.obsm["velocity_obs"],

@@ -115,6 +115,8 @@ def test_density_refuses_bad_bases_and_a_single_probe() -> None:
 
     with pytest.raises(ValueError, match=r"`base.log_prob\(x\)`: got \(5, 2\), expected a tensor"):
         log_likelihood(flow, x, 1.0, base=Wrong(), base_time=0.0)
+    with pytest.raises(TypeError, match="`base`: got str, expected an object with log_prob"):
+        log_likelihood(flow, x, 1.0, base="normal", base_time=0.0)
     with pytest.raises(ValueError, match="`probes`: got 1"):
         log_likelihood(flow, x, 1.0, base=normal(2), base_time=0.0, probes=1)
 

@@ -62,7 +62,7 @@ def _accepted_steps(
 
 
 def as_solver(solver: str, like: Tensor) -> Any:
-    """Return torchdyn's `solver` for states such as `like`, whose steps gradients do not enter."""
+    """Return torchdyn's `solver` for states such as `like`."""
     from torchdyn.numerics.solvers.ode import str_to_solver
 
     method = str_to_solver(solver, like.dtype)
@@ -70,12 +70,4 @@ def as_solver(solver: str, like: Tensor) -> Any:
     # solution to float32, which leaves errors of 1e-9 whatever the tolerance.
     for name in ("safety", "min_factor", "max_factor"):
         setattr(method, name, getattr(method, name).to(like))
-    step = method.step
-
-    def detached(
-        f: Any, x: Tensor, t: Tensor, dt: Tensor, k1: Tensor | None = None, args: object = None
-    ) -> Any:
-        return step(f, x, t.detach(), dt.detach(), k1=k1, args=args)
-
-    method.step = detached  # the first step depends on the state, in torchdyn
     return method
