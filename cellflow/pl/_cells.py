@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, ListedColormap, Normalize, is_color_like, to_rgba_array
@@ -18,10 +20,6 @@ from cellflow.pp import TimeTable, parse_times
 from cellflow.pp.access import check_anndata, checked, column_of, on_disk, row_chunks, take
 from cellflow.tl.fates import OTHER
 from cellflow.tl.projection import embedding
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 #: Colours of categories: the name of a colour map, a colour for each, or a colour by name.
 Palette = str | Sequence[Any] | Mapping[Any, Any]
@@ -186,8 +184,6 @@ def named_colors(
 
 def column_or_gene(adata: AnnData, color: str) -> pd.Series:
     """Return a column of ``obs``, else a gene, of ``raw`` where it is in there, as scanpy does."""
-    import pandas as pd
-
     check_anndata(adata)
     if color in adata.obs.columns:
         return column_of(adata, color, "color")

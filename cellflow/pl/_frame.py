@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib import colormaps
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -16,9 +17,6 @@ from matplotlib.figure import Figure
 
 from cellflow import _checks
 from cellflow.metrics import METRICS
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: Points: journals ask for 5 to 7 at least, after the figure has been placed in a column.
 FONT = 8

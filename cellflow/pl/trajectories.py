@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
@@ -16,9 +17,6 @@ from cellflow._typing import Rng
 from cellflow.pl import _cells, _frame
 from cellflow.simulate import Trajectory
 from cellflow.tl.projection import embedding, nearest_category, project_points
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 #: Width in points of the path of a cell of mass one, and the factors it is clipped to.
 _WIDTH, _EXTREMES = 0.7, (0.15, 4.0)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
 from cellflow import _checks
 from cellflow.pl import _cells, _frame
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 #: Width of a block, where the two columns of blocks are one apart.
 _WIDTH = 0.05
@@ -93,8 +91,6 @@ def transitions(
 
 def _checked(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table without empty rows and columns."""
-    import pandas as pd
-
     expected, remedy = "a table of masses", "Call cellflow.tl.transitions."
     if not isinstance(table, pd.DataFrame):
         raise TypeError(_checks.message("table", type(table).__name__, expected, remedy))

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from anndata import AnnData
 from matplotlib.axes import Axes
 from scipy.spatial import cKDTree
 
 from cellflow import _checks
 from cellflow.pl import _cells, _frame
 from cellflow.tl.projection import embedding
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-
 
 #: A node is drawn if this many cells lie within the width of the kernel around it.
 _LEAST = 3

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from anndata import AnnData
 
 from cellflow import _checks
 from cellflow._typing import Tensor
@@ -14,10 +16,6 @@ from cellflow.fits import Ensemble, Fit
 from cellflow.pp import parse_times
 from cellflow.pp.access import check_anndata, checked, column_of, find_representation
 from cellflow.preprocessing import Preprocessing
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 #: What stands for `adata.raw` in place of the name of a layer.
 RAW = "raw"

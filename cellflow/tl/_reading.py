@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from anndata import AnnData
 from tqdm import tqdm
 
 from cellflow import _checks
@@ -32,9 +33,6 @@ from cellflow.pp.reading import Reading, read
 from cellflow.pp.times import is_missing, read_time
 from cellflow.preprocessing import Preprocessing, fit_preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 def read_course(

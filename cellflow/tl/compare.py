@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 
 from cellflow import _checks
 from cellflow._typing import Rng
@@ -17,10 +19,6 @@ from cellflow.pp.reading import Reading, labels_of
 from cellflow.tl._genes import readout_of
 from cellflow.tl._reading import origin_of, preprocessing_of, read_course, resolve_method
 from cellflow.training import FitOptions
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 
 def compare(
@@ -143,8 +141,6 @@ def _at_cells(found: Comparison, index: CourseIndex, n: int) -> np.ndarray:
 
 def _by_time(found: Comparison) -> pd.DataFrame:
     """Return a row for each time, and one for all together."""
-    import pandas as pd
-
     whole = float(found.difference.square().mean().sqrt())
     columns = {
         "time": [*found.times, np.nan],
@@ -156,8 +152,6 @@ def _by_time(found: Comparison) -> pd.DataFrame:
 
 def _by_gene(names: list[str], found: FeatureDifferences) -> pd.DataFrame:
     """Return a row for each gene, by p and then the size of the difference."""
-    import pandas as pd
-
     columns = {"effect": found.effect, "difference": found.difference}
     columns |= {"p": found.p_value, "fdr": found.fdr}
     values = {name: value.numpy() for name, value in columns.items()}

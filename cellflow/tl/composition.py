@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
+import pandas as pd
 import torch
+from anndata import AnnData
 from tqdm import tqdm
 
 from cellflow import _checks
@@ -18,10 +19,6 @@ from cellflow.fits import Ensemble, Fit, Interpolation
 from cellflow.methods import Method
 from cellflow.timecourse import TimeCourse
 from cellflow.tl._reading import label_key_of, labelled_course
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 
 def composition(
@@ -68,8 +65,6 @@ def composition(
         The same is in ``uns["composition"]``, and the column
         and the unit of time are in ``uns["composition_fit"]``.
     """
-    import pandas as pd
-
     course = labelled_course(adata, fit, label_key)
     names = sorted({label for s in course.snapshots for label in s.labels or ()})
     seen, generator = shares.observed(course, names), _checks.as_generator(rng, "rng")
@@ -135,8 +130,6 @@ def _table(
     low: Tensor | None = None,
     high: Tensor | None = None,
 ) -> pd.DataFrame:
-    import pandas as pd
-
     unknown = torch.full_like(mean, torch.nan)
     columns = {"time": time, "label": names, "source": source, "share": mean.numpy()}
     ends = ((name, unknown if v is None else v) for name, v in (("low", low), ("high", high)))

@@ -6,9 +6,9 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from functools import partial
 from inspect import signature
-from typing import TYPE_CHECKING
 
 import numpy as np
+from anndata import AnnData
 from tqdm import tqdm
 
 from cellflow import _checks
@@ -24,9 +24,6 @@ from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.tl._reading import preprocessing_of, read_course
 from cellflow.tl.coupled import Coupled
 from cellflow.training.cells import natural_sigma
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 #: Cells of a time point up to which ``"auto"`` is exact.
 EXACT_CELLS = 4000

@@ -5,18 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
+import pandas as pd
 import torch
 
 from cellflow import _checks
 from cellflow._typing import ArrayLike, Tensor
 from cellflow.fits import Ensemble, Fit
 from cellflow.tl._genes import columns_of, readout_of
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: From states ``(n, d)`` to a table of ``n`` rows, with a column for each gene.
 Decoder: TypeAlias = "Callable[[np.ndarray], pd.DataFrame]"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
+import pandas as pd
 import torch
+from anndata import AnnData
 
 from cellflow import _checks
 from cellflow._typing import Rng, Tensor
@@ -17,10 +19,6 @@ from cellflow.pp.access import column_of
 from cellflow.timecourse import Snapshot
 from cellflow.tl._reading import label_key_of, states_and_times
 from cellflow.tl.coupled import Coupled
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 #: What is written beside probabilities, where it is known.
 ERRORS = ("_sampling_error", "_member_error")
@@ -240,8 +238,6 @@ def _sinks(
     question: _Question, at: float, label_key: str | None, generator: torch.Generator
 ) -> pd.Series:
     """Sink of each cell at the time `at`, by its name; None for all others."""
-    import pandas as pd
-
     adata, fit = question.adata, question.fit
     if isinstance(fit, Coupled):
         expected = "labels that are groups: plans simulate no cell"
@@ -288,8 +284,6 @@ def _clock(fit: Fit | Ensemble | Coupled) -> dict[str, object]:
 
 def _write(adata: AnnData, name: str, tables: dict[str, np.ndarray], groups: list[str]) -> None:
     """Write probabilities, their errors where there are some, and entropies."""
-    import pandas as pd
-
     p = Fates(tuple(groups), torch.from_numpy(tables[""]), torch.empty(0))
     for kind, values in tables.items():
         if kind in ERRORS and not np.nansum(values) > 0:  # one future, or one member

@@ -6,9 +6,10 @@ import sys
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from anndata import AnnData
 from tqdm import tqdm
 
 from cellflow import _checks
@@ -28,9 +29,6 @@ from cellflow.tl._reading import (
     warn_of_unused_growth,
 )
 from cellflow.training import Checkpointing, FitOptions, StepReport
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 def fit(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
+from anndata import AnnData
 
 from cellflow import _checks
 from cellflow._random import draw_seed
@@ -14,10 +15,6 @@ from cellflow._typing import Rng
 from cellflow.answers import trends
 from cellflow.pp.components import MEMORY, expression_chunks
 from cellflow.tl._genes import chances_of, columns_of, expression_of, times_of
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 #: What stands for a fate where all cells count alike.
 ALL = "all"
@@ -68,8 +65,6 @@ def gene_trends(
         the cells sampled, ``low`` to ``high``. The fate is ``"all"`` where all cells count alike.
         The same is in ``uns["gene_trends"]``.
     """
-    import pandas as pd
-
     names, stored = expression_of(adata, layer)
     asked, columns = columns_of(names, genes)
     wanted = [fate] if fate is None or isinstance(fate, str) else list(fate)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import torch
+from anndata import AnnData
 
 from cellflow import _checks
 from cellflow._typing import Rng, Tensor
@@ -14,9 +15,6 @@ from cellflow.fits import Ensemble, Fit
 from cellflow.plans.plan import CHILDLESS
 from cellflow.simulate import Trajectory
 from cellflow.tl._reading import states_and_times
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 def growth(

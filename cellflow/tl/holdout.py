@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING
+
+from anndata import AnnData
 
 from cellflow import _checks, evaluate
 from cellflow.evaluate import HoldoutProtocol, HoldoutTable
@@ -11,9 +12,6 @@ from cellflow.methods import Method
 from cellflow.pp.reading import Reading
 from cellflow.several import join_process_group
 from cellflow.tl._reading import read_course, resolve_method, warn_of_unused_growth
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 def holdout(

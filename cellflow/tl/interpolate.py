@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 
 from cellflow._typing import Rng
 from cellflow.answers import labels_at
@@ -14,10 +16,6 @@ from cellflow.pp.genes import pca_keys
 from cellflow.timecourse import Snapshot
 from cellflow.tl._reading import time_of
 from cellflow.tl.expression import Decoder, decode
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 
 def interpolate(
@@ -75,8 +73,6 @@ def interpolate(
     of the cell that was carried, and ``obs["spread"]``, how far from each other the members took
     that cell: the root of its squared distance to their mean, averaged over them, in data units.
     """
-    import pandas as pd
-
     time = time_of(fit, time)
     snapshot = fit.interpolate(
         time, n_cells=n_cells, weighted=weighted, solver=solver, generator=rng
@@ -124,9 +120,6 @@ def _population(
     floor: bool,
 ) -> AnnData:
     """Return states `x` ``(n, d)`` as an AnnData, in genes where there is a way to them."""
-    import pandas as pd
-    from anndata import AnnData
-
     rep, found = fit.origin.get("use_rep", "X_state"), fit.origin.get("components")
     states = {"X_pca" if rep == "X" else rep: x} if rep != "X" or found is not None else {}
     told: dict[str, Any] = {}
@@ -148,8 +141,6 @@ def _label(obs: pd.DataFrame, fit: Fit | Ensemble, cells: Snapshot) -> dict[str,
     Returns the probabilities of the latter by their key in ``obsm``. Observed cells are what they
     are.
     """
-    import pandas as pd
-
     key = fit.origin.get("label_key") or "label"
     origin = pd.Categorical(cells.labels)
     obs[f"origin_{key}"] = obs[key] = origin

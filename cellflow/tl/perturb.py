@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from anndata import AnnData
 
 from cellflow import _checks
 from cellflow._typing import Rng, Tensor
@@ -20,10 +22,6 @@ from cellflow.timecourse import Snapshot
 from cellflow.tl._genes import columns_of, expression_of, loadings_of
 from cellflow.tl._reading import label_key_of, masses_of, states_and_times, time_of
 from cellflow.tl.fates import groups_of, labelled_at, observed_time
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 CHANGES = ("knock-out", "up", "down")
 
@@ -287,7 +285,6 @@ def _table(
 
     Changes move cells as `far` as they do, ``(m,)``.
     """
-    import pandas as pd
     from scipy.stats import false_discovery_control
 
     at, tables = {k: row for row, k in enumerate(chosen)}, []

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
+from anndata import AnnData
 
 from cellflow import _checks
 from cellflow._typing import ArrayLike
 from cellflow.answers import shares_near
 from cellflow.pp.access import find_representation
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 #: Rows handled at once, so that memory does not grow with the number of cells.
 _CHUNK = 4096

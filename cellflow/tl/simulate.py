@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from anndata import AnnData
 
 from cellflow import _checks
 from cellflow._typing import ArrayLike, Rng
@@ -15,9 +15,6 @@ from cellflow.fits import Ensemble, Fit
 from cellflow.simulate import StoredTrajectory, Trajectory
 from cellflow.simulate.integration import as_times
 from cellflow.tl._reading import states_and_times, time_of
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 def simulate(

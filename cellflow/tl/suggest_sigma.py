@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING
+
+from anndata import AnnData
 
 from cellflow import _checks, _doors
 from cellflow.evaluate import SigmaSweep, sigma_sweep, without_times
@@ -11,9 +12,6 @@ from cellflow.methods import SF2M, FlowMatching
 from cellflow.pp.reading import Reading
 from cellflow.pp.times import TimeTable, parse_times
 from cellflow.tl._reading import preprocessing_of, read_course
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 @_doors.door

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import pandas as pd
+from anndata import AnnData
 
 from cellflow import answers
 from cellflow._typing import Rng
@@ -10,10 +11,6 @@ from cellflow.fits import Ensemble, Fit
 from cellflow.pp.access import column_of
 from cellflow.tl._reading import label_key_of, labelled_course, time_of
 from cellflow.tl.coupled import Coupled, table_of
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 
 def transitions(
