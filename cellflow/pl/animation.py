@@ -55,9 +55,6 @@ def animation(
     matplotlib.animation.FuncAnimation
         ``to_jshtml()`` shows it in a notebook.
     """
-    if not isinstance(trajectory, Trajectory):
-        got, remedy = type(trajectory).__name__, "Call `simulate` on a fit."
-        raise TypeError(_checks.message("trajectory", got, "a Trajectory", remedy))
     clock = trajectory.times.detach().cpu().numpy()
     fps = len(clock) / _checks.number(seconds, "seconds", low=0, open_low=True)
     writer = None if file is None else _writer(Path(file), fps)

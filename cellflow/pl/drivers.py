@@ -71,8 +71,7 @@ def drivers(
     for panel, fate in zip(axes, wanted, strict=True):
         _draw_volcano(panel, tables[fate], n, colors[fate])
         panel.set_title(fate, fontsize=_frame.FONT)
-    y = "−log₁₀ false discovery rate"
-    _frame.dress_row(axes, [], x="correlation", y=y, own=ax is None)
+    _frame.dress_row(axes, [], x="correlation", y="−log₁₀ false discovery rate", own=ax is None)
     return axes
 
 

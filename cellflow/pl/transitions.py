@@ -92,8 +92,6 @@ def transitions(
 def _checked(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table without empty rows and columns."""
     expected, remedy = "a table of masses", "Call cellflow.tl.transitions."
-    if not isinstance(table, pd.DataFrame):
-        raise TypeError(_checks.message("table", type(table).__name__, expected, remedy))
     values = table.to_numpy(dtype=float)
     if not (np.isfinite(values).all() and (values >= 0).all() and values.sum() > 0):
         got = "negative, missing or only zero masses"
@@ -126,9 +124,8 @@ def _draw_blocks(
     text |= {"ha": "right" if left else "left"}
     text |= {"xytext": (-3 if left else 3, 0), "textcoords": "offset points"}
     for top, height, name in zip(tops, mass, names, strict=True):
-        ax.add_patch(
-            Rectangle((x, top - height), _WIDTH, height, color=colors[name], lw=0.4, zorder=2)
-        )
+        place = (x, top - height)
+        ax.add_patch(Rectangle(place, _WIDTH, height, color=colors[name], lw=0.4, zorder=2))
         edge = (x if left else x + _WIDTH, top - height / 2)
         ax.annotate(name, edge, **text)
 
