@@ -169,11 +169,8 @@ class Coupled:
             if one and (str(time) in map(str, labels) or time == moment):
                 return moment
         known = "one of " + ", ".join(f"{t:g}" for t in self.transitions.times)
-        raise ValueError(
-            _checks.message(
-                name, repr(time) if one else type(time), f"{known}, or a label of these"
-            )
-        )
+        got, expected = repr(time) if one else type(time), f"{known}, or a label of these"
+        raise ValueError(_checks.message(name, got, expected))
 
     def _label(self, k: int) -> Hashable:
         """Label of time point `k` in the column of times."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -62,7 +62,16 @@ def expression(
     Expression, shape ``(..., genes)``, in the floating dtype of `states`: of a fit to components
     what these say of it, without what they leave out; else in that of the decoder.
     """
-    return decode(fit, states, genes=genes, decoder=decoder, floor=floor, memory=memory).values
+    return decode(fit, states, Wanted(genes, decoder, floor, memory)).values
+
+
+class Wanted(NamedTuple):
+    """Which `genes` are wanted, and how they are made: as in :func:`expression`."""
+
+    genes: Sequence[str] | None
+    decoder: Decoder | None
+    floor: bool
+    memory: float = MEMORY
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,16 +96,9 @@ class Decoded:
     cut: dict[str, float]
 
 
-def decode(
-    fit: Fit | Ensemble,
-    states: ArrayLike,
-    *,
-    genes: Sequence[str] | None = None,
-    decoder: Decoder | None = None,
-    floor: bool = True,
-    memory: float = MEMORY,
-) -> Decoded:
+def decode(fit: Fit | Ensemble, states: ArrayLike, wanted: Wanted) -> Decoded:
     """Return expression as :func:`expression` does, with its names and what was cut."""
+    genes, decoder, floor, memory = wanted
     x = _checks.as_numbers(states, "states").detach().cpu()
     x = x if x.is_floating_point() else x.float()
     if x.ndim == 0:

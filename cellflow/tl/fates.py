@@ -42,10 +42,9 @@ def fates(
 ) -> None:
     """Write the probability of each terminal group for every cell into the AnnData.
 
-    The futures of a cell are simulated to the `end`, and each counts for the groups of the
-    observed cells around the place where it comes to; of plans, the descendants are followed from
-    cell to cell (:mod:`cellflow.answers.fates`). Cells observed at the end have the group that
-    they are in.
+    The futures of a cell are simulated to the `end`, and each counts for the groups of the observed
+    cells around the place where it comes to; of plans, the descendants are followed from cell to
+    cell (:mod:`cellflow.answers.fates`). Cells observed at the end have the group that they are in.
 
     Parameters
     ----------
@@ -171,7 +170,15 @@ class _Question:
                 found = self._by_plans(time, at, labels)
             else:
                 ends = Snapshot(x[there], at, labels=labels.iloc[there].tolist())
-                found = self._by_flow(self.fit, Snapshot(x[rows], time), ends, generator=generator)
+                found = fates_by_flow(
+                    self.fit,
+                    Snapshot(x[rows], time),
+                    ends,
+                    n_futures=self.n_futures,
+                    growth=self.growth,
+                    neighbours=self.neighbours,
+                    generator=generator,
+                )
             tables[""][rows] = found.probabilities
             for kind, error in zip(ERRORS, (found.sampling_error, found.member_error), strict=True):
                 tables[kind][rows] = 0.0 if error is None else error
@@ -184,19 +191,6 @@ class _Question:
             "n_without": int((~np.isfinite(tables[""]).all(1)).sum()),
             **_clock(self.fit),
         }
-
-    def _by_flow(
-        self, fit: Fit | Ensemble, start: Snapshot, ends: Snapshot, *, generator: torch.Generator
-    ) -> Fates:
-        return fates_by_flow(
-            fit,
-            start,
-            ends,
-            n_futures=self.n_futures,
-            growth=self.growth,
-            neighbours=self.neighbours,
-            generator=generator,
-        )
 
     def _by_plans(self, time: float, at: float, labels: pd.Series) -> Fates:
         fit = cast(Coupled, self.fit)

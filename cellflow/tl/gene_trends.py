@@ -81,18 +81,12 @@ def gene_trends(
         cells = known & np.isfinite(p)
         moments = np.unique(times[cells]).tolist()
         rows = [np.flatnonzero(cells & (times == time)) for time in moments]
-        found = trends(
-            [torch.from_numpy(y[part]) for part in rows],
-            moments,
-            [torch.from_numpy(p[part]) for part in rows],
-            n_splines=n_splines,
-            n_boot=n_boot,
-            generator=seed,
-        )
+        values, weights = ([torch.from_numpy(of[part]) for part in rows] for of in (y, p))
+        found = trends(values, moments, weights, n_splines=n_splines, n_boot=n_boot, generator=seed)
         for k, gene in enumerate(asked):
-            values = {v: getattr(found, v)[:, k].numpy() for v in ("mean", "low", "high")}
-            columns_ = {"gene": gene, "fate": name or ALL, "time": found.times.numpy()}
-            tables.append(pd.DataFrame(columns_ | values))
+            curve = {v: getattr(found, v)[:, k].numpy() for v in ("mean", "low", "high")}
+            about = {"gene": gene, "fate": name or ALL, "time": found.times.numpy()}
+            tables.append(pd.DataFrame(about | curve))
     out = pd.concat(tables, ignore_index=True)
     adata.uns["gene_trends"] = out.copy()
     return out

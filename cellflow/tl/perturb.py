@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from scipy.stats import false_discovery_control
 
 from cellflow import _checks
 from cellflow._typing import Rng, Tensor
@@ -101,7 +102,10 @@ def perturb(
     asked = _where(pool, names, genes)
     start, ends, rows = _cells(adata, fit, label_key=label_key, times=times)
     measured = _measure(stored, rows)
-    alike = _features(pool, measured.mean)
+    mean = measured.mean[pool.columns]
+    least = mean[mean > 0].min() if (mean > 0).any() else 1.0
+    # Log mean expression and length of loading of each gene of the pool.
+    alike = torch.stack([torch.from_numpy(np.log(np.maximum(mean, least))), pool.size], 1)
     nulls = {k: most_alike(alike, k, n_null).tolist() for k in asked}
     if not all(nulls.values()):
         raise ValueError(_checks.message("fit", "a single gene with a loading", "others beside it"))
@@ -177,7 +181,7 @@ def _cells(
     fit: Fit | Ensemble,
     *,
     label_key: str | None,
-    times: tuple[float | str, float | str] | None,
+    times: Sequence[float | str] | None,
 ) -> tuple[Snapshot, Snapshot, np.ndarray]:
     """Return cells to change, labelled cells at the end, and the rows of the first.
 
@@ -226,14 +230,6 @@ def _measure(stored: Any, rows: np.ndarray) -> _Measured:
         squares += np.asarray(square.sum(0)).ravel()
     variance = np.maximum(squares / n - (total / n) ** 2, 0)
     return _Measured(rows, here / len(rows), np.sqrt(variance))
-
-
-def _features(pool: _Pool, mean: np.ndarray) -> Tensor:
-    """Log mean expression and length of loading of each gene of the pool, ``(g, 2)``."""
-    mean = mean[pool.columns]
-    least = mean[mean > 0].min() if (mean > 0).any() else 1.0
-    logs = torch.from_numpy(np.log(np.maximum(mean, least)))
-    return torch.stack([logs, pool.size], 1)
 
 
 def _steps(stored: Any, measured: _Measured, columns: np.ndarray, *, change: str | float) -> Tensor:
@@ -285,8 +281,6 @@ def _table(
 
     Changes move cells as `far` as they do, ``(m,)``.
     """
-    from scipy.stats import false_discovery_control
-
     at, tables = {k: row for row, k in enumerate(chosen)}, []
     for gene, (k, others) in asked.items():
         row = at[k]

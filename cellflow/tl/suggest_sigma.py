@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 
 from anndata import AnnData
 
@@ -84,17 +85,8 @@ def suggest_sigma(
     >>> sweep.held_out, sweep.unit
     ([13.5, 19.5], 'day')
     """
-    keys = Reading(
-        time_key=time_key,
-        use_rep=use_rep,
-        n_dims=n_dims,
-        whiten=whiten,
-        mass_key=mass_key,
-        growth_key=growth_key,
-        time_map=time_map,
-        missing=missing,
-        unit=unit,
-    )
+    keys = Reading(time_key, use_rep, n_dims, whiten, mass_key=mass_key, growth_key=growth_key)
+    keys = replace(keys, time_map=time_map, missing=missing, unit=unit)
     cells, index, n_components = read_course(adata, keys, streams=False, show=progress)
     kept = without_times(cells, _read(exclude, index.table))
     # On the kept cells alone: what is excluded decides nothing here.

@@ -67,13 +67,9 @@ def transitions(
         first if start is None else time_of(fit, start, "start"),
         last if end is None else time_of(fit, end, "end"),
     )
+    course = labelled_course(adata, fit, label_key)
     found = answers.transitions(
-        fit,
-        labelled_course(adata, fit, label_key),
-        times,
-        n_futures=n_futures,
-        neighbours=neighbours,
-        generator=rng,
+        fit, course, times, n_futures=n_futures, neighbours=neighbours, generator=rng
     )
     axes, unit = (found.before, found.after), fit.course.unit
     return table_of(found.mass.numpy(), axes, times, unit=unit, normalize=normalize)
