@@ -127,11 +127,8 @@ def _parsed(function: str) -> ast.FunctionDef:
     """Return the source of a `function` of :mod:`cellflow.tl`."""
     sources = (file.read_text(encoding="utf-8") for file in (_PACKAGE / "tl").glob("*.py"))
     (source,) = (text for text in sources if f"\ndef {function}(" in text)
-    (found,) = (
-        node
-        for node in ast.parse(source).body
-        if isinstance(node, ast.FunctionDef) and node.name == function
-    )
+    functions = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
+    (found,) = (node for node in functions if node.name == function)
     return found
 
 
@@ -156,13 +153,9 @@ def arguments(function: str) -> dict[str, Argument]:
         elsewhere = re.match(r"As in :func:`(?:cellflow\.tl\.)?(\w+)`", text)
         if elsewhere:
             text = arguments(elsewhere[1])[argument.arg].text
-        out[argument.arg] = Argument(
-            argument.arg,
-            ast.unparse(argument.annotation) if argument.annotation else "",
-            default is None,
-            default.value if isinstance(default, ast.Constant) else None,
-            _plain(text),
-        )
+        annotation = ast.unparse(argument.annotation) if argument.annotation else ""
+        value = default.value if isinstance(default, ast.Constant) else None
+        out[argument.arg] = Argument(argument.arg, annotation, default is None, value, _plain(text))
     return out
 
 
@@ -215,9 +208,14 @@ def of(
 
 
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress on standard error.")
-json = click.option(
-    "--json", type=PATH, metavar="FILE", callback=files.check_new_file, help="Write the rows here."
-)
+
+
+def file(name: str, check: Callable, text: str) -> Callable[[Callable], Callable]:
+    """Return the option `name` of a file to write, which `check` accepts and `text` explains."""
+    return click.option(name, type=PATH, metavar="FILE", callback=check, help=text)
+
+
+json = file("--json", files.check_new_file, "Write the rows here.")
 cells = click.argument("file", type=FILE, metavar="FILE.h5ad")
 #: Arguments of functions that are not options.
 ARGUMENTS = {
