@@ -15,19 +15,9 @@ from cellflow import _checks, _doors
 from cellflow._files import read_state, recover
 from cellflow._typing import Tensor
 from cellflow.clock import Clock
+from cellflow.fits import folder as files
 from cellflow.fits.ensemble import Ensemble
 from cellflow.fits.fit import Fit
-from cellflow.fits.folder import (
-    CELLS,
-    ENSEMBLE,
-    FIT,
-    FORMAT,
-    NUMBERS,
-    Unsaved,
-    cells_of,
-    from_facts,
-    tensors_of,
-)
 from cellflow.methods import FlowMatching
 from cellflow.methods.method import Method, kinds
 from cellflow.networks import NetworkLike, OwnNetworks, Units
@@ -70,8 +60,8 @@ def load(
     folder = Path(folder)
     recover(folder)
     place = _checks.as_device(device, torch.device("cpu"))
-    if (folder / ENSEMBLE).is_file():
-        facts, shared = _read(folder, ENSEMBLE, CELLS, place)
+    if (folder / files.ENSEMBLE).is_file():
+        facts, shared = _read(folder, files.ENSEMBLE, files.CELLS, place)
         with _undamaged(folder):
             seeds = tuple(_checks.count(seed, "seeds", low=0) for seed in facts["seeds"])
             bootstrap = bool(facts["bootstrap"])
@@ -79,7 +69,7 @@ def load(
         fits = [_fit(folder / name, place, shared, net) for name in names]
         fits = [replace(fit, course=fits[0].course) for fit in fits]
         return Ensemble(tuple(fits), seeds, bootstrap)
-    if not (folder / FIT).is_file():
+    if not (folder / files.FIT).is_file():
         got, expected = f"{str(folder)!r}", "a folder written by `fit.save`"
         raise FileNotFoundError(_checks.message("folder", got, expected))
     return _fit(folder, place, {}, net)
@@ -89,19 +79,19 @@ def _fit(
     folder: Path, place: torch.device, cells: dict[str, Tensor], net: NetworkLike | None
 ) -> Fit:
     """Read a fit; its `cells` too, from itself or from the ensemble around it."""
-    facts, tensors = _read(folder, FIT, NUMBERS, place)
+    facts, tensors = _read(folder, files.FIT, files.NUMBERS, place)
     with _undamaged(folder):
-        method = from_facts(
+        method = files.from_facts(
             facts["method"], kinds(), FlowMatching, given={} if net is None else {"net": net}
         )
         own = method.parts.net
-    if isinstance(own, OwnNetworks) and isinstance(own.net, Unsaved):
+    if isinstance(own, OwnNetworks) and isinstance(own.net, files.Unsaved):
         got, remedy = "none", "Call load(folder, net=...) with what the method was given."
         expected = f"the fit's own network, {own.net.text}, which is code"
         raise ValueError(_checks.message("net", got, expected, remedy))
     with _undamaged(folder):
         if not cells and "x/0" not in tensors:
-            cells, _ = read_state(folder.resolve().parent / CELLS)
+            cells, _ = read_state(folder.resolve().parent / files.CELLS)
             cells = {name: tensor.to(place) for name, tensor in cells.items()}
         return _build(method, facts, tensors | cells)
 
@@ -113,11 +103,13 @@ def _read(
     with _undamaged(folder):
         facts = json.loads((folder / facts_file).read_text(encoding="utf-8"))
         layout = facts.get("format")
-        if layout == FORMAT:
+        if layout == files.FORMAT:
             tensors, _ = read_state(folder / tensors_file)
             return facts, {name: tensor.to(place) for name, tensor in tensors.items()}
     remedy = "It is of another version of cellflow: load it with that one, or fit again."
-    raise ValueError(_checks.message("folder", f"format {layout!r}", f"format {FORMAT}", remedy))
+    raise ValueError(
+        _checks.message("folder", f"format {layout!r}", f"format {files.FORMAT}", remedy)
+    )
 
 
 @contextmanager
@@ -149,16 +141,10 @@ def _build(method: Method, facts: dict[str, Any], tensors: dict[str, Tensor]) ->
         clock = Clock(**facts["clock"])
     model = course if clock is None else clock.retime(course)
     affine, genes = (_under(name, tensors) for name in ("preprocessing", "components"))
-    fit = Fit(
-        assemble(method.parts, networks, model.times),
-        method,
-        course,
-        networks,
-        preprocessing=Preprocessing(**affine) if affine else None,
-        history=History(**facts["history"]),
-        origin=facts["origin"] | ({"components": Preprocessing(**genes)} if genes else {}),
-        clock=clock,
-    )
+    prep = Preprocessing(**affine) if affine else None
+    origin = facts["origin"] | ({"components": Preprocessing(**genes)} if genes else {})
+    learned = assemble(method.parts, networks, model.times), method, course, networks
+    fit = Fit(*learned, prep, History(**facts["history"]), origin=origin, clock=clock)
     _check_whole(fit, units, tensors)
     return fit
 
@@ -170,9 +156,9 @@ def _check_whole(fit: Fit, units: Units, tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name!r} has other entries than finite numbers")
-    surplus = set(tensors) - set(tensors_of(fit) | cells_of(fit))
+    surplus = set(tensors) - set(files.tensors_of(fit) | files.cells_of(fit))
     if surplus:
-        raise ValueError(f"{min(surplus)!r} belongs to nothing that {FIT!r} tells of")
+        raise ValueError(f"{min(surplus)!r} belongs to nothing that {files.FIT!r} tells of")
     dim, maps, genes = fit.course.dim, [], fit.origin.get("components")
     maps.append(("preprocessing", fit.preprocessing, (dim, len(units.centre))))
     if genes is not None:

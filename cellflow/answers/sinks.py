@@ -45,9 +45,8 @@ def sinks(fit: Fit | Ensemble, ends: Snapshot, *, generator: Rng = 0) -> Tensor:
         raise ValueError(_checks.message("ends", got, "cells at a time after the first of the fit"))
     stopped = [futures(fit, s, ends.time, generator=rng) for s in earlier]
     weights = torch.cat([s.weights for s in stopped]) / len(stopped)
-    x, cells = (
-        z if prep is None else prep.apply(z) for z in (torch.cat([s.x for s in stopped]), ends.x)
-    )
+    places = torch.cat([s.x for s in stopped])
+    x, cells = (z if prep is None else prep.apply(z) for z in (places, ends.x))
     return modes(x, cells, weights, generator=rng)
 
 

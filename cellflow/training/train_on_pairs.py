@@ -9,18 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from cellflow import objectives
 from cellflow._random import stream_seed
 from cellflow._threads import one_thread
 from cellflow._typing import Tensor
 from cellflow.dynamics import Dynamics
 from cellflow.networks import NetworkConfig, Units
 from cellflow.networks.fast import written_out
-from cellflow.objectives import (
-    growth_matching,
-    mean_velocity_matching,
-    score_matching,
-    velocity_matching,
-)
 from cellflow.paths import Pairs, PathPoint
 from cellflow.training.loop import run
 from cellflow.training.networks import Parts
@@ -68,8 +63,7 @@ def train_on_pairs(
 
 def threads_for(net: NetworkConfig, device: torch.device) -> AbstractContextManager[None]:
     """Return where to train `net` on `device`: a small one loses time by sharing a step."""
-    small = device.type == "cpu" and net.small
-    return one_thread() if small else nullcontext()
+    return one_thread() if device.type == "cpu" and net.small else nullcontext()
 
 
 def objective(
@@ -79,12 +73,12 @@ def objective(
 
     def terms(batch: PathPoint) -> dict[str, Tensor]:
         if method.score:  # the noise's part of the velocity is taken from the score
-            out = mean_velocity_matching(networks["velocity"], batch)
-            out |= score_matching(dynamics, batch, unit=units.speed**2)
+            out = objectives.mean_velocity_matching(networks["velocity"], batch)
+            out |= objectives.score_matching(dynamics, batch, unit=units.speed**2)
         else:
-            out = velocity_matching(dynamics, batch)
+            out = objectives.velocity_matching(dynamics, batch)
         if method.growth:
-            out |= growth_matching(dynamics, batch, unit=units.speed**2 * units.span**2)
+            out |= objectives.growth_matching(dynamics, batch, unit=units.speed**2 * units.span**2)
         return out
 
     return terms
