@@ -58,19 +58,9 @@ def modes(places: Tensor, cells: Tensor, weights: Tensor, *, generator: Rng = 0)
     between their centres has no dip (:data:`DIP`), so that one group of another shape than a
     Gaussian stays one; components of groups that are too weak (:data:`LEAST`) take no cells.
 
-    Parameters
-    ----------
-    places, cells
-        In the same coordinates.
-    weights
-        Mass at each place, ``(n,)`` of total one.
-    generator
-        Seed or generator of the choice of places, and of where the mixtures start.
-
-    Returns
-    -------
-    Tensor
-        ``(m,)``, numbers from 0, in falling order of mass.
+    The mass at each place is of `weights` ``(n,)``, of total one; the `generator` (or seed) decides
+    which places are looked at, and where the mixtures start. Modes are numbers ``(m,)`` from 0, in
+    falling order of mass.
     """
     rng = _checks.as_generator(generator)
     drawn = places[systematic(weights, min(len(places), MOST), rng)]

@@ -76,18 +76,10 @@ class Wanted(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """Expression of the genes `names`, and what the floor took away.
+    """Expression `values` ``(..., g)`` of the genes `names`, and what the floor took away.
 
-    Parameters
-    ----------
-    names
-        Of g genes.
-    values
-        Shape ``(..., g)``.
-    loadings
-        Shape ``(g, d)``; None where states are genes, or were decoded otherwise.
-    cut
-        ``entries``, the share of negative ones, and ``mass``, their sum relative to what is left.
+    That is `cut`: ``entries``, the share of negative ones, and ``mass``, their sum relative to what
+    is left. The `loadings` are ``(g, d)``; None where states are genes, or were decoded otherwise.
     """
 
     names: list[str]

@@ -190,7 +190,7 @@ def test_coupled_refuses_unknown_times_and_values_that_do_not_fit(tmp_path) -> N
         moves.table(adata.obs["kind"], 0, 1, normalize="rows")
     with pytest.raises(ValueError, match="coupling"):
         couple(adata, coupling="optimal")
-    with pytest.raises(TypeError, match=r"a coupling such as Exact\(\)"):
+    with pytest.raises(TypeError, match=r"a Coupling such as Exact\(\)"):
         couple(adata, coupling=3)
     with pytest.raises(TypeError, match=r"`coupling`: got a class, expected one of"):
         couple(adata, coupling=couplings.Exact)
