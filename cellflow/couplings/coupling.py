@@ -109,16 +109,16 @@ def as_coupling(coupling: CouplingLike) -> Coupling:
 
     Only a subclass of :class:`Coupling` can declare attributes such as ``needs_whole``.
     """
-    told = [name for name in ("needs_whole", "knows_rows", "many") if hasattr(coupling, name)]
-    if told and not isinstance(coupling, Coupling):
-        got = f"{type(coupling).__name__}, which has `{told[0]}` but is no Coupling"
-        raise TypeError(_checks.message("coupling", got, "a subclass of Coupling, or a function"))
     if isinstance(coupling, Coupling):
         return coupling
     if isinstance(coupling, type) or not callable(coupling):
-        got = coupling.__name__ if isinstance(coupling, type) else repr(coupling)
+        got = f"the class {coupling.__name__}" if isinstance(coupling, type) else repr(coupling)
         expected = "a Coupling such as Exact(), or a function of two snapshots"
         raise TypeError(_checks.message("coupling", got, expected))
+    told = [name for name in ("needs_whole", "knows_rows", "many") if hasattr(coupling, name)]
+    if told:
+        got = f"{type(coupling).__name__}, which has `{told[0]}` but is no Coupling"
+        raise TypeError(_checks.message("coupling", got, "a subclass of Coupling, or a function"))
     return FunctionCoupling(coupling)
 
 
