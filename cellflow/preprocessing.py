@@ -31,9 +31,7 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         ends = (*self.mean.shape, *self.scale.shape)
-        inner = (
-            (*self.mean.shape, *self.mean.shape) if self.loadings is None else self.loadings.shape
-        )
+        inner = 2 * self.mean.shape if self.loadings is None else self.loadings.shape
         if len(ends) != 2 or ends != tuple(inner):
             got = f"a mean and a scale of {ends}, and loadings of {tuple(inner)}"
             raise ValueError(_checks.message("preprocessing", got, "shapes (d,), (k,) and (d, k)"))

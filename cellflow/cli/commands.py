@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from cellflow.__about__ import __version__
+from cellflow._files import whole_file
 from cellflow.cli import answers, files, options
 from cellflow.cli.front import Front
 
@@ -143,32 +144,23 @@ def simulate(
 
     saved = files.read_fit(folder)
     if not isinstance(saved, Fit):
-        raise click.BadParameter(
-            f"{str(folder)!r} is an ensemble, a fit is expected.", param_hint="DIR"
-        )
+        text = f"{str(folder)!r} is an ensemble, a fit is expected."
+        raise click.BadParameter(text, param_hint="DIR")
     course, start, end = saved.course, keywords.pop("start"), keywords.pop("end")
     first = course.times[0] if start is None else time_of(saved, start, "start")
     last = course.times[-1] if end is None else time_of(saved, end, "end")
     known = {snapshot.time: snapshot for snapshot in course.snapshots}
     if first not in known:
-        raise click.BadParameter(
-            f"{first:g} is none of the fit's times: {', '.join(f'{t:g}' for t in known)}.",
-            param_hint="'--start'",
-        )
+        text = f"{first:g} is none of the fit's times: {', '.join(f'{t:g}' for t in known)}."
+        raise click.BadParameter(text, param_hint="'--start'")
     if first == last:
         raise click.BadParameter(f"{last:g} is where the cells start.", param_hint="'--end'")
     x, rng = known[first].x, torch.Generator().manual_seed(keywords.pop("rng"))
     n_cells = keywords.pop("n_cells")
     if n_cells is not None:
         x = x[torch.randperm(len(x), generator=rng)[:n_cells].to(x.device)]
-    path = saved.simulate(
-        x,
-        np.linspace(first, last, n_times).tolist(),
-        generator=rng,
-        store=out,
-        store_dtype="float16" if half else None,
-        **keywords,
-    )
+    clock, kind = np.linspace(first, last, n_times).tolist(), "float16" if half else None
+    path = saved.simulate(x, clock, generator=rng, store=out, store_dtype=kind, **keywords)
     click.echo(f"{path.x.shape[1]} cells at {n_times} times, {course.unit} {first:g} to {last:g}")
     click.echo(f"saved to {out}: cellflow.simulate.open_trajectory reads it")
 
@@ -178,13 +170,7 @@ def simulate(
 @options.of("holdout")
 @options.sigma
 @options.json
-@click.option(
-    "--csv",
-    type=options.PATH,
-    metavar="FILE",
-    callback=files.check_new_file,
-    help="Write the rows here, as a table for a spreadsheet.",
-)
+@options.file("--csv", files.check_new_file, "Write the rows here, as a table for a spreadsheet.")
 def holdout(
     *,
     file: Path,
@@ -207,8 +193,7 @@ def holdout(
     if not here().is_main:  # of the processes that shared the fits
         return
     click.echo(str(table))
-    files.write_json(table, json)
-    files.write_csv(table, csv)
+    files.write_table(table, json=json, csv=csv)
 
 
 @main.command()
@@ -300,13 +285,7 @@ for _name in (*answers.CHANCES, *answers.TABLES, *answers.COLUMNS):
     metavar="T",
     help="A time, or its label, that is not looked at; may be repeated.",
 )
-@click.option(
-    "--figure",
-    type=options.PATH,
-    metavar="FILE",
-    callback=files.check_figure,
-    help="Draw the curve into this file: .png, .pdf, .svg.",
-)
+@options.file("--figure", files.check_figure, "Draw the curve into this file: .png, .pdf, .svg.")
 @options.json
 def suggest_sigma(
     *,
@@ -325,10 +304,9 @@ def suggest_sigma(
     cells = files.read_cells(file, keywords["use_rep"])
     sweep = pp.suggest_sigma(cells, exclude=exclude, **keywords)
     click.echo(str(sweep))
-    files.write_json(sweep, json)
+    files.write_table(sweep, json=json)
     if figure is not None and sweep.rows:
         from cellflow import pl
-        from cellflow._files import whole_file
         from cellflow.pl._frame import save
 
         with whole_file(figure) as path:

@@ -131,11 +131,8 @@ def _parsed(function: str) -> ast.FunctionDef:
     files = [*(_PACKAGE / "tl").glob("*.py"), _PACKAGE / "methods" / "match.py"]
     sources = (file.read_text(encoding="utf-8") for file in files)
     (source,) = (text for text in sources if f"\ndef {function}(" in text)
-    (found,) = (
-        node
-        for node in ast.parse(source).body
-        if isinstance(node, ast.FunctionDef) and node.name == function
-    )
+    functions = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
+    (found,) = (node for node in functions if node.name == function)
     return found
 
 
@@ -162,13 +159,9 @@ def arguments(function: str) -> dict[str, Argument]:
         elsewhere = re.match(r"As in :func:`(?:cellflow\.tl\.)?(\w+)`", text)
         if elsewhere:
             text = arguments(elsewhere[1])[argument.arg].text
-        out[argument.arg] = Argument(
-            argument.arg,
-            ast.unparse(argument.annotation) if argument.annotation else "",
-            default is None,
-            default.value if isinstance(default, ast.Constant) else None,
-            _plain(text),
-        )
+        annotation = ast.unparse(argument.annotation) if argument.annotation else ""
+        value = default.value if isinstance(default, ast.Constant) else None
+        out[argument.arg] = Argument(argument.arg, annotation, default is None, value, _plain(text))
     return out
 
 
@@ -221,9 +214,14 @@ def of(
 
 
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress on standard error.")
-json = click.option(
-    "--json", type=PATH, metavar="FILE", callback=files.check_new_file, help="Write the rows here."
-)
+
+
+def file(name: str, check: Callable, text: str) -> Callable[[Callable], Callable]:
+    """Return the option `name` of a file to write, which `check` accepts and `text` explains."""
+    return click.option(name, type=PATH, metavar="FILE", callback=check, help=text)
+
+
+json = file("--json", files.check_new_file, "Write the rows here.")
 cells = click.argument("file", type=FILE, metavar="FILE.h5ad")
 #: Arguments of functions that are not options.
 ARGUMENTS = {

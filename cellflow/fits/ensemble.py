@@ -170,9 +170,8 @@ class Ensemble:
         """How coupling went, for the first member with problems if there is one."""
         bad = [k for k, h in enumerate(self.history) if coupling_problems(h.coupling)]
         k = bad[0] if bad else 0
-        return f"{len(bad)} of {len(self)} members have problems; member {k}:\n" + (
-            self.members[k].health
-        )
+        told = f"{len(bad)} of {len(self)} members have problems; member {k}:"
+        return f"{told}\n{self.members[k].health}"
 
     @property
     def summary(self) -> str:

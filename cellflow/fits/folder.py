@@ -102,7 +102,7 @@ def to_facts(method: FittedMethod) -> dict[str, Any]:
             out[name] = part
         elif isinstance(part, FittedMethod):  # a method within a method
             out[name] = to_facts(part)
-        elif known.get(kind) is type(part) and _is_plain(_settings(part)):
+        elif known.get(kind) is type(part) and all(map(_is_json, _settings(part).values())):
             out[name] = {"kind": kind} | _settings(part)
         else:  # a part of the user's own: described, but not to be read back
             diffusion = part.diffusion if isinstance(part, paths.Path | Unsaved) else 0.0
@@ -134,9 +134,8 @@ def from_facts(
 
     parts = {name: part(name, value) for name, value in facts.items()}
     kind = facts.get("kind")  # earlier fits had none
-    return _build(
-        default if kind is None else methods[_checks.choice(kind, methods, "kind")], parts
-    )
+    made = default if kind is None else methods[_checks.choice(kind, methods, "kind")]
+    return _build(made, parts)
 
 
 def _build(kind: type[T], settings: Mapping[str, Any]) -> T:
@@ -156,10 +155,6 @@ def _plain(value: object) -> object:
     if isinstance(value, np.generic | torch.Tensor) and value.ndim == 0:
         return value.item()
     return value
-
-
-def _is_plain(settings: dict[str, Any]) -> bool:
-    return all(_is_json(value) for value in settings.values())
 
 
 def _is_json(value: object) -> bool:

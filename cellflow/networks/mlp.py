@@ -130,8 +130,7 @@ class MLP(Network):
         for layer in (*self.layers, *(self.gate or ())):
             if isinstance(layer, nn.Linear):
                 # Of the first layer, what tells the interval is no part of the fan: most is zero.
-                inputs = fan_in if layer is self.layers[0] else layer.in_features
-                bound = 1 / math.sqrt(inputs)
+                bound = 1 / math.sqrt(fan_in if layer is self.layers[0] else layer.in_features)
                 for parameter in (layer.weight, layer.bias):
                     parameter.uniform_(-bound, bound, generator=generator)
         if self.gate is not None:  # closed at the start

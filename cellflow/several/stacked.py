@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeGuard, cast
 
 import torch
 from torch import nn
+from torch.func import functional_call, grad_and_value, vmap
 
 from cellflow._process_group import ProcessGroup
 from cellflow._random import stream_seed
@@ -176,8 +177,7 @@ class StackedTrainer:
         for trainer, now in zip(self.trainers, loss, strict=True):
             trainer.step, trainer.loss_now = trainer.step + 1, now
             trainer.optimizer.rate = rate
-        decay = min(t.ema, self.step / (10 + self.step))
-        self.average.lerp_(self.value.detach(), 1 - decay)
+        self.average.lerp_(self.value.detach(), 1 - min(t.ema, self.step / (10 + self.step)))
         self.losses += loss
 
     def check(self, batches: Sequence[PathPoint | None]) -> bool:
@@ -243,8 +243,6 @@ class _Terms(nn.Module):
 
 def _gradients(members: Sequence[StackedFit]) -> Callable[[Tensor, Stack], tuple[Tensor, Tensor]]:
     """Return a map from weights ``(m, p)`` and a stack to their gradients and losses ``(m,)``."""
-    from torch.func import functional_call, grad_and_value, vmap
-
     starts = [m.prepared for m in members]
     terms = _Terms(starts[0])
     shapes = {name: p.shape for name, p in terms.named_parameters()}

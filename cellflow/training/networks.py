@@ -92,20 +92,13 @@ def build_networks(parts: Parts, units: Units, *, seed: int = 0) -> nn.ModuleDic
     """Return fresh networks by the names of what they answer: velocity, score, growth."""
     learned = {"velocity": True, "score": parts.score, "growth": parts.growth}
     names = [name for name, asked in learned.items() if asked]
-    if isinstance(parts.net, OwnNetworks) and len(names) > 1 and _is_one_module(parts.net.net):
+    own = parts.net.net if isinstance(parts.net, OwnNetworks) else None
+    if isinstance(own, nn.Module) and not isinstance(own, nn.ModuleDict) and len(names) > 1:
         expected = "a function (units, answer) that makes a module for each"
-        got = f"one module for {' and '.join(names)}"
-        raise ValueError(_checks.message("net", got, expected))
-    return nn.ModuleDict(
-        {
-            name: parts.net.build(units, answer=name, generator=stream_seed(seed, k, 10))
-            for k, name in enumerate(names)
-        }
-    )
-
-
-def _is_one_module(net: object) -> bool:
-    return isinstance(net, nn.Module) and not isinstance(net, nn.ModuleDict)
+        raise ValueError(_checks.message("net", f"one module for {' and '.join(names)}", expected))
+    seeds = {name: stream_seed(seed, k, 10) for k, name in enumerate(names)}
+    made = {name: parts.net.build(units, answer=name, generator=s) for name, s in seeds.items()}
+    return nn.ModuleDict(made)
 
 
 def assemble(parts: Parts, networks: nn.ModuleDict, times: Sequence[float]) -> Dynamics:

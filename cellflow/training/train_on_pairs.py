@@ -9,20 +9,13 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from cellflow import objectives
 from cellflow._random import stream_seed
 from cellflow._threads import one_thread
 from cellflow._typing import Tensor
 from cellflow.dynamics import Dynamics
 from cellflow.networks import Network, NetworkConfig, Units
 from cellflow.networks.fast import written_out
-from cellflow.objectives import (
-    average_velocity_matching,
-    growth_matching,
-    mean_velocity_matching,
-    prediction_matching,
-    score_matching,
-    velocity_matching,
-)
 from cellflow.paths import TIMESTEPS, Pairs, PathPoint
 from cellflow.training.loop import run
 from cellflow.training.networks import Parts, PredictedField
@@ -82,8 +75,7 @@ def drawn(
 
 def threads_for(net: NetworkConfig, device: torch.device) -> AbstractContextManager[None]:
     """Return where to train `net` on `device`: a small one loses time by sharing a step."""
-    small = device.type == "cpu" and net.small
-    return one_thread() if small else nullcontext()
+    return one_thread() if device.type == "cpu" and net.small else nullcontext()
 
 
 def objective(
@@ -94,16 +86,16 @@ def objective(
     def terms(batch: PathPoint) -> dict[str, Tensor]:
         if isinstance(dynamics.velocity, PredictedField):
             found, mix = dynamics.velocity.predicted(batch.t, batch.x)
-            return prediction_matching(found, batch, mix, predict=method.predict)
+            return objectives.prediction_matching(found, batch, mix, predict=method.predict)
         if method.score:  # the noise's part of the velocity is taken from the score
-            out = mean_velocity_matching(networks["velocity"], batch)
-            out |= score_matching(dynamics, batch, unit=units.speed**2)
+            out = objectives.mean_velocity_matching(networks["velocity"], batch)
+            out |= objectives.score_matching(dynamics, batch, unit=units.speed**2)
         elif method.net.learns_average:
-            out = average_velocity_matching(cast(Network, networks["velocity"]), batch)
+            out = objectives.average_velocity_matching(cast(Network, networks["velocity"]), batch)
         else:
-            out = velocity_matching(dynamics, batch)
+            out = objectives.velocity_matching(dynamics, batch)
         if method.growth:
-            out |= growth_matching(dynamics, batch, unit=units.speed**2 * units.span**2)
+            out |= objectives.growth_matching(dynamics, batch, unit=units.speed**2 * units.span**2)
         return out
 
     return terms
