@@ -103,9 +103,8 @@ class StackedFit(NamedTuple):
 
 def stackable(method: Method) -> TypeGuard[FlowMatching]:
     """Whether members of `method` can be trained as one: they are all of ours."""
-    net = method.parts.net
-    own = isinstance(net, OwnNetworks) or method.parts.training.optimizer is not None
-    return type(method) is FlowMatching and not own and not net.learns_average
+    own = isinstance(method.parts.net, OwnNetworks) or method.parts.training.optimizer is not None
+    return type(method) is FlowMatching and not own
 
 
 def stack(points: Sequence[PathPoint]) -> Stack:
