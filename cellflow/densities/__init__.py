@@ -12,7 +12,16 @@ from cellflow.densities.density import (
     from_facts,
     load_density,
 )
+from cellflow.densities.distill import distill_density
 
-__all__ = ["DENSITIES", "Density", "FittedDensity", "InvertibleModel", "from_facts", "load_density"]
+__all__ = [
+    "DENSITIES",
+    "Density",
+    "FittedDensity",
+    "InvertibleModel",
+    "distill_density",
+    "from_facts",
+    "load_density",
+]
 
 _doors.guard(__name__)

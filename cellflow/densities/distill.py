@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,23 +9,12 @@ import torch
 from cellflow import _checks
 from cellflow._random import seeded_draws, stream_seed
 from cellflow._typing import Rng, Tensor
-from cellflow.densities.density import Density, FittedDensity, InvertibleModel
+from cellflow.densities.density import Density, FittedDensity, InvertibleModel, _Cells
 from cellflow.densities.flows import IAF
 from cellflow.preprocessing import fit_preprocessing
 from cellflow.training.loop import run
 from cellflow.training.options import FitOptions
 from cellflow.training.trainer import Trainer
-
-#: Draws of the teacher by which the student is centred and scaled.
-_DRAWS = 2000
-
-
-@dataclass(frozen=True, eq=False)
-class _Noise:
-    """Points of the base ``(n, d)``."""
-
-    z: Tensor
-    share: float = 1.0
 
 
 def distill_density(
@@ -39,10 +27,10 @@ def distill_density(
 ) -> FittedDensity:
     r"""Teach a flow that samples in one pass what a slower one knows (density distillation).
 
-    The student `q` descends :math:`KL(q \,\|\, p) = E_z[\log q(x) - \log p(x)],\ x = g(z)`, by
-    its own samples and the gradients of the teacher's log-density (Parallel WaveNet,
-    :cite:`oord2018`, section 4; without its losses of audio). No cells are needed. This divergence
-    seeks modes: of a teacher with separate ones, the student may forget some.
+    The student `q` lowers :math:`KL(q \,\|\, p) = E_z[\log q(x) - \log p(x)],\ x = g(z)`, which its
+    history has in nats, by its own samples and the gradients of the teacher's density (Parallel
+    WaveNet, :cite:`oord2018`, section 4, without its losses of audio). It needs no cells. The
+    divergence forgives modes that are left out, not samples where the teacher has no density.
 
     Parameters
     ----------
@@ -51,33 +39,28 @@ def distill_density(
     student
         Shape and training of the student; ``IAF()`` when omitted, whose samples are fast.
     steps, generator, progress
-        As in :meth:`Density.fit`. The last average of the weights is kept.
-
-    Returns
-    -------
-    The student; the losses of its history are the divergence, in nats.
+        As in :meth:`Density.fit`.
     """
     student = IAF() if student is None else student
     number = student.default_steps if steps is None else steps
     options = FitOptions(steps=number, generator=generator, progress=progress)
-    draws = teacher.sample(_DRAWS, generator=stream_seed(options.seed, 0, 20))
+    draws = teacher.sample(2000, generator=stream_seed(options.seed, 0, 20))
     scaling = fit_preprocessing(draws.detach(), whiten=True)
+    offset = scaling.scale.log().sum()
     with seeded_draws(options.seed):
         flow: Any = student.build(teacher.dim).to(scaling.mean)
-    offset = scaling.scale.log().sum()
 
-    def loss(batch: _Noise) -> dict[str, Tensor]:
-        y, log_slope = flow().transform.inv.call_and_ladj(batch.z)
+    def draw(step: int) -> _Cells:
+        rng = torch.Generator().manual_seed(stream_seed(options.seed, step, 20))
+        return _Cells(torch.randn(student.batch_size, teacher.dim, generator=rng).to(offset))
+
+    def loss(noise: _Cells) -> dict[str, Tensor]:
+        y, log_slope = flow().transform.inv.call_and_ladj(noise.z)
         known = teacher.log_prob(scaling.invert(y))
         if y.requires_grad and not known.requires_grad:
             got, expected = "a `log_prob` without gradients", "a differentiable one"
             raise ValueError(_checks.message("teacher", got, expected))
-        found = flow().base.log_prob(batch.z) - log_slope - offset
-        return {"divergence": (found - known.to(found)).mean()}
-
-    def draw(step: int) -> _Noise:
-        rng = torch.Generator().manual_seed(stream_seed(options.seed, step, 21))
-        return _Noise(torch.randn(student.batch_size, teacher.dim, generator=rng).to(scaling.mean))
+        return {"divergence": (flow().base.log_prob(noise.z) - log_slope - offset - known).mean()}
 
     trainer = Trainer(flow, loss, 1.0, student.training, options.steps)
     history = run(trainer, draw, None, fingerprint={}, options=options)

@@ -22,7 +22,7 @@ from cellflow.methods.method import Method
 from cellflow.networks import MLPConfig, NetworkConfig, Units, as_network_config
 from cellflow.paths import Pairs, Path, Straight
 from cellflow.preprocessing import Preprocessing
-from cellflow.simulate.trajectory import polygon_energy
+from cellflow.simulate.energy import polygon_energy
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.training.cells import canonical, to_device
 from cellflow.training.loop import run
@@ -192,4 +192,4 @@ def travel(velocity: Field, pairs: Pairs, substeps: int) -> tuple[Tensor, Tensor
         fourth = velocity(t[2], x + h * third)
         x = x + h / 6 * (first + 2 * (second + third) + fourth)
         states.append(x)
-    return x, polygon_energy(torch.stack(states), x.new_full((substeps,), 1 / substeps))
+    return x, polygon_energy(torch.stack(states))

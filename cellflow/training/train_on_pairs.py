@@ -82,7 +82,7 @@ def objective(
         if method.score:  # the noise's part of the velocity is taken from the score
             out = mean_velocity_matching(networks["velocity"], batch)
             out |= score_matching(dynamics, batch, unit=units.speed**2)
-        elif method.net.learns_average:
+        elif networks["velocity"].average:
             out = average_velocity_matching(cast(Network, networks["velocity"]), batch)
         else:
             out = velocity_matching(dynamics, batch)
