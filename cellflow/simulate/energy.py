@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from cellflow import _checks
 from cellflow._typing import ArrayLike, Tensor
 from cellflow.dynamics import Dynamics
 from cellflow.simulate.simulate import simulate
 
 
+@runtime_checkable
 class Flow(Protocol):
     """What simulates cells, such as a fit."""
 
@@ -26,7 +28,10 @@ def path_energy(flow: Dynamics | Flow, x0: ArrayLike, *, t0: float, t1: float) -
     time, and that for optimal transport (:cite:`benamou2000`, proposition 1.1). It is measured
     along polygons of 64 sides.
     """
-    times = torch.linspace(t0, t1, 65, dtype=torch.float64)
+    if not isinstance(flow, Dynamics | Flow):
+        raise TypeError(_checks.message("flow", type(flow).__name__, "dynamics or a fit"))
+    start, end = _checks.number(t0, "t0"), _checks.number(t1, "t1")
+    times = torch.linspace(start, end, 65, dtype=torch.float64)
     way = simulate(flow, x0, times) if isinstance(flow, Dynamics) else flow.simulate(x0, times)
     return float(polygon_energy(way.x).mean())
 
