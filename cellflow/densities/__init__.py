@@ -11,8 +11,17 @@ from cellflow.densities.density import (
     InvertibleModel,
     from_facts,
 )
+from cellflow.densities.distill import distill_density
 from cellflow.densities.flows import NSF
 
-__all__ = ["DENSITIES", "NSF", "Density", "FittedDensity", "InvertibleModel", "from_facts"]
+__all__ = [
+    "DENSITIES",
+    "NSF",
+    "Density",
+    "FittedDensity",
+    "InvertibleModel",
+    "distill_density",
+    "from_facts",
+]
 
 _doors.guard(__name__)

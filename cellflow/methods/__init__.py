@@ -2,15 +2,13 @@
 
 from cellflow import _doors
 from cellflow.methods.cnf import CNF
-from cellflow.methods.few_steps import FewSteps, distill
+from cellflow.methods.few_steps import FewSteps, MeanFlow, RectifiedFlow, distill
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.generative import GENERATIVE, FittedGenerative, Generative
 from cellflow.methods.iterated import Iterated
 from cellflow.methods.match import BaseMatching, DirectMatching, Matching, match
-from cellflow.methods.mean_flow import MeanFlow
 from cellflow.methods.method import METHODS, Method
 from cellflow.methods.recipes import DSBM, ICFM, MMFM, OTCFM, SBCFM, SF2M, UBSB, UOTCFM, ReachFM
-from cellflow.methods.rectified_flow import RectifiedFlow
 from cellflow.methods.shooting import Shooting
 
 __all__ = [

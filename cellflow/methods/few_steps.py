@@ -1,9 +1,8 @@
-"""Cells carried in one step or few: distilled flows and mean flows."""
+"""Few steps: flows that are straightened, averaged or distilled, and the maps that they become."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import cast
@@ -14,34 +13,86 @@ from torch import nn
 from cellflow import _checks
 from cellflow._random import stream_seed
 from cellflow._typing import ArrayLike, Rng, Tensor
+from cellflow.batches import Batching
+from cellflow.couplings import Exact, Independent
 from cellflow.fits.fit import Fit
 from cellflow.methods.flow_matching import FlowMatching
+from cellflow.methods.iterated import STEPS_PER_INTERVAL, Iterated
+from cellflow.methods.method import METHODS
 from cellflow.methods.shooting import Shots
-from cellflow.networks import Network
-from cellflow.paths import Pairs
+from cellflow.networks import MLPConfig, Network, NetworkConfig
+from cellflow.paths import Pairs, Straight
+from cellflow.simulate import simulate
 from cellflow.training.loop import run
 from cellflow.training.networks import assemble
 from cellflow.training.options import FitOptions
 from cellflow.training.train_on_pairs import threads_for
-from cellflow.training.trainer import Trainer
+from cellflow.training.trainer import Trainer, Training
+
+
+@METHODS.register("rectified_flow")
+def RectifiedFlow(  # noqa: N802
+    sigma: float = 0.0,
+    *,
+    rounds: int = 2,
+    net: NetworkConfig = MLPConfig(),
+    batching: Batching = Batching(),
+    training: Training = Training(),
+) -> Iterated:
+    """Rectified flow (Liu, Gong, Liu 2023, ICLR): rounds of reflow after :func:`ICFM`.
+
+    Each round learns anew from the pairs of where a cell was and where the flow so far took it. No
+    convex cost of transport grows (:cite:`liu2023`, theorem 3.5) and ways become straight (theorem
+    3.7): the :func:`~cellflow.simulate.path_energy` falls towards W2², which it need not reach, and
+    one step of Euler's comes near to the flow. The paper carries cells forward in every round,
+    :class:`Iterated` backward in even ones: energy and W2 came out alike.
+
+    Parameters
+    ----------
+    sigma, net, batching, training
+        As in :func:`OTCFM`.
+    rounds
+        Rounds of reflow; each adds the errors of a network.
+    """
+    base = FlowMatching(Independent(), Straight(sigma), net, batching, training, name="icfm")
+    return Iterated(base, rounds, name="rectified_flow")
+
+
+@METHODS.register("mean_flow")
+def MeanFlow(  # noqa: N802
+    sigma: float = 0.1,
+    *,
+    net: MLPConfig = MLPConfig(),
+    batching: Batching = Batching(),
+    training: Training = Training(),
+) -> FlowMatching:
+    """MeanFlow (Geng et al. 2025, NeurIPS) on the pairs of OT-CFM.
+
+    One network learns the velocity, by which the fit answers as any other, and its averages until
+    any time before the next snapshot (:cite:`geng2025`, eq. 9), by which :class:`FewSteps` goes.
+
+    Parameters
+    ----------
+    sigma, net, batching, training
+        As in :func:`OTCFM`; the network is told until when as well.
+    """
+    if not isinstance(net, MLPConfig):  # others are not told until when
+        raise TypeError(_checks.message("net", type(net).__name__, "an MLPConfig"))
+    parts = Exact(), Straight(sigma), replace(net, average=True), batching, training
+    return FlowMatching(*parts, name="mean_flow")
 
 
 @dataclass(frozen=True, eq=False)
 class FewSteps:
-    r"""A map that carries cells through a course in few steps.
-
-    .. math:: x_{j+1} = x_j + (t_{j+1} - t_j)\, u(x_j, t_j, t_{j+1})
-
-    The velocity network answers with the average velocities `u`
-    (:meth:`cellflow.networks.Network.between`).
+    r"""A map from the first snapshot to the last, :math:`x' = x + (t' - t)\, u(x, t, t')` by steps.
 
     Parameters
     ----------
     fit
-        By :func:`MeanFlow`, for any number of steps, or the one that :func:`distill` returns; of
-        others without a score the steps are Euler's.
+        Its network answers with the average velocities `u`, of any step by :func:`MeanFlow`, of its
+        own steps after :func:`distill`; of other fits without a score the steps are Euler's.
     steps
-        Their number from each snapshot to the next, of equal spans.
+        Their number from each snapshot to the next, even on the fit's clock.
     """
 
     fit: Fit
@@ -54,12 +105,12 @@ class FewSteps:
             raise ValueError(_checks.message("fit", got, "one without", "Distill it first."))
 
     def transport(self, x: ArrayLike) -> Tensor:
-        """Carry cells `x` ``(n, d)``, in data coordinates, from the first snapshot to the last."""
+        """Carry cells `x` ``(n, d)`` of the first snapshot to the last, in data coordinates."""
         network, prep = cast(Network, self.fit.networks["velocity"]), self.fit.preprocessing
-        _, z, _ = self.fit.encoded(self.fit.course.times[0], x)
+        z = self.fit.encoded(self.fit.course.times[0], x)[1]
         with torch.no_grad():
-            for _, times in _grids(self.fit, self.steps):
-                for t, until in pairwise(times):
+            for grid in _grids(network, self.steps):
+                for t, until in pairwise(grid.to(z.device, _checks.time_dtype(z.device))):
                     z = z + (until - t).to(z) * network.between(t, until, z)
         return z if prep is None else prep.invert(z)
 
@@ -69,39 +120,22 @@ def distill(
 ) -> FewSteps:
     """Teach a copy of the velocity network to carry cells in `steps` from snapshot to snapshot.
 
-    The observed cells are carried along the mean flow of `fit`; the copy learns, by least squares,
-    the average velocity of each on each step, from its place at the beginning (distillation of
-    rectified flows: :cite:`liu2023`, section 3.3). The straighter the ways, the less there is to
-    learn.
-
-    Parameters
-    ----------
-    fit
-        The teacher, which stays as it is.
-    steps
-        Steps of the map from each snapshot to the next.
-    budget
-        Training steps, with the settings and the batch size of the fit's method.
-    generator, progress
-        As in :class:`~cellflow.training.FitOptions`.
-
-    Returns
-    -------
-    The map. Its `fit` can be saved; its velocity is that of the steps, at their beginnings, and of
-    nothing else.
+    Observed cells are carried along the mean flow of `fit`, the teacher; by least squares, the copy
+    learns the average velocity of each step from the place where it begins (:cite:`liu2023`,
+    section 3.3). The `budget` is of training steps, with the settings of the fit's method;
+    `generator` and `progress` are as in :class:`~cellflow.training.FitOptions`. The `fit` of what
+    is returned can be saved; of times that no step begins at it knows nothing.
     """
     options = FitOptions(steps=budget, generator=generator, progress=progress)
-    parts = fit.method.parts
-    student = copy.deepcopy(cast(Network, fit.networks["velocity"])).requires_grad_(True)
+    parts, old = fit.method.parts, cast(Network, fit.networks["velocity"])
+    pool = _ways(fit, _grids(old, _checks.count(steps, "steps")))
+    student = copy.deepcopy(old).requires_grad_(True)
     networks = nn.ModuleDict({"velocity": student})
-    pool = _steps_of(fit, _checks.count(steps, "steps"))
 
     def draw(step: int) -> Shots:
         rng = torch.Generator().manual_seed(stream_seed(options.seed, step, 19))
-        size = parts.batching.batch_size
-        rows = torch.randint(len(pool.x0), (size,), generator=rng).to(pool.x0.device)
-        values = (v[rows] for v in (pool.x0, pool.x1, pool.t0, pool.t1))
-        return Shots(Pairs(*values), 1.0, step)
+        rows = torch.randint(len(pool[0]), (parts.batching.batch_size,), generator=rng)
+        return Shots(Pairs(*(values[rows.to(values.device)] for values in pool)), 1.0, step)
 
     def terms(batch: Shots) -> dict[str, Tensor]:
         p = batch.pairs
@@ -109,7 +143,7 @@ def distill(
         return {"velocity": nn.functional.mse_loss(found, (p.x1 - p.x0) / p.span)}
 
     trainer = Trainer(networks, terms, student.units.speed**2, parts.training, budget)
-    with threads_for(parts.net, pool.x0.device):
+    with threads_for(parts.net, pool[0].device):
         history = run(trainer, draw, None, fingerprint={}, options=options)
     if isinstance(parts, FlowMatching):
         name = f"{fit.method.name}_distilled"
@@ -119,21 +153,18 @@ def distill(
     return FewSteps(own, steps)
 
 
-def _grids(fit: Fit, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Give, of each interval, the times of the steps' ends: the user's, and the dynamics'."""
-    device = next(fit.networks.parameters()).device
-    for a, b in pairwise(fit.course.times):
-        times = torch.linspace(a, b, steps + 1, dtype=torch.float64)
-        own = times if fit.clock is None else fit.clock(times)
-        yield times, own.to(device=device, dtype=_checks.time_dtype(device))
+def _grids(network: Network, steps: int) -> list[Tensor]:
+    """Return the ends of the steps in each interval, in the time of the dynamics."""
+    knots = pairwise(network.units.knots)
+    return [torch.linspace(a, b, steps + 1, dtype=torch.float64) for a, b in knots]
 
 
-def _steps_of(fit: Fit, steps: int) -> Pairs:
-    """Return both ends of every step of every observed cell, in model coordinates."""
+def _ways(fit: Fit, grids: list[Tensor]) -> list[Tensor]:
+    """Return both ends and times of the steps of every observed cell, in model coordinates."""
     ends = []
-    for (times, own), source in zip(_grids(fit, steps), fit.course.snapshots, strict=False):
-        way = [fit.encoded(times[0], x)[1] for x in fit.simulate(source.x, times).x]
-        for j, (x0, x1) in enumerate(pairwise(way)):
-            t0, t1 = (own[k].expand(len(x0), 1) for k in (j, j + 1))
-            ends.append((x0, x1, t0, t1))
-    return Pairs(*(torch.cat(values) for values in zip(*ends, strict=True)))
+    for grid, source in zip(grids, fit.course.snapshots, strict=False):
+        z, longest = fit.encoded(source.time, source.x)[1], float(grid[-1] - grid[0])
+        way = simulate(fit.dynamics, z, grid, max_step=longest / STEPS_PER_INTERVAL).x
+        t = grid.to(z.device, _checks.time_dtype(z.device))[:, None, None].expand(*way.shape[:2], 1)
+        ends.append([v.flatten(0, 1) for v in (way[:-1], way[1:], t[:-1], t[1:])])
+    return [torch.cat(values) for values in zip(*ends, strict=True)]

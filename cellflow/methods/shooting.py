@@ -17,8 +17,8 @@ from cellflow.couplings.coupling import as_coupling
 from cellflow.methods.simulating import Shots, Simulating
 from cellflow.networks import MLPConfig, NetworkConfig, Units, as_network_config
 from cellflow.paths import Pairs, Path, Straight
+from cellflow.simulate.energy import polygon_energy
 from cellflow.simulate.flow import nodes
-from cellflow.simulate.trajectory import polygon_energy
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.training.trainer import Training
 
@@ -130,4 +130,4 @@ def travel(velocity: Field, pairs: Pairs, substeps: int) -> tuple[Tensor, Tensor
         return pairs.span * velocity(torch.lerp(pairs.t0, pairs.t1, u)[:, 0], x)
 
     states = torch.stack([pairs.x0, *nodes(slope, pairs.x0, n_steps=substeps)])
-    return states[-1], polygon_energy(states, states.new_full((substeps,), 1 / substeps))
+    return states[-1], polygon_energy(states)

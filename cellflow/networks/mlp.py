@@ -70,11 +70,6 @@ class MLPConfig(NetworkConfig):
         return self.intervals
 
     @property
-    def learns_average(self) -> bool:
-        """Whether the network is told until when."""
-        return self.average
-
-    @property
     def small(self) -> bool:
         """Whether threads cannot speed up a step of training."""
         return self.width <= _SMALL
@@ -104,7 +99,7 @@ class MLP(Network):
     ) -> None:
         super().__init__(units)
         self.config = config or MLPConfig()
-        self.small = self.config.small
+        self.small, self.average = self.config.small, self.config.average
         self.answer = _checks.choice(answer, ANSWERS, "answer")
         scale, span = ANSWERS[answer]
         self.unit = units.scale**scale * units.span**span

@@ -70,20 +70,21 @@ ANSWERS: dict[str, tuple[int, int]] = {"velocity": (1, -1), "score": (-1, 0), "g
 class Network(nn.Module):
     """Field ``(t, x) -> (n, d)``, or ``(n,)`` for growth, in `units` of the data.
 
-    The length of the units sets the dimension d. A `small` one is not sped up by threads.
+    The length of the units sets the dimension d. A `small` one is not sped up by threads; one that
+    learns the `average` of the velocity is told until when.
     """
 
     small: bool = False
+    average: bool = False
 
     def __init__(self, units: Units) -> None:
         super().__init__()
         self.units = units
 
     def between(self, t: Tensor, until: Tensor, x: Tensor) -> Tensor:
-        """Average velocity of cells `x` ``(n, d)`` on their way from `t` to `until`.
+        """Average velocity of cells `x` ``(n, d)`` from `t` until then, scalars or ``(n,)``.
 
-        Times are scalars or ``(n,)``. A network that does not tell the two apart answers with the
-        velocity at `t`, by which the way is one step of Euler's.
+        By default that at `t`, as in a step of Euler's.
         """
         return self(t, x)
 
@@ -110,11 +111,6 @@ class NetworkConfig(ABC):
     @property
     def jumps(self) -> bool:
         """Whether fields may jump at the times of snapshots, which no step must cross then."""
-        return False
-
-    @property
-    def learns_average(self) -> bool:
-        """Whether the velocity is learned with its averages over times to come."""
         return False
 
     @abstractmethod

@@ -9,9 +9,7 @@ from cellflow.networks import Network
 from cellflow.objectives._mean import mean_square
 from cellflow.paths import PathPoint
 
-#: Share of the points at which the velocity itself is learned, no average of it.
-INSTANTS = 0.5
-#: Multiples of it, less whole numbers, fill every interval evenly.
+#: Its multiples, less whole numbers, fill every interval evenly.
 _GOLDEN = 0.6180339887498949
 
 
@@ -33,8 +31,7 @@ def average_velocity_matching(network: Network, batch: PathPoint) -> dict[str, T
     knots = torch.tensor(network.units.knots, dtype=t.dtype, device=t.device)
     end = knots[torch.searchsorted(knots, t, right=True).clamp(1, len(knots) - 1)]
     share = torch.arange(1, len(t) + 1, dtype=torch.float64) * _GOLDEN % 1
-    share = ((share - INSTANTS) / (1 - INSTANTS)).clamp(min=0.0).to(t)
-    until = t + share * (end - t)
+    until = t + (2 * share - 1).clamp(min=0.0).to(t) * (end - t)
     with torch.no_grad():
         rate = torch.func.jvp(
             lambda t, x: network.between(t, until, x), (t, x), (torch.ones_like(t), v)

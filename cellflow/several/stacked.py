@@ -104,9 +104,7 @@ class StackedFit(NamedTuple):
 
 def stackable(method: Method) -> TypeGuard[FlowMatching]:
     """Whether members of `method` can be trained as one: they are all of ours."""
-    net = method.parts.net
-    own = isinstance(net, OwnNetworks) or method.parts.training.optimizer is not None
-    own = own or net.learns_average
+    own = isinstance(method.parts.net, OwnNetworks) or method.parts.training.optimizer is not None
     return type(method) is FlowMatching and not own and not method.path.source_free
 
 

@@ -47,16 +47,6 @@ class Trajectory:
         """Length of the polygon through each cell's states, ``(n,)``, data units."""
         return (self.x[1:] - self.x[:-1]).norm(dim=-1).sum(0)
 
-    @property
-    def path_energy(self) -> Tensor:
-        r"""Span times :math:`\int \lVert v \rVert^2 dt` along that polygon, ``(n,)``.
-
-        In squared data units, whatever the unit of time. Its mean is never less than the squared
-        W2 distance of the first and last states (:cite:`benamou2000`, proposition 1.1), and less
-        than the energy of the ways themselves by what they bend between two times.
-        """
-        return polygon_energy(self.x, self.times.diff() / (self.times[-1] - self.times[0]))
-
     def index(self, time: float) -> int:
         """Return the row of one of the simulated times, `time`."""
         return row_of(self.times, time)
@@ -64,15 +54,6 @@ class Trajectory:
     def at(self, time: float) -> Tensor:
         """Return the states at one of the simulated times, `time`, as ``(n, d)``."""
         return self.x[self.index(time)]
-
-
-def polygon_energy(x: Tensor, shares: Tensor) -> Tensor:
-    """Energy ``(n,)`` of polygons through `x` ``(T, n, d)``, whose sides take `shares` of the time.
-
-    Those are ``(T - 1,)`` and add up to one.
-    """
-    squares = x.diff(dim=0).square().sum(-1)
-    return (squares / shares.to(squares)[:, None]).sum(0)
 
 
 def row_of(times: Tensor, time: float) -> int:

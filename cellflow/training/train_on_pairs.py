@@ -90,7 +90,7 @@ def objective(
         if method.score:  # the noise's part of the velocity is taken from the score
             out = objectives.mean_velocity_matching(networks["velocity"], batch)
             out |= objectives.score_matching(dynamics, batch, unit=units.speed**2)
-        elif method.net.learns_average:
+        elif networks["velocity"].average:
             out = objectives.average_velocity_matching(cast(Network, networks["velocity"]), batch)
         else:
             out = objectives.velocity_matching(dynamics, batch)

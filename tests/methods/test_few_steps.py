@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -75,10 +77,10 @@ def test_few_steps_of_a_fit_are_those_of_euler() -> None:
         cf.couplings.Exact(), cf.paths.Straight(0.1), **QUICK, clock="distance"
     )
     fit = method.fit(c, steps=50, progress=False)
-    z = x.clone()
-    for t, until in [(0.0, 0.5), (0.5, 1.0), (1.0, 2.5), (2.5, 4.0)]:
-        own = fit.clock([t, until])
-        z = z + own.diff() * fit.dynamics.velocity(own[0], z).detach()
+    z, (a, b, c) = x, fit.clock([0.0, 1.0, 4.0])
+    grid = torch.stack([a, (a + b) / 2, b, (b + c) / 2, c])
+    for t, until in pairwise(grid):
+        z = z + (until - t) * fit.dynamics.velocity(t, z).detach()
     assert_close(FewSteps(fit, 2).transport(x), z)
 
 
