@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -132,14 +130,3 @@ def test_progress_is_shown_on_request_only(capsys: pytest.CaptureFixture[str]) -
     for show in (False, True):
         simulate(DECAY, torch.ones(3, 3), [0, 1], progress=show)
         assert ("simulate: 100%" in capsys.readouterr().err) is show
-
-
-def test_torchdyn_loads_for_adaptive_solvers_only() -> None:
-    code = (
-        "import sys, torch, warnings; warnings.simplefilter('ignore');"
-        "from cellflow.dynamics import Dynamics; from cellflow.simulate import simulate;"
-        "f = Dynamics(velocity=lambda t, x: -x); x = torch.ones(1, 1);"
-        "simulate(f, x, [0, 1]); assert 'torchdyn' not in sys.modules, 'eager';"
-        "simulate(f, x, [0, 1], solver='dopri5'); assert 'torchdyn.core' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
