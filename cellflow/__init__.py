@@ -20,6 +20,7 @@ _MODULES = (
     *("tl", "pl", "pp", "datasets", "answers", "evaluate", "several", "methods", "fits"),
     *(
         "objectives",
+        "densities",
         "training",
         "batches",
         "simulate",
@@ -39,6 +40,8 @@ _NAMES = {
     **dict.fromkeys(("ICFM", "OTCFM", "SBCFM", "SF2M", "DSBM", "MMFM"), "methods"),
     **dict.fromkeys(("ReachFM", "UBSB", "UOTCFM"), "methods"),
     "Fit": "fits",
+    "match": "methods",
+    "FlowTransport": "estimator",
     "load": "saving",
 }
 

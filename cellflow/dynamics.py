@@ -33,7 +33,7 @@ class ComposedField(ABC):
         """Velocity at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
 
     @abstractmethod
-    def tilted(self, t: Tensor, x: Tensor, weight: float) -> Tensor:
+    def tilted(self, t: Tensor, x: Tensor, weight: float | Tensor) -> Tensor:
         """Velocity at `t` and `x` ``(n, d)``, and `weight` times the score."""
 
 
@@ -57,7 +57,8 @@ class Dynamics:
     growth
         Growth rate :math:`g(t, x)` of shape ``(n,)`` per unit of time, or None.
     sigma
-        Diffusion, in data units per square root of a unit of time.
+        Diffusion, in data units per square root of a unit of time: a number, or a function of the
+        time, a scalar or ``(n,)``, whose answer is of that shape.
     breaks
         Times, increasing, at which the fields may jump.
     """
@@ -65,15 +66,28 @@ class Dynamics:
     velocity: Field
     score: Field | None = None
     growth: Field | None = None
-    sigma: float = 0.0
+    sigma: float | Callable[[Tensor], Tensor] = 0.0
     breaks: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        _checks.number(self.sigma, "sigma", low=0.0)
+        if not callable(self.sigma):
+            _checks.number(self.sigma, "sigma", low=0.0)
         breaks = tuple(_checks.number(b, "breaks") for b in self.breaks)
         if any(later <= earlier for earlier, later in pairwise(breaks)):
             raise ValueError(_checks.message("breaks", f"{breaks}", "increasing times"))
         object.__setattr__(self, "breaks", breaks)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether there is diffusion, and a score that says how the drift answers it."""
+        return self.score is not None and self.sigma != 0
+
+    def sigma_at(self, t: Tensor) -> Tensor | float:
+        """Diffusion at time `t`: a number, or ``()`` or ``(n, 1)`` as the times are."""
+        if not callable(self.sigma):
+            return self.sigma
+        sigma = self.sigma(t)
+        return sigma if t.ndim == 0 else sigma.reshape(-1, 1)
 
     def drift(self, t: Tensor, x: Tensor) -> Tensor:
         """Drift of the forward SDE at ``t`` (scalar or ``(n,)``) and ``x`` ``(n, d)``."""
@@ -84,15 +98,18 @@ class Dynamics:
         return self._tilted(t, x, -0.5)
 
     def _tilted(self, t: Tensor, x: Tensor, factor: float) -> Tensor:
-        if self.score is None or self.sigma == 0:
+        if not self.noisy or self.score is None:
             return self.velocity(t, x)
+        weight = factor * self.sigma_at(t) ** 2
+        if isinstance(weight, Tensor):
+            weight = weight.to(x)
         if isinstance(self.velocity, ComposedField) and self.score in self.velocity.parts:
-            return self.velocity.tilted(t, x, factor * self.sigma**2)
+            return self.velocity.tilted(t, x, weight)
         v, score = self.velocity(t, x), self.score(t, x)
         if score.shape != v.shape:  # it would be broadcast
             got, expected = f"shape {tuple(score.shape)}", f"shape {tuple(v.shape)}"
             raise ValueError(_checks.message("dynamics.score", got, expected))
-        return v + factor * self.sigma**2 * score
+        return v + weight * score
 
 
 def divergence(

@@ -1,4 +1,4 @@
-"""Read a saved fit or ensemble."""
+"""Read what was saved: a fit, an ensemble or a matching."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from cellflow import _checks, _doors
 from cellflow._files import read_state, recover
 from cellflow._typing import Tensor
 from cellflow.clock import Clock
+from cellflow.densities import FittedDensity
+from cellflow.densities import from_facts as density_of
 from cellflow.fits.ensemble import Ensemble
 from cellflow.fits.fit import Fit
 from cellflow.fits.folder import (
@@ -22,13 +24,17 @@ from cellflow.fits.folder import (
     ENSEMBLE,
     FIT,
     FORMAT,
+    MATCH,
     NUMBERS,
+    SIDES,
+    WHOLE,
     Unsaved,
     cells_of,
     from_facts,
     tensors_of,
 )
-from cellflow.methods import FlowMatching
+from cellflow.methods import BaseMatching, DirectMatching, FlowMatching, Matching
+from cellflow.methods.generative import FittedGenerative
 from cellflow.methods.method import Method, kinds
 from cellflow.networks import NetworkLike, OwnNetworks, Units
 from cellflow.preprocessing import Preprocessing
@@ -52,15 +58,16 @@ _DAMAGE = (
 @_doors.door
 def load(
     folder: str | Path, *, device: torch.device | str = "cpu", net: NetworkLike | None = None
-) -> Fit | Ensemble:
-    """Read a fit or an ensemble that was saved, without the AnnData it came from.
+) -> Fit | Ensemble | Matching:
+    """Read a fit, an ensemble or a matching that was saved, without the AnnData it came from.
 
     It predicts exactly as the saved one did.
 
     Parameters
     ----------
     folder
-        What :meth:`Fit.save` or :meth:`Ensemble.save` wrote, or a member of the latter.
+        What :meth:`Fit.save`, :meth:`Ensemble.save` or :meth:`Matching.save` wrote, or a member of
+        an ensemble.
     device
         Where to put it.
     net
@@ -79,6 +86,8 @@ def load(
         fits = [_fit(folder / name, place, shared, net) for name in names]
         fits = [replace(fit, course=fits[0].course) for fit in fits]
         return Ensemble(tuple(fits), seeds, bootstrap)
+    if (folder / MATCH).is_file():
+        return _matching(folder, place, net)
     if not (folder / FIT).is_file():
         got, expected = f"{str(folder)!r}", "a folder written by `fit.save`"
         raise FileNotFoundError(_checks.message("folder", got, expected))
@@ -104,6 +113,28 @@ def _fit(
             cells, _ = read_state(folder.resolve().parent / CELLS)
             cells = {name: tensor.to(place) for name, tensor in cells.items()}
         return _build(method, facts, tensors | cells)
+
+
+def _matching(folder: Path, place: torch.device, net: NetworkLike | None) -> Matching:
+    """Read a matching: one fit, or a model of each side and the cells beside them."""
+    if (folder / WHOLE).is_dir():
+        return DirectMatching(_fit(folder / WHOLE, place, {}, net))
+    source, target = (_model(folder / side, place, net) for side in SIDES)
+    with _undamaged(folder):
+        cells = read_state(folder / CELLS)[0]
+        xs, masses = ([cells[f"{name}/{k}"].to(place) for k in (0, 1)] for name in ("x", "mass"))
+        return BaseMatching(source, target, TimeCourse.from_arrays(xs, masses=masses))
+
+
+def _model(
+    path: Path, place: torch.device, net: NetworkLike | None
+) -> FittedDensity | FittedGenerative:
+    """Read a model of one side: a fit of its own, or a density's file."""
+    if path.is_dir():
+        return FittedGenerative(_fit(path, place, {}, net))
+    with _undamaged(path.parent):
+        tensors, facts = read_state(path)
+        return density_of(facts, {name: tensor.to(place) for name, tensor in tensors.items()})
 
 
 def _read(
@@ -172,7 +203,7 @@ def _check_whole(fit: Fit, units: Units, tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name!r} has other entries than finite numbers")
-    surplus = set(tensors) - set(tensors_of(fit) | cells_of(fit))
+    surplus = set(tensors) - set(tensors_of(fit) | cells_of(fit.course))
     if surplus:
         raise ValueError(f"{min(surplus)!r} belongs to nothing that {FIT!r} tells of")
     dim, maps, genes = fit.course.dim, [], fit.origin.get("components")

@@ -212,6 +212,57 @@ def holdout(
 
 
 @main.command()
+@click.argument("source", type=options.FILE, metavar="A")
+@click.argument("target", type=options.FILE, metavar="B")
+@options.of("match")
+@click.option(
+    "--use-rep",
+    default="X_pca",
+    show_default=True,
+    metavar="K",
+    help="What to read of .h5ad files.",
+)
+@click.option(
+    "--carried",
+    type=options.PATH,
+    metavar="FILE.npy",
+    callback=files.check_new_file,
+    help="Write the points of A, carried to B, here.",
+)
+@options.output("DIR", files.check_new_folder, "New folder for the matching.")
+def match(
+    *,
+    source: Path,
+    target: Path,
+    keywords: dict[str, Any],
+    use_rep: str,
+    carried: Path | None,
+    out: Path,
+) -> None:
+    """Carry the points of one file to those of another.
+
+    A and B are .npy or .csv tables of points, or .h5ad files. Prints the distance of both clouds
+    before and after, and saves the matching, which cellflow.load reads.
+    """
+    import numpy as np
+
+    from cellflow._files import whole_file
+    from cellflow.methods import match as match_clouds
+    from cellflow.metrics import wasserstein2
+
+    x0, x1 = (files.read_points(file, use_rep) for file in (source, target))
+    done = match_clouds(x0, x1, **keywords)
+    done.save(out)
+    click.echo(f"{len(x0)} points to {len(x1)}, {done.course.dim} dimensions")
+    click.echo(f"W2 {wasserstein2(x0, x1):.4g} before, {done.score():.4g} carried")
+    click.echo(f"path energy {done.path_energy():.4g}, at least W2 squared")
+    if carried is not None:
+        with whole_file(carried) as path, path.open("wb") as stream:
+            np.save(stream, done.transport(x0).cpu().numpy())
+    click.echo(f"saved to {out}")
+
+
+@main.command()
 @options.cells
 @options.of("couple")
 @click.option("--label-key", metavar="K", help="Column of obs: print how its labels change.")

@@ -10,6 +10,7 @@ import click
 from cellflow.cli.front import as_one_line
 
 if TYPE_CHECKING:
+    import numpy as np
     from anndata import AnnData
 
     from cellflow.evaluate import HoldoutTable, SigmaSweep
@@ -69,17 +70,41 @@ def _read_parts(path: Path, use_rep: str) -> AnnData | None:
     )
 
 
+def read_points(path: Path, use_rep: str) -> np.ndarray:
+    """Read an array of points: ``.npy``, the columns of numbers of a ``.csv``, or an ``.h5ad``."""
+    import numpy as np
+    import pandas as pd
+
+    from cellflow import _checks
+
+    if path.suffix == ".h5ad":
+        cells = read_cells(path, use_rep)
+        _checks.choice(use_rep, cells.obsm, "use_rep")
+        return np.asarray(cells.obsm[use_rep])
+    try:
+        if path.suffix == ".npy":
+            return np.load(path)
+        return pd.read_csv(path).select_dtypes("number").to_numpy()
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise click.BadParameter(f"{str(path)!r} holds no points ({reason}).") from error
+
+
 def read_fit(folder: Path) -> Fit | Ensemble:
     """Read a saved fit or ensemble."""
+    from cellflow.methods import Matching
     from cellflow.saving import load
 
     try:
-        return load(folder)
+        saved = load(folder)
     except MemoryError:
         raise
     except Exception as error:  # damaged JSON, missing tensors, a part that is not known
         reason = as_one_line(error) or f"not a readable fit: {' '.join(str(error).split())[:160]}"
         raise click.BadParameter(f"{str(folder)!r}: {reason}") from error
+    if isinstance(saved, Matching):
+        raise click.BadParameter(f"{str(folder)!r} is a matching of two clouds, not of a course.")
+    return saved
 
 
 def write_cells(adata: AnnData, out: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self, cast
 import torch
 
 from cellflow._registry import Registry
-from cellflow._typing import Rng
+from cellflow._typing import Rng, Tensor
 from cellflow.fits.fit import Fit
 from cellflow.fits.folder import to_facts
 from cellflow.preprocessing import Preprocessing
@@ -32,10 +32,15 @@ class Method(ABC):
     both_sides
         Whether a population between two snapshots is predicted from both of them: see
         :meth:`cellflow.fits.Fit.interpolate`.
+    predict, timesteps, times_per_pair
+        As in :class:`~cellflow.methods.FlowMatching`.
     """
 
     default_steps: ClassVar[int] = 3000
     both_sides: bool = False
+    predict: str = "velocity"
+    timesteps: str | Callable[[Tensor], Tensor] = "uniform"
+    times_per_pair: int = 1
     name: str
 
     def __init_subclass__(cls) -> None:

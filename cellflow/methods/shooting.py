@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._random import stream_seed
-from cellflow._typing import Field, Tensor
+from cellflow._typing import ArrayLike, Field, Tensor
 from cellflow.batches import Batching, CouplingHealth, PairSampler
 from cellflow.couplings import Coupling, Exact, Independent
 from cellflow.couplings.coupling import as_coupling
@@ -193,3 +193,19 @@ def travel(velocity: Field, pairs: Pairs, substeps: int) -> tuple[Tensor, Tensor
         action = action + substeps * move.square().sum(1)
         x = x + move
     return x, action
+
+
+def path_energy(fit: Fit, x: ArrayLike | None = None, *, substeps: int = 50) -> float:
+    r"""Mean over cells of :math:`\int \lVert v(t, X_t) \rVert^2 dt` over the course of `fit`.
+
+    Of the cells `x` ``(n, d)`` at its first time, those of the first snapshot when omitted, moved
+    by so many `substeps` of :func:`travel`. Times the span it is at least their mean squared
+    distance from where they end, and equal to it where they move straight and evenly.
+    """
+    cells = fit.course.snapshots[0].x if x is None else _checks.as_cells(x, "x")
+    cells = cells.to(next(fit.networks.parameters()))
+    start, end = (
+        cells.new_full((len(cells), 1), t) for t in fit.course.times[:: len(fit.course) - 1]
+    )
+    _, action = travel(fit.velocity, Pairs(cells, cells, start, end), substeps)
+    return float((action / (end - start)[:, 0]).mean())

@@ -31,7 +31,7 @@ from cellflow.training.networks import assemble
 from cellflow.training.optimizers import AdamW
 from cellflow.training.options import FitOptions, StepReport
 from cellflow.training.prepare import PreparedFit, prepare
-from cellflow.training.train_on_pairs import objective
+from cellflow.training.train_on_pairs import drawn, objective
 from cellflow.training.trainer import History, Trainer
 
 #: Tensors of a :class:`PathPoint`, by name, with a dimension of members in front.
@@ -98,13 +98,13 @@ class StackedFit(NamedTuple):
         """Return where on their paths the `pairs` of `step` are met, by noise from `stream`."""
         noise = torch.Generator(device=pairs.x0.device)
         noise.manual_seed(stream_seed(self.options.seed, step, stream))
-        return self.prepared.method.path.draw(pairs, noise)
+        return drawn(self.prepared.method, pairs, noise)
 
 
 def stackable(method: Method) -> TypeGuard[FlowMatching]:
     """Whether members of `method` can be trained as one: they are all of ours."""
     own = isinstance(method.parts.net, OwnNetworks) or method.parts.training.optimizer is not None
-    return type(method) is FlowMatching and not own
+    return type(method) is FlowMatching and not own and not method.path.source_free
 
 
 def stack(points: Sequence[PathPoint]) -> Stack:

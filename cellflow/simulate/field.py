@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -52,6 +53,21 @@ class RescaledField:
         """Return the user's time at `u`."""
         return self.start + u * self.span
 
+    def asked(self, u: float, like: Tensor) -> Tensor:
+        """Return the time at which fields are asked at `u`, on the device of `like`."""
+        time = self.time(u)  # the sum is done in float64, then rounded once
+        if self.bounds is not None:
+            time = min(max(time, self.bounds[0]), self.bounds[1])
+        return like.new_full((), time, dtype=_checks.time_dtype(like.device))
+
+    def scale(self, u: float, h: float, like: Tensor) -> float:
+        """Return the standard deviation of the noise of a step from `u` of length `h`.
+
+        Where the diffusion depends on time, it is that in the middle of the step.
+        """
+        sigma = self.dynamics.sigma_at(self.asked(u + h / 2, like))
+        return float(sigma) * math.sqrt(abs(self.span) * h)
+
     def __call__(self, u: float, state: Tensor) -> Tensor:
         """Evaluate at the float `u` and the state ``(n, d)``, or ``(n, d + 1)`` with log mass."""
         # A solver probing for its first step may look beyond the end; the field is not asked to.
@@ -65,10 +81,7 @@ class RescaledField:
             )
         self.n_evaluations += 1
         self.advance(u)
-        time = self.time(u)  # the sum is done in float64, then rounded once
-        if self.bounds is not None:
-            time = min(max(time, self.bounds[0]), self.bounds[1])
-        t = state.new_full((), time, dtype=_checks.time_dtype(state.device))
+        t = self.asked(u, state)
         if self.dynamics.growth is None:
             value = self._expect(self.slope(t, state), state, self.name)
         else:

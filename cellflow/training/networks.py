@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from cellflow.batches import Batching
 from cellflow.couplings import Coupling
 from cellflow.dynamics import ComposedField, Dynamics
 from cellflow.networks import NetworkConfig, OwnNetworks, Units
-from cellflow.paths import Pairs, Path
+from cellflow.paths import Mix, Pairs, Path
 from cellflow.timecourse import TimeCourse
 from cellflow.training.trainer import Training
 
@@ -57,6 +57,18 @@ class Parts(Protocol):
         """Whether the growth rate is learned."""
 
     @property
+    def predict(self) -> str:
+        """What the network of a path from noise predicts."""
+
+    @property
+    def timesteps(self) -> str | Callable[[Tensor], Tensor]:
+        """Density of the times at which pairs are met."""
+
+    @property
+    def times_per_pair(self) -> int:
+        """Times at which a pair is met in a step."""
+
+    @property
     def both_sides(self) -> bool:
         """Whether populations between snapshots are predicted from both neighbours."""
 
@@ -94,6 +106,8 @@ def _is_one_module(net: object) -> bool:
 def assemble(parts: Parts, networks: nn.ModuleDict, times: Sequence[float]) -> Dynamics:
     """Return the dynamics that `networks` make up, between snapshots at `times`."""
     velocity: Field = networks["velocity"]
+    if parts.path.source_free:
+        return generated(PredictedField(velocity, parts.path, parts.predict, times[0], times[-1]))
     score = networks["score"] if parts.score else None
     growth = networks["growth"] if parts.growth else None
     breaks = tuple(times) if score is not None or parts.net.jumps else ()
@@ -130,7 +144,7 @@ class BridgeVelocity(ComposedField):
         """Velocity at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
         return self.tilted(t, x, 0.0)
 
-    def tilted(self, t: Tensor, x: Tensor, weight: float) -> Tensor:
+    def tilted(self, t: Tensor, x: Tensor, weight: float | Tensor) -> Tensor:
         """Velocity and `weight` times the score, of one call of each network.
 
         The weight of a drift is plus or minus half the squared diffusion.
@@ -146,3 +160,72 @@ class BridgeVelocity(ComposedField):
         s = ((t.reshape(-1, 1) - t0) / (t1 - t0)).clamp(0.0, 1.0)
         rate = self.path.half_variance_rate(Pairs(t0, t1, t0, t1), s)
         return rate[0, 0] if t.ndim == 0 else rate
+
+
+@dataclass(frozen=True)
+class PredictedField(ComposedField):
+    """Velocity or score of a source-free `path`, of what `net` predicts: the `given`.
+
+    The path leads from time `start` to `end`. The network sees states divided by their size.
+    """
+
+    net: Field
+    path: Path
+    given: str
+    start: float
+    end: float
+    wanted: str = "velocity"
+
+    @property
+    def score(self) -> PredictedField | None:
+        """The score, of the same network; None where the path's noise says nothing of it."""
+        return None if self.path.heavy_tailed else replace(self, wanted="score")
+
+    @property
+    def parts(self) -> tuple[Field, ...]:
+        """The network, and the score beside a velocity."""
+        score = self.score if self.wanted == "velocity" else None
+        return (self.net,) if score is None else (self.net, score)
+
+    def map(self, change: Callable[[Field], Field]) -> PredictedField:
+        """Return the same field of a changed network."""
+        return replace(self, net=change(self.net))
+
+    def fraction(self, t: Tensor) -> Tensor:
+        """Fraction of the path at time `t`, of its shape, no nearer to the ends than draws are."""
+        s = (t.to(_checks.time_dtype(t.device)) - self.start) / (self.end - self.start)
+        return s.clamp(self.path.margin, 1 - self.path.margin)
+
+    def mix(self, t: Tensor, x: Tensor) -> Mix:
+        """Shares of target and noise at time `t`, scalar or ``(n,)``, in the type of `x`."""
+        return Mix.of(self.path, self.fraction(t).reshape(-1, 1)).to(x)
+
+    def predicted(self, t: Tensor, x: Tensor, mix: Mix) -> Tensor:
+        """What the network predicts at time `t` and cells `x` ``(n, d)``, with the `mix` there."""
+        return self.net(t, x / mix.size)
+
+    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
+        """Velocity or score at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
+        mix = self.mix(t, x)
+        return self._of(self.predicted(t, x, mix), x, mix, self.wanted)
+
+    def tilted(self, t: Tensor, x: Tensor, weight: float | Tensor) -> Tensor:
+        """Velocity and `weight` times the score, of one call of the network."""
+        mix = self.mix(t, x)
+        value = self.predicted(t, x, mix)
+        return self._of(value, x, mix, "velocity") + weight * self._of(value, x, mix, "score")
+
+    def _of(self, value: Tensor, x: Tensor, mix: Mix, wanted: str) -> Tensor:
+        out = mix.convert(value, x, given=self.given, wanted=wanted)
+        return out / (self.end - self.start) if wanted == "velocity" else out
+
+
+def generated(field: PredictedField) -> Dynamics:
+    """Return the dynamics from noise whose velocity is `field`, with the diffusion of its path."""
+
+    def sigma(t: Tensor) -> Tensor:
+        diffusion = field.path.diffusion_at(field.fraction(t))
+        return cast(Tensor, diffusion) / (field.end - field.start) ** 0.5
+
+    noisy = field.path.diffusion_at(torch.tensor(0.5)) is not None
+    return Dynamics(field, field.score, sigma=sigma if noisy else 0.0)

@@ -18,12 +18,13 @@ from cellflow.networks.fast import written_out
 from cellflow.objectives import (
     growth_matching,
     mean_velocity_matching,
+    prediction_matching,
     score_matching,
     velocity_matching,
 )
-from cellflow.paths import Pairs, PathPoint
+from cellflow.paths import TIMESTEPS, Pairs, PathPoint
 from cellflow.training.loop import run
-from cellflow.training.networks import Parts
+from cellflow.training.networks import Parts, PredictedField
 from cellflow.training.options import FitOptions
 from cellflow.training.trainer import History, Trainer
 
@@ -52,7 +53,7 @@ def train_on_pairs(
     def meet(batch: Pairs, step: int, stream: int) -> PathPoint:
         noise.manual_seed(stream_seed(options.seed, step, stream))
         # Drawn for all processes, of which each takes its part: their number changes nothing.
-        return method.path.draw(batch, noise, part=(group.rank, group.world))
+        return drawn(method, batch, noise, part=(group.rank, group.world))
 
     terms = objective(method, networks, dynamics, units=units)
     trainer = Trainer(networks, terms, units.speed**2, method.training, options.steps, group)
@@ -64,6 +65,19 @@ def train_on_pairs(
             fingerprint=fingerprint,
             options=options,
         )
+
+
+def drawn(
+    method: Parts, pairs: Pairs, noise: torch.Generator, *, part: tuple[int, int] = (0, 1)
+) -> PathPoint:
+    """Return where on their paths `pairs` are met: see :meth:`cellflow.paths.Path.draw`.
+
+    With `noise` as generator, the `part` asked for, and the times of the `method`.
+    """
+    name, times = method.timesteps, None
+    if name != "uniform":
+        times = TIMESTEPS[name] if isinstance(name, str) else name
+    return method.path.draw(pairs, noise, part=part, times=times, per_pair=method.times_per_pair)
 
 
 def threads_for(net: NetworkConfig, device: torch.device) -> AbstractContextManager[None]:
@@ -78,6 +92,11 @@ def objective(
     """Return the loss terms of `method`, all in squared velocities of `units`."""
 
     def terms(batch: PathPoint) -> dict[str, Tensor]:
+        field = dynamics.velocity
+        if isinstance(field, PredictedField):
+            mix = field.mix(batch.t, batch.x)
+            found = field.predicted(batch.t, batch.x, mix)
+            return prediction_matching(found, batch, mix, predict=method.predict)
         if method.score:  # the noise's part of the velocity is taken from the score
             out = mean_velocity_matching(networks["velocity"], batch)
             out |= score_matching(dynamics, batch, unit=units.speed**2)
