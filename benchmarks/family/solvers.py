@@ -3,15 +3,15 @@
     python benchmarks/family/solvers.py --figure docs/figures/solvers.png
 
 Two fields in five dimensions over a span of 2: "trained", a network of 3 x 64 fitted by OT-CFM to
-three snapshots, and "analytic", a rotation with a clock and a bend, of a few operations. All solvers
-run in float32 on one thread under `no_grad`, at 2, 41 and 400 output times. The error is that of all
-states, relative, against torchdiffeq's dopri5 in float64 at tolerances of 1e-10.
+three snapshots, and "analytic", a rotation with a clock and a bend, of a few operations. All
+solvers run in float32 on one thread under `no_grad`, at 2, 41 and 400 output times. The error is
+that of all states, relative, against torchdiffeq's dopri5 in float64 at tolerances of 1e-10.
 
 Every solver has several settings (tolerances, or steps); all settings of all solvers are run in
-turn, in several rounds. Seconds and evaluations at a given error are interpolated between the settings
-of a solver, in logarithms; where the coarsest setting is more exact than that, it counts as it is.
-Ratios are those of a round: their median and range over the rounds. "torchdyn dopri5" is called as
-its `NeuralODE.trajectory` calls it, which steps onto every output time; "4th" is its own
+turn, in several rounds. Seconds and evaluations at a given error are interpolated between the
+settings of a solver, in logarithms; where the coarsest setting is more exact than that, it counts
+as it is. Ratios are those of a round: their median and range over the rounds. "torchdyn dopri5" is
+called as its `NeuralODE.trajectory` calls it, which steps onto every output time; "4th" is its own
 interpolation. Fixed steps of torchdyn and torchdiffeq divide the intervals between output times.
 """
 
