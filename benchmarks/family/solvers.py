@@ -178,7 +178,7 @@ def at_error(points: list[tuple[float, float]], error: float) -> float:
 
 HEAD = ("field", "cells", "times", "error", "ours", "against", "ms", "theirs", "ratio (range)",
         "evaluations", "target met?")  # fmt: skip
-WIDTHS = (9, 7, 6, 7, 8, 22, 9, 9, 22, 13, 12)
+WIDTHS = (9, 7, 6, 7, 8, 22, 9, 10, 26, 13, 12)
 
 
 def line(cells: tuple) -> str:
@@ -220,6 +220,7 @@ STYLES = {"cellflow": ("-", 2.6), "torchdyn": ("--", 1.2), "torchdiffeq": (":", 
 def draw(found: dict[int, list[Setting]], path: Path, title: str) -> None:
     """Error against evaluations and seconds, a column for each number of output times."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     figure, axes = plt.subplots(2, len(found), figsize=(13, 8), sharey=True, layout="constrained")
     for column, (n, every) in zip(axes.T, found.items(), strict=True):
@@ -233,6 +234,8 @@ def draw(found: dict[int, list[Setting]], path: Path, title: str) -> None:
             ), strict=True):  # fmt: skip
                 ax.loglog(cost, [s.error for s in mine], style, color=COLOURS[solver], lw=width,
                           marker="^" if "4th" in name else "o", ms=4, label=label)  # fmt: skip
+        for ax in column:
+            ax.xaxis.set_minor_formatter(NullFormatter())
         column[0].set(title=f"{n} output times", xlabel="evaluations of the field")
         column[1].set(xlabel="milliseconds")
     for ax in axes[:, 0]:
