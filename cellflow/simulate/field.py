@@ -26,8 +26,8 @@ class RescaledField:
     Time begins at `start` and has the signed length `span`. At most `max_evaluations` calls are
     allowed, None for no bound. A `noisy` field is the drift of the stochastic equation in place of
     the velocity: where time runs backward, that of the SDE run backward. Fields are asked between
-    the two `bounds` only. With `check`, every value is examined: adaptive solvers never return from
-    a NaN. `on_advance` is called with the advance of ``u`` whenever a later time is reached.
+    the two `bounds` only. `on_advance` is called with the advance of ``u`` whenever a later time is
+    reached.
     """
 
     def __init__(
@@ -39,11 +39,10 @@ class RescaledField:
         max_evaluations: int | None = None,
         noisy: bool = False,
         bounds: tuple[float, float] | None = None,
-        check: bool = False,
         on_advance: Callable[[float], object] | None = None,
     ) -> None:
         self.dynamics, self.start, self.span = dynamics, start, span
-        self.max_evaluations, self.check, self.on_advance = max_evaluations, check, on_advance
+        self.max_evaluations, self.on_advance = max_evaluations, on_advance
         self.name = ("drift" if span > 0 else "reverse_drift") if noisy else "velocity"
         self.slope: Field = getattr(dynamics, self.name)
         self.bounds = bounds
@@ -90,10 +89,7 @@ class RescaledField:
             velocity = self._expect(self.slope(t, x), x, self.name)
             growth = self._expect(self.dynamics.growth(t, x), x[:, 0], "growth")
             value = torch.cat([velocity, growth[:, None]], dim=1)
-        value = self.span * value
-        if self.check:
-            self.require_finite(value, u)
-        return value
+        return self.span * value
 
     def advance(self, u: float) -> None:
         """Note that the integration has come to `u`."""

@@ -13,7 +13,6 @@ from cellflow import _checks
 from cellflow._typing import ArrayLike, Field, Tensor
 from cellflow.dynamics import ComposedField, Dynamics
 from cellflow.simulate.field import RescaledField
-from cellflow.simulate.integrate.adaptive import as_solver
 from cellflow.simulate.integration import Integration, Limits, as_times
 from cellflow.simulate.job import Job
 from cellflow.simulate.solver import SOLVERS
@@ -110,8 +109,12 @@ def _adjoint(
 ) -> Tensor:
     """Return the state at the end of `u` through `x` ``(n, d)``, with gradients by torchdyn."""
     from torchdyn.numerics.sensitivity import _gather_odefunc_adjoint
+    from torchdyn.numerics.solvers.ode import str_to_solver
 
-    known, method = _WithParameters(field, x), as_solver(solver, x)
+    known, method = _WithParameters(field, x), str_to_solver(solver, x.dtype)
+    # torchdyn keeps these in float32, to which it would round the steps of a float64 solution.
+    for name in ("safety", "min_factor", "max_factor"):
+        setattr(method, name, getattr(method, name).to(x))
     flat = torch.cat([p.contiguous().flatten() for p in known.parameters()])
     made = _gather_odefunc_adjoint(
         known,
