@@ -68,7 +68,6 @@ def flow(
             segment.span,
             max_evaluations=limits.max_evaluations if member.adaptive else None,
             bounds=segment.bounds,
-            check=member.adaptive,
         )
         for here, there in pairwise(segment.u.tolist()):
             x = rows[-1]
@@ -145,7 +144,9 @@ class _WithParameters:
         return [*self.found, self.nothing]
 
     def __call__(self, u: Tensor, x: Tensor, args: object = None) -> Tensor:
-        return self.field(float(u.detach()), x) + 0 * self.nothing
+        slope = self.field(time := float(u.detach()), x)
+        self.field.require_finite(slope.detach(), time)  # torchdyn never returns from a NaN
+        return slope + 0 * self.nothing
 
 
 def _parameters(field: Field) -> Iterator[Tensor]:
