@@ -16,13 +16,16 @@ from cellflow._typing import Field, Tensor
 from cellflow.batches import Batching, CouplingHealth
 from cellflow.couplings import Coupling, Independent
 from cellflow.dynamics import along_probes, rademacher
-from cellflow.methods.method import METHODS
-from cellflow.methods.simulating import Shots, Simulating
+from cellflow.fits.fit import Fit
+from cellflow.methods.method import METHODS, Method
+from cellflow.methods.simulating import Shots, fit_by_simulating
 from cellflow.networks import MLPConfig, NetworkConfig, Units, as_network_config
-from cellflow.paths import Path, Straight
+from cellflow.paths import Pairs, Path, Straight
+from cellflow.preprocessing import Preprocessing
 from cellflow.simulate import Density
 from cellflow.simulate.flow import nodes
 from cellflow.timecourse import TimeCourse
+from cellflow.training.options import FitOptions
 from cellflow.training.trainer import Training
 
 #: Dimensions up to which a step of training takes the whole divergence, and not a probe of it.
@@ -31,7 +34,7 @@ EXACT = 4
 
 @METHODS.register("cnf")
 @dataclass(frozen=True)
-class CNF(Simulating):
+class CNF(Method):
     r"""Continuous normalizing flow through a time course, as TrajectoryNet (Tong et al. 2020).
 
     A normal law with the mean and the standard deviations of the first snapshot, one mean interval
@@ -73,6 +76,8 @@ class CNF(Simulating):
     coupling: ClassVar[Coupling] = Independent()  # not asked: cells are not paired
     sigma: float = 0.1
     _: KW_ONLY
+    score: ClassVar[bool] = False
+    growth: ClassVar[bool] = False
     net: NetworkConfig = MLPConfig()
     batching: Batching = Batching(batch_size=128, prefetch=False)
     training: Training = Training(learning_rate=5e-3, ema=0.99, validation=0.0)
@@ -105,10 +110,23 @@ class CNF(Simulating):
         law = distributions.Independent(distributions.Normal(mean, std), 1)
         return law, start - (end - start) / (len(course) - 1)
 
+    def fit_with(
+        self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None
+    ) -> Fit:
+        """Learn the dynamics of `course`, in this process alone; see :meth:`Method.fit_with`."""
+        return fit_by_simulating(self, course, options, preprocessing=preprocessing)
+
+    def shots(self, pairs: Pairs, step: int, steps: int) -> Shots:
+        """Return the batch of `step` of `steps`: cells of all `pairs`."""
+        return Shots(pairs, 1.0, step)
+
     def begin(
         self, velocity: Field, model: TimeCourse, *, health: CouplingHealth, seed: int
     ) -> tuple[Callable[[Shots], dict[str, Tensor]], float]:
-        """Return the loss terms, in nats, and their unit: one nat a dimension."""
+        """Return the loss terms of `velocity`, in nats, and their unit: one nat a dimension.
+
+        On cells of `model`, blurred as `seed` says; no plan is made that `health` could count.
+        """
         base, begins = self.prior(model)
         units, d = Units.of(model), model.dim
         times = [begins, *model.times]

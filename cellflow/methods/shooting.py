@@ -14,12 +14,16 @@ from cellflow._typing import Field, Tensor
 from cellflow.batches import Batching, CouplingHealth
 from cellflow.couplings import Coupling, Exact
 from cellflow.couplings.coupling import as_coupling
-from cellflow.methods.simulating import Shots, Simulating
+from cellflow.fits.fit import Fit
+from cellflow.methods.method import Method
+from cellflow.methods.simulating import Shots, fit_by_simulating
 from cellflow.networks import MLPConfig, NetworkConfig, Units, as_network_config
 from cellflow.paths import Pairs, Path, Straight
+from cellflow.preprocessing import Preprocessing
 from cellflow.simulate.energy import polygon_energy
 from cellflow.simulate.flow import nodes
 from cellflow.timecourse import Snapshot, TimeCourse
+from cellflow.training.options import FitOptions
 from cellflow.training.trainer import Training
 
 #: Share of the steps over which the weight of the action falls to its final value.
@@ -27,7 +31,7 @@ _COOLING = 0.7
 
 
 @dataclass(frozen=True)
-class Shooting(Simulating):
+class Shooting(Method):
     r"""Least action among the fields that carry each snapshot into the next.
 
     .. math:: \min_v \sum_k W_2^2\big(\phi_{t_k \to t_{k+1}} \# \mu_k,\; \mu_{k+1}\big)
@@ -66,6 +70,8 @@ class Shooting(Simulating):
     default_steps: ClassVar[int] = 1000
     coupling: Coupling = field(default_factory=Exact)
     path: ClassVar[Path] = Straight(0.0)  # not met: cells move along the field
+    score: ClassVar[bool] = False
+    growth: ClassVar[bool] = False
     net: NetworkConfig = MLPConfig(time=False)
     batching: Batching = Batching(batch_size=100, prefetch=False)
     training: Training = Training(learning_rate=5e-3, ema=0.99, validation=0.0)
@@ -81,6 +87,12 @@ class Shooting(Simulating):
         _checks.number(self.first_action, "first_action", low=self.action)
         _checks.count(self.substeps, "substeps")
 
+    def fit_with(
+        self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None
+    ) -> Fit:
+        """Learn the dynamics of `course`, in this process alone; see :meth:`Method.fit_with`."""
+        return fit_by_simulating(self, course, options, preprocessing=preprocessing)
+
     def shots(self, pairs: Pairs, step: int, steps: int) -> Shots:
         """Return the batch of `step` of `steps`: unrelated `pairs`, and the action's weight."""
         left = max(0.0, 1 - step / (_COOLING * steps))
@@ -89,7 +101,10 @@ class Shooting(Simulating):
     def begin(
         self, velocity: Field, model: TimeCourse, *, health: CouplingHealth, seed: int
     ) -> tuple[Callable[[Shots], dict[str, Tensor]], float]:
-        """Return :meth:`objective`, and the unit of its terms."""
+        """Return :meth:`objective` of `velocity` and `health`, and the unit of its terms.
+
+        The unit is that of the cells of `model`; nothing is drawn by `seed`.
+        """
         return self.objective(velocity, health), Units.of(model).scale ** 2
 
     def objective(

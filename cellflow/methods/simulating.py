@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Protocol
 
 from torch import nn
 from tqdm import tqdm
@@ -14,21 +13,20 @@ from tqdm import tqdm
 from cellflow import _checks
 from cellflow._random import stream_seed
 from cellflow._typing import Field, Tensor
-from cellflow.batches import Batching, CouplingHealth, PairSampler
+from cellflow.batches import CouplingHealth, PairSampler
 from cellflow.couplings import Independent
 from cellflow.fits.fit import Fit
-from cellflow.methods.method import Method
-from cellflow.networks import NetworkConfig, Units
+from cellflow.networks import Units
 from cellflow.paths import Pairs
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import TimeCourse
 from cellflow.training.cells import canonical, to_device
 from cellflow.training.loop import run
-from cellflow.training.networks import assemble, build_networks
+from cellflow.training.networks import Parts, assemble, build_networks
 from cellflow.training.options import FitOptions
 from cellflow.training.prepare import check_units, fingerprint
 from cellflow.training.train_on_pairs import threads_for
-from cellflow.training.trainer import Trainer, Training
+from cellflow.training.trainer import Trainer
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,23 +39,16 @@ class Shots:
     share: float = 1.0
 
 
-class Simulating(Method):
-    """A method that moves cells along the field while it learns it; it learns the velocity alone.
+class Simulated(Protocol):
+    """What a method tells of its training, which learns the velocity alone."""
 
-    It holds no cells back, trains in one process, and its field begins at rest.
-    """
-
-    score: ClassVar[bool] = False
-    growth: ClassVar[bool] = False
-    net: NetworkConfig
-    batching: Batching
-    training: Training
+    @property
+    def parts(self) -> Parts:
+        """Networks and settings."""
 
     def shots(self, pairs: Pairs, step: int, steps: int) -> Shots:
         """Return the batch of `step` of `steps`, of unrelated `pairs`."""
-        return Shots(pairs, 1.0, step)
 
-    @abstractmethod
     def begin(
         self, velocity: Field, model: TimeCourse, *, health: CouplingHealth, seed: int
     ) -> tuple[Callable[[Shots], dict[str, Tensor]], float]:
@@ -66,43 +57,53 @@ class Simulating(Method):
         Plans that they make are counted by `health`; all that they draw follows from `seed`.
         """
 
-    def fit_with(
-        self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None
-    ) -> Fit:
-        """Learn the dynamics of `course`, in this process alone; see :meth:`Method.fit_with`."""
-        if options.group.world > 1:
-            remedy = "Its steps move cells, from snapshot to snapshot."
-            raise ValueError(_checks.message("group", options.group.world, "1", remedy))
-        steps = options.steps
-        model = course if preprocessing is None else course.map(preprocessing.apply)
-        model = to_device(model if self.knows_rows else canonical(model), options)
-        units = Units.of(model)
-        x = model.snapshots[0].x
-        check_units(self.parts, units, x.dtype)
-        networks = build_networks(self.parts, units, seed=options.seed).to(x)
-        *_, weight, bias = networks["velocity"].parameters()
-        for parameter in (weight, bias):  # at rest, from where the slower motion is found
-            nn.init.zeros_(parameter)
-        dynamics = assemble(self.parts, networks, model.times)
-        if options.progress:
-            tqdm.write(f"{self.name}: training on {x.device}, {x.dtype}", file=sys.stderr)
-        # Cells are drawn as for pairs; what pairs them, if anything, is where they move to.
-        drawn = stream_seed(options.seed, 0, 11)
-        sampler = PairSampler(model, Independent(), self.batching, drawn, CouplingHealth())
-        health = CouplingHealth()
-        terms, unit = self.begin(dynamics.velocity, model, health=health, seed=options.seed)
-        trainer = Trainer(networks, terms, unit, self.training, steps)
-        try:
-            with threads_for(self.net, x.device):
-                history = run(
-                    trainer,
-                    lambda step: self.shots(sampler.batch(step), step, steps),
-                    None,
-                    fingerprint=fingerprint(self.parts, [model], options),
-                    options=options,
-                )
-        finally:
-            sampler.close()
-        told = health if health.plans else sampler.health
-        history.coupling = told.summary() | {"unused": sampler.unused}
-        return Fit(dynamics, self, course, networks, preprocessing, history)
+
+def fit_by_simulating(
+    method: Simulated,
+    course: TimeCourse,
+    options: FitOptions,
+    *,
+    preprocessing: Preprocessing | None,
+) -> Fit:
+    """Fit `method` to `course` as :meth:`Method.fit_with` does, in this process alone.
+
+    It holds no cells back, and its field begins at rest. With `options` and `preprocessing` of
+    that method.
+    """
+    parts = method.parts
+    if options.group.world > 1:
+        remedy = "Its steps move cells, from snapshot to snapshot."
+        raise ValueError(_checks.message("group", options.group.world, "1", remedy))
+    steps = options.steps
+    model = course if preprocessing is None else course.map(preprocessing.apply)
+    model = to_device(model if parts.coupling.knows_rows else canonical(model), options)
+    units = Units.of(model)
+    x = model.snapshots[0].x
+    check_units(parts, units, x.dtype)
+    networks = build_networks(parts, units, seed=options.seed).to(x)
+    *_, weight, bias = networks["velocity"].parameters()
+    for parameter in (weight, bias):  # at rest, from where the slower motion is found
+        nn.init.zeros_(parameter)
+    dynamics = assemble(parts, networks, model.times)
+    if options.progress:
+        tqdm.write(f"{parts.name}: training on {x.device}, {x.dtype}", file=sys.stderr)
+    # Cells are drawn as for pairs; what pairs them, if anything, is where they move to.
+    drawn = stream_seed(options.seed, 0, 11)
+    sampler = PairSampler(model, Independent(), parts.batching, drawn, CouplingHealth())
+    health = CouplingHealth()
+    terms, unit = method.begin(dynamics.velocity, model, health=health, seed=options.seed)
+    trainer = Trainer(networks, terms, unit, parts.training, steps)
+    try:
+        with threads_for(parts.net, x.device):
+            history = run(
+                trainer,
+                lambda step: method.shots(sampler.batch(step), step, steps),
+                None,
+                fingerprint=fingerprint(parts, [model], options),
+                options=options,
+            )
+    finally:
+        sampler.close()
+    told = health if health.plans else sampler.health
+    history.coupling = told.summary() | {"unused": sampler.unused}
+    return Fit(dynamics, parts, course, networks, preprocessing, history)
