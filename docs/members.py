@@ -42,6 +42,7 @@ def first_line(member: object) -> str:
     text = inspect.getdoc(member) or ""
     if not (inspect.isclass(member) and issubclass(member, Density)):  # whose words are few
         text = text.split("\n\n")[0]
+    text = text.split("\n\nParameters\n")[0]
     text = re.sub(r":([a-z:]+):`", r"{\1}`", text)  # roles, as Markdown writes them
     return " ".join(text.split()).replace("|", "\\|")
 
