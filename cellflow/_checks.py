@@ -260,4 +260,6 @@ def as_device(device: torch.device | str | None, default: torch.device) -> torch
         backends = {"cuda": torch.cuda, "mps": torch.backends.mps}
         known = ["cpu", *(name for name, backend in backends.items() if backend.is_available())]
         expected = f"an available device: {', '.join(known)}"
-        raise ValueError(message("device", repr(str(device)), expected)) from error
+        known_kind = isinstance(device, str | int | float | torch.device)
+        got = repr(str(device)) if known_kind else type(device).__name__
+        raise ValueError(message("device", got, expected)) from error

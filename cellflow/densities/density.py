@@ -74,6 +74,9 @@ class Density(ABC):
     training: Training = Training(learning_rate=5e-3, ema=0.99, patience=10)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.training, Training):
+            got = type(self.training).__name__
+            raise TypeError(_checks.message("training", got, "a Training"))
         for name in ("size", "width", "depth", "batch_size"):
             object.__setattr__(self, name, _checks.count(getattr(self, name), name))
 

@@ -41,6 +41,9 @@ def distill_density(
     steps, generator, progress
         As in :meth:`Density.fit`.
     """
+    if not isinstance(teacher, InvertibleModel):
+        expected = "a fitted density, such as NSF().fit(x)"
+        raise TypeError(_checks.message("teacher", type(teacher).__name__, expected))
     student = IAF() if student is None else student
     number = student.default_steps if steps is None else steps
     options = FitOptions(steps=number, generator=generator, progress=progress)

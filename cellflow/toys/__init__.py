@@ -1,5 +1,6 @@
 """Problems with exact answers, and seeded clouds to play with."""
 
+from cellflow import _doors
 from cellflow.toys.bridge import GaussianBridge, gaussian_bridge
 from cellflow.toys.gaussians import Gaussian, gaussian_displacement, gaussian_ot_map, gaussian_w2
 from cellflow.toys.genes import BIFURCATING, TRIFURCATING, GeneNetwork
@@ -22,3 +23,5 @@ __all__ = [
     "moons",
     "s_curve",
 ]
+
+_doors.guard(__name__)

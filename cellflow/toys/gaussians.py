@@ -26,11 +26,11 @@ class Gaussian:
         def __init__(self, mean: ArrayLike, cov: ArrayLike) -> None: ...
 
     def __post_init__(self) -> None:
-        mean = torch.as_tensor(self.mean, dtype=torch.float64)
+        mean = _checks.as_numbers(self.mean, "mean").double()
         if mean.ndim != 1:
             raise ValueError(_checks.message("mean", f"shape {tuple(mean.shape)}", "shape (d,)"))
         _checks.as_cells(mean[None], "mean")
-        cov = _checks.as_cells(torch.as_tensor(self.cov, dtype=torch.float64), "cov", dim=len(mean))
+        cov = _checks.as_cells(_checks.as_numbers(self.cov, "cov").double(), "cov", dim=len(mean))
         if cov.shape[0] != cov.shape[1]:
             expected = f"shape ({len(mean)}, {len(mean)})"
             raise ValueError(_checks.message("cov", f"shape {tuple(cov.shape)}", expected))

@@ -84,6 +84,7 @@ def moons(
     `dtype` and `device` are those of the result.
     """
     noise = _checks.number(noise, "noise", low=0.0)
+    scale, shift = _checks.number(scale, "scale"), _checks.number(shift, "shift")
     rng = _checks.as_generator(generator)
     n = _checks.count(n, "n")
     angle = math.pi * _uniform(n, rng)
@@ -109,7 +110,7 @@ def s_curve(
     with their noise. A seed or `generator` decides the cells; `dtype` and `device` are those of
     the result.
     """
-    noise = _checks.number(noise, "noise", low=0.0)
+    noise, scale = _checks.number(noise, "noise", low=0.0), _checks.number(scale, "scale")
     rng = _checks.as_generator(generator)
     n = _checks.count(n, "n")
     angle = 3.0 * math.pi * (_uniform(n, rng) - 0.5)
@@ -126,4 +127,5 @@ def _uniform(n: int, rng: torch.Generator) -> Tensor:
 
 
 def _convert(x: Tensor, dtype: torch.dtype | None, device: torch.device | str) -> Tensor:
-    return x.to(dtype=torch.get_default_dtype() if dtype is None else dtype, device=device)
+    place = _checks.as_device(device, x.device)
+    return x.to(dtype=torch.get_default_dtype() if dtype is None else dtype, device=place)

@@ -37,16 +37,16 @@ def _words(text: str) -> set[str]:
 
 
 #: Rooms whose ``__all__`` are doors. Of classes, those that check what they are given.
-ROOMS = "tl pp evaluate metrics simulate couplings methods training batches networks paths"
+ROOMS = "tl pp pl evaluate metrics simulate couplings methods densities training batches networks paths toys"
 #: Objects whose methods are doors.
 HOSTS = ("fit", "ensemble", "coupled", "course", "snapshot", "transitions")
 #: Not doors: what others of ours call, with arguments that are ours, or a process's own.
 INSIDE = _words("""
-History Row SigmaRow Trainer Network MLP PairSampler Scorer PathPoint Pairs StepReport
+from_facts GeneNetwork History Row SigmaRow Trainer Network MLP PairSampler Scorer PathPoint Pairs StepReport
 """)
 #: A large number of these is long work that was asked for, with a bar, not a mistake.
 PATIENCE = _words("""
-steps n_permutations n_boot n_null n_futures seeds members rounds repeats max_iter sweeps
+steps budget n_permutations n_boot n_null n_futures seeds members rounds repeats max_iter sweeps
 per_interval n_paths n_cells n_projections substeps n_splines width depth scales workers
 block_size batch_size reuse draws max_evaluations n rtol atol max_step radius
 """)
@@ -92,6 +92,20 @@ class World:
         return self._fit("reach", members=2, workers=1)
 
     @cached_property
+    def density(self) -> Any:
+        return cf.densities.NSF().fit(self.snapshot.x, steps=2)
+
+    @cached_property
+    def holdout(self) -> Any:
+        few = {"steps": 2, "seeds": 2, "workers": 1, "progress": False}
+        return cf.evaluate.holdout(self.course, _method(), **few)
+
+    @cached_property
+    def sweep(self) -> Any:
+        few = {"seeds": 2, "workers": 1, "progress": False}
+        return cf.evaluate.sigma_sweep(self.course, sigmas=[0.5, 1.0], **few)
+
+    @cached_property
     def coupled(self) -> Any:
         return cf.tl.couple(self.cells, time_key="day", progress=False)
 
@@ -113,6 +127,22 @@ class World:
         cf.tl.fates(out, self.fit, n_futures=2, neighbours=3)
         return out
 
+    @cached_property
+    def told(self) -> anndata.AnnData:
+        """Cells with all answers, which figures draw."""
+        out = self.answered()
+        cf.tl.velocity(out, self.fit, basis="umap")
+        cf.tl.growth(out, self.fit)
+        cf.tl.composition(out, self.fit)
+        cf.tl.drivers(out, "a")
+        cf.tl.gene_trends(out, ["g0"], n_boot=3)
+        cf.tl.perturb(out, self.fit, "g0", n_null=3)
+        cf.tl.influence(out, self.fit)
+        cf.tl.uncertainty(out, self.ensemble)
+        few = {"n_permutations": 2, "steps": 2, "workers": 1, "progress": False}
+        cf.tl.compare(out, condition_key="batch", time_key="day", **few)
+        return out
+
 
 WORLD = World()
 #: What doors are given where nothing nasty is: by the name of the argument, or of door and it.
@@ -122,6 +152,19 @@ GOOD: dict[str, Callable[[], Any]] = {
     "gene_trends.adata": WORLD.answered,
     "fit": lambda: WORLD.fit,
     "flow": lambda: WORLD.fit,
+    "pl.adata": lambda: WORLD.told.copy(),
+    "x1": lambda: WORLD.course.snapshots[1].x,
+    "teacher": lambda: WORLD.density,
+    "toys.source": lambda: cf.toys.Gaussian(torch.zeros(2), torch.eye(2)),
+    "toys.target": lambda: cf.toys.Gaussian(torch.ones(2), torch.eye(2)),
+    "linear_flow.x0": lambda: torch.ones(3, 2),
+    "linear_flow.matrix": lambda: torch.eye(2),
+    "t": lambda: 0.5,
+    "trajectory": lambda: cf.tl.simulate(WORLD.cells, WORLD.fit, n_cells=3),
+    "predicted": lambda: cf.tl.interpolate(WORLD.fit, time=1.5),
+    "transitions.table": lambda: WORLD.coupled.table("label", 0.0, 1.0),
+    "holdout.table": lambda: WORLD.holdout,
+    "sweep": lambda: WORLD.sweep,
     "uncertainty.fit": lambda: WORLD.ensemble,
     "velocity_agreement.fit": lambda: WORLD.bridge,
     "predict.start": lambda: WORLD.snapshot,
@@ -288,7 +331,9 @@ class Door:
 
     def value(self, name: str) -> Callable[[], Any] | None:
         """What makes a sound value of an argument."""
-        return GOOD.get(f"{self.name.split('.')[-1]}.{name}", GOOD.get(name))
+        room, *_, own = self.name.split(".")
+        found = (GOOD.get(key) for key in (f"{room}.{name}", f"{own}.{name}", name))
+        return next((make for make in found if make is not None), None)
 
 
 def _door(name: str, call: Callable, signature_of: Callable | None = None) -> Door:

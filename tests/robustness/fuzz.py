@@ -167,6 +167,10 @@ def argument_case(rng: random.Random) -> tuple[str, Callable[[], tuple[str, str]
         adata = given.get("adata")
         before = state_of(adata) if type(adata).__name__ == "AnnData" else None
         kind, text = judge(lambda: door.call(**given))
+        if door.name.startswith("pl."):
+            import matplotlib.pyplot as plt
+
+            plt.close("all")
         if kind == "silent NaN" and "NaN" in door.told:
             kind, text = "ok", ""
         if before is not None:
