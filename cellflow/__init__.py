@@ -20,6 +20,7 @@ _MODULES = (
     *("tl", "pl", "pp", "datasets", "answers", "evaluate", "several", "methods", "fits"),
     *(
         "objectives",
+        "densities",
         "training",
         "batches",
         "simulate",
