@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 
 from cellflow.couplings.coupling import COUPLINGS
+from cellflow.densities import DENSITIES, Density
 from cellflow.methods import METHODS
 from cellflow.metrics import METRICS
 from cellflow.metrics.metric import Metric
@@ -19,6 +21,7 @@ from cellflow.simulate.solver import Solver
 #: Title, registry, and what its names are given to.
 FAMILIES: tuple[tuple[str, Mapping[str, object], str], ...] = (
     ("Methods", METHODS, "`cf.tl.fit(adata, method=...)`, `cellflow fit --method`"),
+    ("Densities", DENSITIES, "`DENSITIES[name](size=...).fit(x)`: flows and mixtures of one cloud"),
     ("Couplings", COUPLINGS, "`cf.tl.couple(adata, coupling=...)`, `cellflow couple --coupling`"),
     ("Paths", PATHS, "part of a method"),
     ("Networks", NETWORKS, "`net=` of a method"),
@@ -37,7 +40,10 @@ def first_line(member: object) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in member.keywords.items())
         return f"`{member.func.__name__}({settings})`"
     text = inspect.getdoc(member) or ""
-    return " ".join(text.split("\n\n")[0].split()).replace("|", "\\|")
+    if not (inspect.isclass(member) and issubclass(member, Density)):  # whose words are few
+        text = text.split("\n\n")[0]
+    text = re.sub(r":([a-z:]+):`", r"{\1}`", text)  # roles, as Markdown writes them
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def tables() -> str:

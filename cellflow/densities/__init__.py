@@ -12,16 +12,7 @@ from cellflow.densities.density import (
     from_facts,
     load_density,
 )
-from cellflow.densities.flows import NSF
 
-__all__ = [
-    "DENSITIES",
-    "NSF",
-    "Density",
-    "FittedDensity",
-    "InvertibleModel",
-    "from_facts",
-    "load_density",
-]
+__all__ = ["DENSITIES", "Density", "FittedDensity", "InvertibleModel", "from_facts", "load_density"]
 
 _doors.guard(__name__)

@@ -61,6 +61,10 @@ class Density(ABC):
 
     Parameters
     ----------
+    size
+        Number of layers.
+    width, depth
+        Hidden units and hidden layers of the perceptron that steers each layer.
     batch_size
         Cells of a training step, drawn with replacement.
     training
@@ -72,13 +76,22 @@ class Density(ABC):
     #: Whether it has a map to the base, beside its density.
     invertible: ClassVar[bool] = True
 
+    size: int = 5
+    width: int = field(default=64, kw_only=True)
+    depth: int = field(default=2, kw_only=True)
     batch_size: int = field(default=256, kw_only=True)
     training: Training = field(
         default=Training(learning_rate=2e-3, ema=0.99, patience=10), kw_only=True
     )
 
     def __post_init__(self) -> None:
-        _checks.count(self.batch_size, "batch_size")
+        for name in ("size", "width", "depth", "batch_size"):
+            _checks.count(getattr(self, name), name)
+
+    @property
+    def layers(self) -> dict[str, Any]:
+        """Number and perceptrons of the layers, in zuko's words."""
+        return {"transforms": self.size, "hidden_features": (self.width,) * self.depth}
 
     @abstractmethod
     def build(self, dim: int) -> nn.Module:
@@ -88,7 +101,7 @@ class Density(ABC):
         where :attr:`invertible` the ``transform`` from cells to the base.
         """
 
-    def start(self, flow: nn.Module, z: Tensor) -> None:  # noqa: B027 # most need none
+    def start(self, flow: Any, z: Tensor) -> None:  # noqa: B027 # most need none
         """Set the first weights of `flow` by standardised cells `z` ``(n, d)``; by default none."""
 
     def fit(
@@ -221,7 +234,7 @@ class FittedDensity:
             raise FloatingPointError(
                 f"{int(out.isnan().sum())} values are no numbers: cells too far from those fitted?"
             )
-        return out
+        return out if cells.requires_grad else out.detach()
 
     def facts(self) -> dict[str, Any]:
         """Return what JSON can hold; how it was trained (``density.training``) is left out."""
@@ -236,7 +249,7 @@ class FittedDensity:
         return weights | {"mean": self.scaling.mean, "scale": self.scaling.scale}
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, without pickle; :func:`load_density` reads it."""
+        """Write the safetensors file `path`, without pickle; :func:`load_density` reads it."""
         write_state(path, self.tensors(), self.facts())
 
 

@@ -1,56 +1,153 @@
-"""Flows and mixtures of zuko, as densities."""
+"""Flows and mixtures of zuko, as densities: each member is its name, its paper and a call."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from torch import nn
 
 from cellflow import _checks
+from cellflow._typing import Tensor
 from cellflow.densities.density import DENSITIES, Density, zuko
 
 
+@DENSITIES.register("nice")
 @dataclass(frozen=True)
-class ZukoFlow(Density):
-    """Flow whose layers are steered by perceptrons.
+class NICE(Density):
+    r"""Additive couplings, :math:`y_b = x_b + m(x_a)`, and one scaling at the end.
 
-    Parameters
-    ----------
-    transforms
-        Number of layers.
-    width, depth
-        Hidden units and hidden layers of each perceptron.
+    Of :cite:t:`dinh2015`. Fast both ways; its layers keep volumes, so that clusters of unequal
+    spread are beyond it.
     """
 
-    transforms: int = 3
-    width: int = 64
-    depth: int = 2
+    size: int = 6
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("transforms", "width", "depth"):
-            _checks.count(getattr(self, name), name)
+    def build(self, dim: int) -> nn.Module:
+        additive = zuko("transforms").AdditiveTransform
+        flow = zuko().NICE(dim, univariate=additive, shapes=[()], **self.layers)
+        flow.transform.transforms.append(zuko().ElementWiseTransform(dim))
+        return flow
 
-    @property
-    def shape(self) -> dict[str, Any]:
-        """What every flow of zuko is given."""
-        return {"transforms": self.transforms, "hidden_features": (self.width,) * self.depth}
+
+@DENSITIES.register("realnvp")
+@dataclass(frozen=True)
+class RealNVP(Density):
+    r"""Affine couplings, :math:`y_b = e^{s(x_a)} x_b + t(x_a)`.
+
+    Of :cite:t:`dinh2017`. Fast both ways, for many dimensions or many samples; thin bridges of
+    density remain between clusters.
+    """
+
+    size: int = 8
+
+    def build(self, dim: int) -> nn.Module:
+        return zuko().RealNVP(dim, **self.layers)
+
+
+@DENSITIES.register("maf")
+@dataclass(frozen=True)
+class MAF(Density):
+    r"""Masked autoregressive flow, :math:`z_i = e^{a(x_{<i})} x_i + b(x_{<i})`.
+
+    Of :cite:t:`papamakarios2017`. Likelihoods are fast; samples take a pass for each dimension.
+    """
+
+    def build(self, dim: int) -> nn.Module:
+        return zuko().MAF(dim, **self.layers)
+
+
+@DENSITIES.register("iaf")
+@dataclass(frozen=True)
+class IAF(Density):
+    r"""Inverse autoregressive flow, :math:`x_i = e^{a(z_{<i})} z_i + b(z_{<i})`.
+
+    Of :cite:t:`kingma2016`. Samples are fast; likelihoods, and so training by them, take a pass for
+    each dimension.
+    """
+
+    def build(self, dim: int) -> nn.Module:
+        masked = zuko().MAF(dim, **self.layers)
+        return zuko().Flow(masked.transform.inv, masked.base)
+
+
+@DENSITIES.register("naf")
+@dataclass(frozen=True)
+class NAF(Density):
+    r"""Neural autoregressive flow, :math:`z_i = f(x_i; \theta(x_{<i}))`, `f` a monotone network.
+
+    Of :cite:t:`huang2018`. Smooth and flexible.
+    """
+
+    size: int = 3
+
+    def build(self, dim: int) -> nn.Module:
+        return zuko().NAF(dim, network=_inner(self), **self.layers)
+
+
+@DENSITIES.register("unaf")
+@dataclass(frozen=True)
+class UNAF(Density):
+    r"""Unconstrained monotone flow, :math:`z_i = b + \int_0^{x_i} g(u; \theta(x_{<i})) du, g > 0`.
+
+    Of :cite:t:`wehenkel2019`. Smooth and flexible; the slowest, by its quadratures.
+    """
+
+    size: int = 2
+
+    def build(self, dim: int) -> nn.Module:
+        return zuko().UNAF(dim, network=_inner(self), **self.layers)
 
 
 @DENSITIES.register("nsf")
 @dataclass(frozen=True)
-class NSF(ZukoFlow):
-    """Neural spline flow :cite:`durkan2019`: autoregressive rational-quadratic splines.
+class NSF(Density):
+    r"""Neural spline flow, :math:`z_i = f(x_i; \theta(x_{<i}))`, `f` a rational-quadratic spline.
 
-    Parameters
-    ----------
-    bins
-        Pieces of each spline, between -5 and 5 standard deviations; beyond, cells stay as they are.
+    Of :cite:t:`durkan2019`. The first to try: sharp, and exact to invert; samples take a pass for
+    each dimension. Its splines have so many `bins` between -5 and 5 standard deviations; beyond,
+    they are the identity.
     """
 
+    size: int = 3
     bins: int = 8
 
     def build(self, dim: int) -> nn.Module:
-        """Return the flow of `dim` dimensions."""
-        return zuko().NSF(dim, bins=self.bins, **self.shape)
+        return zuko().NSF(dim, bins=_checks.count(self.bins, "bins", low=2), **self.layers)
+
+
+@DENSITIES.register("gmm")
+@dataclass(frozen=True)
+class GMM(Density):
+    r"""Gaussian mixture, :math:`p(x) = \sum_k w_k \mathcal N(x; \mu_k, \Sigma_k)`.
+
+    Of :cite:t:`dempster1977`. First by scikit-learn, then by gradients as far as held-back
+    cells agree. For few cells. Its `size` is the number of components; it has a density, but no
+    layers, and no map to a normal base.
+    """
+
+    invertible: ClassVar[bool] = False
+
+    def build(self, dim: int) -> nn.Module:
+        return zuko().GMM(dim, components=self.size)
+
+    @torch.no_grad()
+    def start(self, flow: Any, z: Tensor) -> None:
+        from sklearn.mixture import GaussianMixture
+
+        _checks.count(self.size, "size", high=len(z))
+        seed = int(torch.randint(2**31, ()))
+        found = GaussianMixture(self.size, reg_covar=1e-4, max_iter=1000, random_state=seed)
+        found.fit(z.cpu().double().numpy())
+        root = torch.linalg.cholesky(torch.from_numpy(found.covariances_))
+        rows, cols = torch.tril_indices(z.shape[1], z.shape[1], offset=-1)
+        weights, means = map(torch.from_numpy, (found.weights_, found.means_))
+        parts = weights.log(), means, root.diagonal(dim1=1, dim2=2).log(), root[:, rows, cols]
+        for parameter, value in zip(flow.phi, parts, strict=True):
+            parameter.copy_(value)
+
+
+def _inner(density: Density) -> dict[str, Any]:
+    """Return the shape of the networks that are monotone, or integrated."""
+    return {"hidden_features": (max(2, density.width // 8 * 2),) * density.depth}
