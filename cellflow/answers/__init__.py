@@ -5,12 +5,15 @@ from __future__ import annotations
 from cellflow import _doors
 from cellflow.answers import composition
 from cellflow.answers.agreement import Agreement, agreement
+from cellflow.answers.batches import BatchFree, batch_free
 from cellflow.answers.comparison import Comparison, compare
 from cellflow.answers.drivers import Correlations, FateGradient, correlations, fate_gradient
 from cellflow.answers.fates import Fates, fates_by_flow, fates_by_plans, origins_by_plans
 from cellflow.answers.influence import Influence, influence
 from cellflow.answers.labels import labels_at, shares_near
+from cellflow.answers.outliers import Outliers, outliers
 from cellflow.answers.perturbation import Effects, effect_on_fates
+from cellflow.answers.ratios import log_ratio
 from cellflow.answers.sinks import sinks
 from cellflow.answers.transitions import Moves, transitions
 from cellflow.answers.trends import Trends, trends
@@ -18,6 +21,7 @@ from cellflow.answers.uncertainty import Disagreement, disagreement
 
 __all__ = [
     "Agreement",
+    "BatchFree",
     "Comparison",
     "Correlations",
     "Disagreement",
@@ -26,8 +30,10 @@ __all__ = [
     "Fates",
     "Moves",
     "Influence",
+    "Outliers",
     "Trends",
     "agreement",
+    "batch_free",
     "compare",
     "composition",
     "correlations",
@@ -38,7 +44,9 @@ __all__ = [
     "fates_by_plans",
     "influence",
     "labels_at",
+    "log_ratio",
     "origins_by_plans",
+    "outliers",
     "shares_near",
     "sinks",
     "transitions",

@@ -1,10 +1,12 @@
 """Tools: from an AnnData to answers, and back into the AnnData."""
 
 from cellflow import _doors
+from cellflow.tl.batch_free import batch_free
 from cellflow.tl.compare import compare
 from cellflow.tl.composition import composition
 from cellflow.tl.couple import couple
 from cellflow.tl.coupled import Coupled
+from cellflow.tl.density_ratio import density_ratio
 from cellflow.tl.drivers import drivers
 from cellflow.tl.expression import expression
 from cellflow.tl.fates import ancestors, fates
@@ -14,6 +16,7 @@ from cellflow.tl.growth import growth
 from cellflow.tl.holdout import holdout
 from cellflow.tl.influence import influence
 from cellflow.tl.interpolate import interpolate
+from cellflow.tl.outlier_score import outlier_score
 from cellflow.tl.perturb import perturb
 from cellflow.tl.projection import project_points, project_velocity
 from cellflow.tl.simulate import simulate
@@ -25,9 +28,11 @@ from cellflow.tl.velocity_agreement import velocity_agreement
 __all__ = [
     "Coupled",
     "ancestors",
+    "batch_free",
     "compare",
     "composition",
     "couple",
+    "density_ratio",
     "drivers",
     "expression",
     "fates",
@@ -37,6 +42,7 @@ __all__ = [
     "holdout",
     "influence",
     "interpolate",
+    "outlier_score",
     "perturb",
     "project_points",
     "project_velocity",

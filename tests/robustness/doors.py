@@ -127,6 +127,7 @@ GOOD: dict[str, Callable[[], Any]] = {
     "index": lambda: 0,
     "generator": lambda: torch.Generator().manual_seed(0),
     "subset.index": lambda: torch.tensor([0, 2]),
+    "reference": lambda: np.arange(3 * SMALL) % 3 > 0,
     "plan": lambda: Exact()(*WORLD.course.snapshots[:2]),
     "mean": lambda: torch.zeros(2, dtype=torch.float64),
     "cov": lambda: torch.eye(2, dtype=torch.float64),
