@@ -88,7 +88,7 @@ def main(folder: Path) -> None:
             for method in METHODS:
                 z, y = (torch.as_tensor(c, dtype=torch.float32) for c in (new, known))
                 found = outliers(z, y, DENSITIES[method](), generator=seed)
-                scores[method] = (found.score.numpy(), found.called.numpy())
+                scores[method] = (found.score.numpy(), (found.score > found.threshold).numpy())
             for k, (score, called) in scores.items():
                 shares = (np.nan,) * 2 if called is None else (called[truth], called[~truth])
                 row = (roc_auc_score(truth, score), *map(np.mean, shares))

@@ -9,11 +9,11 @@ from cellflow.answers.batches import BatchFree, batch_free
 from cellflow.answers.comparison import Comparison, compare
 from cellflow.answers.drivers import Correlations, FateGradient, correlations, fate_gradient
 from cellflow.answers.fates import Fates, fates_by_flow, fates_by_plans, origins_by_plans
+from cellflow.answers.forecast import ForecastError, forecast_errors, held
 from cellflow.answers.influence import Influence, influence
 from cellflow.answers.labels import labels_at, shares_near
 from cellflow.answers.outliers import Outliers, outliers
 from cellflow.answers.perturbation import Effects, effect_on_fates
-from cellflow.answers.ratios import log_ratio
 from cellflow.answers.sinks import sinks
 from cellflow.answers.transitions import Moves, transitions
 from cellflow.answers.trends import Trends, trends
@@ -28,6 +28,7 @@ __all__ = [
     "Effects",
     "FateGradient",
     "Fates",
+    "ForecastError",
     "Moves",
     "Influence",
     "Outliers",
@@ -42,9 +43,10 @@ __all__ = [
     "fate_gradient",
     "fates_by_flow",
     "fates_by_plans",
+    "forecast_errors",
+    "held",
     "influence",
     "labels_at",
-    "log_ratio",
     "origins_by_plans",
     "outliers",
     "shares_near",

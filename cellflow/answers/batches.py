@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.model_selection import cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from cellflow import _checks
@@ -20,32 +20,17 @@ _MOST = 2000
 
 @dataclass(frozen=True, eq=False)
 class BatchFree:
-    """Cells in the coordinates of one batch, and what is left of batches and labels.
+    """Cells `x` ``(n, d)`` where those of the batch `reference` are; `scores` before and after.
 
-    Parameters
-    ----------
-    x
-        Cells, ``(n, d)``; those of the reference are as they were.
-    reference
-        The batch whose coordinates these are.
-    batch_accuracy
-        Before and after, how often nearest neighbours tell the batch of a cell that was left out:
-        of equally many cells of each batch, so that it is a balanced accuracy.
-    chance
-        What this is where batches are alike.
-    label_purity
-        Before and after, the share of nearest neighbours with a cell's own label; NaN without
-        labels.
-    label_transfer
-        The same among neighbours in other batches alone.
+    Of equally many cells of each batch: ``"batch_accuracy"``, how often nearest neighbours tell the
+    batch of a cell that was left out, a balanced accuracy; its ``"chance"``; ``"label_purity"``,
+    the share of nearest neighbours with a cell's own label, and ``"label_transfer"``, that among
+    neighbours in other batches.
     """
 
     x: Tensor
     reference: str
-    batch_accuracy: tuple[float, float]
-    chance: float
-    label_purity: tuple[float, float]
-    label_transfer: tuple[float, float]
+    scores: dict[str, tuple[float, float]]
 
 
 def batch_free(
@@ -67,7 +52,7 @@ def batch_free(
     of such maps there is one :cite:p:`rosenblatt1952`, which begins with the first dimension.
 
     What batches differ by is taken away, **be it biology or not**: where their shares of cell types
-    differ, cells of one type are moved to another. Compare `label_transfer` with what it was.
+    differ, cells of one type are moved to another. Compare ``label_transfer`` with what it was.
 
     Parameters
     ----------
@@ -78,52 +63,46 @@ def batch_free(
     density
         Flow to fit to each batch.
     reference
-        Batch whose coordinates are kept; that of most cells when omitted.
+        Batch whose cells stay as they are; that of most cells when omitted.
     steps, generator
         As in :meth:`~cellflow.densities.Density.fit`.
     """
-    cells, seed = _checks.as_cells(x, "x"), draw_seed(generator)
-    of = np.asarray(batches).astype(str)
+    cells, seed, of = _checks.as_cells(x, "x"), draw_seed(generator), np.asarray(batches, dtype=str)
     names, sizes = np.unique(of, return_counts=True)
     if len(of) != len(cells) or len(names) < 2 or sizes.min() < 10:
-        got = f"{len(of)} batches of {len(cells)} cells: {dict(zip(names, sizes, strict=True))}"
+        got = f"{len(of)} for {len(cells)} cells: {dict(zip(names, sizes, strict=True))}"
         raise ValueError(_checks.message("batches", got, "two or more, each of ten cells or more"))
     target = str(names[sizes.argmax()]) if reference is None else reference
     _checks.choice(target, list(map(str, names)), "reference")
     if not density.invertible:
-        expected = "a flow, such as 'nsf'"
-        raise ValueError(_checks.message("density", type(density).__name__, expected))
+        raise ValueError(_checks.message("density", type(density).__name__, "a flow, as 'nsf' is"))
     flows = {b: density.fit(cells[of == b], steps=steps, generator=seed) for b in names}
     out = cells.clone()
     for b in names[names != target]:
         out[of == b] = flows[target].decode(flows[b].encode(cells[of == b])).detach().to(out)
-    marks = None if labels is None else np.asarray(labels).astype(str)
-    told = [_scores(z.cpu().double().numpy(), of, marks, seed) for z in (cells, out)]
-    accuracy, purity, transfer = zip(*told, strict=True)
-    return BatchFree(out, target, accuracy, 1 / len(names), purity, transfer)
+    rng = np.random.default_rng(seed)
+    drawn = [rng.permutation(np.flatnonzero(of == b))[: min(sizes.min(), _MOST)] for b in names]
+    rows = rng.permutation(np.concatenate(drawn))
+    marks = None if labels is None else np.asarray(labels, dtype=str)[rows]
+    judged = (z.cpu().double().numpy()[rows] for z in (cells, out))
+    accuracy, purity, transfer = zip(*(_scores(z, of[rows], marks) for z in judged), strict=True)
+    scores = {"batch_accuracy": accuracy, "chance": (1 / len(names),) * 2}
+    kept = {} if labels is None else {"label_purity": purity, "label_transfer": transfer}
+    return BatchFree(out, target, scores | kept)
 
 
 def _scores(
-    x: np.ndarray, batches: np.ndarray, labels: np.ndarray | None, seed: int
+    x: np.ndarray, batches: np.ndarray, labels: np.ndarray | None
 ) -> tuple[float, float, float]:
-    """Return how well neighbours tell batches, and labels, and labels of other batches."""
-    rng = np.random.default_rng(seed)
-    names, counts = np.unique(batches, return_counts=True)
-    size = min(counts.min(), _MOST)
-    some = [rng.permutation(np.flatnonzero(batches == b))[:size] for b in names]
-    rows = np.concatenate(some)
-    x, batches = x[rows], batches[rows]
-    near = min(NEIGHBOURS, size - 1)
-    folds = StratifiedKFold(5, shuffle=True, random_state=int(rng.integers(2**31)))
-    said = cross_val_predict(KNeighborsClassifier(near), x, batches, cv=folds)
+    """Return how well neighbours tell batches, labels, and labels from other batches."""
+    near = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(x) // len(set(batches)) - 1))
+    said = cross_val_predict(KNeighborsClassifier(near.n_neighbors), x, batches, cv=5)
     accuracy = float((said == batches).mean())
     if labels is None:
         return accuracy, np.nan, np.nan
-    labels = labels[rows]
-    search = NearestNeighbors(n_neighbors=near).fit(x).kneighbors(return_distance=False)
-    own, other = float((labels[search] == labels[:, None]).mean()), []
-    for b in names:
-        here, rest = batches == b, np.flatnonzero(batches != b)
-        found = NearestNeighbors(n_neighbors=near).fit(x[rest]).kneighbors(x[here])[1]
+    own, other = labels[near.fit(x).kneighbors(return_distance=False)] == labels[:, None], []
+    for b in np.unique(batches):
+        here, rest = batches == b, batches != b
+        found = near.fit(x[rest]).kneighbors(x[here], return_distance=False)
         other.append((labels[rest][found] == labels[here][:, None]).mean())
-    return accuracy, own, float(np.mean(other))
+    return accuracy, float(own.mean()), float(np.mean(other))

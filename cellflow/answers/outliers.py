@@ -14,22 +14,12 @@ from cellflow.densities import Density, FittedDensity
 
 @dataclass(frozen=True, eq=False)
 class Outliers:
-    """How little a density of reference cells expects each of `n` cells.
+    """How little a `density` of reference cells expects each of `n` cells.
 
-    Parameters
-    ----------
-    score
-        Negative log-densities, in nats, ``(n,)``: the higher, the stranger.
-    p_value
-        Share of reference cells that are as strange, ``(n,)``; those that were held back.
-    threshold
-        Cells of higher scores are called outliers.
-    density
-        What was fitted.
-    calibration
-        Scores of the reference cells that were held back from fitting, ``(m,)``, sorted.
-    fitted
-        Rows of the reference cells that were fitted.
+    The `score` is the negative log-density, in nats, ``(n,)``; the `p_value`, ``(n,)``, the share
+    of held-back reference cells that are as strange. Cells of scores above the `threshold` are
+    called. `calibration` has the sorted scores of the cells held back, ``(m,)``, and `fitted` the
+    rows of the reference that were not.
     """
 
     score: Tensor
@@ -38,11 +28,6 @@ class Outliers:
     density: FittedDensity
     calibration: Tensor
     fitted: Tensor
-
-    @property
-    def called(self) -> Tensor:
-        """Which cells are called outliers, ``(n,)``."""
-        return self.score > self.threshold
 
 
 def outliers(

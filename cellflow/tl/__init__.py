@@ -11,6 +11,7 @@ from cellflow.tl.drivers import drivers
 from cellflow.tl.expression import expression
 from cellflow.tl.fates import ancestors, fates
 from cellflow.tl.fit import fit
+from cellflow.tl.forecast import forecast
 from cellflow.tl.gene_trends import gene_trends
 from cellflow.tl.growth import growth
 from cellflow.tl.holdout import holdout
@@ -37,6 +38,7 @@ __all__ = [
     "expression",
     "fates",
     "fit",
+    "forecast",
     "gene_trends",
     "growth",
     "holdout",

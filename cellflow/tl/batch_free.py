@@ -48,13 +48,9 @@ def batch_free(
         Column of ``obs`` with what should stay, such as the cell type: it is not used for the map.
     reference
         Batch whose cells stay where they are; that of most cells when omitted.
-    method
-        Flow to fit: a name of :data:`cellflow.densities.DENSITIES`, or one such as ``MAF()``. By
-        flows of several layers more batches' traces go, and more labels.
-    use_rep, n_dims
-        As in :func:`fit`.
-    steps
-        Training steps of each flow at most; those of the density when omitted.
+    method, use_rep, n_dims, steps
+        As in :func:`outlier_score`; a flow is fitted to each batch, one layer of splines unless
+        told otherwise. Of several layers, fewer labels stay.
     rng
         Seed or generator of training, and of the cells that are judged.
 
@@ -62,27 +58,24 @@ def batch_free(
     -------
     DataFrame
         Rows ``"before"`` and ``"after"``: ``batch_accuracy``, how often nearest neighbours tell
-        the batch of a cell that was left out, among equally many of each batch, and its
-        ``chance``; ``label_purity``, the share of nearest neighbours with a cell's own label, and
-        ``label_transfer``, that among neighbours in other batches; NaN without a `label_key`. The
-        same is in ``uns["batch_free"]``, and the cells are in ``obsm["X_batch_free"]``.
+        the batch of a cell that was left out, and its ``chance``; with a `label_key` also
+        ``label_purity``, the share of nearest neighbours with a cell's own label, and
+        ``label_transfer``, that among neighbours in other batches. The same is in
+        ``uns["batch_free"]``, and the cells are in ``obsm["X_batch_free"]``.
     """
     import pandas as pd
 
-    x, flow = read_all(adata, use_rep, n_dims), resolve_density(method)
-    rows = np.arange(adata.n_obs)
+    x, rows = read_all(adata, use_rep, n_dims), np.arange(adata.n_obs)
     found = taken_out(
         x,
         labels_of(adata, batch_key, rows, name="batch_key"),
-        flow,
+        resolve_density(method),
         labels=None if label_key is None else labels_of(adata, label_key, rows),
         reference=reference,
         steps=steps,
         generator=rng,
     )
-    columns = ("batch_accuracy", "chance", "label_purity", "label_transfer")
-    values = {name: getattr(found, name) for name in columns}
-    out = pd.DataFrame(values, index=["before", "after"])
+    out = pd.DataFrame(found.scores, index=["before", "after"])
     adata.obsm["X_batch_free"] = found.x.cpu().numpy()
     adata.uns["batch_free"] = out.copy()
     return out

@@ -61,14 +61,12 @@ def outlier_score(
         representation), ``obs["outlier_p"]``, the share of held-back reference cells as strange,
         and ``obs["outlier"]``, whether a cell is called. ``obs["outlier_fitted"]`` says which
         reference cells were fitted: these look less strange than they are. ``uns["outlier"]`` has
-        the method, the rate, the threshold of the score, and the ``n_fitted`` and ``n_held``
-        reference cells.
+        the method, the rate, the threshold of the score and the number of cells held back.
     """
     key, density = _checks.key(key_added, "key_added"), resolve_density(method)
     check_anndata(adata)
-    mask = np.asarray(
-        column_of(adata, reference, "reference") if isinstance(reference, str) else reference
-    )
+    given = column_of(adata, reference, "reference") if isinstance(reference, str) else reference
+    mask = np.asarray(given)
     if mask.dtype != bool or mask.shape != (adata.n_obs,):
         got, expected = f"{mask.dtype} of shape {mask.shape}", f"true or false, ({adata.n_obs},)"
         raise ValueError(_checks.message("reference", got, expected))
@@ -76,17 +74,15 @@ def outlier_score(
     found = outliers(
         x, x[mask], density, false_positive_rate=false_positive_rate, steps=steps, generator=rng
     )
-    fitted = np.zeros(adata.n_obs, dtype=bool)
-    fitted[np.flatnonzero(mask)[found.fitted.cpu()]] = True
-    adata.obs[f"{key}_score"] = found.score.cpu().numpy()
-    adata.obs[f"{key}_p"] = found.p_value.cpu().numpy()
-    adata.obs[key] = found.called.cpu().numpy()
-    adata.obs[f"{key}_fitted"] = fitted
+    columns = {"": found.score > found.threshold, "_score": found.score, "_p": found.p_value}
+    for name, values in columns.items():
+        adata.obs[f"{key}{name}"] = values.cpu().numpy()
+    fitted = adata.obs_names[mask][found.fitted.cpu().numpy()]
+    adata.obs[f"{key}_fitted"] = adata.obs_names.isin(fitted)
     adata.uns[key] = {
         "method": type(density).__name__,
         "use_rep": use_rep,
         "false_positive_rate": false_positive_rate,
         "threshold": found.threshold,
-        "n_fitted": len(found.fitted),
         "n_held": len(found.calibration),
     }

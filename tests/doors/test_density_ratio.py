@@ -22,15 +22,12 @@ def test_ratio_of_two_normal_clouds_is_the_closed_form():
     cf.tl.density_ratio(adata, time_key="day", between=("day 1", 3.0), method=GMM(1), steps=20)
     truth = multivariate_normal(*last).logpdf(x) - multivariate_normal(*first).logpdf(x)
     found = adata.obs["density_ratio"].to_numpy()
-    assert np.isnan(found[:5]).all()
-    error = (found - truth)[5:]
+    error = found - truth
     assert np.sqrt((error**2).mean()) < 0.1 * truth.std()
     cf.tl.density_ratio(
         adata, time_key="day", between=(3, 1), method=GMM(1), steps=20, key_added="back"
     )
-    torch.testing.assert_close(
-        torch.tensor(adata.obs["back"].to_numpy()), -torch.tensor(found), equal_nan=True
-    )
+    torch.testing.assert_close(torch.tensor(adata.obs["back"].to_numpy()), -torch.tensor(found))
     assert adata.uns["back"]["between"].tolist() == [3, 1]
 
 
