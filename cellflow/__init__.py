@@ -38,8 +38,11 @@ _NAMES = {
     "Snapshot": "timecourse",
     "Dynamics": "dynamics",
     **dict.fromkeys(("ICFM", "OTCFM", "SBCFM", "SF2M", "DSBM", "MMFM"), "methods"),
-    **dict.fromkeys(("ReachFM", "UBSB", "UOTCFM"), "methods"),
+    **dict.fromkeys(("CNF", "ReachFM", "UBSB", "UOTCFM"), "methods"),
+    **dict.fromkeys(("MeanFlow", "RectifiedFlow"), "methods"),
     "Fit": "fits",
+    "match": "methods",
+    "FlowTransport": "estimator",
     "load": "saving",
 }
 

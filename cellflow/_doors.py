@@ -21,6 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 REMEDIES = {
     "an AnnData": "For arrays, use TimeCourse.from_arrays; of a MuData, pass one modality.",
     "an Ensemble": "Fit with members=8.",
+    "a Trajectory": "Call `simulate` on a fit.",
 }
 #: What else is accepted for a type.
 _ALSO = {bool: (np.bool_, int), os.PathLike: (str,)}
@@ -90,14 +91,12 @@ def _is(value: object, expected: tuple[type, ...]) -> bool:
 
 def _other_kind(name: str, value: object, expected: tuple[type, ...]) -> TypeError:
     kinds = [kind for kind in expected if kind not in (np.bool_, int)]
-    known = [_WORDS.get(kind, f"{_article(kind)} {kind.__name__}") for kind in kinds]
+    names = (kind.__name__ for kind in kinds)
+    named = (f"an {name}" if name[0] in "AEIOU" else f"a {name}" for name in names)
+    known = [_WORDS.get(kind, name) for kind, name in zip(kinds, named, strict=True)]
     remedy = REMEDIES.get(known[0], "")
     got = "None" if value is None else type(value).__name__
     return TypeError(_checks.message(name, got, " or ".join(dict.fromkeys(known)), remedy))
-
-
-def _article(kind: type) -> str:
-    return "an" if kind.__name__[0] in "AEIOU" else "a"
 
 
 def _kinds(parameter: inspect.Parameter, names: dict[str, Any]) -> tuple[type, ...]:

@@ -15,8 +15,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cellflow._typing import Tensor
+if TYPE_CHECKING:  # the command line checks files without waiting for torch
+    from cellflow._typing import Tensor
 
 #: What the system says where a folder is in the way.
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.EACCES)

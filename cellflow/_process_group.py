@@ -138,9 +138,8 @@ class ProcessGroup:
         except RuntimeError as error:
             # Without the file and line of torch's sources in front, and the advice behind.
             reason = str(error).strip().splitlines()[0].split(". ")[0].split("] ", 1)[-1]
-            raise RankLost(
-                f"Rank {self.rank} of {self.world} lost another one: {reason}."
-            ) from error
+            text = f"Rank {self.rank} of {self.world} lost another one: {reason}."
+            raise RankLost(text) from error
 
 
 _here: ProcessGroup | None = None

@@ -169,5 +169,4 @@ def _distance(source: Snapshot, target: Snapshot) -> float:
 
 def _halves(snapshot: Snapshot, size: int) -> Sequence[Snapshot]:
     """Return the first and the last cells; of one cell, that one twice."""
-    n = len(snapshot)
-    return [snapshot.subset(torch.arange(k, k + size)) for k in (0, n - size)]
+    return [snapshot.subset(torch.arange(k, k + size)) for k in (0, len(snapshot) - size)]

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, cast
+from typing import Any, cast
 
+from anndata import AnnData
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from tqdm import tqdm
 
 from cellflow import pl, tl
@@ -20,16 +22,14 @@ from cellflow.fits import Fit
 from cellflow.pl._frame import save
 from cellflow.simulate import Trajectory
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from matplotlib.axes import Axes
-
 #: The day that is predicted without being sampled, and the one drawn beside the real cells.
 UNSAMPLED_DAY, HELD_OUT_DAY = 10.5, 13.5
 #: Components 2 and 3 are drawn: the first holds mostly what all cells have in common.
 DRAWN = (1, 2)
-N_DIMS, HOLDOUT_STEPS, SEEDS, FIT_STEPS = 5, 800, 2, 1500
+N_DIMS, HOLDOUT_STEPS, SEEDS, FIT_STEPS = 5, 700, 2, 1200
 SEED = 0
+#: How cells are read.
+READ: dict[str, Any] = {"time_key": "day", "n_dims": N_DIMS, "whiten": True}
 
 
 def demo(
@@ -59,15 +59,7 @@ def demo(
     fit = _fitted(cells, steps, progress=progress)
     tl.velocity(cells, fit)
     say("2/4  Leaving out each interior day: is the model better than doing nothing clever?")
-    table = tl.holdout(
-        cells,
-        time_key="day",
-        n_dims=N_DIMS,
-        whiten=True,
-        steps=holdout_steps,
-        seeds=seeds,
-        progress=progress,
-    )
+    table = tl.holdout(cells, **READ, steps=holdout_steps, seeds=seeds, progress=progress)
     echo(f"Distance of predicted from real cells, {N_DIMS} whitened PCs (lower is better)\n")
     echo(str(table))
 
@@ -94,9 +86,7 @@ def demo(
 
 
 def _fitted(cells: AnnData, steps: int, *, progress: bool) -> Fit:
-    fit = tl.fit(
-        cells, time_key="day", n_dims=N_DIMS, whiten=True, steps=steps, rng=SEED, progress=progress
-    )
+    fit = tl.fit(cells, **READ, steps=steps, rng=SEED, progress=progress)
     if not isinstance(fit, Fit) or fit.history.stopped == "interrupted":
         raise KeyboardInterrupt  # a fit keeps its best weights; the demo ends
     return fit

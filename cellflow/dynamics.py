@@ -12,6 +12,9 @@ import torch
 from cellflow import _checks
 from cellflow._typing import Field, Rng, Tensor
 
+#: Products with Jacobians of cells that are taken at once: hidden layers then stay in the cache.
+BLOCK = 2**13
+
 
 class ComposedField(ABC):
     """Velocity that is made of other fields, one of which is the score.
@@ -33,7 +36,7 @@ class ComposedField(ABC):
         """Velocity at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
 
     @abstractmethod
-    def tilted(self, t: Tensor, x: Tensor, weight: float) -> Tensor:
+    def tilted(self, t: Tensor, x: Tensor, weight: float | Tensor) -> Tensor:
         """Velocity at `t` and `x` ``(n, d)``, and `weight` times the score."""
 
 
@@ -57,7 +60,8 @@ class Dynamics:
     growth
         Growth rate :math:`g(t, x)` of shape ``(n,)`` per unit of time, or None.
     sigma
-        Diffusion, in data units per square root of a unit of time.
+        Diffusion, in data units per square root of a unit of time: a number, or a function of the
+        time, a scalar or ``(n,)``, whose answer is of that shape.
     breaks
         Times, increasing, at which the fields may jump.
     """
@@ -65,15 +69,28 @@ class Dynamics:
     velocity: Field
     score: Field | None = None
     growth: Field | None = None
-    sigma: float = 0.0
+    sigma: float | Callable[[Tensor], Tensor] = 0.0
     breaks: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        _checks.number(self.sigma, "sigma", low=0.0)
+        if not callable(self.sigma):
+            _checks.number(self.sigma, "sigma", low=0.0)
         breaks = tuple(_checks.number(b, "breaks") for b in self.breaks)
         if any(later <= earlier for earlier, later in pairwise(breaks)):
             raise ValueError(_checks.message("breaks", f"{breaks}", "increasing times"))
         object.__setattr__(self, "breaks", breaks)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether there is diffusion, and a score that says how the drift answers it."""
+        return self.score is not None and self.sigma != 0
+
+    def sigma_at(self, t: Tensor) -> Tensor | float:
+        """Diffusion at time `t`: a number, or ``()`` or ``(n, 1)`` as the times are."""
+        if not callable(self.sigma):
+            return self.sigma
+        sigma = self.sigma(t)
+        return sigma if t.ndim == 0 else sigma.reshape(-1, 1)
 
     def drift(self, t: Tensor, x: Tensor) -> Tensor:
         """Drift of the forward SDE at ``t`` (scalar or ``(n,)``) and ``x`` ``(n, d)``."""
@@ -84,42 +101,62 @@ class Dynamics:
         return self._tilted(t, x, -0.5)
 
     def _tilted(self, t: Tensor, x: Tensor, factor: float) -> Tensor:
-        if self.score is None or self.sigma == 0:
+        if not self.noisy or self.score is None:
             return self.velocity(t, x)
+        weight = factor * self.sigma_at(t) ** 2
+        if isinstance(weight, Tensor):
+            weight = weight.to(x)
         if isinstance(self.velocity, ComposedField) and self.score in self.velocity.parts:
-            return self.velocity.tilted(t, x, factor * self.sigma**2)
+            return self.velocity.tilted(t, x, weight)
         v, score = self.velocity(t, x), self.score(t, x)
         if score.shape != v.shape:  # it would be broadcast
             got, expected = f"shape {tuple(score.shape)}", f"shape {tuple(v.shape)}"
             raise ValueError(_checks.message("dynamics.score", got, expected))
-        return v + factor * self.sigma**2 * score
+        return v + weight * score
 
 
-def divergence(
-    field: Field, t: Tensor, x: Tensor, *, probes: int | None = None, generator: Rng = 0
-) -> Tensor:
-    """Divergence of `field` at time `t` and cells `x` ``(n, d)``: ``(n,)``, per unit of time.
+def along_probes(field: Field, t: Tensor, x: Tensor, *, probes: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Value ``(n, d)`` of `field` and :math:`\epsilon^\top J` of `probes`, both ``(k, n, d)``.
 
-    The field ``(t, x) -> (n, d)`` is differentiable in ``x`` and acts on cells separately; `t` is a
-    scalar or ``(n,)``. Without `probes` it is the exact trace (``d`` backward passes), else
-    Hutchinson's unbiased estimate for large ``d``, by so many Rademacher probes of a `generator`.
+    J is the Jacobian of the `field`, which acts on cells `x` ``(n, d)`` separately; `t` is a scalar
+    or ``(n,)``. Probes ``(k, 1, d)`` are those of all cells; with the unit vectors, the products
+    are the rows of J. Gradients of both are recorded where those of the field are.
     """
+    record = torch.is_grad_enabled()
     with torch.enable_grad():
-        x = x.detach().requires_grad_(True)
+        if not (record and x.requires_grad):
+            x = x.detach().requires_grad_(True)
         value = field(t, x)
-        if not value.requires_grad:  # constant in x
-            return torch.zeros(x.shape[0], dtype=x.dtype, device=x.device)
-        if probes is None:
-            terms = []
-            for k in range(x.shape[1]):
-                (grad,) = torch.autograd.grad(value[:, k].sum(), x, retain_graph=True)
-                terms.append(grad[:, k])
-            return torch.stack(terms).sum(0).detach()
-        rng = _checks.as_generator(generator)
-        total = torch.zeros(x.shape[0], dtype=x.dtype, device=x.device)
-        for _ in range(_checks.count(probes, "probes")):
-            sign = torch.randint(2, x.shape, generator=rng, device=rng.device)
-            sign = (2 * sign - 1).to(x)
-            (grad,) = torch.autograd.grad((value * sign).sum(), x, retain_graph=True)
-            total += (grad * sign).sum(1)
-        return (total / probes).detach()
+        rows = None
+        if value.requires_grad:
+            given = probes.to(x).expand(-1, *x.shape)
+            (rows,) = torch.autograd.grad(
+                value, x, given, create_graph=record, allow_unused=True, is_grads_batched=True
+            )
+    if rows is None:  # constant in x
+        rows = x.new_zeros(len(probes), *x.shape)
+    return (value, rows) if record else (value.detach(), rows.detach())
+
+
+def divergence(field: Field, t: Tensor, x: Tensor, *, probes: Tensor | None = None) -> Tensor:
+    r"""Divergence of `field` at time `t` and cells `x` ``(n, d)``, per unit of time: ``(n,)``.
+
+    The field is as in :func:`along_probes`. Without `probes` the trace is exact. With those of
+    :func:`rademacher`, ``(n, k, d)``, it is what each of them estimates without bias, ``(n, k)``
+    (:cite:`hutchinson1989`): :math:`\epsilon^\top J \epsilon`.
+    """
+    n, d = x.shape
+    given = torch.eye(d, device=x.device)[None] if probes is None else probes
+    out = [x.new_empty(0, given.shape[1])]
+    for rows in torch.arange(n, device=x.device).split(max(1, BLOCK // given.shape[1])):
+        each = given.to(x).expand(n, -1, -1)[rows].transpose(0, 1)
+        _, products = along_probes(field, t if t.ndim == 0 else t[rows], x[rows], probes=each)
+        out.append((products * each).sum(2).T)
+    found = torch.cat(out)
+    return found.sum(1) if probes is None else found
+
+
+def rademacher(shape: tuple[int, ...], generator: Rng = 0) -> Tensor:
+    """Draw signs of this `shape`, in whole numbers of a byte, on the device of `generator`."""
+    rng = _checks.as_generator(generator)
+    return 2 * torch.randint(2, shape, generator=rng, device=rng.device, dtype=torch.int8) - 1

@@ -31,15 +31,18 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         ends = (*self.mean.shape, *self.scale.shape)
-        inner = (
-            (*self.mean.shape, *self.mean.shape) if self.loadings is None else self.loadings.shape
-        )
+        inner = 2 * self.mean.shape if self.loadings is None else self.loadings.shape
         if len(ends) != 2 or ends != tuple(inner):
             got = f"a mean and a scale of {ends}, and loadings of {tuple(inner)}"
             raise ValueError(_checks.message("preprocessing", got, "shapes (d,), (k,) and (d, k)"))
         if not bool((self.scale > 0).all() and torch.isfinite(self.scale).all()):
             got = f"scales from {self.scale.min():g} to {self.scale.max():g}"
             raise ValueError(_checks.message("preprocessing", got, "positive ones"))
+
+    @property
+    def log_scale(self) -> float:
+        """Log-volume, along the components, that the unit cube of model coordinates has in data."""
+        return float(self.scale.double().log().sum())
 
     def apply(self, x: Tensor) -> Tensor:
         """Map cells `x` ``(n, d)`` to model coordinates ``(n, k)``."""

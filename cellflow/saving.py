@@ -1,4 +1,4 @@
-"""Read a saved fit or ensemble."""
+"""Read what was saved: a fit, an ensemble or a matching."""
 
 from __future__ import annotations
 
@@ -15,20 +15,13 @@ from cellflow import _checks, _doors
 from cellflow._files import read_state, recover
 from cellflow._typing import Tensor
 from cellflow.clock import Clock
+from cellflow.densities import FittedDensity
+from cellflow.densities import from_facts as density_of
+from cellflow.fits import folder as files
 from cellflow.fits.ensemble import Ensemble
 from cellflow.fits.fit import Fit
-from cellflow.fits.folder import (
-    CELLS,
-    ENSEMBLE,
-    FIT,
-    FORMAT,
-    NUMBERS,
-    Unsaved,
-    cells_of,
-    from_facts,
-    tensors_of,
-)
-from cellflow.methods import FlowMatching
+from cellflow.methods import BaseMatching, DirectMatching, FlowMatching, Matching
+from cellflow.methods.generative import FittedGenerative
 from cellflow.methods.method import Method, kinds
 from cellflow.networks import NetworkLike, OwnNetworks, Units
 from cellflow.preprocessing import Preprocessing
@@ -52,15 +45,16 @@ _DAMAGE = (
 @_doors.door
 def load(
     folder: str | Path, *, device: torch.device | str = "cpu", net: NetworkLike | None = None
-) -> Fit | Ensemble:
-    """Read a fit or an ensemble that was saved, without the AnnData it came from.
+) -> Fit | Ensemble | Matching:
+    """Read a fit, an ensemble or a matching that was saved, without the AnnData it came from.
 
     It predicts exactly as the saved one did.
 
     Parameters
     ----------
     folder
-        What :meth:`Fit.save` or :meth:`Ensemble.save` wrote, or a member of the latter.
+        What :meth:`Fit.save`, :meth:`Ensemble.save` or :meth:`Matching.save` wrote, or a member of
+        an ensemble.
     device
         Where to put it.
     net
@@ -70,8 +64,8 @@ def load(
     folder = Path(folder)
     recover(folder)
     place = _checks.as_device(device, torch.device("cpu"))
-    if (folder / ENSEMBLE).is_file():
-        facts, shared = _read(folder, ENSEMBLE, CELLS, place)
+    if (folder / files.ENSEMBLE).is_file():
+        facts, shared = _read(folder, files.ENSEMBLE, files.CELLS, place)
         with _undamaged(folder):
             seeds = tuple(_checks.count(seed, "seeds", low=0) for seed in facts["seeds"])
             bootstrap = bool(facts["bootstrap"])
@@ -79,7 +73,9 @@ def load(
         fits = [_fit(folder / name, place, shared, net) for name in names]
         fits = [replace(fit, course=fits[0].course) for fit in fits]
         return Ensemble(tuple(fits), seeds, bootstrap)
-    if not (folder / FIT).is_file():
+    if (folder / files.MATCH).is_file():
+        return _matching(folder, place, net)
+    if not (folder / files.FIT).is_file():
         got, expected = f"{str(folder)!r}", "a folder written by `fit.save`"
         raise FileNotFoundError(_checks.message("folder", got, expected))
     return _fit(folder, place, {}, net)
@@ -89,21 +85,43 @@ def _fit(
     folder: Path, place: torch.device, cells: dict[str, Tensor], net: NetworkLike | None
 ) -> Fit:
     """Read a fit; its `cells` too, from itself or from the ensemble around it."""
-    facts, tensors = _read(folder, FIT, NUMBERS, place)
+    facts, tensors = _read(folder, files.FIT, files.NUMBERS, place)
     with _undamaged(folder):
-        method = from_facts(
+        method = files.from_facts(
             facts["method"], kinds(), FlowMatching, given={} if net is None else {"net": net}
         )
         own = method.parts.net
-    if isinstance(own, OwnNetworks) and isinstance(own.net, Unsaved):
+    if isinstance(own, OwnNetworks) and isinstance(own.net, files.Unsaved):
         got, remedy = "none", "Call load(folder, net=...) with what the method was given."
         expected = f"the fit's own network, {own.net.text}, which is code"
         raise ValueError(_checks.message("net", got, expected, remedy))
     with _undamaged(folder):
         if not cells and "x/0" not in tensors:
-            cells, _ = read_state(folder.resolve().parent / CELLS)
+            cells, _ = read_state(folder.resolve().parent / files.CELLS)
             cells = {name: tensor.to(place) for name, tensor in cells.items()}
         return _build(method, facts, tensors | cells)
+
+
+def _matching(folder: Path, place: torch.device, net: NetworkLike | None) -> Matching:
+    """Read a matching: one fit, or a model of each side and the cells beside them."""
+    if (folder / files.WHOLE).is_dir():
+        return DirectMatching(_fit(folder / files.WHOLE, place, {}, net))
+    _, cells = _read(folder, files.MATCH, files.CELLS, place)
+    source, target = (_model(folder / side, place, net) for side in files.SIDES)
+    with _undamaged(folder):
+        xs, masses = ([cells[f"{name}/{k}"] for k in (0, 1)] for name in ("x", "mass"))
+        return BaseMatching(source, target, TimeCourse.from_arrays(xs, masses=masses))
+
+
+def _model(
+    path: Path, place: torch.device, net: NetworkLike | None
+) -> FittedDensity | FittedGenerative:
+    """Read a model of one side: a fit of its own, or a density's file."""
+    if path.is_dir():
+        return FittedGenerative(_fit(path, place, {}, net))
+    with _undamaged(path.parent):
+        tensors, facts = read_state(path)
+        return density_of(facts, {name: tensor.to(place) for name, tensor in tensors.items()})
 
 
 def _read(
@@ -113,11 +131,13 @@ def _read(
     with _undamaged(folder):
         facts = json.loads((folder / facts_file).read_text(encoding="utf-8"))
         layout = facts.get("format")
-        if layout == FORMAT:
+        if layout == files.FORMAT:
             tensors, _ = read_state(folder / tensors_file)
             return facts, {name: tensor.to(place) for name, tensor in tensors.items()}
     remedy = "It is of another version of cellflow: load it with that one, or fit again."
-    raise ValueError(_checks.message("folder", f"format {layout!r}", f"format {FORMAT}", remedy))
+    raise ValueError(
+        _checks.message("folder", f"format {layout!r}", f"format {files.FORMAT}", remedy)
+    )
 
 
 @contextmanager
@@ -149,16 +169,10 @@ def _build(method: Method, facts: dict[str, Any], tensors: dict[str, Tensor]) ->
         clock = Clock(**facts["clock"])
     model = course if clock is None else clock.retime(course)
     affine, genes = (_under(name, tensors) for name in ("preprocessing", "components"))
-    fit = Fit(
-        assemble(method.parts, networks, model.times),
-        method,
-        course,
-        networks,
-        preprocessing=Preprocessing(**affine) if affine else None,
-        history=History(**facts["history"]),
-        origin=facts["origin"] | ({"components": Preprocessing(**genes)} if genes else {}),
-        clock=clock,
-    )
+    prep = Preprocessing(**affine) if affine else None
+    origin = facts["origin"] | ({"components": Preprocessing(**genes)} if genes else {})
+    learned = assemble(method.parts, networks, model.times), method, course, networks
+    fit = Fit(*learned, prep, History(**facts["history"]), origin=origin, clock=clock)
     _check_whole(fit, units, tensors)
     return fit
 
@@ -170,9 +184,9 @@ def _check_whole(fit: Fit, units: Units, tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name!r} has other entries than finite numbers")
-    surplus = set(tensors) - set(tensors_of(fit) | cells_of(fit))
+    surplus = set(tensors) - set(files.tensors_of(fit) | files.cells_of(fit.course))
     if surplus:
-        raise ValueError(f"{min(surplus)!r} belongs to nothing that {FIT!r} tells of")
+        raise ValueError(f"{min(surplus)!r} belongs to nothing that {files.FIT!r} tells of")
     dim, maps, genes = fit.course.dim, [], fit.origin.get("components")
     maps.append(("preprocessing", fit.preprocessing, (dim, len(units.centre))))
     if genes is not None:

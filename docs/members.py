@@ -10,11 +10,11 @@ from importlib import import_module
 
 from cellflow.couplings.coupling import COUPLINGS
 from cellflow.densities import DENSITIES, Density
-from cellflow.methods import METHODS
+from cellflow.methods import GENERATIVE, METHODS, Generative
 from cellflow.metrics import METRICS
 from cellflow.metrics.metric import Metric
 from cellflow.networks import NETWORKS
-from cellflow.paths import PATHS
+from cellflow.paths import PATHS, TIMESTEPS
 from cellflow.simulate import SOLVERS
 from cellflow.simulate.solver import Solver
 
@@ -22,8 +22,10 @@ from cellflow.simulate.solver import Solver
 FAMILIES: tuple[tuple[str, Mapping[str, object], str], ...] = (
     ("Methods", METHODS, "`cf.tl.fit(adata, method=...)`, `cellflow fit --method`"),
     ("Densities", DENSITIES, "`DENSITIES[name](size=...).fit(x)`: flows and mixtures of one cloud"),
+    ("Generative models", GENERATIVE, "one cloud from noise: `GENERATIVE[name]().fit(x)`"),
     ("Couplings", COUPLINGS, "`cf.tl.couple(adata, coupling=...)`, `cellflow couple --coupling`"),
     ("Paths", PATHS, "part of a method"),
+    ("Densities of time", TIMESTEPS, "`timesteps=` of a method"),
     ("Networks", NETWORKS, "`net=` of a method"),
     ("Solvers", SOLVERS, "`fit.simulate(solver=...)`, `cellflow simulate --solver`"),
     ("Metrics", METRICS, "distances between two clouds"),
@@ -36,12 +38,17 @@ def first_line(member: object) -> str:
         member = member.function
     elif isinstance(member, Solver):
         member = member.step or import_module("cellflow.simulate.steps.dopri5")
+    elif isinstance(member, partial) and member.func is Generative:
+        flow = member().flow
+        text = " ".join((inspect.getdoc(type(flow.path)) or "").split("\n\n")[0].split())
+        return f"{text} Predicts the {flow.predict}."
     elif isinstance(member, partial):
         settings = ", ".join(f"{name}={value!r}" for name, value in member.keywords.items())
         return f"`{member.func.__name__}({settings})`"
     text = inspect.getdoc(member) or ""
     if not (inspect.isclass(member) and issubclass(member, Density)):  # whose words are few
         text = text.split("\n\n")[0]
+    text = text.split("\n\nParameters\n")[0]
     text = re.sub(r":([a-z:]+):`", r"{\1}`", text)  # roles, as Markdown writes them
     return " ".join(text.split()).replace("|", "\\|")
 

@@ -30,6 +30,9 @@ COUPLINGS |= {
 # --- paths -----------------------------------------------------------------------------------
 PATHS: dict[str, Path] = {name: kind() for name, kind in paths.PATHS.items()}
 PATHS["straight_without_noise"] = paths.Straight(0.0)
+PATHS["poisson_flow"] = paths.VarianceExploding(extra=4)
+#: Those that generate cells from noise.
+FROM_NOISE = {name: path for name, path in PATHS.items() if path.source_free}
 
 # --- solvers ---------------------------------------------------------------------------------
 #: Name and declared order of convergence on an ODE.

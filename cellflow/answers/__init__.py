@@ -1,7 +1,5 @@
 """What a fit says: fates, labels, composition, trends, drivers, perturbation, uncertainty."""
 
-from __future__ import annotations
-
 from cellflow import _doors
 from cellflow.answers import composition
 from cellflow.answers.agreement import Agreement, agreement

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from scipy import stats
 
 from cellflow import _checks
 from cellflow._random import draw_seed, stream_seed
@@ -97,18 +98,14 @@ def agreement(
 
 def _summary(cells: list[Tensor], sums: Tensor, expected: Tensor) -> Agreement:
     """Return means of groups and of all, of cosines whose `sums` come first of the permuted."""
-    from scipy import stats
-
     groups = [c[c.isfinite()] for c in cells]
     groups.append(torch.cat(groups))
     n = torch.tensor([float(len(g)) for g in groups], dtype=torch.float64)
     mean = torch.stack([g.mean() for g in groups])
     error = torch.stack([g.std() for g in groups]) / n.sqrt()
     half = torch.tensor(stats.t.ppf(0.975, n.numpy() - 1)) * error
-    sums, expected = (
-        torch.cat([sums, sums.sum(0)[None]]),
-        torch.cat([expected, expected.sum()[None]]),
-    )
+    sums = torch.cat([sums, sums.sum(0)[None]])
+    expected = torch.cat([expected, expected.sum()[None]])
     return Agreement(
         cells=tuple(cells),
         count=n.long(),

@@ -149,13 +149,8 @@ def compare(
     _check_cells(course, names, units, labelings)
     quiet = replace(options, progress=False)
     make = partial(method.fit_with, options=quiet, preprocessing=preprocessing)
-    found = side_by_side(
-        partial(_differences, course, units.of_cell, make, readout),
-        labelings,
-        workers=workers,
-        progress=options.progress,
-        unit="labeling",
-    )
+    work, shown = partial(_differences, course, units.of_cell, make, readout), options.progress
+    found = side_by_side(work, labelings, workers=workers, progress=shown, unit="labeling")
     by_time = torch.stack([f.by_time for f in found])
     total = by_time.sum(1)
     return Comparison(

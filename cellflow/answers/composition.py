@@ -39,10 +39,8 @@ def shares_of(cells: Snapshot, marks: Tensor, *, seed: int = 0) -> Shares:
     """
     n, weights = len(cells), cells.weights.detach().cpu().double()
     rng = torch.Generator().manual_seed(seed)
-    times = torch.stack(
-        [torch.randint(n, (n,), generator=rng).bincount(minlength=n) for _ in range(DRAWS)]
-    )
-    drawn = times.double() * weights
+    draws = (torch.randint(n, (n,), generator=rng) for _ in range(DRAWS))
+    drawn = torch.stack([rows.bincount(minlength=n) for rows in draws]).double() * weights
     shares = (drawn / drawn.sum(1, keepdim=True)) @ marks.double()
     low, high = torch.quantile(shares, torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
     return Shares(cells.time, weights @ marks.double() / weights.sum(), low, high)
@@ -108,8 +106,3 @@ def interpolated(shares: Sequence[Shares], time: float, how: str) -> Tensor:
     first, last = before[-1], after[0]
     s = (time - first.time) / (last.time - first.time)
     return YARDSTICKS[_checks.choice(how, YARDSTICKS, "how")](first.mean, last.mean, s)
-
-
-def distance(shares: Tensor, others: Tensor) -> float:
-    """Total variation distance between two compositions ``(k,)``: from 0, equal, to 1."""
-    return float((shares - others).abs().sum() / 2)

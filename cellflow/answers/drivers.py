@@ -180,8 +180,7 @@ def fate_gradient(
     """
     if ends.labels is None or ends.time <= start.time:
         got = "cells without labels" if ends.labels is None else f"cells at time {ends.time:g}"
-        expected = f"labelled cells after time {start.time:g}"
-        raise ValueError(_checks.message("ends", got, expected))
+        raise ValueError(_checks.message("ends", got, f"labelled cells after time {start.time:g}"))
     marks = indicators(ends.labels, [_checks.choice(group, set(ends.labels), "group")])
     chances, slopes = [], []
     for one in list(fit) if isinstance(fit, Ensemble) else [fit]:

@@ -186,7 +186,7 @@ def futures(fit: Fit | Ensemble, cells: Snapshot, time: float, *, generator: Rng
 
 def _noisy(fit: Fit) -> bool:
     """Whether the method learned noise."""
-    return fit.dynamics.score is not None and fit.dynamics.sigma > 0
+    return fit.dynamics.noisy
 
 
 @dataclass(frozen=True, eq=False)

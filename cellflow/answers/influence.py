@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from cellflow import _checks
-from cellflow._typing import ArrayLike, Field, Tensor
+from cellflow._typing import ArrayLike, Tensor
+from cellflow.dynamics import along_probes
 from cellflow.fits import Ensemble, Fit
 
 #: Entries of the matrices of cells that are in memory at once.
@@ -86,22 +87,16 @@ def influence(
             raise ValueError(_checks.message("x", "no cells", "at least one"))
         t, rate = t.expand(len(z)), rate.expand(len(z)).double()
         into, back = _maps(one, z, loadings, rows)
+        unit = torch.eye(z.shape[1])[:, None]
         mean = strength = torch.zeros(len(back), len(back)).to(back)
         for part in torch.arange(len(z)).split(max(1, BLOCK // max(len(back), z.shape[1]) ** 2)):
-            each = back @ jacobians(field, t[part], z[part]).double() @ into
+            _, found = along_probes(field, t[part], z[part], probes=unit)
+            each = back @ found.transpose(0, 1).detach().double() @ into
             each = each * rate[part, None, None]
             mean, strength = mean + each.sum(0), strength + each.abs().sum(0)
         members.append(mean.cpu() / len(z))
         strengths.append(strength.cpu() / len(z))
     return Influence(len(z), torch.stack(members), torch.stack(strengths).mean(0))
-
-
-def jacobians(field: Field, t: Tensor, x: Tensor) -> Tensor:
-    """Jacobian of `field`, which acts on cells separately, at each cell: ``(n, d, d)``, exact.
-
-    At times `t` ``(n,)`` and cells `x` ``(n, d)``.
-    """
-    return torch.func.jacrev(lambda x: field(t, x).sum(0))(x).transpose(0, 1).detach()
 
 
 def _maps(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import repeat
 
 import torch
@@ -79,25 +80,15 @@ def effect_on_fates(
     seed = draw_seed(_checks.as_generator(generator))
     members = list(fit) if isinstance(fit, Ensemble) else [fit]
     groups: tuple[str, ...] = ()
+    fates = partial(fates_by_flow, n_futures=n_futures, growth=growth, neighbours=neighbours)
 
     def chances(x: Tensor, bend: Bend | None) -> Tensor:
         nonlocal groups
         if x.shape != start.x.shape:
             expected = f"{tuple(start.x.shape)}, that of the cells at the start"
             raise ValueError(_checks.message("moved", f"shape {tuple(x.shape)}", expected))
-        found = [
-            fates_by_flow(
-                one,
-                replace(start, x=x),
-                ends,
-                n_futures=n_futures,
-                growth=growth,
-                neighbours=neighbours,
-                bend=bend,
-                generator=seed,
-            )
-            for one in members
-        ]
+        cells = replace(start, x=x)
+        found = [fates(one, cells, ends, bend=bend, generator=seed) for one in members]
         groups = found[0].groups
         return torch.stack([f.probabilities for f in found])
 

@@ -45,9 +45,8 @@ def sinks(fit: Fit | Ensemble, ends: Snapshot, *, generator: Rng = 0) -> Tensor:
         raise ValueError(_checks.message("ends", got, "cells at a time after the first of the fit"))
     stopped = [futures(fit, s, ends.time, generator=rng) for s in earlier]
     weights = torch.cat([s.weights for s in stopped]) / len(stopped)
-    x, cells = (
-        z if prep is None else prep.apply(z) for z in (torch.cat([s.x for s in stopped]), ends.x)
-    )
+    places = torch.cat([s.x for s in stopped])
+    x, cells = (z if prep is None else prep.apply(z) for z in (places, ends.x))
     return modes(x, cells, weights, generator=rng)
 
 
@@ -59,19 +58,9 @@ def modes(places: Tensor, cells: Tensor, weights: Tensor, *, generator: Rng = 0)
     between their centres has no dip (:data:`DIP`), so that one group of another shape than a
     Gaussian stays one; components of groups that are too weak (:data:`LEAST`) take no cells.
 
-    Parameters
-    ----------
-    places, cells
-        In the same coordinates.
-    weights
-        Mass at each place, ``(n,)`` of total one.
-    generator
-        Seed or generator of the choice of places, and of where the mixtures start.
-
-    Returns
-    -------
-    Tensor
-        ``(m,)``, numbers from 0, in falling order of mass.
+    The mass at each place is of `weights` ``(n,)``, of total one; the `generator` (or seed) decides
+    which places are looked at, and where the mixtures start. Modes are numbers ``(m,)`` from 0, in
+    falling order of mass.
     """
     rng = _checks.as_generator(generator)
     drawn = places[systematic(weights, min(len(places), MOST), rng)]

@@ -77,7 +77,10 @@ def trends(
     if any(b <= a for a, b in pairwise(times)):
         raise ValueError(_checks.message("times", f"{list(times)}", "increasing times"))
     rng = np.random.default_rng(draw_seed(generator))
-    kept, moments, offset = [], [], _overall_mean(expression)
+    total = sum(y.detach().cpu().double().sum(0) for y in expression)
+    # Around the mean over all cells, squares lose no digits.
+    offset = np.asarray(total) / max(1, sum(map(len, expression)))
+    kept, moments = [], []
     for k, time in enumerate(times):
         y = expression[k].detach().cpu().double().numpy() - offset
         w = np.ones(len(y)) if weights is None else weights[k].detach().cpu().double().numpy()
@@ -96,12 +99,6 @@ def trends(
     low, high = np.quantile(curves[1:], [0.025, 0.975], axis=0)
     clock = kept[0] + (kept[-1] - kept[0]) * grid
     return Trends(*map(torch.from_numpy, (clock, curves[0], low, high)))
-
-
-def _overall_mean(expression: Sequence[Tensor]) -> np.ndarray:
-    """Mean of each gene over all cells: squares around it lose no digits."""
-    total = sum(y.detach().cpu().double().sum(0) for y in expression)
-    return np.asarray(total) / max(1, sum(map(len, expression)))
 
 
 def _moments(

@@ -138,9 +138,8 @@ class PoolMaker:
                 tasks.append(partial(_draw_pairs, self.plans[j], self.pairs, seed))
                 continue
             size, number = self._blocks(source, target)
-            left, right = (
-                _draw(s, number * size, size, cells).view(number, size) for s in (source, target)
-            )
+            drawn = [_draw(s, number * size, size, cells) for s in (source, target)]
+            left, right = (rows.view(number, size) for rows in drawn)
             step = CHUNK if self.coupling.thread_safe else -(-number // self.ranks.world)
             for low in range(0, number, step):
                 part = slice(low, low + step)
@@ -190,8 +189,7 @@ class PoolMaker:
             return torch.arange(total).view(self.steps, -1)[:, : self.batching.batch_size].flatten()
         if total == self.pairs:  # they are shuffled for each epoch anyway
             return torch.arange(total)
-        seed = stream_seed(stream_seed(self.seed, k, 3), j, 3)
-        order = torch.Generator().manual_seed(seed)
+        order = torch.Generator().manual_seed(stream_seed(stream_seed(self.seed, k, 3), j, 3))
         return torch.randperm(total, generator=order)[: self.pairs]
 
     def _couple(self, j: int, left: Tensor, right: Tensor, *, first: int, seed: int) -> Chunk:

@@ -75,8 +75,7 @@ class PairSampler:
         course, b = self.course, self.batching
         coupling = as_coupling(self.coupling)
         # Plans are solved in float64, which mps lacks; the exact ones, on the CPU anyway.
-        on_cpu = course.x.device.type == "mps" or coupling.on_cpu
-        coupled = course.to("cpu") if on_cpu else course
+        coupled = course.to("cpu") if course.x.device.type == "mps" or coupling.on_cpu else course
         whole = b.block_size is None and b.refresh == "pool"
         plans = None
         if whole or coupling.needs_whole:

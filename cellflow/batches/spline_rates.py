@@ -11,7 +11,6 @@ from cellflow import _checks
 from cellflow._typing import Rng, Tensor
 from cellflow.couplings.coupling import Coupling, CouplingLike, as_coupling
 from cellflow.plans.forms import PairPlan
-from cellflow.plans.plan import Plan
 from cellflow.timecourse import Snapshot, TimeCourse
 
 #: Sweeps over the course: each at least halves the error, so that these reach float64.
@@ -114,12 +113,10 @@ def _link(
     for rows, cols in parts:
         rows, cols = rows.to(source.x.device), cols.to(source.x.device)
         plan = coupling(source.subset(rows), target.subset(cols))
-        out.append((rows, cols, _matrix(plan).to(source.x)))
+        if isinstance(plan, PairPlan):
+            index = torch.stack([plan.rows, plan.cols])
+            matrix = torch.sparse_coo_tensor(index, plan.mass, plan.shape, check_invariants=False)
+        else:
+            matrix = plan.dense()
+        out.append((rows, cols, matrix.to(source.x)))
     return _Link(out, (n, m))
-
-
-def _matrix(plan: Plan) -> Tensor:
-    if isinstance(plan, PairPlan):
-        index = torch.stack([plan.rows, plan.cols])
-        return torch.sparse_coo_tensor(index, plan.mass, plan.shape, check_invariants=False)
-    return plan.dense()

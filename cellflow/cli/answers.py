@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cellflow._files import whole_file
 from cellflow.cli import files, options
 from cellflow.cli.front import Command
 
@@ -39,7 +40,6 @@ def command(function: str) -> click.Command:
         genes: Sequence[str] = (),
     ) -> None:
         from cellflow import tl
-        from cellflow._files import whole_file
 
         whole, rep = out.suffix == ".h5ad", "X_pca"
         if function in COLUMNS and not whole:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from cellflow.__about__ import __version__
+from cellflow._files import whole_file
 from cellflow.cli import answers, files, options
 from cellflow.cli.front import Front
 
@@ -143,32 +144,23 @@ def simulate(
 
     saved = files.read_fit(folder)
     if not isinstance(saved, Fit):
-        raise click.BadParameter(
-            f"{str(folder)!r} is an ensemble, a fit is expected.", param_hint="DIR"
-        )
+        text = f"{str(folder)!r} is an ensemble, a fit is expected."
+        raise click.BadParameter(text, param_hint="DIR")
     course, start, end = saved.course, keywords.pop("start"), keywords.pop("end")
     first = course.times[0] if start is None else time_of(saved, start, "start")
     last = course.times[-1] if end is None else time_of(saved, end, "end")
     known = {snapshot.time: snapshot for snapshot in course.snapshots}
     if first not in known:
-        raise click.BadParameter(
-            f"{first:g} is none of the fit's times: {', '.join(f'{t:g}' for t in known)}.",
-            param_hint="'--start'",
-        )
+        text = f"{first:g} is none of the fit's times: {', '.join(f'{t:g}' for t in known)}."
+        raise click.BadParameter(text, param_hint="'--start'")
     if first == last:
         raise click.BadParameter(f"{last:g} is where the cells start.", param_hint="'--end'")
     x, rng = known[first].x, torch.Generator().manual_seed(keywords.pop("rng"))
     n_cells = keywords.pop("n_cells")
     if n_cells is not None:
         x = x[torch.randperm(len(x), generator=rng)[:n_cells].to(x.device)]
-    path = saved.simulate(
-        x,
-        np.linspace(first, last, n_times).tolist(),
-        generator=rng,
-        store=out,
-        store_dtype="float16" if half else None,
-        **keywords,
-    )
+    clock, kind = np.linspace(first, last, n_times).tolist(), "float16" if half else None
+    path = saved.simulate(x, clock, generator=rng, store=out, store_dtype=kind, **keywords)
     click.echo(f"{path.x.shape[1]} cells at {n_times} times, {course.unit} {first:g} to {last:g}")
     click.echo(f"saved to {out}: cellflow.simulate.open_trajectory reads it")
 
@@ -178,13 +170,7 @@ def simulate(
 @options.of("holdout")
 @options.sigma
 @options.json
-@click.option(
-    "--csv",
-    type=options.PATH,
-    metavar="FILE",
-    callback=files.check_new_file,
-    help="Write the rows here, as a table for a spreadsheet.",
-)
+@options.file("--csv", files.check_new_file, "Write the rows here, as a table for a spreadsheet.")
 def holdout(
     *,
     file: Path,
@@ -207,8 +193,58 @@ def holdout(
     if not here().is_main:  # of the processes that shared the fits
         return
     click.echo(str(table))
-    files.write_json(table, json)
-    files.write_csv(table, csv)
+    files.write_table(table, json=json, csv=csv)
+
+
+@main.command()
+@click.argument("source", type=options.FILE, metavar="A")
+@click.argument("target", type=options.FILE, metavar="B")
+@options.of("match")
+@click.option(
+    "--use-rep",
+    default="X_pca",
+    show_default=True,
+    metavar="K",
+    help="What to read of .h5ad files.",
+)
+@click.option(
+    "--carried",
+    type=options.PATH,
+    metavar="FILE.npy",
+    callback=files.check_new_file,
+    help="Write the points of A, carried to B, here.",
+)
+@options.output("DIR", files.check_new_folder, "New folder for the matching.")
+def match(
+    *,
+    source: Path,
+    target: Path,
+    keywords: dict[str, Any],
+    use_rep: str,
+    carried: Path | None,
+    out: Path,
+) -> None:
+    """Carry the points of one file to those of another.
+
+    A and B are .npy or .csv tables of points, or .h5ad files. Prints the distance of both clouds
+    before and after, and saves the matching, which cellflow.load reads.
+    """
+    import numpy as np
+
+    from cellflow._files import whole_file
+    from cellflow.methods import match as match_clouds
+    from cellflow.metrics import wasserstein2
+
+    x0, x1 = (files.read_points(file, use_rep) for file in (source, target))
+    done = match_clouds(x0, x1, **keywords)
+    done.save(out)
+    click.echo(f"{len(x0)} points to {len(x1)}, {done.course.dim} dimensions")
+    click.echo(f"W2 {wasserstein2(x0, x1):.4g} before, {done.score():.4g} carried")
+    click.echo(f"path energy {done.path_energy():.4g}, at least W2 squared")
+    if carried is not None:
+        with whole_file(carried) as path, path.open("wb") as stream:
+            np.save(stream, done.transport(x0).cpu().numpy())
+    click.echo(f"saved to {out}")
 
 
 @main.command()
@@ -249,13 +285,7 @@ for _name in (*answers.CHANCES, *answers.TABLES, *answers.COLUMNS):
     metavar="T",
     help="A time, or its label, that is not looked at; may be repeated.",
 )
-@click.option(
-    "--figure",
-    type=options.PATH,
-    metavar="FILE",
-    callback=files.check_figure,
-    help="Draw the curve into this file: .png, .pdf, .svg.",
-)
+@options.file("--figure", files.check_figure, "Draw the curve into this file: .png, .pdf, .svg.")
 @options.json
 def suggest_sigma(
     *,
@@ -274,10 +304,9 @@ def suggest_sigma(
     cells = files.read_cells(file, keywords["use_rep"])
     sweep = pp.suggest_sigma(cells, exclude=exclude, **keywords)
     click.echo(str(sweep))
-    files.write_json(sweep, json)
+    files.write_table(sweep, json=json)
     if figure is not None and sweep.rows:
         from cellflow import pl
-        from cellflow._files import whole_file
         from cellflow.pl._frame import save
 
         with whole_file(figure) as path:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cellflow._files import obstacle, whole_file
 from cellflow.cli.front import as_one_line
 
 if TYPE_CHECKING:
+    import numpy as np
     from anndata import AnnData
 
     from cellflow.evaluate import HoldoutTable, SigmaSweep
@@ -30,9 +32,8 @@ def read_cells(path: Path, use_rep: str | None) -> AnnData:
         raise
     except Exception as error:  # whatever a reader stumbles over is about the user's file
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise click.BadParameter(
-            f"{str(path)!r} is not a readable .h5ad file ({reason})."
-        ) from error
+        text = f"{str(path)!r} is not a readable .h5ad file ({reason})."
+        raise click.BadParameter(text) from error
 
 
 def _read_parts(path: Path, use_rep: str) -> AnnData | None:
@@ -45,9 +46,8 @@ def _read_parts(path: Path, use_rep: str) -> AnnData | None:
 
     stored = h5py.File(path, "r")  # open for as long as expression is yet to be read
     x, *parts = (stored.get(key) for key in ("X", "obs", "var" if use_rep == "X" else "obsm"))
-    by_cells = isinstance(x, h5py.Dataset) or (
-        x is not None and x.attrs.get("encoding-type") == "csr_matrix"
-    )
+    csr = x is not None and x.attrs.get("encoding-type") == "csr_matrix"
+    by_cells = csr or isinstance(x, h5py.Dataset)
     if not all(isinstance(part, h5py.Group) for part in parts) or (use_rep == "X" and not by_cells):
         stored.close()
         return None
@@ -69,23 +69,45 @@ def _read_parts(path: Path, use_rep: str) -> AnnData | None:
     )
 
 
+def read_points(path: Path, use_rep: str) -> np.ndarray:
+    """Read an array of points: ``.npy``, the columns of numbers of a ``.csv``, or an ``.h5ad``."""
+    import numpy as np
+    import pandas as pd
+
+    from cellflow import _checks
+
+    if path.suffix == ".h5ad":
+        cells = read_cells(path, use_rep)
+        _checks.choice(use_rep, cells.obsm, "use_rep")
+        return np.asarray(cells.obsm[use_rep])
+    try:
+        if path.suffix == ".npy":
+            return np.load(path)
+        return pd.read_csv(path).select_dtypes("number").to_numpy()
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise click.BadParameter(f"{str(path)!r} holds no points ({reason}).") from error
+
+
 def read_fit(folder: Path) -> Fit | Ensemble:
     """Read a saved fit or ensemble."""
+    from cellflow.methods import Matching
     from cellflow.saving import load
 
     try:
-        return load(folder)
+        saved = load(folder)
     except MemoryError:
         raise
     except Exception as error:  # damaged JSON, missing tensors, a part that is not known
         reason = as_one_line(error) or f"not a readable fit: {' '.join(str(error).split())[:160]}"
         raise click.BadParameter(f"{str(folder)!r}: {reason}") from error
+    if isinstance(saved, Matching):
+        raise click.BadParameter(f"{str(folder)!r} is a matching of two clouds, not of a course.")
+    return saved
 
 
 def write_cells(adata: AnnData, out: Path) -> None:
     """Write `adata`, of which some may have been damaged, whole or not at all."""
-    from cellflow._files import whole_file
-
     with whole_file(out) as path:
         try:
             adata.write_h5ad(path)
@@ -96,21 +118,15 @@ def write_cells(adata: AnnData, out: Path) -> None:
             raise click.BadParameter(f"{str(out)!r} cannot hold these cells ({reason}).") from error
 
 
-def write_json(table: HoldoutTable | SigmaSweep, file: Path | None) -> None:
-    """Write the rows of `table` to `file`, if one is named."""
-    from cellflow._files import whole_file
-
-    if file is not None:
-        with whole_file(file) as temporary:
+def write_table(
+    table: HoldoutTable | SigmaSweep, *, json: Path | None, csv: Path | None = None
+) -> None:
+    """Write the rows of `table` to the files that are named; to `csv` without bootstrap draws."""
+    if json is not None:
+        with whole_file(json) as temporary:
             table.to_json(temporary)
-
-
-def write_csv(table: HoldoutTable, file: Path | None) -> None:
-    """Write the rows of `table` to `file`, if one is named; without their bootstrap draws."""
-    from cellflow._files import whole_file
-
-    if file is not None:
-        with whole_file(file) as temporary:
+    if csv is not None:
+        with whole_file(csv) as temporary:
             table.to_frame().drop(columns="bootstrap").to_csv(temporary, index=False)
 
 
@@ -143,8 +159,6 @@ def check_figure(context: click.Context, option: click.Parameter, path: Path | N
 
 
 def _check_writable(path: Path) -> None:
-    from cellflow._files import obstacle
-
     why = obstacle(path)
     if why is not None:
         raise click.BadParameter(f"{str(path)!r} cannot be written ({why}).")

@@ -36,11 +36,22 @@ _PACKAGE = str(Path(__file__).parents[1])
 
 
 class Command(click.Command):
-    """A command that does not write over what it reads."""
+    """A command that does not write over what it reads, or one output over another."""
 
     def invoke(self, context: click.Context) -> Any:
         """Run it."""
-        check_apart(context)
+        read: list[tuple[str, Path]] = []
+        written: list[tuple[str, Path]] = []
+        for parameter in self.params:
+            path = context.params.get(parameter.name or "")
+            if isinstance(path, Path):
+                side = read if isinstance(parameter, click.Argument) else written
+                side.append((parameter.opts[-1], path.resolve()))
+        for k, (name, path) in enumerate(written):
+            for other, place in [*read, *written[:k]]:
+                if path == place or (other == "folder" and place in path.parents):
+                    what = "is read" if (other, place) in read else f"is that of {other}"
+                    raise click.BadParameter(f"{str(path)!r} {what}.", param_hint=f"'{name}'")
         return super().invoke(context)
 
 
@@ -117,22 +128,6 @@ def as_one_line(error: Exception, options: Mapping[str, str] = _OPTIONS) -> str 
         for remedy, elsewhere in _REMEDIES.items():
             text = text.replace(remedy, elsewhere)
     return " ".join(text.split())
-
-
-def check_apart(context: click.Context) -> None:
-    """Refuse to write over what is read, or one output over another."""
-    read: list[tuple[str, Path]] = []
-    written: list[tuple[str, Path]] = []
-    for parameter in context.command.params:
-        path = context.params.get(parameter.name or "")
-        if isinstance(path, Path):
-            side = read if isinstance(parameter, click.Argument) else written
-            side.append((parameter.opts[-1], path.resolve()))
-    for k, (name, path) in enumerate(written):
-        for other, place in [*read, *written[:k]]:
-            if path == place or (other == "folder" and place in path.parents):
-                what = "is read" if (other, place) in read else f"is that of {other}"
-                raise click.BadParameter(f"{str(path)!r} {what}.", param_hint=f"'{name}'")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Options of commands, made from the signatures and docstrings of :mod:`cellflow.tl`.
+"""Options of commands, made from signatures and docstrings of :mod:`cellflow.tl` and of ``match``.
 
 Sources are parsed, not imported: ``--help`` does not wait for torch.
 """
@@ -52,7 +52,7 @@ TYPES = {
     "Fit": (FOLDER, "DIR"),
 }
 #: Options that are not called as their argument.
-SPELLED = {"n_dims": "--dims", "rng": "--seed"}
+SPELLED = {"n_dims": "--dims", "rng": "--seed", "generator": "--seed"}
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -75,6 +75,9 @@ NAMES = {
     "method": [*registered("methods", "METHODS"), "auto"],
     "solver": registered("simulate", "SOLVERS"),
 }
+#: Those of the method of two clouds.
+MATCHES = [*NAMES["method"][:-1], *registered("methods", "GENERATIVE")]
+MATCHES += registered("densities", "DENSITIES")
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class Argument:
             return click.option(
                 spelled, self.name, is_flag=True, default=self.default, help=self.text
             )
-        names = NAMES.get(self.name)
+        names = MATCHES if "Density" in rest else NAMES.get(self.name)
         names = names if names and (self.required or self.default in names) else None
         # click takes a None that is given for a default, even of what is required
         given = {"required": True} if self.required else {"default": self.default}
@@ -124,14 +127,12 @@ class Argument:
 
 @functools.cache
 def _parsed(function: str) -> ast.FunctionDef:
-    """Return the source of a `function` of :mod:`cellflow.tl`."""
-    sources = (file.read_text(encoding="utf-8") for file in (_PACKAGE / "tl").glob("*.py"))
+    """Return the source of a `function` of :mod:`cellflow.tl`, or of ``cellflow.match``."""
+    files = [*(_PACKAGE / "tl").glob("*.py"), _PACKAGE / "methods" / "match.py"]
+    sources = (file.read_text(encoding="utf-8") for file in files)
     (source,) = (text for text in sources if f"\ndef {function}(" in text)
-    (found,) = (
-        node
-        for node in ast.parse(source).body
-        if isinstance(node, ast.FunctionDef) and node.name == function
-    )
+    functions = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
+    (found,) = (node for node in functions if node.name == function)
     return found
 
 
@@ -147,22 +148,20 @@ def summary(function: str) -> str:
 
 @functools.cache
 def arguments(function: str) -> dict[str, Argument]:
-    """Return the keywords of the `function` of :mod:`cellflow.tl`, in order."""
+    """Return the arguments of a `function` that are options, in order."""
     node = _parsed(function)
     texts = _parameters(ast.get_docstring(node) or "")
     out = {}
-    for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+    last = len(node.args.args) - len(node.args.defaults)  # positional ones with a default
+    given = [*node.args.args[last:], *node.args.kwonlyargs]
+    for argument, default in zip(given, [*node.args.defaults, *node.args.kw_defaults], strict=True):
         text = texts.get(argument.arg, "")
         elsewhere = re.match(r"As in :func:`(?:cellflow\.tl\.)?(\w+)`", text)
         if elsewhere:
             text = arguments(elsewhere[1])[argument.arg].text
-        out[argument.arg] = Argument(
-            argument.arg,
-            ast.unparse(argument.annotation) if argument.annotation else "",
-            default is None,
-            default.value if isinstance(default, ast.Constant) else None,
-            _plain(text),
-        )
+        annotation = ast.unparse(argument.annotation) if argument.annotation else ""
+        value = default.value if isinstance(default, ast.Constant) else None
+        out[argument.arg] = Argument(argument.arg, annotation, default is None, value, _plain(text))
     return out
 
 
@@ -215,9 +214,14 @@ def of(
 
 
 quiet = click.option("-q", "--quiet", is_flag=True, help="No progress on standard error.")
-json = click.option(
-    "--json", type=PATH, metavar="FILE", callback=files.check_new_file, help="Write the rows here."
-)
+
+
+def file(name: str, check: Callable, text: str) -> Callable[[Callable], Callable]:
+    """Return the option `name` of a file to write, which `check` accepts and `text` explains."""
+    return click.option(name, type=PATH, metavar="FILE", callback=check, help=text)
+
+
+json = file("--json", files.check_new_file, "Write the rows here.")
 cells = click.argument("file", type=FILE, metavar="FILE.h5ad")
 #: Arguments of functions that are not options.
 ARGUMENTS = {

@@ -65,11 +65,7 @@ def couple_clones(
 def _alike(source: Snapshot, target: Snapshot) -> Tensor:
     """Whether two cells are known to be of one clone, ``(n, m)``."""
     numbers = {UNKNOWN: 0}
-    a, b = (
-        torch.tensor(
-            [numbers.setdefault(c, len(numbers)) for c in s.labels or [UNKNOWN] * len(s)],
-            device=source.x.device,
-        )
-        for s in (source, target)
-    )
+    clones = (s.labels or [UNKNOWN] * len(s) for s in (source, target))
+    codes = ([numbers.setdefault(clone, len(numbers)) for clone in some] for some in clones)
+    a, b = (torch.tensor(code, device=source.x.device) for code in codes)
     return (a[:, None] == b) & (b != 0)

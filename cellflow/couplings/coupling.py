@@ -36,6 +36,7 @@ class Coupling(ABC):
     grows: ClassVar[bool] = False  #: Its plans have growth factors.
     leaves_out: ClassVar[bool] = False  #: Its plans leave some mass unmatched on purpose.
     sigma: float | None = None  #: Diffusion of its Brownian reference, if it has one.
+    solver: str = ""  #: How problems are solved, where that can be chosen.
 
     @property
     def digest(self) -> str | None:
@@ -50,11 +51,24 @@ class Coupling(ABC):
         """
 
     def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:
-        """Couple the first of `sources` with the first of `targets`, and so on."""
+        """Couple the first of `sources` with the first of `targets`, and so on.
+
+        Where the solver knows batches, on an accelerator or if it is ``"batched"``, pairs of as
+        many cells are solved together, each until it has converged; on the CPU, where nothing is
+        gained by that, one after the other. The plans are those of single calls, up to the
+        tolerance.
+        """
         if len(sources) != len(targets):
             got, expected = f"{len(targets)} snapshots", f"{len(sources)}, as many as sources"
             raise ValueError(_checks.message("targets", got, expected))
-        return [self(*pair) for pair in zip(sources, targets, strict=True)]
+        pairs = list(zip(sources, targets, strict=True))
+        if _in_batches(self.solver, sources):
+            return _by_size(self._together, pairs)
+        return [self(*pair) for pair in pairs]
+
+    def _together(self, pairs: Pairs) -> Sequence[Plan]:
+        """Couple pairs of one size, at once where the solver knows batches."""
+        return [self(*pair) for pair in pairs]
 
     def fitted_to(self, course: TimeCourse) -> Self:
         """Return this coupling with whatever it measures once on `course`, before it couples."""
@@ -95,16 +109,16 @@ def as_coupling(coupling: CouplingLike) -> Coupling:
 
     Only a subclass of :class:`Coupling` can declare attributes such as ``needs_whole``.
     """
-    told = [name for name in ("needs_whole", "knows_rows", "many") if hasattr(coupling, name)]
-    if told and not isinstance(coupling, Coupling):
-        got = f"{type(coupling).__name__}, which has `{told[0]}` but is no Coupling"
-        raise TypeError(_checks.message("coupling", got, "a subclass of Coupling, or a function"))
     if isinstance(coupling, Coupling):
         return coupling
     if isinstance(coupling, type) or not callable(coupling):
-        got = coupling.__name__ if isinstance(coupling, type) else repr(coupling)
+        got = f"the class {coupling.__name__}" if isinstance(coupling, type) else repr(coupling)
         expected = "a Coupling such as Exact(), or a function of two snapshots"
         raise TypeError(_checks.message("coupling", got, expected))
+    told = [name for name in ("needs_whole", "knows_rows", "many") if hasattr(coupling, name)]
+    if told:
+        got = f"{type(coupling).__name__}, which has `{told[0]}` but is no Coupling"
+        raise TypeError(_checks.message("coupling", got, "a subclass of Coupling, or a function"))
     return FunctionCoupling(coupling)
 
 
@@ -131,13 +145,13 @@ def centred(source: Snapshot, target: Snapshot) -> tuple[Tensor, Tensor]:
     return x - centre, y - centre
 
 
-def in_batches(solver: str, sources: Sequence[Snapshot]) -> bool:
+def _in_batches(solver: str, sources: Sequence[Snapshot]) -> bool:
     """Whether problems are solved together: "auto" gains by it on an accelerator only."""
     on_device = any(isinstance(s, Snapshot) and s.x.device.type != "cpu" for s in sources)
     return solver == "batched" or (solver == "auto" and on_device)
 
 
-def by_size(couple: Callable[[Pairs], Sequence[Plan]], pairs: Pairs) -> list[Plan]:
+def _by_size(couple: Callable[[Pairs], Sequence[Plan]], pairs: Pairs) -> list[Plan]:
     """Couple pairs of one size by one call of `couple`, as many as memory should hold."""
     alike: dict[tuple[int, int], list[int]] = {}
     for k, (source, target) in enumerate(pairs):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
 
 from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.costs import brownian_epsilon, half_squared_distance
-from cellflow.couplings.coupling import COUPLINGS, Coupling, Pairs, by_size, centred, in_batches
+from cellflow.couplings.coupling import COUPLINGS, Coupling, Pairs, centred
 from cellflow.couplings.exact import Exact
-from cellflow.plans.forms import DensePlan, PotentialPlan, l1_error, potential_plan
+from cellflow.plans.forms import DensePlan, l1_error, potential_plan
 from cellflow.plans.plan import DENSE_LIMIT, Plan
 from cellflow.timecourse import Snapshot
 from cellflow.transport.entropic.batched import solve_batch
@@ -115,19 +115,11 @@ class Entropic(Coupling):
         if p.exact:
             return Exact()(source, target)
         if p.large:
-            return self._tiled(p)
+            s = solve_tiled(p.gibbs, p.masses, tolerance=self.tolerance, max_iter=self.max_iter)
+            reason = f"{unconverged(p.gibbs.epsilon, s)}; its best plan is used"
+            fallback = None if s.error <= self.tolerance else reason
+            return potential_plan(p.gibbs, p.masses, s.h, shift=p.shift, fallback=fallback)
         return self._dense(p, self._solve(p, self.solver))
-
-    def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:
-        """Couple each of `sources` with its target.
-
-        On an accelerator, pairs of as many cells are solved together, each until it has
-        converged; on the CPU, where nothing is gained by that, one after the other. The plans are
-        those of single calls, up to the tolerance.
-        """
-        if len(sources) != len(targets) or not in_batches(self.solver, sources):
-            return super().many(sources, targets)
-        return by_size(self._together, list(zip(sources, targets, strict=True)))
 
     def _together(self, pairs: Pairs) -> list[Plan]:
         """Couple pairs of one size at once, but for those that make no matrix."""
@@ -168,13 +160,6 @@ class Entropic(Coupling):
             marginal_error=l1_error((matrix.sum(1), matrix.sum(0)), p.masses),
             fallback=fallback,
         )
-
-    def _tiled(self, p: _Pair) -> PotentialPlan:
-        """Return the plan held as potentials, whether they converged or not."""
-        s = solve_tiled(p.gibbs, p.masses, tolerance=self.tolerance, max_iter=self.max_iter)
-        reason = f"{unconverged(p.gibbs.epsilon, s)}; its best plan is used"
-        fallback = None if s.error <= self.tolerance else reason
-        return potential_plan(p.gibbs, p.masses, s.h, shift=p.shift, fallback=fallback)
 
     def epsilon_for(self, source: Snapshot, target: Snapshot) -> float:
         """Regularisation ε between `source` and the later `target`, in squared data units."""

@@ -231,16 +231,12 @@ def _blocks(
     return [(block, list(partners)) for block, *partners in zip(left, *right, strict=True)]
 
 
-def _ordered(snapshot: Snapshot) -> np.ndarray:
-    """Order of the cells by their coordinates, whatever their rows, shift and scale."""
-    x = snapshot.x.detach().double().cpu().numpy()
-    return np.lexsort([snapshot.weights.cpu().numpy(), *x.T[::-1]])
-
-
 def _cut(snapshot: Snapshot, levels: np.ndarray, generator: torch.Generator) -> list[_Block]:
     """Cut cells, in random order, where their cumulated mass reaches each of `levels`."""
-    order = _ordered(snapshot)[shuffle(len(snapshot), generator).numpy()]
-    mass = snapshot.weights.cpu().numpy()[order]
+    x, mass = snapshot.x.detach().double().cpu().numpy(), snapshot.weights.cpu().numpy()
+    # Of cells ordered by their coordinates, whatever their rows, shift and scale.
+    order = np.lexsort([mass, *x.T[::-1]])[shuffle(len(snapshot), generator).numpy()]
+    mass = mass[order]
     # Not summed where it need not be: cuts between whole cells shall be exactly there.
     ends = np.arange(1, len(mass) + 1) / len(mass) if snapshot.is_uniform else mass.cumsum()
     ends[-1] = 1.0

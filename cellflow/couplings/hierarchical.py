@@ -18,18 +18,9 @@ from cellflow.couplings.coupling import COUPLINGS, Coupling, check_pair
 from cellflow.couplings.exact import GAP, Exact
 from cellflow.plans.forms import PairPlan, pair_plan
 from cellflow.timecourse import Snapshot
+from cellflow.transport.clouds import matching
 from cellflow.transport.clouds.duality_gap import duality_gap
 from cellflow.transport.clouds.equal_mass_pieces import Entries, cost_of, cut, joined, transport
-from cellflow.transport.clouds.matching import (
-    CHUNK,
-    Alignment,
-    Both,
-    Run,
-    align,
-    match,
-    running,
-    tree,
-)
 
 #: Pairs in a block of the sweeps of exact transport between unequal masses, and most sweeps.
 BLOCK_PAIRS, MOST_SWEEPS = 256, 8
@@ -113,49 +104,47 @@ class Hierarchical(Coupling):
             plan = Exact()(source, target)
             return replace(plan, lower_bound=plan.cost * (1 - GAP) if plan.converged else None)
         threads, generator = torch.get_num_threads(), _checks.as_generator(self.seed)
-        with one_thread(), running(threads, generator) as run:
+        with one_thread(), matching.running(threads, generator) as run:
             cells = sorted_clouds(source, target)
-            alignment = align(cells.x, cells.y)
+            alignment = matching.align(cells.x, cells.y)
             found = self._couple(cells, alignment, run)
             points, masses = (cells.x, cells.y), (cells.a, cells.b)
             gap = duality_gap(points, found.pairs, masses, price=found.price, run=run)
         entries, unit, converged = cells.original(found.pairs), cells.scale**2, found.converged
         del cells, found, points  # the copies of the cells in them
         rows, cols, mass = (torch.from_numpy(part).to(source.x.device) for part in entries)
-        plan = pair_plan(
-            (rows, cols, mass),
-            (source.x.detach(), target.x.detach()),
-            (source.weights, target.weights),
-            converged=converged,
-        )
+        ends, weights = (source.x.detach(), target.x.detach()), (source.weights, target.weights)
+        plan = pair_plan((rows, cols, mass), ends, weights, converged=converged)
         bound = max(plan.cost - gap * unit, alignment.bound * unit) - ROUNDING * unit
         return replace(plan, lower_bound=min(max(bound, 0.0), plan.cost))
 
-    def _couple(self, cells: SortedClouds, alignment: Alignment, run: Run) -> _Found:
+    def _couple(
+        self, cells: SortedClouds, alignment: matching.Alignment, run: matching.Run
+    ) -> _Found:
         early = EARLY * self.tolerance
         matched = partial(
-            match, block_size=self.block_size, sweeps=self.sweeps, tolerance=early, run=run
+            matching.match, block_size=self.block_size, sweeps=self.sweeps, tolerance=early, run=run
         )
         x, y = cells.x, cells.y
         n, m = len(x), len(y)
         if n == m and cells.uniform == (True, True):
-            matching = matched((x, y), alignment)
-            pairs = Entries(np.arange(n), matching.cols, np.full(n, 1.0 / n))
-            return _Found(pairs, matching.price, self._ended(matching.gains))
+            found = matched((x, y), alignment)
+            pairs = Entries(np.arange(n), found.cols, np.full(n, 1.0 / n))
+            return _Found(pairs, found.price, self._ended(found.gains))
         count = max(n, m)
         sides = zip((x, y), (cells.a, cells.b), cells.uniform, strict=True)
         left, right = (
             cut(points, None if uniform else weights, count, run=run)
             for points, weights, uniform in sides
         )
-        matching = matched((left.centres(x), right.centres(y)), alignment)
-        pairs = joined(left, right, matching.cols)
-        price = right.mean(matching.price, m).astype(np.float32)
+        found = matched((left.centres(x), right.centres(y)), alignment)
+        pairs = joined(left, right, found.cols)
+        price = right.mean(found.price, m).astype(np.float32)
         gains, cost = [], cost_of((x, y), pairs)
         for _ in range(MOST_SWEEPS):
             leaves = math.ceil(len(pairs.mass) / BLOCK_PAIRS)
             ends, root = (pairs.rows, pairs.cols), alignment.roots[1]
-            blocks = tree((x, y), ends, leaves=leaves, root=root, run=run)
+            blocks = matching.tree((x, y), ends, leaves=leaves, root=root, run=run)
             pairs, gain = transport((x, y), pairs, price, blocks=blocks)
             gains.append(gain / cost if cost > 0 else 0.0)
             cost -= gain
@@ -190,7 +179,7 @@ class SortedClouds:
     a: np.ndarray
     b: np.ndarray
     uniform: tuple[bool, bool]
-    orders: Both
+    orders: matching.Both
     scale: float
 
     def original(self, entries: Entries) -> Entries:
@@ -218,7 +207,7 @@ def sorted_clouds(source: Snapshot, target: Snapshot) -> SortedClouds:
     x, y = (np.empty(cloud.shape, np.float32) for cloud in points)
     for out, side in zip((x, y), ordered, strict=True):
         for k, part in enumerate(_parts(*side)):
-            out[k * CHUNK : (k + 1) * CHUNK] = (part - centre) / scale
+            out[k * matching.CHUNK : (k + 1) * matching.CHUNK] = (part - centre) / scale
     # Summed in this order, too: the last digit of a total must not depend on the rows.
     a, b = (mass[order] / mass[order].sum() for mass, order in zip(masses, orders, strict=True))
     return SortedClouds(x, y, a, b, uniform, (orders[0], orders[1]), scale)
@@ -226,8 +215,8 @@ def sorted_clouds(source: Snapshot, target: Snapshot) -> SortedClouds:
 
 def _parts(x: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the points in order, some at a time, in float64."""
-    for k in range(0, len(x), CHUNK):
-        yield x[order[k : k + CHUNK]].astype(np.float64)
+    for k in range(0, len(x), matching.CHUNK):
+        yield x[order[k : k + matching.CHUNK]].astype(np.float64)
 
 
 def _order(x: np.ndarray, mass: np.ndarray | None) -> np.ndarray:

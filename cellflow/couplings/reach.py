@@ -13,11 +13,10 @@ from cellflow import _checks
 from cellflow._random import stream_seed
 from cellflow._typing import Tensor
 from cellflow.costs import half_squared_distance
-from cellflow.couplings.coupling import COUPLINGS, Coupling, Pairs, by_size, centred, in_batches
+from cellflow.couplings.coupling import COUPLINGS, Coupling, Pairs, centred
 from cellflow.couplings.exact import Exact
 from cellflow.couplings.unbalanced import growing_plan, growing_plans, prior_weights
 from cellflow.plans.forms import DensePlan
-from cellflow.plans.plan import Plan
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.transport.entropic.marginals import Marginal, Marginals, Problem
 from cellflow.transport.entropic.solve import solve
@@ -123,8 +122,7 @@ class Reach(Coupling):
         mean = _cost(*pair) or 1.0
         reach: float | None = self.reach
         if reach is None and min(len(source), len(target)) >= FEWEST:
-            noise = _noise(*pair)
-            reach = math.sqrt(2 * max(OF_NOISE * noise, LEAST * mean))
+            reach = math.sqrt(2 * max(OF_NOISE * _noise(*pair), LEAST * mean))
         return Scale(source.time, None if reach == math.inf else reach, EPSILON * mean)
 
     def __call__(self, source: Snapshot, target: Snapshot) -> DensePlan:
@@ -133,14 +131,7 @@ class Reach(Coupling):
         s = solve(p, tolerance=self.tolerance, max_iter=self.max_iter, solver=self.solver)
         return growing_plan((source, target), p, s, tolerance=self.tolerance)
 
-    def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:
-        """Couple each of `sources` with its target, as :class:`Entropic` does."""
-        if len(sources) != len(targets) or not in_batches(self.solver, sources):
-            return super().many(sources, targets)
-        return by_size(self._together, list(zip(sources, targets, strict=True)))
-
     def _together(self, pairs: Pairs) -> list[DensePlan]:
-        """Couple pairs of one size at once."""
         problems = [self.problem(*pair) for pair in pairs]
         return growing_plans(pairs, problems, tolerance=self.tolerance, max_iter=self.max_iter)
 

@@ -12,10 +12,9 @@ import torch
 from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.costs import brownian_epsilon, half_squared_distance
-from cellflow.couplings.coupling import COUPLINGS, Coupling, Pairs, by_size, centred, in_batches
+from cellflow.couplings.coupling import COUPLINGS, Coupling, Pairs, centred
 from cellflow.couplings.entropic import unconverged
 from cellflow.plans.forms import DensePlan
-from cellflow.plans.plan import Plan
 from cellflow.timecourse import Snapshot
 from cellflow.transport.entropic.batched import solve_batch
 from cellflow.transport.entropic.marginals import Marginal, Marginals, Problem, Solution
@@ -130,14 +129,7 @@ class Unbalanced(Coupling):
         s = solve(p, tolerance=self.tolerance, max_iter=self.max_iter, solver=self.solver)
         return growing_plan((source, target), p, s, tolerance=self.tolerance)
 
-    def many(self, sources: Sequence[Snapshot], targets: Sequence[Snapshot]) -> list[Plan]:
-        """Couple each of `sources` with its target, as :class:`Entropic` does."""
-        if len(sources) != len(targets) or not in_batches(self.solver, sources):
-            return super().many(sources, targets)
-        return by_size(self._together, list(zip(sources, targets, strict=True)))
-
     def _together(self, pairs: Pairs) -> list[DensePlan]:
-        """Couple pairs of one size at once."""
         problems = [self.problem(*pair) for pair in pairs]
         return growing_plans(pairs, problems, tolerance=self.tolerance, max_iter=self.max_iter)
 
@@ -164,8 +156,7 @@ def growing_plans(
     for exact in (True, False):
         some = [k for k, p in enumerate(problems) if p.marginals.exact == exact]
         if some:
-            part = [problems[k] for k in some]
-            found = solve_batch(part, tolerance=tolerance, max_iter=max_iter)
+            found = solve_batch([problems[k] for k in some], tolerance=tolerance, max_iter=max_iter)
             for k, s in zip(some, found, strict=True):
                 plans[k] = growing_plan(pairs[k], problems[k], s, tolerance=tolerance)
     return [plans[k] for k in range(len(pairs))]
@@ -176,8 +167,7 @@ def growing_plan(
 ) -> DensePlan:
     """Return the plan of potentials, with growth factors that take it to both snapshots."""
     (source, target), (cost, marginals, epsilon) = pair, p
-    reference = marginals.reference(cost, epsilon)
-    scores = (s.f[:, None] + s.g[None, :] - reference) / epsilon
+    scores = (s.f[:, None] + s.g[None, :] - marginals.reference(cost, epsilon)) / epsilon
     if not bool(scores.isfinite().all()):
         raise ValueError(_checks.message("epsilon", f"{epsilon:.3g}", "one nearer to the costs"))
     matrix = source.weights[:, None] * torch.softmax(scores, 1)
@@ -185,8 +175,11 @@ def growing_plan(
     mass = torch.logsumexp(rows, 0)
     prior = marginals.rows
     attained = prior.mass if prior.exact else torch.exp(rows - mass)
-    growth = _growth(source.weights, attained, matrix, target.weights)
-    lack = target.weights - growth[0].exp() @ (matrix * growth[1].exp())
+    # From the source's weights to the rows attained, and from there to the columns.
+    bound = math.log(BOUND)
+    left = (attained / source.weights).log().clamp(min=-bound)
+    right = (target.weights / (left.exp() @ matrix)).log().clamp(max=bound)
+    lack = target.weights - left.exp() @ (matrix * right.exp())
     unmatched = float(lack.clamp(min=0.0).sum())
     ratio = target.total_mass / source.total_mass
     reason = None
@@ -199,8 +192,8 @@ def growing_plan(
         marginal_error=min(s.error, 2.0),
         fallback=reason,
         unmatched=unmatched if unmatched > SPECK else 0.0,
-        source_growth=growth[0] + math.log(ratio),
-        target_growth=growth[1],
+        source_growth=left + math.log(ratio),
+        target_growth=right,
     )
 
 
@@ -214,13 +207,3 @@ def prior_weights(source: Snapshot, target: Snapshot) -> Tensor:
     log = log - torch.logsumexp(log + weights.log(), 0)
     prior = weights * log.clamp(min=-math.log(BOUND)).exp()
     return prior / prior.sum()
-
-
-def _growth(
-    weights: Tensor, attained: Tensor, matrix: Tensor, wanted: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return log factors from `weights` to the rows `attained`, and from there to the columns."""
-    bound = math.log(BOUND)
-    left = (attained / weights).log().clamp(min=-bound)
-    right = (wanted / (left.exp() @ matrix)).log().clamp(max=bound)
-    return left, right

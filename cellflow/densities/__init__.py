@@ -10,9 +10,18 @@ from cellflow.densities.density import (
     FittedDensity,
     InvertibleModel,
     from_facts,
-    load_density,
 )
+from cellflow.densities.distill import distill_density
+from cellflow.densities.flows import NSF
 
-__all__ = ["DENSITIES", "Density", "FittedDensity", "InvertibleModel", "from_facts", "load_density"]
+__all__ = [
+    "DENSITIES",
+    "NSF",
+    "Density",
+    "FittedDensity",
+    "InvertibleModel",
+    "distill_density",
+    "from_facts",
+]
 
 _doors.guard(__name__)

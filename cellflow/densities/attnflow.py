@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -14,8 +13,8 @@ from cellflow._typing import Tensor
 from cellflow.densities.density import DENSITIES, Density, zuko
 from cellflow.densities.glow import couplings, normalise
 
-#: Largest gain of the attention, below which it can be undone; units of a query.
-_GAIN, _QUERY = 0.9, 8
+#: Largest gain of the attention, below one, and of the logits of a map; units of a query.
+_GAIN, _REACH, _QUERY = 0.9, 3.0, 8
 
 
 @DENSITIES.register("attnflow")
@@ -33,7 +32,6 @@ class AttnFlow(Density):
     coordinates, or as the program of each coordinate.
     """
 
-    size: int = 6
     programs: int | tuple[int, ...] = 4
     kind: str = "transformer"
 
@@ -43,18 +41,16 @@ class AttnFlow(Density):
         if isinstance(self.programs, int):
             _checks.count(self.programs, "programs")
         else:  # of a file, a list
-            object.__setattr__(self, "programs", tuple(self.programs))
+            object.__setattr__(self, "programs", tuple(map(int, self.programs)))
 
     def build(self, dim: int) -> nn.Module:
-        flow = couplings(self, dim)
-        layers: list[nn.Module] = []
+        flow, layers = couplings(self, dim), []
         for k, coupling in enumerate(flow.transform.transforms):
             attention = [Attention(self, self._labels(dim), k % 2)] if dim > 1 else []
             layers += [zuko().ElementWiseTransform(dim), coupling, *attention]
         return zuko().Flow(layers, flow.base)
 
-    def start(self, flow: Any, z: Tensor) -> None:
-        normalise(flow, z)
+    start = normalise
 
     def _labels(self, dim: int) -> Tensor:
         """Return the program of each coordinate, shape ``(dim,)``."""
@@ -67,10 +63,7 @@ class AttnFlow(Density):
 
 
 class Attention(nn.Module):
-    """Attention coupling of the half `parity` of the programs `labels` ``(d,)``; at first it rests.
-
-    The `density` says the kind, and the shape of the perceptron.
-    """
+    """Attention of a `density`, for half `parity` of programs `labels` ``(d,)``; first at rest."""
 
     members: Tensor
     fixed: Tensor
@@ -83,15 +76,11 @@ class Attention(nn.Module):
         moved = labels[~fixed].unique(return_inverse=True)[1]
         self.register_buffer("fixed", fixed)
         self.register_buffer("members", nn.functional.one_hot(moved).float())  # (d_b, programs)
-        self.answers = self.members.shape[1] * (1 if self.maps else 2 * _QUERY)
         hidden = density.layers["hidden_features"]
-        self.net = zuko("nn").MLP(int(fixed.sum()), self.answers, hidden_features=hidden)
-        if self.maps:
-            for parameter in self.net[-1].parameters():
-                nn.init.zeros_(parameter)
-        else:
-            self.gain = nn.Parameter(torch.zeros(()))
-            self.weights = nn.Parameter(torch.zeros(len(moved)))
+        answers = self.members.shape[1] * (1 if self.maps else 2 * _QUERY)
+        self.net = zuko("nn").MLP(int(fixed.sum()), answers, hidden_features=hidden)
+        self.gain = nn.Parameter(torch.zeros(()))
+        self.weights = nn.Parameter(torch.zeros(len(moved)))  # of no matter for maps
 
     def forward(self, context: None = None) -> Transform:
         """Return the transform of cells; there is no `context`."""
@@ -101,7 +90,7 @@ class Attention(nn.Module):
         """Return the transform of the other half that the half `fixed` ``(n, d_a)`` says."""
         out = self.net(fixed)
         if self.maps:
-            scale = (3 * (out / 3).tanh()).softmax(-1) * out.shape[-1]
+            scale = (_REACH * self.gain.tanh() * out.tanh()).softmax(-1) * out.shape[-1]
             return AffineTransform(0.0, scale @ self.members.T, event_dim=1)
         query, key = out.unflatten(-1, (2, -1, _QUERY)).unbind(-3)
         attention = (query @ key.mT / _QUERY**0.5).softmax(-1)

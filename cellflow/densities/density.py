@@ -5,17 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import KW_ONLY, asdict, dataclass, fields
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
 from cellflow import _checks
-from cellflow._files import read_state, write_state
 from cellflow._random import draw_seed, seeded_draws, stream_seed
 from cellflow._registry import Registry
 from cellflow._threads import one_thread
@@ -36,23 +34,18 @@ class InvertibleModel(Protocol):
     @property
     def dim(self) -> int:
         """Number of dimensions."""
-        ...
 
     def log_prob(self, x: ArrayLike) -> Tensor:
-        """Return the log-densities ``(n,)`` at `x` ``(n, d)``, in the units of the data."""
-        ...
+        """Return the log-densities ``(n,)`` at cells `x` ``(n, d)``, in nats and their units."""
 
     def sample(self, n: int, *, generator: Rng = 0) -> Tensor:
         """Draw `n` cells ``(n, d)``, as the seed or `generator` says."""
-        ...
 
     def encode(self, x: ArrayLike) -> Tensor:
         """Map cells `x` ``(n, d)`` to the standard normal base, shape ``(n, d)``."""
-        ...
 
     def decode(self, z: ArrayLike) -> Tensor:
         """Map points `z` ``(n, d)`` of the base to cells, shape ``(n, d)``."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -68,25 +61,21 @@ class Density(ABC):
     batch_size
         Cells of a training step, drawn with replacement.
     training
-        How the model is trained; the weights that are kept are those of the best likelihood of
-        the cells held back.
+        How the model is trained; the weights of the best likelihood of held-back cells are kept.
     """
 
     default_steps: ClassVar[int] = 2000
-    #: Whether it has a map to the base, beside its density.
-    invertible: ClassVar[bool] = True
-
-    size: int = 5
-    width: int = field(default=64, kw_only=True)
-    depth: int = field(default=2, kw_only=True)
-    batch_size: int = field(default=256, kw_only=True)
-    training: Training = field(
-        default=Training(learning_rate=2e-3, ema=0.99, patience=10), kw_only=True
-    )
+    invertible: ClassVar[bool] = True  # whether it has a map to the base, beside its density
+    size: int = 6
+    _: KW_ONLY
+    width: int = 64
+    depth: int = 2
+    batch_size: int = 256
+    training: Training = Training(learning_rate=5e-3, ema=0.99, patience=10)
 
     def __post_init__(self) -> None:
         for name in ("size", "width", "depth", "batch_size"):
-            _checks.count(getattr(self, name), name)
+            object.__setattr__(self, name, _checks.count(getattr(self, name), name))
 
     @property
     def layers(self) -> dict[str, Any]:
@@ -95,14 +84,10 @@ class Density(ABC):
 
     @abstractmethod
     def build(self, dim: int) -> nn.Module:
-        """Return a flow of `dim` dimensions, drawn from torch's own generator.
-
-        Called without arguments, it answers with a distribution of zuko: ``log_prob(x)``, and
-        where :attr:`invertible` the ``transform`` from cells to the base.
-        """
+        """Return a flow of `dim` dimensions, drawn from torch's own generator, as zuko's are."""
 
     def start(self, flow: Any, z: Tensor) -> None:  # noqa: B027 # most need none
-        """Set the first weights of `flow` by standardised cells `z` ``(n, d)``; by default none."""
+        """Set the first weights of `flow` by standardised cells `z` ``(n, d)``."""
 
     def fit(
         self,
@@ -121,22 +106,16 @@ class Density(ABC):
         x
             Cells, shape ``(n, d)``, in any units: they are standardised inside.
         steps, generator, device, dtype, progress
-            As in :class:`~cellflow.training.FitOptions`; `default_steps` are taken when `steps`
-            is omitted.
+            As in :class:`~cellflow.training.FitOptions`; by default, `default_steps`.
 
         Raises
         ------
         FloatingPointError
             If training diverges.
-        ImportError
-            If zuko is not installed.
         """
+        steps = self.default_steps if steps is None else steps
         options = FitOptions(
-            steps=self.default_steps if steps is None else steps,
-            generator=generator,
-            device=device,
-            dtype=dtype,
-            progress=progress,
+            steps=steps, generator=generator, device=device, dtype=dtype, progress=progress
         )
         cells = _checks.as_cells(x, "x", min_cells=2).detach()
         cells = cells.to(device=options.device or cells.device, dtype=dtype)
@@ -168,8 +147,8 @@ DENSITIES: Registry[type[Density]] = Registry("cellflow.densities")
 
 
 @dataclass(frozen=True, eq=False)
-class FittedDensity:
-    """Density model of one cloud, in the units of its cells: an :class:`InvertibleModel`.
+class FittedDensity(InvertibleModel):
+    """Density model of one cloud, in the units of its cells.
 
     Its answers are differentiable in their arguments, on the device and in the type of its weights.
 
@@ -192,16 +171,13 @@ class FittedDensity:
 
     @property
     def dim(self) -> int:
-        """Number of dimensions."""
         return len(self.scaling.mean)
 
     def log_prob(self, x: ArrayLike) -> Tensor:
-        """Return the log-densities ``(n,)`` at cells `x` ``(n, d)``, in nats."""
         offset = self.scaling.scale.log().sum()
         return self._carry(x, "x", lambda x: self.flow().log_prob(self.scaling.apply(x)) - offset)
 
     def sample(self, n: int, *, generator: Rng = 0) -> Tensor:
-        """Draw `n` cells ``(n, d)``, as the seed or `generator` says."""
         n = _checks.count(n, "n")
         if self.density.invertible:
             rng = _checks.as_generator(generator)
@@ -210,12 +186,10 @@ class FittedDensity:
             return self.scaling.invert(self.flow().sample((n,)))
 
     def encode(self, x: ArrayLike) -> Tensor:
-        """Map cells `x` ``(n, d)`` to the standard normal base, shape ``(n, d)``."""
         to_base = self._transform
         return self._carry(x, "x", lambda x: to_base(self.scaling.apply(x)))
 
     def decode(self, z: ArrayLike) -> Tensor:
-        """Map points `z` ``(n, d)`` of the base to cells, shape ``(n, d)``."""
         from_base = self._transform.inv
         return self._carry(z, "z", lambda z: self.scaling.invert(from_base(z)))
 
@@ -231,9 +205,7 @@ class FittedDensity:
         cells = _checks.as_cells(x, name, dim=self.dim).to(self.scaling.mean)
         out = torch.cat([function(some) for some in cells.split(_BLOCK)])
         if bool(out.isnan().any()):
-            raise FloatingPointError(
-                f"{int(out.isnan().sum())} values are no numbers: cells too far from those fitted?"
-            )
+            raise FloatingPointError(f"`{name}`: cells too far away, for which NaN would come out.")
         return out if cells.requires_grad else out.detach()
 
     def facts(self) -> dict[str, Any]:
@@ -248,10 +220,6 @@ class FittedDensity:
         weights = {f"flow/{name}": tensor for name, tensor in self.flow.state_dict().items()}
         return weights | {"mean": self.scaling.mean, "scale": self.scaling.scale}
 
-    def save(self, path: str | Path) -> None:
-        """Write the safetensors file `path`, without pickle; :func:`load_density` reads it."""
-        write_state(path, self.tensors(), self.facts())
-
 
 def from_facts(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FittedDensity:
     """Rebuild a fitted density from what its `facts` and `tensors` were, on their device."""
@@ -264,23 +232,16 @@ def from_facts(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Fitte
     return FittedDensity(density, flow, scaling, History(**facts["history"]))
 
 
-def load_density(path: str | Path) -> FittedDensity:
-    """Read what :meth:`FittedDensity.save` wrote to `path`, on the CPU."""
-    tensors, facts = read_state(path)
-    return from_facts(facts, tensors)
-
-
 def zuko(module: str = "flows") -> ModuleType:
-    """Return this `module` of zuko, which is imported no earlier; ImportError where it is not."""
+    """Return this `module` of zuko, or raise ImportError; torch's distributions check no more."""
     try:
         return import_module(f"zuko.{module}")
     except ImportError as error:
-        text = 'Discrete flows need zuko: pip install "cellflow-sb[densities]".'
-        raise ImportError(text) from error
+        remedy = 'pip install "cellflow-sb[densities]"'
+        raise ImportError(f"Discrete flows need zuko: {remedy}.") from error
 
 
-@dataclass(frozen=True, eq=False)
-class _Cells:
+class _Cells(NamedTuple):
     """Batch of standardised cells ``(n, d)``."""
 
     z: Tensor

@@ -13,6 +13,18 @@ from cellflow._typing import Tensor
 from cellflow.densities.density import DENSITIES, Density, zuko
 
 
+@torch.no_grad()
+def normalise(density: Density, flow: Any, z: Tensor) -> None:
+    """Let element-wise layers of `flow`, of any `density`, give cells `z` mean 0 and variance 1."""
+    for layer in flow.transform.transforms:
+        if isinstance(layer, zuko().ElementWiseTransform):
+            std, mean = torch.std_mean(z, 0, correction=0)
+            log = -std.clamp(min=1e-2).log()
+            layer.phi[0].copy_(-mean * log.exp())
+            layer.phi[1].copy_(log / (1 + log.abs() / math.log(1e-3)))  # zuko's smallest slope
+        z = layer()(z)
+
+
 @DENSITIES.register("glow")
 @dataclass(frozen=True)
 class Glow(Density):
@@ -23,20 +35,16 @@ class Glow(Density):
     one half by the other. Fast both ways, for correlated dimensions.
     """
 
-    size: int = 8
-
     def build(self, dim: int) -> nn.Module:
-        flow, transforms = couplings(self, dim), zuko("transforms")
+        flow, layers, transforms = couplings(self, dim), [], zuko("transforms")
         once = zuko().UnconditionalTransform
-        layers: list[nn.Module] = []
         for coupling in flow.transform.transforms:
             order = once(transforms.PermutationTransform, torch.randperm(dim), buffer=True)
             mix = once(transforms.LULinearTransform, torch.eye(dim))
             layers += [zuko().ElementWiseTransform(dim), order, mix, coupling]
         return zuko().Flow(layers, flow.base)
 
-    def start(self, flow: Any, z: Tensor) -> None:
-        normalise(flow, z)
+    start = normalise
 
 
 def couplings(density: Density, dim: int) -> Any:
@@ -46,16 +54,3 @@ def couplings(density: Density, dim: int) -> Any:
         for parameter in list(coupling.parameters())[-2:]:
             nn.init.zeros_(parameter)
     return flow
-
-
-@torch.no_grad()
-def normalise(flow: Any, z: Tensor) -> None:
-    """Let every element-wise layer of `flow` give the cells `z` mean zero and variance one."""
-    bound = -math.log(1e-3)  # of the log-scale: zuko's smallest slope
-    for layer in flow.transform.transforms:
-        if isinstance(layer, zuko().ElementWiseTransform):
-            std, mean = torch.std_mean(z, 0, correction=0)
-            log = -std.clamp(min=1e-2).log()
-            layer.phi[0].copy_(-mean * log.exp())
-            layer.phi[1].copy_(log / (1 - log.abs() / bound))
-        z = layer()(z)

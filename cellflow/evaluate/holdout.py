@@ -145,18 +145,13 @@ def holdout(
         own = {k: protocol.preprocessing(clock.without(k)) for k in folds}
     elif prep := protocol.preprocessing(clock):
         clock = clock.map(prep.apply)
-    task = _Task(
-        clock,
-        {m.name: m for m in methods},
-        course.times,
-        preprocessing=own,
-        metrics=metrics,
-        steps=steps,
-        solver=protocol.solver,
-    )
+    named, solver = {m.name: m for m in methods}, protocol.solver
+    task = _Task(clock, named, course.times, own, metrics=metrics, steps=steps, solver=solver)
     for k in folds:
         task.choose(k, workers=workers, progress=progress, ranks=ranks)
-    jobs = [job for k in folds for job in _jobs(k, task, seeds)]
+    *fixed, floor = YARDSTICKS  # only the floor has a spread over seeds
+    each = [(name, seeds[:1]) for name in fixed] + [(m, seeds) for m in (floor, *task.methods)]
+    jobs = [_Job(k, name, seed) for k in folds for name, some in each for seed in some]
     fits_first = sorted(jobs, key=lambda job: job.name in YARDSTICKS)  # they take longest
     done = (ranks or ProcessGroup()).shared(
         fits_first,
@@ -207,23 +202,12 @@ class _Task:
         for name, method in self.methods.items():
             if not isinstance(method, Chooser):
                 continue
+            course, protocol = self.fold(k).without(k), HoldoutProtocol(solver=self.solver)
             self.chosen[k, name], reason = method.chosen(
-                self.fold(k).without(k),
-                HoldoutProtocol(solver=self.solver),
-                steps=self.steps,
-                workers=workers,
-                progress=progress,
-                ranks=ranks,
+                course, protocol, steps=self.steps, workers=workers, progress=progress, ranks=ranks
             )
             if progress:
                 tqdm.write(f"{name} without {self.held_out[k]:g}: {reason}", file=sys.stderr)
-
-
-def _jobs(k: int, task: _Task, seeds: Sequence[int]) -> list[_Job]:
-    """Predictions of one time point, in the order of the table."""
-    *fixed, floor = YARDSTICKS  # only the floor has a spread over seeds
-    out = [_Job(k, name, seeds[0]) for name in fixed] + [_Job(k, floor, seed) for seed in seeds]
-    return out + [_Job(k, name, seed) for name in task.methods for seed in seeds]
 
 
 def _rows(task: _Task, job: _Job) -> list[Row]:

@@ -37,8 +37,7 @@ class Scorer:
     """Compares predictions with `truth`, the cells observed at the time `held_out`.
 
     By `metrics`, names in :data:`METRICS`, and by the first of them for a number of bootstrap
-    `draws`, too, which are the same for all predictions:
-    see :class:`~cellflow.evaluate.table.Row`.
+    `draws`, too, which are the same for all predictions: see :class:`~cellflow.evaluate.table.Row`.
     """
 
     held_out: float

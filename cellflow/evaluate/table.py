@@ -205,14 +205,12 @@ class HoldoutTable(Table[Row]):
 
     def _sentences(self) -> list[str]:
         metric = self.metrics[0]
-        verdicts = self.verdicts(metric)
+        verdicts, words = self.verdicts(metric), ("better", "undecided", "worse")
         out = []
         for model in self.models:
             for yardstick in self._compared:
                 found = [v for v in verdicts if (v.method, v.yardstick) == (model, yardstick)]
-                count = {
-                    w: sum(v.verdict == w for v in found) for w in ("better", "undecided", "worse")
-                }
+                count = {w: sum(v.verdict == w for v in found) for w in words}
                 text = ", ".join(f"{w} at {n}" for w, n in count.items() if n)
                 against = f"{model} against {_shown(yardstick)} ({metric})"
                 out.append(f"{against}: {text} of {len(found)}")
@@ -366,10 +364,8 @@ def _shown(name: str) -> str:
 
 def _paired_error(ours: Sequence[Row], theirs: Sequence[Row]) -> float:
     """Standard error of the difference of means, from bootstrap draws that both share."""
-    means = [
-        [fmean(draw) for draw in zip(*(r.bootstrap for r in rows), strict=True)]
-        for rows in (ours, theirs)
-    ]
+    draws = ([r.bootstrap for r in rows] for rows in (ours, theirs))
+    means = [[fmean(draw) for draw in zip(*each, strict=True)] for each in draws]
     cells = min(min(r.n_true, r.n_pred) for r in (*ours, *theirs))
     spread = deviation([a - b for a, b in zip(*means, strict=True)])
     return spread * math.sqrt(min(1.0, DRAWN / cells))

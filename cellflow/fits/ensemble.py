@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -12,11 +13,12 @@ import torch
 from cellflow import _checks
 from cellflow._random import draw_seed
 from cellflow._typing import ArrayLike, Rng, Tensor
-from cellflow.fits.fit import Fit, equal_cells, sides_of
+from cellflow.fits.fit import Fit, sides_of
 from cellflow.fits.folder import FittedMethod, save_ensemble
+from cellflow.fits.populations import equal_cells
 from cellflow.fits.report import coupling_problems
 from cellflow.preprocessing import Preprocessing
-from cellflow.simulate import Limits, Trajectory
+from cellflow.simulate import Density, Limits, Trajectory
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.training.trainer import History
 
@@ -168,9 +170,8 @@ class Ensemble:
         """How coupling went, for the first member with problems if there is one."""
         bad = [k for k, h in enumerate(self.history) if coupling_problems(h.coupling)]
         k = bad[0] if bad else 0
-        return f"{len(bad)} of {len(self)} members have problems; member {k}:\n" + (
-            self.members[k].health
-        )
+        told = f"{len(bad)} of {len(self)} members have problems; member {k}:"
+        return f"{told}\n{self.members[k].health}"
 
     @property
     def summary(self) -> str:
@@ -189,6 +190,14 @@ class Ensemble:
     def growth(self, time: float | ArrayLike, x: ArrayLike) -> Spread:
         """Growth rate at `time` and cells `x`, ``(members, n)``: see :meth:`Fit.growth`."""
         return Spread(torch.stack([fit.growth(time, x) for fit in self.members]))
+
+    def log_prob(self, x: ArrayLike, time: float, *, base: Density | None = None) -> Tensor:
+        """Log of the members' mean density at `x` and `time`, ``(n,)``: see :meth:`Fit.log_prob`.
+
+        With the `base` there.
+        """
+        found = torch.stack([fit.log_prob(x, time, base=base) for fit in self.members])
+        return found.logsumexp(0) - math.log(len(self))
 
     def simulate(
         self,

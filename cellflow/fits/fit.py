@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
@@ -11,14 +12,24 @@ import torch
 from torch import nn
 
 from cellflow import _checks
-from cellflow._random import systematic
 from cellflow._typing import ArrayLike, Field, Rng, Tensor
 from cellflow.clock import Clock
 from cellflow.dynamics import Dynamics
-from cellflow.fits.folder import FittedMethod, Unsaved, save_fit
+from cellflow.fits.bases import Encoded, gaussian_mixture
+from cellflow.fits.folder import FittedMethod, save_fit
+from cellflow.fits.populations import equal_cells, grown_mass, sample_cells, warn_of_extrapolation
 from cellflow.fits.report import coupling_report, fit_report
 from cellflow.preprocessing import Preprocessing
-from cellflow.simulate import SOLVERS, Limits, Output, StoredTrajectory, Trajectory
+from cellflow.simulate import (
+    SOLVERS,
+    Density,
+    Likelihood,
+    Limits,
+    Output,
+    StoredTrajectory,
+    Trajectory,
+    log_likelihood,
+)
 from cellflow.simulate.integration import Integration, as_times
 from cellflow.simulate.simulate import simulate_as
 from cellflow.timecourse import Snapshot, TimeCourse, joined
@@ -141,12 +152,10 @@ class Fit:
             If the solution is not finite, or an adaptive solver needs more evaluations
             than its limit.
         """
-        knots, times, clock = self.course.times, as_times(times), self.clock
-        if clock is not None:
-            knots = clock.retime(self.course).times
-            if max_step is not None:
-                max_step = _checks.number(max_step, "max_step", low=0.0, open_low=True)
-                max_step *= clock.slowest(float(times[0]), float(times[-1]))
+        times, clock = as_times(times), self.clock
+        if clock is not None and max_step is not None:
+            max_step = _checks.number(max_step, "max_step", low=0.0, open_low=True)
+            max_step *= clock.slowest(float(times[0]), float(times[-1]))
         how = Integration(
             solver=solver,
             generator=generator,
@@ -158,10 +167,10 @@ class Fit:
                 store_dtype=store_dtype,
             ),
             progress=progress,
-            knots=knots,
+            knots=self._knots,
             clock=clock,
         )
-        if SOLVERS[solver].stochastic and self.dynamics.sigma == 0:
+        if SOLVERS[solver].stochastic and not self.dynamics.sigma:
             why, instead = "learned no noise", "a method with a score such as 'sf2m'"
             if self.dynamics.score is not None:
                 why = "learned a score, but its path declares no noise"
@@ -170,7 +179,7 @@ class Fit:
                 f"{self.method.name!r} {why}: solver={solver!r} follows the mean flow, and every "
                 f"draw is the same. Take solver='rk4', or {instead}."
             )
-        _warn_of_extrapolation(self.course, times[[0, -1]])
+        warn_of_extrapolation(self.course, times[[0, -1]])
         return simulate_as(self.dynamics, self._encode(x0), times, how=how)
 
     def interpolate(
@@ -218,7 +227,8 @@ class Fit:
                 number = size - len(out[0]) if k and out else number
                 if number == 0:
                     continue
-                start = sample_cells(self, start, n_cells=number, generator=rng)
+                parts = self.method.parts.path, self.preprocessing
+                start = sample_cells(start, *parts, n_cells=number, generator=rng)
             at = start.time == time
             there = start if at else self.predict(start, time, solver=solver, generator=rng)
             out.append(there if share == 1 else replace(there, mass=there.mass * share))
@@ -227,16 +237,110 @@ class Fit:
         return cells if weighted else equal_cells([cells], number, rng)[0]
 
     def predict(
-        self, start: Snapshot, time: float, *, solver: str = "rk4", generator: Rng = 0
+        self,
+        start: Snapshot,
+        time: float,
+        *,
+        solver: str = "rk4",
+        generator: Rng = 0,
+        max_step: float | None = None,
     ) -> Snapshot:
         """Predict the cells of the snapshot `start` at another `time`, with masses and labels.
 
-        In data coordinates, later or earlier, by the `solver` and `generator` of :meth:`simulate`.
+        By the `solver`, `generator` and `max_step` of :meth:`simulate`, in data coordinates.
         """
-        out = self.simulate(start.x, [start.time, time], solver=solver, generator=generator)
+        how: dict[str, Any] = {"solver": solver, "generator": generator, "max_step": max_step}
+        out = self.simulate(start.x, [start.time, time], **how)
         grown = out.log_mass
-        mass = start.mass if grown is None else _grown_mass(start.mass, grown[-1], time)
+        mass = start.mass if grown is None else grown_mass(start.mass, grown[-1], time)
         return Snapshot(out.final.to(start.x), time, mass, start.labels)
+
+    def log_prob(
+        self,
+        x: ArrayLike,
+        time: float,
+        *,
+        base: Density | None = None,
+        probes: int | None = None,
+        generator: Rng = 0,
+    ) -> Tensor:
+        """Log-density of the population at cells `x` ``(n, d)`` and `time`: ``(n,)``.
+
+        With the `base`, `probes` and `generator` of :meth:`likelihood`, whose `log_prob` it is.
+        """
+        return self.likelihood(x, time, base=base, probes=probes, generator=generator).log_prob
+
+    def likelihood(
+        self,
+        x: ArrayLike,
+        time: float,
+        *,
+        base: Density | None = None,
+        base_time: float | None = None,
+        probes: int | None = None,
+        generator: Rng = 0,
+        solver: str = "rk4",
+    ) -> Likelihood:
+        """Log-density of the population at cells, in data units, with its standard error.
+
+        Cells go along the flow to the time of the base: :func:`cellflow.simulate.log_likelihood`.
+        Where the method worked on fewer components than the data have, there is no density in all
+        of them: it is that of the projection onto these, whose gradient is :meth:`score`. Where it
+        learned growth, the density at each time is divided by the population's total, as the
+        cells of the base's snapshot have grown to it.
+
+        Parameters
+        ----------
+        x
+            Cells in data coordinates, ``(n, d)``.
+        time
+            Their time; beyond the course it is an extrapolation.
+        base
+            Anything with ``log_prob(x)``, in data coordinates (an error where the method worked on
+            fewer components). When omitted, what the method itself begins from (``"cnf"``), or a
+            mixture of normal laws, chosen by BIC, of the population at `base_time`.
+        base_time
+            Time of the base; of the first snapshot when omitted.
+        probes, generator
+            Of the divergence: see :func:`cellflow.simulate.log_likelihood`.
+        solver
+            As in :meth:`simulate`.
+        """
+        time, prep, z = _checks.number(time, "time"), self.preprocessing, self._encode(x)
+        warn_of_extrapolation(self.course, torch.tensor([time], dtype=torch.float64))
+        prior = None
+        if base is None and base_time is None:
+            prior = self.method.parts.prior(
+                self.course if prep is None else self.course.map(prep.apply)
+            )
+        start = None
+        if prior is not None:
+            base, base_time = prior
+        else:
+            base_time = self.course.times[0] if base_time is None else base_time
+            start = self.interpolate(base_time)
+            if base is None:
+                base = gaussian_mixture(replace(start, x=self._encode(start.x)))
+            elif prep is not None and isinstance(base, Density):
+                base = Encoded(base, prep)
+        how = Integration(solver=solver, knots=self._knots, clock=self.clock)
+        found = log_likelihood(
+            self.dynamics,
+            z,
+            time,
+            base=base,
+            base_time=base_time,
+            probes=probes,
+            generator=generator,
+            how=how,
+        )
+        log_prob, cells = found.log_prob, found.base_cells
+        if prep is not None:
+            log_prob, cells = log_prob - prep.log_scale, prep.invert(cells)
+        if self.dynamics.growth is not None and start is not None and time != base_time:
+            grown = self.predict(start, time).total_mass / start.total_mass
+            log_prob = log_prob - math.log(grown)
+        return replace(found, log_prob=log_prob, base_cells=cells)
 
     def save(self, folder: str | FilePath) -> FilePath:
         """Write the fit to `folder`, whole or not at all; :func:`cellflow.load` reads it.
@@ -265,10 +369,15 @@ class Fit:
             raise ValueError(_checks.message("time", f"shape {tuple(t.shape)}", expected))
         if not bool(torch.isfinite(t).all()):
             raise ValueError(_checks.message("time", "NaN or infinite times", expected))
-        _warn_of_extrapolation(self.course, t)
+        warn_of_extrapolation(self.course, t)
         if self.clock is None:
             return t, z, torch.ones_like(t)
         return self.clock(t).to(t), z, self.clock.rate(t).to(t)
+
+    @property
+    def _knots(self) -> tuple[float, ...]:
+        """Times of the snapshots, by the clock."""
+        return (self.course if self.clock is None else self.clock.retime(self.course)).times
 
     def _encode(self, x: ArrayLike) -> Tensor:
         cells = _checks.as_cells(x, "x", dim=self.course.dim)
@@ -279,81 +388,10 @@ class Fit:
 def sides_of(fit: Fit, time: float) -> list[tuple[Snapshot, float]]:
     """Return the snapshots that tell of the population at `time`, and how much each counts."""
     first, *_ = snapshots = fit.course.snapshots
-    before = max((s for s in snapshots if s.time <= time), key=_time, default=first)
-    after = min((s for s in snapshots if s.time > time), key=_time, default=first)
+    before = next((s for s in reversed(snapshots) if s.time <= time), first)
+    after = next((s for s in snapshots if s.time > time), first)
     if not fit.method.both_sides or before.time >= time or after.time <= time:
         return [(before, 1.0)]
     near = (after.time - time) * len(before)
     share = near / (near + (time - before.time) * len(after))
     return [(before, share), (after, 1 - share)]
-
-
-def sample_cells(
-    fit: Fit, start: Snapshot, *, n_cells: int, generator: torch.Generator
-) -> Snapshot:
-    """Draw cells of `start`, each once; beyond its size, again with the noise of the path.
-
-    Their masses are scaled so that they stand for the whole snapshot.
-    """
-    n, path, prep = len(start), fit.method.parts.path, fit.preprocessing
-    order = torch.randperm(n, generator=generator)[:n_cells]
-    again = torch.randint(n, (max(n_cells - n, 0),), generator=generator)
-    drawn = start.subset(torch.cat([order, again]).to(start.x.device))
-    if n_cells != n:
-        whole = start.total_mass / drawn.total_mass
-        drawn = replace(drawn, mass=(drawn.mass.double() * whole).to(drawn.mass))
-    if len(again) == 0:
-        return drawn
-    if isinstance(path, Unsaved):
-        remedy = "The path is the user's own and was not saved: its noise is not known."
-        raise ValueError(_checks.message("n_cells", n_cells, f"at most {n}", remedy))
-    dim = start.x.shape[1] if prep is None else len(prep.scale)
-    noise = path.std_at_start() * torch.randn(len(again), dim, generator=generator)
-    noise = noise.to(drawn.x)
-    if prep is not None:
-        noise = prep.invert_vectors(noise)
-    return replace(drawn, x=torch.cat([drawn.x[:n], drawn.x[n:] + noise]))
-
-
-def equal_cells(
-    predicted: Sequence[Snapshot], n: int, generator: torch.Generator
-) -> list[Snapshot]:
-    """Draw `n` rows by their mean share of the mass, the same in all `predicted` populations.
-
-    The cells of each then have equal masses, which add up to its total.
-    """
-    shares = torch.stack([s.weights for s in predicted]).mean(0)
-    rows = systematic(shares, n, generator).to(shares.device)
-    out = [s.subset(rows) for s in predicted]
-    totals = [s.total_mass / n for s in predicted]
-    return [replace(s, mass=torch.full_like(s.mass, m)) for s, m in zip(out, totals, strict=True)]
-
-
-def _warn_of_extrapolation(course: TimeCourse, times: Tensor) -> None:
-    """Say so if some of `times` are outside the `course`."""
-    first, last = course.times[0], course.times[-1]
-    times = times[(times < first) | (times > last)].unique()
-    if times.numel() == 0:
-        return
-    outside = [f"{time:g}" for time in times.tolist()]
-    named = " and ".join(outside) if len(outside) < 3 else f"{len(outside)} times"
-    _checks.warn(
-        f"{named} {'is' if len(outside) == 1 else 'are'} outside the fit's times, "
-        f"{first:g} to {last:g}: an extrapolation."
-    )
-
-
-def _time(s: Snapshot) -> float:
-    return s.time
-
-
-def _grown_mass(mass: Tensor, growth: Tensor, time: float) -> Tensor:
-    """Return `mass` ``(n,)`` after its logarithms have changed by `growth` ``(n,)`` by `time`."""
-    growth = growth.to(mass)
-    out = mass * growth.exp()
-    if not bool(torch.isfinite(out).all() and (out > 0).all()):
-        factors = f"exp({growth.min():.3g}) to exp({growth.max():.3g})"
-        got = f"{time:g}, by when masses have grown by factors of {factors}"
-        expected = f"a time by which {mass.dtype} can hold them"
-        raise ValueError(_checks.message("time", got, expected, "Stay near the course."))
-    return out

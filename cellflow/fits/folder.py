@@ -33,6 +33,8 @@ FORMAT = 2
 #: The files of a fit and of an ensemble.
 FIT, NUMBERS = "fit.json", "tensors.safetensors"
 ENSEMBLE, CELLS = "ensemble.json", "cells.safetensors"
+#: The file of a matching, its one fit, and the models of its two sides.
+MATCH, WHOLE, SIDES = "match.json", "fit", ("source", "target")
 
 
 @runtime_checkable
@@ -65,8 +67,11 @@ class Unsaved:
     text: str
     diffusion: float = 0.0
     needs_rates: ClassVar[bool] = False
+    source_free: ClassVar[bool] = False
 
-    def __call__(self, *what: object, part: object = None) -> None:
+    def __call__(
+        self, *what: object, part: object = None, times: object = None, per_pair: object = None
+    ) -> None:
         """Raise RuntimeError, whatever is asked: the part was not saved."""
         raise RuntimeError(f"{self.text} was not saved with this fit; build the method anew.")
 
@@ -97,7 +102,7 @@ def to_facts(method: FittedMethod) -> dict[str, Any]:
             out[name] = part
         elif isinstance(part, FittedMethod):  # a method within a method
             out[name] = to_facts(part)
-        elif known.get(kind) is type(part) and _is_plain(_settings(part)):
+        elif known.get(kind) is type(part) and all(map(_is_json, _settings(part).values())):
             out[name] = {"kind": kind} | _settings(part)
         else:  # a part of the user's own: described, but not to be read back
             diffusion = part.diffusion if isinstance(part, paths.Path | Unsaved) else 0.0
@@ -129,9 +134,8 @@ def from_facts(
 
     parts = {name: part(name, value) for name, value in facts.items()}
     kind = facts.get("kind")  # earlier fits had none
-    return _build(
-        default if kind is None else methods[_checks.choice(kind, methods, "kind")], parts
-    )
+    made = default if kind is None else methods[_checks.choice(kind, methods, "kind")]
+    return _build(made, parts)
 
 
 def _build(kind: type[T], settings: Mapping[str, Any]) -> T:
@@ -151,10 +155,6 @@ def _plain(value: object) -> object:
     if isinstance(value, np.generic | torch.Tensor) and value.ndim == 0:
         return value.item()
     return value
-
-
-def _is_plain(settings: dict[str, Any]) -> bool:
-    return all(_is_json(value) for value in settings.values())
 
 
 def _is_json(value: object) -> bool:
@@ -187,9 +187,9 @@ class _Fit(Protocol):
 
 def save_fit(fit: _Fit, folder: str | Path) -> Path:
     """Write a fit to a folder, whole or not at all, and return it."""
-    folder = _replaceable(folder)
+    folder = replaceable(folder)
     with whole_folder(folder) as place:
-        _write(fit, place, cells_of(fit))
+        _write(fit, place, cells_of(fit.course))
     return folder
 
 
@@ -197,9 +197,9 @@ def save_ensemble(
     fits: Sequence[_Fit], folder: str | Path, *, seeds: Sequence[int], bootstrap: bool
 ) -> Path:
     """Write an ensemble of `fits` to a folder, whole or not at all; the cells are written once."""
-    folder = _replaceable(folder)
+    folder = replaceable(folder)
     with whole_folder(folder) as place:
-        write_state(place / CELLS, cells_of(fits[0]), {})
+        write_state(place / CELLS, cells_of(fits[0].course), {})
         for k, fit in enumerate(fits):
             (place / f"member-{k}").mkdir()
             _write(fit, place / f"member-{k}", {})
@@ -214,8 +214,8 @@ def _write(fit: _Fit, folder: Path, cells: dict[str, Tensor]) -> None:
     (folder / FIT).write_text(text, encoding="utf-8")
 
 
-def _replaceable(folder: str | Path) -> Path:
-    """Return the whole path of `folder`, which holds nothing but a fit or an ensemble, if that."""
+def replaceable(folder: str | Path) -> Path:
+    """Return the whole path of `folder`, which holds nothing but what was saved, if that."""
     folder = Path(folder).resolve()
     if folder.exists() and (not folder.is_dir() or _strangers(folder)):
         got = f"{str(folder)!r}, which holds other things"
@@ -236,10 +236,10 @@ def tensors_of(fit: _Fit) -> dict[str, Tensor]:
     return out
 
 
-def cells_of(fit: _Fit) -> dict[str, Tensor]:
-    """Return the cells of a fit, by their names in its file."""
+def cells_of(course: TimeCourse) -> dict[str, Tensor]:
+    """Return the cells of a course, by their names in the file of its fit."""
     out: dict[str, Tensor] = {}
-    for k, snapshot in enumerate(fit.course.snapshots):
+    for k, snapshot in enumerate(course.snapshots):
         out |= {f"x/{k}": snapshot.x, f"mass/{k}": snapshot.mass}
         if snapshot.growth is not None:
             out[f"prior/{k}"] = snapshot.growth
@@ -262,9 +262,9 @@ def _facts(fit: _Fit) -> dict[str, Any]:
 
 
 def _strangers(folder: Path) -> bool:
-    """Whether the folder holds anything that a fit or an ensemble does not consist of."""
+    """Whether the folder holds anything that what is saved does not consist of."""
     names = {f.name for f in folder.iterdir()}
-    known = {FIT, NUMBERS}
+    known = {MATCH, WHOLE, *SIDES, CELLS} if MATCH in names else {FIT, NUMBERS}
     if ENSEMBLE in names:
         known = {ENSEMBLE, CELLS, *(f"member-{k}" for k in range(len(names)))}
     return not names <= known

@@ -1,14 +1,20 @@
 """Methods: a coupling, a path and what is learned, which fitting turns into dynamics."""
 
 from cellflow import _doors
+from cellflow.methods.cnf import CNF
+from cellflow.methods.few_steps import FewSteps, MeanFlow, RectifiedFlow, distill
 from cellflow.methods.flow_matching import FlowMatching
+from cellflow.methods.generative import GENERATIVE, FittedGenerative, Generative
 from cellflow.methods.iterated import Iterated
+from cellflow.methods.match import BaseMatching, DirectMatching, Matching, match
 from cellflow.methods.method import METHODS, Method
 from cellflow.methods.recipes import DSBM, ICFM, MMFM, OTCFM, SBCFM, SF2M, UBSB, UOTCFM, ReachFM
 from cellflow.methods.shooting import Shooting
 
 __all__ = [
+    "CNF",
     "DSBM",
+    "GENERATIVE",
     "ICFM",
     "METHODS",
     "MMFM",
@@ -17,11 +23,21 @@ __all__ = [
     "SF2M",
     "UBSB",
     "UOTCFM",
+    "BaseMatching",
+    "DirectMatching",
+    "FewSteps",
+    "FittedGenerative",
     "FlowMatching",
+    "Generative",
     "Iterated",
+    "Matching",
+    "MeanFlow",
     "Method",
     "ReachFM",
+    "RectifiedFlow",
     "Shooting",
+    "distill",
+    "match",
 ]
 
 _doors.guard(__name__)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self, TypeVar
 
 from tqdm import tqdm
 
 from cellflow import _checks
+from cellflow._typing import Tensor
 from cellflow.batches import Batching
 from cellflow.clock import CLOCKS, Clock
 from cellflow.couplings.coupling import Coupling, as_coupling
@@ -16,8 +18,10 @@ from cellflow.fits.fit import Fit
 from cellflow.fits.report import coupling_report
 from cellflow.methods.method import Method
 from cellflow.networks import MLPConfig, NetworkConfig, as_network_config
-from cellflow.paths import Path
+from cellflow.paths import TIMESTEPS, Path
+from cellflow.paths.prediction import PREDICTIONS
 from cellflow.preprocessing import Preprocessing
+from cellflow.simulate import Density
 from cellflow.timecourse import TimeCourse
 from cellflow.training.cells import canonical, natural_sigma
 from cellflow.training.options import FitOptions
@@ -70,6 +74,15 @@ class FlowMatching(Method):
         that cells travel evenly (:meth:`cellflow.clock.Clock.by_distance`), or ``"tempered"``, by
         the geometric mean of both. Answers are in the
         user's time either way; a sigma is per root of the clock's time.
+    predict
+        What the network of a path from noise answers with: ``"velocity"``, ``"noise"``,
+        ``"score"`` or ``"target"``, from any of which the velocity follows; that of any other
+        path, with the velocity.
+    timesteps
+        Where on their paths pairs are met: ``"uniform"``, ``"logit_normal"``, ``"mode"`` or
+        ``"cosmap"`` (:cite:`esser2024`), or a function from uniform numbers to fractions.
+    times_per_pair
+        How often each pair of a step is met, at times and with noise of their own.
     """
 
     coupling: Coupling
@@ -83,24 +96,49 @@ class FlowMatching(Method):
     relative_sigma: bool = False
     both_sides: bool = False
     clock: str = "physical"
+    predict: str = "velocity"
+    timesteps: str | Callable[[Tensor], Tensor] = "uniform"
+    times_per_pair: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "coupling", as_coupling(self.coupling))
         object.__setattr__(self, "net", as_network_config(self.net))
         _checks.choice(self.clock, CLOCKS, "clock")
+        _checks.choice(self.predict, PREDICTIONS, "predict")
+        if isinstance(self.timesteps, str):
+            _checks.choice(self.timesteps, TIMESTEPS, "timesteps")
+        _checks.count(self.times_per_pair, "times_per_pair")
+        path, predict = self.path, f"{self.predict!r} on a {type(self.path).__name__}"
+        if self.predict != "velocity" and not path.source_free:
+            expected = "'velocity', or a path from noise such as VariancePreserving()"
+            raise ValueError(_checks.message("predict", predict, expected))
+        if self.predict == "score" and path.heavy_tailed:
+            raise ValueError(_checks.message("predict", predict, "'noise': it is not normal"))
+        if path.source_free and (self.score or self.growth):
+            expected = "a path between cells, to learn score or growth beside the velocity"
+            raise ValueError(_checks.message("path", type(path).__name__, expected))
 
     def fit_with(
         self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None
     ) -> Fit:
         """Learn the dynamics of `course`; see :meth:`Method.fit_with`."""
+        if self.path.source_free:
+            expected = "a path between cells: one from noise leaves the earlier ones out"
+            remedy = "To generate one cloud from noise, take cellflow.methods.Generative."
+            raise ValueError(_checks.message("path", type(self.path).__name__, expected, remedy))
         from cellflow._numba import told_of_compilation
 
         with told_of_compilation(options.progress):
-            return self._fit(course, options, preprocessing)
+            return self.train(course, options, preprocessing)
 
-    def _fit(
+    def train(
         self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None
     ) -> Fit:
+        """Do what :meth:`fit_with` does, with its arguments, of any path.
+
+        On one from noise, the first of two snapshots of `course` only stands for that; see there
+        for `options` and `preprocessing`.
+        """
         clock = self.clock_of(course, options, preprocessing)
         model = course if clock is None else clock.retime(course)
         prepared = prepare(self, model, options, preprocessing=preprocessing)
@@ -123,6 +161,10 @@ class FlowMatching(Method):
         history = options.group.broadcast(lambda: history)  # the clocks of processes differ
         learned = prepared.dynamics, prepared.method, course, prepared.networks
         return Fit(*learned, preprocessing, history, clock=clock)
+
+    def prior(self, course: TimeCourse) -> tuple[Density, float] | None:
+        """Return the noise that its path starts from, if any, at the first time of `course`."""
+        return (self.path, course.times[0]) if self.path.source_free else None
 
     def clock_of(
         self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None

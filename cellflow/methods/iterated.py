@@ -82,8 +82,8 @@ class Iterated(Method):
         path, problem = self.base.path, None
         if self.base.growth:
             problem = "which learns growth", "a method without it, such as SF2M()"
-        elif path.needs_rates:
-            problem = "whose paths bend", "one of straight paths or bridges"
+        elif path.needs_rates or path.source_free:
+            problem = "whose paths bend or start from noise", "one of straight paths or bridges"
         elif path.diffusion > 0 and not self.base.score:
             problem = "which has diffusion but no score", "one that learns it, such as SF2M()"
         if problem is not None:
@@ -244,7 +244,7 @@ class InducedPairs:
     def _simulate(self, k: int) -> Tensor:
         """Pool number `k`: both ends of the pairs, shape ``(2, intervals, pairs, d)``."""
         total = self.steps_per_epoch * self.batching.batch_size
-        noisy = self.dynamics.score is not None and self.dynamics.sigma > 0
+        noisy = self.dynamics.noisy
         ends = []
         for j, (source, target) in enumerate(self.course.steps):
             here, there = (target, source) if self.backward else (source, target)

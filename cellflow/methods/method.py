@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Self, cast
 import torch
 
 from cellflow._registry import Registry
-from cellflow._typing import Rng
+from cellflow._typing import Rng, Tensor
 from cellflow.fits.fit import Fit
 from cellflow.fits.folder import to_facts
 from cellflow.preprocessing import Preprocessing
+from cellflow.simulate import Density
 from cellflow.timecourse import TimeCourse
 from cellflow.training.networks import Parts
 from cellflow.training.options import Checkpointing, FitOptions, StepReport
@@ -32,10 +33,15 @@ class Method(ABC):
     both_sides
         Whether a population between two snapshots is predicted from both of them: see
         :meth:`cellflow.fits.Fit.interpolate`.
+    predict, timesteps, times_per_pair
+        As in :class:`~cellflow.methods.FlowMatching`.
     """
 
     default_steps: ClassVar[int] = 3000
     both_sides: bool = False
+    predict: str = "velocity"
+    timesteps: str | Callable[[Tensor], Tensor] = "uniform"
+    times_per_pair: int = 1
     name: str
 
     def __init_subclass__(cls) -> None:
@@ -61,6 +67,13 @@ class Method(ABC):
             Parts of one course in model coordinates.
         """
         return self
+
+    def prior(self, course: TimeCourse) -> tuple[Density, float] | None:
+        """Return the density that the flow begins from, and the time of it.
+
+        In model coordinates, as `course` is; None where it begins from the first snapshot.
+        """
+        return None
 
     def facts(self) -> dict[str, Any]:
         """Return the method as facts that JSON can hold."""

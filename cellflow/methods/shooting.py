@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from torch import nn
-from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._random import stream_seed
 from cellflow._typing import Field, Tensor
-from cellflow.batches import Batching, CouplingHealth, PairSampler
-from cellflow.couplings import Coupling, Exact, Independent
+from cellflow.batches import Batching, CouplingHealth
+from cellflow.couplings import Coupling, Exact
 from cellflow.couplings.coupling import as_coupling
 from cellflow.fits.fit import Fit
 from cellflow.methods.method import Method
+from cellflow.methods.simulating import Shots, fit_by_simulating
 from cellflow.networks import MLPConfig, NetworkConfig, Units, as_network_config
 from cellflow.paths import Pairs, Path, Straight
 from cellflow.preprocessing import Preprocessing
+from cellflow.simulate.energy import polygon_energy
+from cellflow.simulate.flow import nodes
 from cellflow.timecourse import Snapshot, TimeCourse
-from cellflow.training.cells import canonical, to_device
-from cellflow.training.loop import run
-from cellflow.training.networks import assemble, build_networks
 from cellflow.training.options import FitOptions
-from cellflow.training.prepare import check_units, fingerprint
-from cellflow.training.train_on_pairs import threads_for
-from cellflow.training.trainer import Trainer, Training
+from cellflow.training.trainer import Training
 
 #: Share of the steps over which the weight of the action falls to its final value.
 _COOLING = 0.7
@@ -96,46 +91,21 @@ class Shooting(Method):
         self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None
     ) -> Fit:
         """Learn the dynamics of `course`, in this process alone; see :meth:`Method.fit_with`."""
-        if options.group.world > 1:
-            remedy = "Its steps couple the cells that they have moved."
-            raise ValueError(_checks.message("group", options.group.world, "1", remedy))
-        seed, steps = options.seed, options.steps
-        model = course if preprocessing is None else course.map(preprocessing.apply)
-        model = to_device(model if self.knows_rows else canonical(model), options)
-        units = Units.of(model)
-        x = model.snapshots[0].x
-        check_units(self, units, x.dtype)
-        networks = build_networks(self, units, seed=seed).to(x)
-        *_, weight, bias = networks["velocity"].parameters()
-        for parameter in (weight, bias):  # at rest, from where the slower motion is found
-            nn.init.zeros_(parameter)
-        dynamics = assemble(self, networks, model.times)
-        if options.progress:
-            tqdm.write(f"{self.name}: training on {x.device}, {x.dtype}", file=sys.stderr)
-        # Cells are drawn as for pairs; they are paired after they have moved.
-        seed = stream_seed(seed, 0, 11)
-        sampler = PairSampler(model, Independent(), self.batching, seed, CouplingHealth())
-        health = CouplingHealth()
-        terms = self.objective(dynamics.velocity, health)
-        trainer = Trainer(networks, terms, units.scale**2, self.training, steps)
-        try:
-            with threads_for(self.net, x.device):
-                history = run(
-                    trainer,
-                    lambda step: self.shots(sampler.batch(step), step, steps),
-                    None,
-                    fingerprint=fingerprint(self, [model], options),
-                    options=options,
-                )
-        finally:
-            sampler.close()
-        history.coupling = health.summary() | {"unused": sampler.unused}
-        return Fit(dynamics, self, course, networks, preprocessing, history)
+        return fit_by_simulating(self, course, options, preprocessing=preprocessing)
 
     def shots(self, pairs: Pairs, step: int, steps: int) -> Shots:
         """Return the batch of `step` of `steps`: unrelated `pairs`, and the action's weight."""
         left = max(0.0, 1 - step / (_COOLING * steps))
         return Shots(pairs, self.action * (self.first_action / self.action) ** left, step)
+
+    def begin(
+        self, velocity: Field, model: TimeCourse, *, health: CouplingHealth, seed: int
+    ) -> tuple[Callable[[Shots], dict[str, Tensor]], float]:
+        """Return :meth:`objective` of `velocity` and `health`, and the unit of its terms.
+
+        The unit is that of the cells of `model`; nothing is drawn by `seed`.
+        """
+        return self.objective(velocity, health), Units.of(model).scale ** 2
 
     def objective(
         self, velocity: Field, health: CouplingHealth
@@ -163,16 +133,6 @@ class Shooting(Method):
         return terms
 
 
-@dataclass(frozen=True, eq=False)
-class Shots:
-    """Cells at both ends of every interval, in turn, and the weight of the action."""
-
-    pairs: Pairs
-    weight: float
-    step: int
-    share: float = 1.0
-
-
 def travel(velocity: Field, pairs: Pairs, substeps: int) -> tuple[Tensor, Tensor]:
     r"""Carry the first cells of `pairs` along `velocity` to the time of the second.
 
@@ -180,16 +140,9 @@ def travel(velocity: Field, pairs: Pairs, substeps: int) -> tuple[Tensor, Tensor
     action of each cell ``(n,)``, its span times :math:`\int \lVert v \rVert^2 dt`: never less than
     the squared distance between start and end.
     """
-    x, h = pairs.x0, pairs.span / substeps
-    action = x.new_zeros(len(x))
-    for k in range(substeps):
-        parts = ((k + part) / substeps for part in (0.0, 0.5, 1.0))
-        t = [torch.lerp(pairs.t0, pairs.t1, part)[:, 0] for part in parts]
-        first = velocity(t[0], x)
-        second = velocity(t[1], x + h / 2 * first)
-        third = velocity(t[1], x + h / 2 * second)
-        fourth = velocity(t[2], x + h * third)
-        move = h / 6 * (first + 2 * (second + third) + fourth)
-        action = action + substeps * move.square().sum(1)
-        x = x + move
-    return x, action
+
+    def slope(u: float, x: Tensor) -> Tensor:
+        return pairs.span * velocity(torch.lerp(pairs.t0, pairs.t1, u)[:, 0], x)
+
+    states = torch.stack([pairs.x0, *nodes(slope, pairs.x0, n_steps=substeps)])
+    return states[-1], polygon_energy(states)

@@ -48,8 +48,7 @@ def sliced_wasserstein2(
     step = max(1, BLOCK_ENTRIES // (len(clouds.x) + len(clouds.y)))
     x, y, masses = clouds.x.T, clouds.y.T, (clouds.a, clouds.b)
     parts = [quantile_cost(part @ x, part @ y, masses, power=2) for part in lines.split(step)]
-    each = torch.cat(parts)
-    return float(each.sum() / n_projections) ** 0.5
+    return float(torch.cat(parts).sum() / n_projections) ** 0.5
 
 
 def quantile_cost(x: Tensor, y: Tensor, masses: tuple[Tensor, Tensor], *, power: int) -> Tensor:

@@ -11,7 +11,7 @@ from cellflow._typing import ArrayLike
 from cellflow.metrics.metric import Clouds, Metric, as_clouds, metric
 from cellflow.metrics.sliced import quantile_cost
 from cellflow.transport.network.matrix import solve_matrix
-from cellflow.transport.network.solve import FEWEST, LARGE
+from cellflow.transport.network.solve import FEWEST, LARGE, solve_clouds
 
 #: Pivots of the network simplex. It needs some hundred per cell; POT's own default of 100,000
 #: stops early above a few thousand cells and returns a value that is up to 2 % too large.
@@ -111,8 +111,6 @@ def _merged(clouds: Clouds) -> Clouds:
 
 def _sparse(clouds: Clouds, power: int, max_iter: int) -> float | None:
     """Optimal cost by column generation; None without a certificate."""
-    from cellflow.transport.network.solve import solve_clouds
-
     masses = clouds.a, clouds.b
     solution = solve_clouds(clouds.x, clouds.y, masses, power=power, max_pivots=max_iter)
     if solution is None:
@@ -139,8 +137,7 @@ def _plain(clouds: Clouds, power: int, max_iter: int) -> float:
         raise RuntimeError(_checks.message("solver", got, most, remedy))
     # The expanded squares carry a rounding error that the few pairs in the plan need not have.
     i, j = (torch.as_tensor(index, device=x.device) for index in (flow.rows, flow.cols))
-    exact = (x[i] - y[j]).norm(dim=1).pow(power).cpu().numpy()
-    return float(flow.mass @ exact)
+    return float(flow.mass @ (x[i] - y[j]).norm(dim=1).pow(power).cpu().numpy())
 
 
 def _stopped(max_iter: int, n: int, m: int) -> RuntimeError:

@@ -43,6 +43,9 @@ class MLPConfig(NetworkConfig):
         Whether the field is told between which snapshots it is, and how far on, so that it may
         jump at a snapshot as straight paths do. Time alone is a smooth input: over many snapshots,
         fields of a small network round their corners.
+    average
+        Whether the velocity is learned with its averages over times to come, by which
+        :class:`cellflow.methods.FewSteps` carries cells: see :func:`cellflow.methods.MeanFlow`.
     """
 
     width: int = 64
@@ -51,6 +54,7 @@ class MLPConfig(NetworkConfig):
     skip: bool = False
     time: bool = True
     intervals: bool = False
+    average: bool = False
 
     def __post_init__(self) -> None:
         _checks.count(self.width, "width")
@@ -95,12 +99,13 @@ class MLP(Network):
     ) -> None:
         super().__init__(units)
         self.config = config or MLPConfig()
-        self.small = self.config.small
+        self.small, self.average = self.config.small, self.config.average
         self.answer = _checks.choice(answer, ANSWERS, "answer")
         scale, span = ANSWERS[answer]
         self.unit = units.scale**scale * units.span**span
         dim = len(units.centre)
         told = 2 * max(len(units.knots) - 1, 0) if self.config.intervals else 0
+        told += self.config.average
         sizes = [dim + 1 + told] + [self.config.width] * self.config.depth
         activation, _ = ACTIVATIONS[self.config.activation]
         layers: list[nn.Module] = []
@@ -120,8 +125,7 @@ class MLP(Network):
         for layer in (*self.layers, *(self.gate or ())):
             if isinstance(layer, nn.Linear):
                 # Of the first layer, what tells the interval is no part of the fan: most is zero.
-                inputs = fan_in if layer is self.layers[0] else layer.in_features
-                bound = 1 / math.sqrt(inputs)
+                bound = 1 / math.sqrt(fan_in if layer is self.layers[0] else layer.in_features)
                 for parameter in (layer.weight, layer.bias):
                     parameter.uniform_(-bound, bound, generator=generator)
         if self.gate is not None:  # closed at the start
@@ -130,10 +134,14 @@ class MLP(Network):
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         """Evaluate at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
+        return self.between(t, t, x)
+
+    def between(self, t: Tensor, until: Tensor, x: Tensor) -> Tensor:
+        """Average velocity from `t` to `until`: see :meth:`Network.between`."""
         own = next(self.layers.parameters()).dtype
         if x.dtype != own:
-            return self(t, x.to(own)).to(x.dtype)
-        time = self.of_time(t).to(x.dtype).expand(x.shape[0], -1)
+            return self.between(t, until, x.to(own)).to(x.dtype)
+        time = self.of_time(t, until).to(x.dtype).expand(x.shape[0], -1)
         centred = (x - self.centre.to(x.dtype)) / self.units.scale
         out = chain(self.layers, torch.cat([centred, time], 1))
         if self.gate is not None:
@@ -141,16 +149,19 @@ class MLP(Network):
         out = out * self.unit
         return out[:, 0] if self.answer == "growth" else out
 
-    def of_time(self, t: Tensor) -> Tensor:
+    def of_time(self, t: Tensor, until: Tensor | None = None) -> Tensor:
         """Return what the layers see of the time `t`, scalar or ``(n,)``: shape ``(1 or n, k)``.
 
-        It is the time itself; where intervals are told, for each of them whether it is that one,
-        and how far on from its middle.
+        It is the time itself; where averages are learned, how long it is `until` their end; where
+        intervals are told, for each of them whether it is that one, and how far on from its middle.
         """
         u, t = self.units, t.reshape(-1, 1)
         time = (t - u.origin) / u.span
         if not self.config.time:
             time = torch.zeros_like(time)
+        if self.config.average:
+            end = t if until is None else until.reshape(-1, 1)
+            time = torch.cat([time, (end - t) / u.span], 1)
         if not self.config.intervals:
             return time
         knots = torch.tensor(u.knots, dtype=t.dtype, device=t.device)

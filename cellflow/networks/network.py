@@ -70,14 +70,23 @@ ANSWERS: dict[str, tuple[int, int]] = {"velocity": (1, -1), "score": (-1, 0), "g
 class Network(nn.Module):
     """Field ``(t, x) -> (n, d)``, or ``(n,)`` for growth, in `units` of the data.
 
-    The length of the units sets the dimension d. A `small` one is not sped up by threads.
+    The length of the units sets the dimension d. A `small` one is not sped up by threads; one that
+    learns the `average` of the velocity is told until when.
     """
 
     small: bool = False
+    average: bool = False
 
     def __init__(self, units: Units) -> None:
         super().__init__()
         self.units = units
+
+    def between(self, t: Tensor, until: Tensor, x: Tensor) -> Tensor:
+        """Average velocity of cells `x` ``(n, d)`` from `t` until then, scalars or ``(n,)``.
+
+        By default that at `t`, as in a step of Euler's.
+        """
+        return self(t, x)
 
     def evaluator(self, like: Tensor) -> Field:
         """Return what evaluates this network without gradients, for cells such as `like`.

@@ -14,5 +14,4 @@ def mean_square(found: Tensor, wanted: Tensor, weight: Tensor | None) -> Tensor:
     """
     if weight is None:
         return mse_loss(found, wanted)
-    error = (found - wanted).square().mean(1)
-    return (weight * error).mean() / weight.mean()
+    return (weight * (found - wanted).square().mean(1)).mean() / weight.mean()

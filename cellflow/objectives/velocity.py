@@ -1,4 +1,4 @@
-"""Regression of the conditional velocity."""
+"""Regression of the conditional velocity, or of what tells of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from cellflow._typing import Field, Tensor
 from cellflow.dynamics import Dynamics
 from cellflow.objectives._mean import mean_square
 from cellflow.paths import PathPoint
+from cellflow.paths.prediction import Mix
 
 
 def velocity_matching(dynamics: Dynamics, batch: PathPoint) -> dict[str, Tensor]:
@@ -30,3 +31,18 @@ def mean_velocity_matching(field: Field, batch: PathPoint) -> dict[str, Tensor]:
     """
     found = field(batch.t, batch.x)
     return {"velocity": mean_square(found, batch.mean_velocity, batch.weight)}
+
+
+def prediction_matching(
+    found: Tensor, batch: PathPoint, mix: Mix, *, predict: str
+) -> dict[str, Tensor]:
+    """Regression of velocity, noise, score or target on a path from noise.
+
+    The term is the mean squared error of `found` ``(n, d)``, what was to `predict` on `batch`,
+    where target and noise have the shares `mix`. That of a score is weighted by the variance of the
+    path, that of a target so that what the state does not tell of it counts alike at all times
+    (:cite:`karras2022`, eq. 8).
+    """
+    wanted = mix.convert(batch.noise, batch.x, given="noise", wanted=predict)
+    factor = {"score": mix.sigma, "target": mix.size / mix.sigma}.get(predict, 1.0)
+    return {predict: mean_square(factor * found, factor * wanted, batch.weight)}

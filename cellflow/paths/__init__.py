@@ -2,10 +2,26 @@
 
 from cellflow import _doors
 from cellflow.paths.bridge import BrownianBridge
+from cellflow.paths.conditional_ot import ConditionalOT
 from cellflow.paths.path import PATHS, Pairs, Path, PathPoint
 from cellflow.paths.spline import Spline
 from cellflow.paths.straight import Straight
+from cellflow.paths.timesteps import TIMESTEPS
+from cellflow.paths.variance_exploding import VarianceExploding
+from cellflow.paths.variance_preserving import VariancePreserving
 
-__all__ = ["PATHS", "BrownianBridge", "Pairs", "Path", "PathPoint", "Spline", "Straight"]
+__all__ = [
+    "PATHS",
+    "TIMESTEPS",
+    "BrownianBridge",
+    "ConditionalOT",
+    "Pairs",
+    "Path",
+    "PathPoint",
+    "Spline",
+    "Straight",
+    "VarianceExploding",
+    "VariancePreserving",
+]
 
 _doors.guard(__name__)

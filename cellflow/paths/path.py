@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
@@ -47,8 +48,15 @@ class Pairs:
 
     def part(self, k: int, n: int) -> Pairs:
         """Return every `n`-th pair from number `k` on."""
+        return self._map(lambda value: value[k::n].contiguous())
+
+    def repeated(self, times: int) -> Pairs:
+        """Return all pairs so many `times` over."""
+        return self if times == 1 else self._map(lambda value: value.repeat(times, 1))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Pairs:
         values = (getattr(self, f.name) for f in fields(self))
-        parts: list[Any] = [None if v is None else v[k::n].contiguous() for v in values]
+        parts: list[Any] = [None if v is None else change(v) for v in values]
         return Pairs(*parts)
 
 
@@ -65,8 +73,8 @@ class PathPoint:
     velocity
         Conditional velocity, data units per unit of time, shape ``(n, d)``.
     noise
-        Standard normal deviate that led to `x`, shape ``(n, d)``; the conditional score is
-        ``-noise / std``.
+        Deviate that led to `x`, shape ``(n, d)``, standard normal but for heavy-tailed paths; the
+        conditional score of a normal one is ``-noise / std``.
     std
         Standard deviation of the path there, shape ``(n, 1)``.
     mean_velocity
@@ -110,17 +118,42 @@ class Path(ABC):
         Whether the path bends and uses the cells' velocities at both ends.
     constant_std
         Whether the standard deviation never changes, so that noise moves no cell.
+    source_free
+        Whether the path generates cells from noise: its mean is a multiple of `x1`, and the source
+        that of the noise at the start; cells `x0` are ignored.
     """
 
     sigma: float | None = None
     margin: float = 0.0
     needs_rates: ClassVar[bool] = False
     constant_std: ClassVar[bool] = False
+    source_free: ClassVar[bool] = False
 
     @property
     def diffusion(self) -> float:
         """Diffusion of the process whose bridges these are; 0 where there is none."""
         return 0.0
+
+    @property
+    def heavy_tailed(self) -> bool:
+        """Whether the noise is not normal, so that it tells of no score."""
+        return False
+
+    def diffusion_at(self, s: Tensor) -> Tensor | None:
+        """Diffusion at fraction `s` of the process that makes noise of cells; None for none."""
+        return None
+
+    def from_normal(self, z: Tensor) -> Tensor:
+        """Return deviates of the path's noise, made of standard normal ones `z` ``(n, d)``."""
+        return z
+
+    def to_normal(self, noise: Tensor) -> Tensor:
+        """Return the normal deviates that :meth:`from_normal` makes `noise` of."""
+        return noise
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density of a source-free path's source at `x` ``(n, d)``: ``(n,)``."""
+        return torch.distributions.Normal(0.0, self.std_at_start()).log_prob(x).sum(1)
 
     @abstractmethod
     def mean(self, pairs: Pairs, s: Tensor) -> Tensor:
@@ -168,20 +201,28 @@ class Path(ABC):
         return PathPoint(t, x, velocity, noise, std, mean_velocity, _weight(pairs, s), growth)
 
     def draw(
-        self, pairs: Pairs, generator: torch.Generator, *, part: tuple[int, int] = (0, 1)
+        self,
+        pairs: Pairs,
+        generator: torch.Generator,
+        *,
+        part: tuple[int, int] = (0, 1),
+        times: Callable[[Tensor], Tensor] = lambda u: u,
+        per_pair: int = 1,
     ) -> PathPoint:
-        """Return points of `pairs` at uniform fractions and with noise, both from `generator`.
+        """Return points of `pairs` at random fractions and with noise, both from `generator`.
 
-        The `part` ``(k, n)`` has every `n`-th point from number `k` on; the generator is advanced
-        alike for every part. A mean over all points, weighted or not, is the mean of those of the
-        parts, each by its :attr:`PathPoint.share`.
+        Uniform numbers are the fractions, or `times` makes these of them; each pair is met
+        `per_pair` times. The `part` ``(k, n)`` has every `n`-th point from number `k` on; the
+        generator is advanced alike for every part. A mean over all points, weighted or not, is the
+        mean of those of the parts, each by its :attr:`PathPoint.share`.
         """
+        pairs = pairs.repeated(per_pair)
         x0 = pairs.x0
         like: dict[str, Any] = {"dtype": x0.dtype, "device": x0.device, "generator": generator}
-        s = torch.rand(x0.shape[0], 1, **like)
+        s = times(torch.rand(x0.shape[0], 1, **like))
         if self.margin:
             s = self.margin + (1 - 2 * self.margin) * s
-        noise = torch.randn(x0.shape, **like)
+        noise = self.from_normal(torch.randn(x0.shape, **like))
         k, n = part
         if n == 1:
             return self.at(pairs, s, noise)

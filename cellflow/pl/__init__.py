@@ -1,5 +1,6 @@
 """Figures: they draw on the given axes, return them, and leave the AnnData as it is."""
 
+from cellflow import _doors
 from cellflow.pl.animation import animation
 from cellflow.pl.comparison import comparison
 from cellflow.pl.composition import composition
@@ -39,3 +40,5 @@ __all__ = [
     "uncertainty",
     "velocity",
 ]
+
+_doors.guard(__name__)

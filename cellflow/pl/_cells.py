@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, ListedColormap, Normalize, is_color_like, to_rgba_array
@@ -15,13 +17,9 @@ from matplotlib.lines import Line2D
 from cellflow import _checks
 from cellflow.pl import _frame
 from cellflow.pp import TimeTable, parse_times
-from cellflow.pp.access import check_anndata, checked, column_of, on_disk, row_chunks, take
+from cellflow.pp.access import checked, column_of, on_disk, row_chunks, take
 from cellflow.tl.fates import OTHER
 from cellflow.tl.projection import embedding
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 #: Colours of categories: the name of a colour map, a colour for each, or a colour by name.
 Palette = str | Sequence[Any] | Mapping[Any, Any]
@@ -90,7 +88,6 @@ Coloring = Numbers | Categories
 
 def written(adata: AnnData, where: str, key: str, *, call: str) -> Any:
     """Return what a `call` of :mod:`cellflow.tl` wrote into ``obs``, ``obsm`` or ``uns``."""
-    check_anndata(adata)
     if key not in getattr(adata, where):
         got, remedy = f"{where} without {key!r}", f"Run cellflow.tl.{call} first."
         raise ValueError(_checks.message("adata", got, f"{where}[{key!r}]", remedy))
@@ -161,8 +158,7 @@ def color_of(adata: AnnData, color: str, palette: Palette | None = None) -> Colo
 
 def label_colors(adata: AnnData, key: str, palette: Palette | None = None) -> dict[str, Any]:
     """Return the colour of each label of a column of ``obs``, which may be numbers."""
-    column = column_of(adata, key, "label_key").astype("category")
-    found = _categories(adata, column, palette)
+    found = _categories(adata, column_of(adata, key, "label_key").astype("category"), palette)
     return dict(zip(map(str, found.labels), found.colors, strict=True))
 
 
@@ -186,9 +182,6 @@ def named_colors(
 
 def column_or_gene(adata: AnnData, color: str) -> pd.Series:
     """Return a column of ``obs``, else a gene, of ``raw`` where it is in there, as scanpy does."""
-    import pandas as pd
-
-    check_anndata(adata)
     if color in adata.obs.columns:
         return column_of(adata, color, "color")
     raw = adata.raw is not None and color in adata.raw.var_names

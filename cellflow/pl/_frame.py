@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib import colormaps
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
+from sklearn.isotonic import isotonic_regression
 
 from cellflow import _checks
 from cellflow.metrics import METRICS
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: Points: journals ask for 5 to 7 at least, after the figure has been placed in a column.
 FONT = 8
@@ -127,23 +126,16 @@ def round_below(value: float) -> float:
 
 def spread(places: np.ndarray, gap: float) -> np.ndarray:
     """Return the nearest numbers to `places`, by squares, that are at least `gap` apart."""
-    from sklearn.isotonic import isotonic_regression
-
     order, steps = np.argsort(places, kind="stable"), gap * np.arange(len(places))
     out = np.empty(len(places))
     out[order] = isotonic_regression(places[order] - steps) + steps
     return out
 
 
-def basis_name(basis: str) -> str:
-    """Return what axes call an embedding: ``"PC"``, ``"UMAP"``."""
-    name = basis.removeprefix("X_")
-    return "PC" if name == "pca" else name.upper() if len(name) <= 5 else name
-
-
 def dress_embedding(ax: Axes, basis: str, dims: Sequence[int], *, title: str | None = None) -> None:
     """Label the axes of an embedding; its coordinates carry no unit, so there are no ticks."""
-    name = basis_name(basis)
+    name = basis.removeprefix("X_")
+    name = "PC" if name == "pca" else name.upper() if len(name) <= 5 else name
     dress(ax, x=f"{name} {dims[0] + 1}", y=f"{name} {dims[1] + 1}", title=title or "")
     ax.set_xticks([])
     ax.set_yticks([])

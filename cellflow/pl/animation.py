@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from anndata import AnnData
 from matplotlib import pyplot as plt
 from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, FuncAnimation, PillowWriter
 from matplotlib.colors import to_rgba
@@ -15,9 +16,6 @@ from cellflow import _checks
 from cellflow.pl import _cells, _frame
 from cellflow.simulate import Trajectory
 from cellflow.tl.projection import embedding, nearest_category, project_points
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 #: Cells that move, at most; dots per inch; and the factors that the area of a dot is clipped to.
 _MOST, _DPI, _EXTREMES = 2000, 150, (0.2, 5.0)
@@ -57,9 +55,6 @@ def animation(
     matplotlib.animation.FuncAnimation
         ``to_jshtml()`` shows it in a notebook.
     """
-    if not isinstance(trajectory, Trajectory):
-        got, remedy = type(trajectory).__name__, "Call `simulate` on a fit."
-        raise TypeError(_checks.message("trajectory", got, "a Trajectory", remedy))
     clock = trajectory.times.detach().cpu().numpy()
     fps = len(clock) / _checks.number(seconds, "seconds", low=0, open_low=True)
     writer = None if file is None else _writer(Path(file), fps)

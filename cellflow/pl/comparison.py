@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
 from cellflow.pl import _cells, _frame
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 #: p value below which a dot is filled, and where the dashed line is.
 _LEVEL = 0.05

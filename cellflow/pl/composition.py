@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from cellflow.answers.composition import geometric
 from cellflow.pl import _cells, _frame
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 #: Marker and fill of each source; the label's colour where no fill is named.
 _STYLES: dict[str, dict[str, Any]] = {

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 from matplotlib.axes import Axes
 
 from cellflow import _checks
 from cellflow.pl import _cells, _frame
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 _PREFIX = "drivers_"
 #: False discovery rate below which genes have a colour, and the least that is drawn.
@@ -73,8 +71,7 @@ def drivers(
     for panel, fate in zip(axes, wanted, strict=True):
         _draw_volcano(panel, tables[fate], n, colors[fate])
         panel.set_title(fate, fontsize=_frame.FONT)
-    y = "−log₁₀ false discovery rate"
-    _frame.dress_row(axes, [], x="correlation", y=y, own=ax is None)
+    _frame.dress_row(axes, [], x="correlation", y="−log₁₀ false discovery rate", own=ax is None)
     return axes
 
 
@@ -90,8 +87,6 @@ def _colors(adata: AnnData, fates: Sequence[str], palette: _cells.Palette | None
 def _draw_heatmap(
     tables: dict[str, pd.DataFrame], measure: str, n: int, ax: Axes | Sequence[Axes] | None
 ) -> Axes:
-    import pandas as pd
-
     firsts = [gene for table in tables.values() for gene in table[measure].dropna().index[:n]]
     rows = list(dict.fromkeys(firsts))
     values = pd.DataFrame({fate: table[measure].reindex(rows) for fate, table in tables.items()})

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from anndata import AnnData
 from matplotlib.axes import Axes
 
 from cellflow import _checks
 from cellflow.pl import _cells, _frame
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 #: Distance of the names from the centre, where corners are at one.
 _NAMES = 1.1

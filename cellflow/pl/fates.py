@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
 from cellflow.pl import _cells, _frame
 from cellflow.tl.projection import embedding
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 def fates(

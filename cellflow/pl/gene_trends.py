@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from cellflow.pl import _cells, _frame
 from cellflow.tl.gene_trends import ALL
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 def gene_trends(

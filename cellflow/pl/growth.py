@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from anndata import AnnData
 from matplotlib.axes import Axes
 
 from cellflow.pl import _cells, _frame
 from cellflow.pp.access import column_of
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 def growth(

@@ -28,10 +28,12 @@ def history(fit: Fit | History, *, ax: Axes | None = None) -> Axes:
     ax
         Where to draw; a new figure when omitted. The axes of the learning rate lie over it.
     """
-    record = getattr(fit, "history", fit)
-    if not isinstance(record, History):
-        remedy = "Draw one of its members." if isinstance(record, tuple) else ""
-        raise TypeError(_checks.message("fit", type(fit).__name__, "a Fit or its history", remedy))
+    record = fit.history if isinstance(fit, Fit) else fit
+    unit = "model units² / time²"
+    if isinstance(fit, Fit):  # whose network may be trained in coordinates that are scaled
+        prep = fit.preprocessing
+        scaled = prep is not None and bool((prep.scale != 1).any())
+        unit = f"{'model' if scaled else 'data'} units² / {fit.course.unit}²"
     if not record.step:
         raise ValueError(_checks.message("fit", "an empty history", "at least one check"))
     ax = _frame.axes(ax, size=(4.0, 2.7))
@@ -53,7 +55,7 @@ def history(fit: Fit | History, *, ax: Axes | None = None) -> Axes:
         ax.set_yscale("log")
     ax.set_zorder(rate.get_zorder() + 1)  # losses over the learning rate
     ax.patch.set_visible(False)
-    _frame.dress(ax, x="training step", y=f"loss ({_unit(fit)})")
+    _frame.dress(ax, x="training step", y=f"loss ({unit})")
     _frame.dress(rate, x="", y="learning rate")
     rate.spines["right"].set(visible=True, color=_frame.GREY)
     rate.spines["left"].set_visible(False)
@@ -64,11 +66,3 @@ def history(fit: Fit | History, *, ax: Axes | None = None) -> Axes:
     rate.yaxis.label.set_color("#8f8f8f")
     _frame.legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, columnspacing=1.2)
     return ax
-
-
-def _unit(fit: Fit | History) -> str:
-    """Unit of the loss: the network is trained in coordinates that may be scaled."""
-    if isinstance(fit, History):
-        return "model units² / time²"
-    scaled = fit.preprocessing is not None and bool((fit.preprocessing.scale != 1).any())
-    return f"{'model' if scaled else 'data'} units² / {fit.course.unit}²"

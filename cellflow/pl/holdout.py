@@ -42,8 +42,6 @@ def holdout(table: HoldoutTable, *, metric: str = "w1", ax: Axes | None = None) 
     ax
         Where to draw; a new figure when omitted.
     """
-    if not isinstance(table, HoldoutTable):
-        raise TypeError(_checks.message("table", type(table).__name__, "a HoldoutTable"))
     if not table.rows:
         raise ValueError(_checks.message("table", "no rows", "at least one"))
     _checks.choice(metric, table.metrics, "metric")

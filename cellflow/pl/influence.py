@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch
 
 from cellflow import _checks
 from cellflow.pl import _cells, _frame
 from cellflow.pl.fate_simplex import simplex_corners
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 #: Width in points of the arrow of the strongest influence.
 _WIDTH = 2.0
@@ -46,8 +44,6 @@ def influence(
     ax
         Where to draw; a new figure when omitted.
     """
-    import pandas as pd
-
     _checks.choice(kind, ("network", "heatmap"), "kind")
     wanted = _checks.count(n_edges, "n_edges")
     table = adata

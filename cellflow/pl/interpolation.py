@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from anndata import AnnData
 from matplotlib.axes import Axes
 
 from cellflow import _checks
@@ -14,9 +14,6 @@ from cellflow.pl import _cells, _frame
 from cellflow.pp.access import find_representation
 from cellflow.timecourse import Snapshot
 from cellflow.tl.projection import embedding, project_points
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 _PREDICTED, _REAL = _frame.PALETTE[1], _frame.PALETTE[0]
 #: Time points before and after.
@@ -67,8 +64,6 @@ def interpolation(
     numpy.ndarray of matplotlib.axes.Axes
         The panels: measured and predicted, or predicted alone.
     """
-    from anndata import AnnData
-
     time = _time(predicted, time)
     values, table = _cells.read_times(adata, time_key, time_map)
     xy = embedding(adata, basis, dims=dims)

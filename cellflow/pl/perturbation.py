@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
 from cellflow.answers.drivers import WIDTH
 from cellflow.pl import _cells, _frame
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 #: False discovery rate below which a dot is filled.
 _LEVEL = 0.05

@@ -27,8 +27,6 @@ def sigma(sweep: SigmaSweep, *, metric: str | None = None, ax: Axes | None = Non
     ax
         Where to draw; a new figure when omitted.
     """
-    if not isinstance(sweep, SigmaSweep):
-        raise TypeError(_checks.message("sweep", type(sweep).__name__, "a SigmaSweep"))
     if not sweep.rows:
         remedy = "Only a time point between two others can be left out."
         raise ValueError(_checks.message("sweep", "no rows", "at least one", remedy))

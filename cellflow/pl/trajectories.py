@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
@@ -16,9 +17,6 @@ from cellflow._typing import Rng
 from cellflow.pl import _cells, _frame
 from cellflow.simulate import Trajectory
 from cellflow.tl.projection import embedding, nearest_category, project_points
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 #: Width in points of the path of a cell of mass one, and the factors it is clipped to.
 _WIDTH, _EXTREMES = 0.7, (0.15, 4.0)
@@ -85,9 +83,6 @@ def trajectories(
     ax
         Where to draw; a new figure when omitted.
     """
-    if not isinstance(trajectory, Trajectory):
-        got, remedy = type(trajectory).__name__, "Call `simulate` on a fit."
-        raise TypeError(_checks.message("trajectory", got, "a Trajectory", remedy))
     values, table = _cells.read_times(adata, time_key, time_map)
     clock = trajectory.times.detach().cpu().numpy()
     times = _cells.time_coloring(values, table)
@@ -99,7 +94,10 @@ def trajectories(
     order = torch.randperm(trajectory.x.shape[1], generator=_checks.as_generator(generator))
     grouped = isinstance(coloring, _cells.Categories)
     chosen = [order[:wanted].sort().values, order[wanted:_MOST] if grouped else order[:0]]
-    mass, x = _mass_and_states(trajectory, torch.cat(chosen))
+    x = trajectory.x.detach().cpu()[:, torch.cat(chosen)]
+    mass = np.ones((x.shape[1], len(clock)))
+    if trajectory.mass is not None:
+        mass = trajectory.mass.detach().cpu().double().numpy()[:, torch.cat(chosen)].T
     where: dict[str, Any] = {"use_rep": use_rep, "n_neighbors": n_neighbors}
     flat = project_points(adata, x.flatten(0, 1), basis=basis, dims=dims, **where)
     paths = flat.reshape(len(clock), -1, 2).swapaxes(0, 1)
@@ -125,16 +123,6 @@ def trajectories(
         times.explain(ax)
     _frame.dress_embedding(ax, basis, dims, title=title)
     return ax
-
-
-def _mass_and_states(
-    trajectory: Trajectory, chosen: torch.Tensor
-) -> tuple[np.ndarray, torch.Tensor]:
-    """Masses (n, T), one without growth, and states (T, n, d) of the chosen cells."""
-    x = trajectory.x.detach().cpu()[:, chosen]
-    if trajectory.mass is None:
-        return np.ones((x.shape[1], x.shape[0])), x
-    return trajectory.mass.detach().cpu().double().numpy()[:, chosen].T, x
 
 
 def mean_and_band(paths: np.ndarray, mass: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

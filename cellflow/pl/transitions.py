@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
 from cellflow import _checks
 from cellflow.pl import _cells, _frame
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 #: Width of a block, where the two columns of blocks are one apart.
 _WIDTH = 0.05
@@ -93,11 +91,7 @@ def transitions(
 
 def _checked(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table without empty rows and columns."""
-    import pandas as pd
-
     expected, remedy = "a table of masses", "Call cellflow.tl.transitions."
-    if not isinstance(table, pd.DataFrame):
-        raise TypeError(_checks.message("table", type(table).__name__, expected, remedy))
     values = table.to_numpy(dtype=float)
     if not (np.isfinite(values).all() and (values >= 0).all() and values.sum() > 0):
         got = "negative, missing or only zero masses"
@@ -130,9 +124,8 @@ def _draw_blocks(
     text |= {"ha": "right" if left else "left"}
     text |= {"xytext": (-3 if left else 3, 0), "textcoords": "offset points"}
     for top, height, name in zip(tops, mass, names, strict=True):
-        ax.add_patch(
-            Rectangle((x, top - height), _WIDTH, height, color=colors[name], lw=0.4, zorder=2)
-        )
+        place = (x, top - height)
+        ax.add_patch(Rectangle(place, _WIDTH, height, color=colors[name], lw=0.4, zorder=2))
         edge = (x if left else x + _WIDTH, top - height / 2)
         ax.annotate(name, edge, **text)
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
 from cellflow.pl import _cells, _frame
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 def uncertainty(

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from anndata import AnnData
 from matplotlib.axes import Axes
 from scipy.spatial import cKDTree
 
 from cellflow import _checks
 from cellflow.pl import _cells, _frame
 from cellflow.tl.projection import embedding
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-
 
 #: A node is drawn if this many cells lie within the width of the kernel around it.
 _LEAST = 3
@@ -59,7 +56,8 @@ def velocity(
     n_grid = _checks.count(n_grid, "n_grid", low=4)
     xy = embedding(adata, basis, dims=dims)
     v = _velocities(adata, basis, dims)
-    unit = _unit(adata)
+    written = str(adata.uns.get("velocity_fit", {}).get("unit", ""))  # "data units per day"
+    unit = written.rpartition(" per ")[2] or "unit of time"
     coloring: _cells.Coloring | None = None
     if time_key is not None:
         values, table = _cells.read_times(adata, time_key, time_map)
@@ -79,12 +77,6 @@ def velocity(
     else:
         _draw_arrows(ax, *average(xy, v, n_grid), unit=unit)
     return ax
-
-
-def _unit(adata: AnnData) -> str:
-    """Unit of time of the velocities, as :func:`cellflow.tl.velocity` wrote it down."""
-    written = str(adata.uns.get("velocity_fit", {}).get("unit", ""))
-    return written.rpartition(" per ")[2] or "unit of time"
 
 
 def _velocities(adata: AnnData, basis: str, dims: tuple[int, int]) -> np.ndarray:
@@ -114,20 +106,17 @@ def average(
     step = max(float((high - low).max()), 1e-12) / (n_grid - 1)
     x, y = (np.arange(low[k], high[k] + 1.5 * step, step) for k in (0, 1))
     tree = cKDTree(xy)
-    apart = tree.query(xy, k=[min(_LEAST + 1, len(xy))])[0]  # the nearest is the cell itself
-    width = max(step, float(np.quantile(apart, 0.75)))
+    far = tree.query(xy, k=[min(_LEAST + 1, len(xy))])[0]  # the nearest is the cell itself
+    width = max(step, float(np.quantile(far, 0.75)))
     # The kernel is a product, so its sums over cells are matrix products.
-    kx, ky = (
-        np.exp(-(((nodes[:, None] - xy[:, k]) / width) ** 2) / 2) for k, nodes in enumerate((x, y))
-    )
-    weight = ky @ kx.T
+    apart = ((nodes[:, None] - xy[:, k]) / width for k, nodes in enumerate((x, y)))
+    kx, ky = (np.exp(-(gap**2) / 2) for gap in apart)
+    weight = (ky @ kx.T)[..., None]
     total = np.stack([ky @ (kx * vectors[:, k]).T for k in (0, 1)], axis=-1)
     # By distance, not by weight: the kernel of a dense place reaches far into an empty one.
     nodes = np.stack(np.meshgrid(x, y), axis=-1)
     near = tree.query(nodes, k=[_LEAST])[0][..., 0] <= width
-    mean = np.divide(
-        total, weight[..., None], out=np.zeros_like(total), where=weight[..., None] > 0
-    )
+    mean = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
     return x, y, mean, near
 
 

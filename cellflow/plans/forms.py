@@ -69,8 +69,7 @@ class PairPlan(Plan):
 
     def _draw(self, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         if self.is_permutation:
-            rounds = -(-k // len(self.rows))
-            turns = [shuffle(len(self.rows), generator) for _ in range(rounds)]
+            turns = [shuffle(len(self.rows), generator) for _ in range(-(-k // len(self.rows)))]
             pick = torch.cat(turns)[:k].to(self.rows.device)
         else:
             pick = stratified(self._cumulated, k, generator)
@@ -254,10 +253,8 @@ def pair_plan(
     """
     rows, cols, mass = pairs
     step = max(1, DIFFERENCES // cells[0].shape[1])
-    gaps = (
-        cells[0][i].double() - cells[1][j].double()
-        for i, j in zip(rows.split(step), cols.split(step))
-    )
+    parts = zip(rows.split(step), cols.split(step))
+    gaps = (cells[0][i].double() - cells[1][j].double() for i, j in parts)
     squared = torch.cat([(gap * gap).sum(1) for gap in gaps])
     attained = [
         torch.zeros_like(asked).index_add_(0, index, mass)

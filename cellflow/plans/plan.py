@@ -148,9 +148,7 @@ class Plan(ABC):
         """Return the plan as an ``(n, m)`` float64 matrix of at most `limit` entries."""
         n, m = self.shape
         if n * m > limit:
-            got, remedy = (
-                f"a plan of {n} × {m} = {n * m} entries",
-                "Sample pairs instead, or raise `limit`.",
-            )
+            got = f"a plan of {n} × {m} = {n * m} entries"
+            remedy = "Sample pairs instead, or raise `limit`."
             raise ValueError(_checks.message("limit", got, f"at most {limit}", remedy))
         return self._dense()

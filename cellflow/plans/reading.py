@@ -54,9 +54,8 @@ def _matrix_of(pairs: tuple[Any, Any], size: tuple[int, int]) -> Any:
     from scipy import sparse
 
     sides = [_checks.as_numbers(side, "coupling", _EXPECTED).numpy(force=True) for side in pairs]
-    if any(k.ndim != 1 or k.dtype.kind not in "iu" for k in sides) or len(sides[0]) != len(
-        sides[1]
-    ):
+    whole = all(k.ndim == 1 and k.dtype.kind in "iu" for k in sides)
+    if not whole or len(sides[0]) != len(sides[1]):
         got = f"a tuple of shapes {sides[0].shape} and {sides[1].shape}"
         raise ValueError(_checks.message("coupling", got, _EXPECTED, "Indices are whole numbers."))
     for k, n, side in zip(sides, size, ("source", "target"), strict=True):

@@ -39,7 +39,10 @@ def sparsify(
     if isinstance(plan, PairPlan):
         return plan
     n, m = plan.shape
-    lift = _lift(plan)
+    # Factors of the rows under which column sums are what pairs end with, up to the column's.
+    lift = torch.ones_like(plan.row_mass)
+    if plan.source_growth is not None:
+        lift = (plan.source_growth - plan.source_growth.max()).exp()
     if n * m <= limit:
         matrix = plan.dense(limit)
         rows, cols = torch.nonzero(_largest(matrix, keep) | _largest(matrix.T, keep).T).T
@@ -57,13 +60,6 @@ def sparsify(
     mass = pairs[2] / lift[pairs[0]]
     health = {f.name: getattr(plan, f.name) for f in fields(Plan)}
     return PairPlan(rows=pairs[0], cols=pairs[1], mass=mass / mass.sum(), size=(n, m), **health)
-
-
-def _lift(plan: Plan) -> Tensor:
-    """Factors of the rows under which column sums are what pairs end with, up to the column's."""
-    if plan.source_growth is None:
-        return torch.ones_like(plan.row_mass)
-    return (plan.source_growth - plan.source_growth.max()).exp()
 
 
 def _largest(matrix: Tensor, keep: float) -> Tensor:

@@ -195,9 +195,8 @@ class _Step:
         """The forward matrix, as scipy's."""
         from scipy import sparse
 
-        rows, cols, weights = (
-            part.cpu().numpy() for part in (self.plan.rows, self.plan.cols, self.forward)
-        )
+        parts = self.plan.rows, self.plan.cols, self.forward
+        rows, cols, weights = (part.cpu().numpy() for part in parts)
         return sparse.csr_matrix((weights, (rows, cols)), shape=self.plan.shape)
 
 

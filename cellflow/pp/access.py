@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from cellflow import _checks, _doors
+from cellflow import _checks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,16 +17,6 @@ if TYPE_CHECKING:
 
 #: Rows read to learn how full a sparse matrix is.
 _SAMPLE = 256
-
-
-def check_anndata(adata: object) -> None:
-    """Refuse what is no AnnData."""
-    from anndata import AnnData
-
-    if not isinstance(adata, AnnData):
-        expected = "an AnnData"
-        got, remedy = type(adata).__name__, _doors.REMEDIES[expected]
-        raise TypeError(_checks.message("adata", got, expected, remedy))
 
 
 def column_of(adata: AnnData, key: str, name: str) -> pd.Series:
@@ -52,7 +42,6 @@ def find_representation(adata: AnnData, key: str, name: str = "use_rep") -> tupl
 
     `name` is what messages call it. A `use_rep`, unlike an embedding, may be ``"X"``.
     """
-    check_anndata(adata)
     keys = list(adata.obsm.keys())
     if key not in keys and f"X_{key}" in keys:
         key = f"X_{key}"
@@ -133,15 +122,13 @@ def read_states(
 
 def expression_on_disk(adata: AnnData) -> bool:
     """Whether the expression of `adata` is yet to be read."""
-    check_anndata(adata)
     return adata.isbacked or (adata.X is not None and on_disk(adata.X))
 
 
 def on_disk(stored: Any) -> bool:
     """Whether the values of `stored` are yet to be read, from a file or by a graph of tasks."""
-    return not (
-        isinstance(stored, np.ndarray) or hasattr(stored, "iloc") or hasattr(stored, "tocoo")
-    )
+    in_memory = isinstance(stored, np.ndarray) or hasattr(stored, "iloc")
+    return not (in_memory or hasattr(stored, "tocoo"))
 
 
 def take(stored: Any, rows: Any) -> Any:
@@ -172,18 +159,12 @@ def row_chunks(stored: Any, *, memory: float, name: str) -> Iterator[tuple[slice
     # A value in float64 for each gene; or for each entry a number, a value, and that in float64.
     each = 8 * g if isinstance(first, np.ndarray) else 24 * (1 + first.nnz / max(1, first.shape[0]))
     rows = max(1, int(memory / each))
-    unit = _stored_together(stored)
+    chunks, unit = getattr(stored, "shards", None) or getattr(stored, "chunks", None), 1
+    if chunks:  # rows that are stored together
+        unit = math.ceil(max(chunks[0])) if isinstance(chunks[0], tuple) else int(chunks[0])
     if unit <= rows:
         rows = rows // unit * unit
     for start in range(0, n, rows):
         part = slice(start, min(n, start + rows))
         block = take(stored, part)
         yield part, block if isinstance(block, np.ndarray) else block.tocsr()
-
-
-def _stored_together(stored: Any) -> int:
-    """Rows of a chunk of the store; 1 where there are none."""
-    chunks = getattr(stored, "shards", None) or getattr(stored, "chunks", None)
-    if not chunks:
-        return 1
-    return math.ceil(max(chunks[0])) if isinstance(chunks[0], tuple) else int(chunks[0])

@@ -191,14 +191,7 @@ def check(
         remedy = "Run cellflow.pp.pca(adata) once, and check use_rep='X_pca'."
         got = "'X', expression on disk"
         raise ValueError(_checks.message("use_rep", got, "a key of obsm", remedy))
-    keys = Reading(
-        time_key=time_key,
-        use_rep=use_rep,
-        n_dims=n_dims,
-        time_map=time_map,
-        missing=missing,
-        unit=unit,
-    )
+    keys = Reading(time_key, use_rep, n_dims, time_map=time_map, missing=missing, unit=unit)
     course, index = read(adata, keys)
     groups = _counts(adata, label_key, index.table, "label_key")
     batches = _counts(adata, batch_key, index.table, "batch_key")
@@ -304,10 +297,8 @@ def _source(adata: AnnData, rep: str) -> PCASource:
 
 def _same(stored: Any, variance: np.ndarray, centred: Any) -> bool:
     """Whether the states have this `variance` and, unless they are not `centred`, mean zero."""
-    x = read_states(
-        stored, slice(None), n_dims=len(variance), dtype=torch.float64, name="obsm"
-    ).numpy()
-    mean, found = x.mean(0), x.var(0)
+    x = read_states(stored, slice(None), n_dims=len(variance), dtype=torch.float64, name="obsm")
+    mean, found = x.numpy().mean(0), x.numpy().var(0)
     known = np.maximum(variance, np.finfo(float).tiny)
     shifted = centred is not False and bool((np.abs(mean) > SAME * np.sqrt(known)).any())
     return not shifted and bool((np.abs(found / known - 1) < SAME).all())

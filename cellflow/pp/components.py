@@ -11,7 +11,7 @@ from scipy.linalg import blas, eigh
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from cellflow import _checks
-from cellflow.pp.access import check_anndata, find_representation, row_chunks
+from cellflow.pp.access import find_representation, row_chunks
 from cellflow.preprocessing import Preprocessing, oriented
 
 if TYPE_CHECKING:
@@ -58,7 +58,6 @@ def pca(
         variances and their ratios; ``uns["pca"]["mean"]`` has the mean of each gene.
     """
     _checks.key(key_added, "key_added")
-    check_anndata(adata)
     chosen = np.ones(adata.n_vars, dtype=bool)
     if genes is not None:
         _checks.choice(genes, [str(key) for key in adata.var.columns], "genes")

@@ -125,10 +125,6 @@ def growth_rates(
     _checks.key(key_added, "key_added")
     _checks.choice(missing, ("error", "drop"), "missing")
     days = SECONDS["day"] / SECONDS[_checks.choice(unit, SECONDS, "unit")]
-    for name, curve in (("birth", birth), ("death", death)):
-        if not isinstance(curve, RateCurve):
-            remedy = "For example RateCurve(centre=0.25, width=0.5)."
-            raise TypeError(_checks.message(name, type(curve).__name__, "a RateCurve", remedy))
     generator = _checks.as_generator(rng, "rng")
     written: dict[str, np.ndarray] = {}
     facts: dict[str, Any] = {"unit": f"per {unit}"}

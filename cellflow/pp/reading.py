@@ -10,13 +10,7 @@ import numpy as np
 import torch
 
 from cellflow import _checks
-from cellflow.pp.access import (
-    check_anndata,
-    column_of,
-    find_representation,
-    numbers_of,
-    read_states,
-)
+from cellflow.pp.access import column_of, find_representation, numbers_of, read_states
 from cellflow.pp.components import components, project
 from cellflow.pp.times import TimeTable, parse_times
 from cellflow.preprocessing import Preprocessing
@@ -50,7 +44,7 @@ class CourseIndex:
     components: Preprocessing | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Reading:
     """Keys and rules by which a course is read out of an AnnData.
 
@@ -60,8 +54,8 @@ class Reading:
     time_key: str
     use_rep: str = "X_pca"
     n_dims: int | None = None
-    n_components: int | None = None
     whiten: bool = False
+    n_components: int | None = None
     mass_key: str | None = None
     growth_key: str | None = None
     label_key: str | None = None
@@ -124,37 +118,22 @@ def course(
     >>> cells.times, cells.dim, len(index.rows[0])
     ((1.5, 7.5, 13.5, 19.5, 25.5), 5, 550)
     """
-    reading = Reading(
-        time_key=time_key,
-        use_rep=use_rep,
-        n_dims=n_dims,
-        n_components=n_components,
-        mass_key=mass_key,
-        growth_key=growth_key,
-        label_key=label_key,
-        time_map=time_map,
-        missing=missing,
-        unit=unit,
-        dtype=dtype,
-    )
-    return read(adata, reading)
+    keys = Reading(time_key, use_rep, n_dims, n_components=n_components, dtype=dtype)
+    keys = replace(keys, mass_key=mass_key, growth_key=growth_key, label_key=label_key)
+    return read(adata, replace(keys, time_map=time_map, missing=missing, unit=unit))
 
 
 def read(adata: AnnData, keys: Reading) -> tuple[TimeCourse, CourseIndex]:
     """Return the course and its index, read out of `adata` by `keys`."""
-    check_anndata(adata)
+    column, of_times = column_of(adata, keys.time_key, "time_key"), f"obs[{keys.time_key!r}]"
     times = parse_times(
-        column_of(adata, keys.time_key, "time_key"),
-        time_map=keys.time_map,
-        missing=keys.missing,
-        unit=keys.unit,
-        name=f"obs[{keys.time_key!r}]",
+        column, time_map=keys.time_map, missing=keys.missing, unit=keys.unit, name=of_times
     )
     points = times.time_points
     if len(points) < 2:
         got = f"one time point, {points[0]:g} {times.unit}"
         remedy = "A course needs a start and an end."
-        raise ValueError(_checks.message(f"obs[{keys.time_key!r}]", got, "at least two", remedy))
+        raise ValueError(_checks.message(of_times, got, "at least two", remedy))
     use_rep, stored = find_representation(adata, keys.use_rep)
     name = "X" if use_rep == "X" else f"obsm[{use_rep!r}]"
     rows = tuple(times.kept[times.cell_times == point] for point in points)
@@ -169,7 +148,7 @@ def read(adata: AnnData, keys: Reading) -> tuple[TimeCourse, CourseIndex]:
         if len(index) < 2:
             got = f"{len(index)} cell at time {point:g}"
             remedy = "Drop this time point, or merge it with another through `time_map`."
-            raise ValueError(_checks.message(f"obs[{keys.time_key!r}]", got, "at least 2", remedy))
+            raise ValueError(_checks.message(of_times, got, "at least 2", remedy))
         x = read_states(stored, index, n_dims=keys.n_dims, dtype=keys.dtype, name=name)
         check_finite(x, adata.obs_names[index], name=name)
         prior = None if growth is None else torch.as_tensor(growth[index], dtype=x.dtype)

@@ -89,8 +89,7 @@ class TimeTable:
         ]
         if len(rows) > _SHOWN_ROWS:
             half = _SHOWN_ROWS // 2
-            left_out = f"… {len(rows) - 2 * half} more"
-            rows = [*rows[:half], (left_out, "…", "…"), *rows[-half:]]
+            rows = [*rows[:half], (f"… {len(rows) - 2 * half} more", "…", "…"), *rows[-half:]]
         rows = [("label", f"time ({self.unit})", "cells"), *rows]
         widths = [max(len(row[k]) for row in rows) for k in range(3)]
         lines = [

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from cellflow import _checks
 from cellflow._process_group import ProcessGroup, RankLost, here
@@ -26,7 +27,6 @@ from cellflow.training.options import FitOptions
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-    from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 #: How long a process may be silent. One that ends is noticed at once.
 _PATIENCE = timedelta(minutes=30)
@@ -38,8 +38,12 @@ def join_process_group(devices: int | None = None, *, kind: str = "cpu") -> Proc
     There must be as many as `devices`, of the type `kind` (``"cpu"`` or ``"cuda"``), if that is
     given; 1 is this process alone.
     """
-    if devices is not None and _checks.count(devices, "devices", high=_most(kind)) == 1:
-        return ProcessGroup()
+    if devices is not None:
+        # So many processes of this machine could gain by one another; on a CPU, a few more.
+        most = torch.cuda.device_count() if kind == "cuda" else max(8, 2 * (os.cpu_count() or 1))
+        most = max(1, most, int(os.environ.get("WORLD_SIZE", "1")))
+        if _checks.count(devices, "devices", high=most) == 1:
+            return ProcessGroup()
     group = here()
     # WORLD_SIZE is a variable that others use as well.
     started = int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
@@ -56,12 +60,6 @@ def join_process_group(devices: int | None = None, *, kind: str = "cpu") -> Proc
         atexit.register(torch.distributed.destroy_process_group)
     torch.distributed.init_process_group(backend, timeout=_PATIENCE)
     return here()
-
-
-def _most(kind: str) -> int:
-    """Processes of this machine that could gain by one another; on a CPU, a few more."""
-    here = torch.cuda.device_count() if kind == "cuda" else max(8, 2 * (os.cpu_count() or 1))
-    return max(1, here, int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def fit_on(
@@ -159,8 +157,6 @@ def _send(arguments: object, path: Path) -> None:
 
 def _launch(fabric: Fabric, folder: Path, options: FitOptions) -> None:
     """Start the processes, and wait until they have left a fit in `folder`."""
-    from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
-
     with deferred_interrupt() as interrupted:
         try:
             fabric.launch(partial(_work, folder=folder))

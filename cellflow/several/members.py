@@ -86,19 +86,14 @@ def fit_members(
     place = _checks.as_device(options.device, course.snapshots[0].x.device)
     told = options.on_step
     if options.progress:
-        text = f"{method.name}: training {members} members on {place}"
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(f"{method.name}: training {members} members on {place}", file=sys.stderr)
 
     def job(k: int) -> Job:
         file = beside(options.checkpointing.path, f"member{k}")
-        own = replace(
-            options,
-            seed=draw_seed(seeds[k]),
-            device=place,
-            checkpointing=replace(options.checkpointing, path=file),
-            on_step=told and (lambda report: told(replace(report, member=k))),
-            group=ProcessGroup(),
-        )
+        own = replace(options, checkpointing=replace(options.checkpointing, path=file))
+        own = replace(own, seed=draw_seed(seeds[k]), device=place, group=ProcessGroup())
+        if told is not None:
+            own = replace(own, on_step=lambda report: told(replace(report, member=k)))
         return (seeds[k] if bootstrap else None), own
 
     def fit_all(mine: Sequence[int]) -> list[Fit]:

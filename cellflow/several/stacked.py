@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeGuard, cast
 
 import torch
 from torch import nn
+from torch.func import functional_call, grad_and_value, vmap
 
 from cellflow._process_group import ProcessGroup
 from cellflow._random import stream_seed
@@ -31,7 +32,7 @@ from cellflow.training.networks import assemble
 from cellflow.training.optimizers import AdamW
 from cellflow.training.options import FitOptions, StepReport
 from cellflow.training.prepare import PreparedFit, prepare
-from cellflow.training.train_on_pairs import objective
+from cellflow.training.train_on_pairs import drawn, objective
 from cellflow.training.trainer import History, Trainer
 
 #: Tensors of a :class:`PathPoint`, by name, with a dimension of members in front.
@@ -98,13 +99,13 @@ class StackedFit(NamedTuple):
         """Return where on their paths the `pairs` of `step` are met, by noise from `stream`."""
         noise = torch.Generator(device=pairs.x0.device)
         noise.manual_seed(stream_seed(self.options.seed, step, stream))
-        return self.prepared.method.path.draw(pairs, noise)
+        return drawn(self.prepared.method, pairs, noise)
 
 
 def stackable(method: Method) -> TypeGuard[FlowMatching]:
     """Whether members of `method` can be trained as one: they are all of ours."""
     own = isinstance(method.parts.net, OwnNetworks) or method.parts.training.optimizer is not None
-    return type(method) is FlowMatching and not own
+    return type(method) is FlowMatching and not own and not method.path.source_free
 
 
 def stack(points: Sequence[PathPoint]) -> Stack:
@@ -174,8 +175,7 @@ class StackedTrainer:
         for trainer, now in zip(self.trainers, loss, strict=True):
             trainer.step, trainer.loss_now = trainer.step + 1, now
             trainer.optimizer.rate = rate
-        decay = min(t.ema, self.step / (10 + self.step))
-        self.average.lerp_(self.value.detach(), 1 - decay)
+        self.average.lerp_(self.value.detach(), 1 - min(t.ema, self.step / (10 + self.step)))
         self.losses += loss
 
     def check(self, batches: Sequence[PathPoint | None]) -> bool:
@@ -241,8 +241,6 @@ class _Terms(nn.Module):
 
 def _gradients(members: Sequence[StackedFit]) -> Callable[[Tensor, Stack], tuple[Tensor, Tensor]]:
     """Return a map from weights ``(m, p)`` and a stack to their gradients and losses ``(m,)``."""
-    from torch.func import functional_call, grad_and_value, vmap
-
     starts = [m.prepared for m in members]
     terms = _Terms(starts[0])
     shapes = {name: p.shape for name, p in terms.named_parameters()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -25,8 +26,8 @@ class RescaledField:
     Time begins at `start` and has the signed length `span`. At most `max_evaluations` calls are
     allowed, None for no bound. A `noisy` field is the drift of the stochastic equation in place of
     the velocity: where time runs backward, that of the SDE run backward. Fields are asked between
-    the two `bounds` only. With `check`, every value is examined: adaptive solvers never return from
-    a NaN. `on_advance` is called with the advance of ``u`` whenever a later time is reached.
+    the two `bounds` only. `on_advance` is called with the advance of ``u`` whenever a later time is
+    reached.
     """
 
     def __init__(
@@ -38,11 +39,10 @@ class RescaledField:
         max_evaluations: int | None = None,
         noisy: bool = False,
         bounds: tuple[float, float] | None = None,
-        check: bool = False,
         on_advance: Callable[[float], object] | None = None,
     ) -> None:
         self.dynamics, self.start, self.span = dynamics, start, span
-        self.max_evaluations, self.check, self.on_advance = max_evaluations, check, on_advance
+        self.max_evaluations, self.on_advance = max_evaluations, on_advance
         self.name = ("drift" if span > 0 else "reverse_drift") if noisy else "velocity"
         self.slope: Field = getattr(dynamics, self.name)
         self.bounds = bounds
@@ -52,6 +52,21 @@ class RescaledField:
     def time(self, u: float) -> float:
         """Return the user's time at `u`."""
         return self.start + u * self.span
+
+    def asked(self, u: float, like: Tensor) -> Tensor:
+        """Return the time at which fields are asked at `u`, on the device of `like`."""
+        time = self.time(u)  # the sum is done in float64, then rounded once
+        if self.bounds is not None:
+            time = min(max(time, self.bounds[0]), self.bounds[1])
+        return like.new_full((), time, dtype=_checks.time_dtype(like.device))
+
+    def scale(self, u: float, h: float, like: Tensor) -> float:
+        """Return the standard deviation of the noise of a step from `u` of length `h`.
+
+        Where the diffusion depends on time, it is that in the middle of the step.
+        """
+        sigma = self.dynamics.sigma_at(self.asked(u + h / 2, like))
+        return float(sigma) * math.sqrt(abs(self.span) * h)
 
     def __call__(self, u: float, state: Tensor) -> Tensor:
         """Evaluate at the float `u` and the state ``(n, d)``, or ``(n, d + 1)`` with log mass."""
@@ -66,10 +81,7 @@ class RescaledField:
             )
         self.n_evaluations += 1
         self.advance(u)
-        time = self.time(u)  # the sum is done in float64, then rounded once
-        if self.bounds is not None:
-            time = min(max(time, self.bounds[0]), self.bounds[1])
-        t = state.new_full((), time, dtype=_checks.time_dtype(state.device))
+        t = self.asked(u, state)
         if self.dynamics.growth is None:
             value = self._expect(self.slope(t, state), state, self.name)
         else:
@@ -77,10 +89,7 @@ class RescaledField:
             velocity = self._expect(self.slope(t, x), x, self.name)
             growth = self._expect(self.dynamics.growth(t, x), x[:, 0], "growth")
             value = torch.cat([velocity, growth[:, None]], dim=1)
-        value = self.span * value
-        if self.check:
-            self.require_finite(value, u)
-        return value
+        return self.span * value
 
     def advance(self, u: float) -> None:
         """Note that the integration has come to `u`."""

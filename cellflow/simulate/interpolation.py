@@ -2,13 +2,12 @@
 
 Within a step, ``theta`` runs from 0 to 1 and slopes are times the length of the step. A cubic
 goes through both ends with their slopes; multiples of ``(theta * (1 - theta)) ** 2``, which leave
-the ends alone, make it more exact: from one more slope (:func:`quartic_term`) or from a
-neighbouring node (:func:`quintic_terms`).
+the ends alone, make it more exact: from the stages of an embedded pair, or from a neighbouring node
+(:func:`quintic_terms`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,9 +15,6 @@ from itertools import pairwise
 import torch
 
 from cellflow._typing import Tensor
-
-#: Where within a step a third slope tells most about a quartic.
-THIRD = (1 - 1 / math.sqrt(3)) / 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,17 +55,6 @@ class Cubic:
             parts.flatten(1),
             out=out.view(len(theta), -1),
         )
-
-
-def quartic_term(slope: Tensor, cubic_slope: Tensor) -> tuple[Tensor]:
-    """Return the term that gives the cubic the field's slope at `THIRD`, ``(n, d)``.
-
-    `slope` is the field at `THIRD` and the cubic's state there, `cubic_slope` the cubic's own
-    slope, both times the length of the step. The field, asked at the cubic's state, is exact to
-    the cubic's error; that suffices for one more order, as in the bootstrapping of Enright,
-    Jackson, Norsett and Thomsen (1986).
-    """
-    return ((slope - cubic_slope) / (2 * THIRD * (1 - THIRD) * (1 - 2 * THIRD)),)
 
 
 def quintic_terms(cubic: Cubic, theta: float, *, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -139,7 +139,6 @@ class Job:
                 max_evaluations=how.limits.max_evaluations if solver.adaptive else None,
                 noisy=noise is not None,
                 bounds=segment.bounds,
-                check=solver.adaptive,
                 on_advance=passed,
             )
             if noise is not None and solver.noisy_step is not None:
@@ -149,8 +148,11 @@ class Job:
                 )
             elif solver.step is not None:
                 integrate_fixed(field, x, u=u, step=solver.step, n_steps=n, out=rows)
-            else:
-                integrate_adaptive(field, x, u=u, solver=how.solver, limits=how.limits, out=rows)
+            elif solver.pair is not None:
+                pair, limits = solver.pair, how.limits
+                integrate_adaptive(
+                    field, x, u=u, pair=pair, order=solver.order, limits=limits, out=rows
+                )
             n_evaluations += field.n_evaluations
             x = rows[-1]
         return n_evaluations
@@ -248,11 +250,10 @@ def divide(job: Job, x0: Tensor, *, memory: float, row: int) -> Chunks:
     to the last bit. On a CPU small networks share the threads of torch by whole chunks, anything
     else by its own operations; on an accelerator there is one chunk at a time.
     """
-    # Stages and ends of a step; an adaptive solver keeps its nodes, some tens of them. The
-    # field's activations cannot be known: a few hidden layers of 512 units are allowed for.
-    copies = 100 if job.solver.adaptive else 16
+    # Stages and ends of a step. The field's activations cannot be known: a few hidden layers of
+    # 512 units are allowed for.
     width, cpu = x0.shape[1] + job.n_columns, x0.device.type == "cpu"
-    per_cell = (copies * width + 4 * 512) * x0.element_size()
+    per_cell = (16 * width + 4 * 512) * x0.element_size()
     per_cell += job.n_rows * width * x0.element_size() + len(job.asked) * row
     small = cpu and job.small
     threads = torch.get_num_threads()

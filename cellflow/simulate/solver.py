@@ -38,18 +38,44 @@ class NoisyStep(Protocol):
         ...
 
 
+Weights = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    r"""Embedded pair of explicit Runge-Kutta methods, with a polynomial between the nodes.
+
+    Parameters
+    ----------
+    a, c
+        Weights of the stages before each stage, in units of the step, and the times of the stages.
+        The last stage is at the solution, and so the first of the next step.
+    error
+        Weights of the stages in the difference of the two solutions.
+    quartic
+        Weights of the stages in the term :math:`\theta^2 (1 - \theta)^2` that the polynomial has
+        beyond the cubic through both ends and their slopes.
+    """
+
+    a: tuple[Weights, ...]
+    c: Weights
+    error: Weights
+    quartic: Weights
+
+
 @dataclass(frozen=True)
 class Solver:
     """Member of the registry `SOLVERS`, which a file in ``steps/`` enters by its name.
 
-    Its `order` is that on an ODE. A fixed-step solver has a `step`, an adaptive one has none:
-    torchdyn runs it. A stochastic one has a `noisy_step`, runs `step` where sigma is zero, has a
+    Its `order` is that on an ODE. A fixed-step solver has a `step`, an adaptive one has a `pair`
+    in its place. A stochastic one has a `noisy_step`, runs `step` where sigma is zero, has a
     `strong_order` for additive noise, and says by `uses_mean` whether it looks at the mean of the
     motion over a step. A fit takes `steps_per_interval` from snapshot to snapshot by default.
     """
 
     order: int
     step: Step | None = None
+    pair: Pair | None = None
     noisy_step: NoisyStep | None = None
     strong_order: float | None = None
     uses_mean: bool = False

@@ -255,7 +255,7 @@ def _facts(job: Job, x0: Tensor, *, times: Tensor, like: Tensor) -> dict[str, An
         "steps": [[segment.start, job.n_steps(segment)] for segment in job.segments],
         "tolerances": tolerances if job.solver.adaptive else None,
         "seed": job.seed,
-        "sigma": job.dynamics.sigma,
+        "sigma": None if callable(job.dynamics.sigma) else job.dynamics.sigma,
         "fields": _probe(job, x0),
     }
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from anndata import AnnData
 
 from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.fits import Ensemble, Fit
 from cellflow.pp import parse_times
-from cellflow.pp.access import check_anndata, checked, column_of, find_representation
+from cellflow.pp.access import checked, column_of, find_representation
 from cellflow.preprocessing import Preprocessing
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 #: What stands for `adata.raw` in place of the name of a layer.
 RAW = "raw"
@@ -28,7 +26,6 @@ def expression_of(adata: AnnData, layer: str | None) -> tuple[list[str], Any]:
 
     Of ``X``, a `layer`, or ``"raw"``. Names that occur twice are an error.
     """
-    check_anndata(adata)
     part = adata.raw if layer == RAW and adata.raw is not None else adata
     names = [str(name) for name in part.var_names]
     _check_unique(names)
@@ -104,7 +101,6 @@ def places_of(adata: AnnData, names: Sequence[str]) -> np.ndarray:
 
 def fates_in(adata: AnnData, key: str) -> pd.DataFrame:
     """Return the table of fates in ``obsm[key]``."""
-    check_anndata(adata)
     remedy = "Call cellflow.tl.fates(adata, fit) first."
     if key not in adata.obsm:
         got = f"{key!r}, which is not in obsm"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from anndata import AnnData
 from tqdm import tqdm
 
 from cellflow import _checks
@@ -19,23 +20,13 @@ from cellflow.densities import DENSITIES, Density
 from cellflow.evaluate import Auto
 from cellflow.fits import Ensemble, Fit
 from cellflow.methods import METHODS, Method
-from cellflow.pp import CourseIndex, parse_times
-from cellflow.pp.access import (
-    column_of,
-    expression_on_disk,
-    find_representation,
-    numbers_of,
-    read_states,
-)
+from cellflow.pp import CourseIndex, access, parse_times
 from cellflow.pp.components import project
 from cellflow.pp.genes import gene_facts
 from cellflow.pp.reading import Reading, check_finite, read
 from cellflow.pp.times import is_missing, read_time
 from cellflow.preprocessing import Preprocessing, fit_preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 def read_course(
@@ -53,7 +44,7 @@ def read_course(
     n_components = None
     if keys.use_rep == "X":
         n_components, keys = keys.n_dims, replace(keys, n_dims=None)
-        if streams and n_components is not None and expression_on_disk(adata):
+        if streams and n_components is not None and access.expression_on_disk(adata):
             n_components, keys = None, replace(keys, n_components=n_components)
     cells, index = read(adata, keys)
     if show:
@@ -114,9 +105,9 @@ def read_all(adata: AnnData, use_rep: str, n_dims: int | None) -> Tensor:
 
     Its first `n_dims`; of expression, as many principal components.
     """
-    rep, stored = find_representation(adata, use_rep)
+    rep, stored = access.find_representation(adata, use_rep)
     own = None if rep == "X" else n_dims
-    x = read_states(stored, slice(None), n_dims=own, dtype=None, name=rep)
+    x = access.read_states(stored, slice(None), n_dims=own, dtype=None, name=rep)
     check_finite(x, adata.obs_names, name=rep)
     if rep != "X" or n_dims is None:
         return x
@@ -155,9 +146,8 @@ def states_and_times(adata: AnnData, fit: Fit | Ensemble) -> tuple[str, np.ndarr
     for key in ("use_rep", "time_key"):
         if key not in fit.origin:
             remedy = "Call fit.velocity(time, x) with tensors instead."
-            raise ValueError(
-                _checks.message("fit", "a fit to tensors", "one to an AnnData", remedy)
-            )
+            got, expected = "a fit to tensors", "one to an AnnData"
+            raise ValueError(_checks.message("fit", got, expected, remedy))
     rep, time_key = fit.origin["use_rep"], fit.origin["time_key"]
     if rep != "X":
         _checks.choice(rep, list(adata.obsm.keys()), "adata.obsm")
@@ -165,22 +155,16 @@ def states_and_times(adata: AnnData, fit: Fit | Ensemble) -> tuple[str, np.ndarr
     if x.shape[1] < fit.course.dim:
         got = f"shape {x.shape}"
         raise ValueError(_checks.message(rep, got, f"at least {fit.course.dim} columns"))
-    column, known = column_of(adata, time_key, "adata.obs"), fit.origin["labels"]
+    column, known = access.column_of(adata, time_key, "adata.obs"), fit.origin["labels"]
     unknown = [label for label in column.dropna().unique() if str(label) not in known]
-    table = parse_times(
-        column,
-        time_map=known if all(map(is_missing, unknown)) else None,  # times as the fit read them
-        missing="drop",
-        unit=fit.course.unit,
-        name=f"obs[{time_key!r}]",
-    )
+    name, meant = f"obs[{time_key!r}]", known if all(map(is_missing, unknown)) else None
+    # Times as the fit read them.
+    table = parse_times(column, time_map=meant, missing="drop", unit=fit.course.unit, name=name)
     read = zip(table.labels, table.times, strict=True)
     if any(known.get(label, time) != time for label, time in read):
         new = ", ".join(repr(label) for label in table.labels if label not in known)
         remedy = "Leave those cells out, or fit with a `time_map` that has them."
-        raise ValueError(
-            _checks.message(f"obs[{time_key!r}]", f"label(s) {new}", "those of the fit", remedy)
-        )
+        raise ValueError(_checks.message(name, f"label(s) {new}", "those of the fit", remedy))
     times = np.full(len(x), np.nan)
     times[table.kept] = table.cell_times
     return rep, times, x
@@ -198,7 +182,7 @@ def label_key_of(origin: Mapping[str, Any], label_key: str | None) -> str:
 def masses_of(adata: AnnData, fit: Fit | Ensemble) -> np.ndarray:
     """Return the mass of each cell ``(n,)`` from the column that the fit read; else ones."""
     if fit.origin.get("mass_key") in adata.obs.columns:
-        return numbers_of(adata, fit.origin["mass_key"], "adata.obs")
+        return access.numbers_of(adata, fit.origin["mass_key"], "adata.obs")
     return np.ones(adata.n_obs)
 
 
@@ -209,7 +193,7 @@ def labelled_course(adata: AnnData, fit: Fit | Ensemble, label_key: str | None) 
     the fit read. A time without a labelled cell is an error.
     """
     key = label_key_of(fit.origin, label_key)
-    column = column_of(adata, key, "label_key")
+    column = access.column_of(adata, key, "label_key")
     _, times, states = states_and_times(adata, fit)
     known, snapshots = column.notna().to_numpy(), []
     mass = masses_of(adata, fit)
@@ -226,11 +210,11 @@ def labelled_course(adata: AnnData, fit: Fit | Ensemble, label_key: str | None) 
 
 def _states(adata: AnnData, fit: Fit | Ensemble, rep: str) -> np.ndarray:
     """Every cell in the representation of the fit, or in the components that it found."""
-    _, stored = find_representation(adata, rep)
+    _, stored = access.find_representation(adata, rep)
     found, order = fit.origin.get("components"), order_of_genes(adata, fit)
     if found is not None and rep == "X":
         return project(stored, found, columns=order)
-    x = read_states(stored, slice(None), n_dims=None, dtype=None, name=rep).numpy()
+    x = access.read_states(stored, slice(None), n_dims=None, dtype=None, name=rep).numpy()
     return x if order is None else x[:, order]
 
 

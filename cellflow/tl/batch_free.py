@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 
 from cellflow._typing import Rng
 from cellflow.answers import batch_free as taken_out
@@ -12,10 +12,6 @@ from cellflow.densities import Density
 from cellflow.densities.flows import NSF
 from cellflow.pp.reading import labels_of
 from cellflow.tl._reading import read_all, resolve_density
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 _ONE_LAYER = NSF(1)
 
@@ -63,8 +59,6 @@ def batch_free(
         ``label_transfer``, that among neighbours in other batches. The same is in
         ``uns["batch_free"]``, and the cells are in ``obsm["X_batch_free"]``.
     """
-    import pandas as pd
-
     x, rows = read_all(adata, use_rep, n_dims), np.arange(adata.n_obs)
     found = taken_out(
         x,

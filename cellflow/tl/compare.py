@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 
 from cellflow import _checks
 from cellflow._typing import Rng
 from cellflow.answers.comparison import Comparison, FeatureDifferences
 from cellflow.answers.comparison import compare as compared
 from cellflow.methods import Method
-from cellflow.pp import CourseIndex
 from cellflow.pp.reading import Reading, labels_of
 from cellflow.tl._genes import readout_of
 from cellflow.tl._reading import origin_of, preprocessing_of, read_course, resolve_method
 from cellflow.training import FitOptions
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 
 def compare(
@@ -91,17 +89,8 @@ def compare(
         less that of the first, each over its own cells, mean over times; ``difference``, its root
         mean square over times; the ``p`` of this, and ``fdr`` (Benjamini and Hochberg).
     """
-    keys = Reading(
-        time_key=time_key,
-        use_rep=use_rep,
-        n_dims=n_dims,
-        whiten=whiten,
-        mass_key=mass_key,
-        label_key=condition_key,
-        time_map=time_map,
-        missing=missing,
-        unit=unit,
-    )
+    keys = Reading(time_key, use_rep, n_dims, whiten, mass_key=mass_key, label_key=condition_key)
+    keys = replace(keys, time_map=time_map, missing=missing, unit=unit)
     course, index, n_components = read_course(adata, keys, show=progress)
     origin, replicates = origin_of(adata, keys, course, index), None
     if replicate_key is not None:
@@ -129,22 +118,15 @@ def compare(
         written["comparison_genes"] = _by_gene(readout_of(origin)[0], found.features)
     adata.uns.pop("comparison_genes", None)
     adata.uns.update(written)
-    adata.obs["flow_difference"] = _at_cells(found, index, adata.n_obs)
-    return out
-
-
-def _at_cells(found: Comparison, index: CourseIndex, n: int) -> np.ndarray:
-    """Return the difference at each of `n` cells, NaN for those without a time."""
-    cells = np.full(n, np.nan)
+    cells = np.full(adata.n_obs, np.nan)
     for rows, values in zip(index.rows, found.cells, strict=True):
         cells[rows] = values.numpy()
-    return cells
+    adata.obs["flow_difference"] = cells
+    return out
 
 
 def _by_time(found: Comparison) -> pd.DataFrame:
     """Return a row for each time, and one for all together."""
-    import pandas as pd
-
     whole = float(found.difference.square().mean().sqrt())
     columns = {
         "time": [*found.times, np.nan],
@@ -156,8 +138,6 @@ def _by_time(found: Comparison) -> pd.DataFrame:
 
 def _by_gene(names: list[str], found: FeatureDifferences) -> pd.DataFrame:
     """Return a row for each gene, by p and then the size of the difference."""
-    import pandas as pd
-
     columns = {"effect": found.effect, "difference": found.difference}
     columns |= {"p": found.p_value, "fdr": found.fdr}
     values = {name: value.numpy() for name, value in columns.items()}

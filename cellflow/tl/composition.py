@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
+import pandas as pd
 import torch
+from anndata import AnnData
 from tqdm import tqdm
 
 from cellflow import _checks
@@ -18,10 +19,6 @@ from cellflow.fits import Ensemble, Fit, Interpolation
 from cellflow.methods import Method
 from cellflow.timecourse import TimeCourse
 from cellflow.tl._reading import label_key_of, labelled_course
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 
 def composition(
@@ -64,12 +61,9 @@ def composition(
     DataFrame
         One row for each time, label and source: ``"observed"``, ``"predicted"``, ``"held out"``,
         ``"arithmetic"`` or ``"geometric"``, with its ``share`` and, where cells were sampled, a
-        95 % interval, ``low`` to ``high``, elsewhere NaN.
-        The same is in ``uns["composition"]``, and the column
-        and the unit of time are in ``uns["composition_fit"]``.
+        95 % interval, ``low`` to ``high``, elsewhere NaN. The same is in ``uns["composition"]``,
+        and the column and the unit of time are in ``uns["composition_fit"]``.
     """
-    import pandas as pd
-
     course = labelled_course(adata, fit, label_key)
     names = sorted({label for s in course.snapshots for label in s.labels or ()})
     seen, generator = shares.observed(course, names), _checks.as_generator(rng, "rng")
@@ -88,30 +82,19 @@ def composition(
         for time in sorted({s.time for source, s in found if source != "observed"})
         for how in shares.YARDSTICKS
     }
-    out = pd.concat(
-        [
-            *(_table(names, source, s.time, s.mean, s.low, s.high) for source, s in found),
-            *(_table(names, how, time, mean) for (time, how), mean in yardsticks.items()),
-        ],
-        ignore_index=True,
-    )
-    out = out.sort_values("time", kind="stable", ignore_index=True)
+    tables = [_table(names, source, s.time, s.mean, s.low, s.high) for source, s in found]
+    tables += [_table(names, how, time, mean) for (time, how), mean in yardsticks.items()]
+    out = pd.concat(tables).sort_values("time", kind="stable", ignore_index=True)
     adata.uns["composition"] = out.copy()
-    adata.uns["composition_fit"] = {
-        "label_key": label_key_of(fit.origin, label_key),
-        "unit": fit.course.unit,
-    }
+    key = label_key_of(fit.origin, label_key)
+    adata.uns["composition_fit"] = {"label_key": key, "unit": fit.course.unit}
     return out
 
 
 def _predicted(
-    fit: Fit | Ensemble,
-    course: TimeCourse,
-    time: float,
-    names: list[str],
-    generator: torch.Generator,
+    fit: Fit | Ensemble, course: TimeCourse, time: float, names: list[str], rng: torch.Generator
 ) -> Shares:
-    cells = fit.interpolate(time, generator=generator)
+    cells = fit.interpolate(time, generator=rng)
     population = cells.pooled if isinstance(cells, Interpolation) else cells
     return shares.predicted(course, population, names, preprocessing=fit.preprocessing)
 
@@ -127,17 +110,8 @@ def _without(fit: Fit | Ensemble, k: int, steps: int | None, generator: torch.Ge
     )
 
 
-def _table(
-    names: list[str],
-    source: str,
-    time: float,
-    mean: Tensor,
-    low: Tensor | None = None,
-    high: Tensor | None = None,
-) -> pd.DataFrame:
-    import pandas as pd
-
-    unknown = torch.full_like(mean, torch.nan)
+def _table(names: list[str], source: str, time: float, mean: Tensor, *ends: Tensor) -> pd.DataFrame:
+    """One row for each label, with the `ends` of an interval where they are known."""
+    low, high = ends or (torch.full_like(mean, torch.nan),) * 2
     columns = {"time": time, "label": names, "source": source, "share": mean.numpy()}
-    ends = ((name, unknown if v is None else v) for name, v in (("low", low), ("high", high)))
-    return pd.DataFrame(columns | {name: v.numpy() for name, v in ends})
+    return pd.DataFrame(columns | {"low": low.numpy(), "high": high.numpy()})

@@ -6,9 +6,9 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from functools import partial
 from inspect import signature
-from typing import TYPE_CHECKING
 
 import numpy as np
+from anndata import AnnData
 from tqdm import tqdm
 
 from cellflow import _checks
@@ -24,9 +24,6 @@ from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.tl._reading import preprocessing_of, read_course
 from cellflow.tl.coupled import Coupled
 from cellflow.training.cells import natural_sigma
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 #: Cells of a time point up to which ``"auto"`` is exact.
 EXACT_CELLS = 4000
@@ -94,26 +91,15 @@ def couple(
     Coupled
         The pairs; ask it for descendants, ancestors and tables of transitions.
     """
-    keys = Reading(
-        time_key=time_key,
-        use_rep=use_rep,
-        n_dims=n_dims,
-        whiten=whiten,
-        mass_key=mass_key,
-        growth_key=growth_key,
-        time_map=time_map,
-        missing=missing,
-        unit=unit,
-    )
+    keys = Reading(time_key, use_rep, n_dims, whiten, mass_key=mass_key, growth_key=growth_key)
+    keys = replace(keys, time_map=time_map, missing=missing, unit=unit)
     if sigma is not None and coupling != "entropic":
         remedy = "Give sigma to the coupling itself, as in Entropic(sigma=0.1)."
         raise ValueError(_checks.message("sigma", f"{sigma}", "coupling='entropic'", remedy))
     if isinstance(coupling, str):
         _checks.choice(coupling, names(), "coupling")
-    elif isinstance(coupling, type) or not callable(coupling):
-        expected = f"one of {', '.join(map(repr, names()))}, or a coupling such as Exact()"
-        kind = "a class" if isinstance(coupling, type) else type(coupling).__name__
-        raise TypeError(_checks.message("coupling", kind, expected))
+    else:
+        coupling = as_coupling(coupling)
     cells, index, n_components = read_course(adata, keys, show=progress)
     prep = preprocessing_of(cells.x, n_components, whiten)
     if prep is not None:
@@ -133,8 +119,7 @@ def couple(
     found = [adata.obs[time_key].iloc[rows].unique() for rows in index.rows]
     # Python's own or numpy's scalars, whatever pandas keeps them in.
     labels = tuple(tuple(np.asarray(values, dtype=object)) for values in found)
-    transitions = Transitions(tuple(cells.times), tuple(plans))
-    return Coupled(transitions, index, labels, adata.obs.copy())
+    return Coupled(Transitions(tuple(cells.times), tuple(plans)), index, labels, adata.obs.copy())
 
 
 def _with_clones(adata: AnnData, key: str, course: TimeCourse, index: CourseIndex) -> TimeCourse:

@@ -6,19 +6,17 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 
 from cellflow import _checks
 from cellflow._files import whole_file
 from cellflow._typing import Tensor
 from cellflow.plans import PairPlan, Transitions
 from cellflow.pp import CourseIndex
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 Time: TypeAlias = float | str
 PerCell: TypeAlias = Any  # a column of ``obs`` or its name, a frame, or an array
@@ -126,9 +124,6 @@ class Coupled:
         cells with the mass that each pair ends with, sparse: rows are weighted with growth. Raises
         ValueError if two labels were read as one time.
         """
-        import pandas as pd
-        from anndata import AnnData
-
         keys, out = [self._label(k) for k in range(len(self.labels))], {}
         for k, plan in enumerate(self.transitions.plans):
             start, end = self.transitions.times[k : k + 2]
@@ -174,11 +169,8 @@ class Coupled:
             if one and (str(time) in map(str, labels) or time == moment):
                 return moment
         known = "one of " + ", ".join(f"{t:g}" for t in self.transitions.times)
-        raise ValueError(
-            _checks.message(
-                name, repr(time) if one else type(time), f"{known}, or a label of these"
-            )
-        )
+        got, expected = repr(time) if one else type(time), f"{known}, or a label of these"
+        raise ValueError(_checks.message(name, got, expected))
 
     def _label(self, k: int) -> Hashable:
         """Label of time point `k` in the column of times."""
@@ -190,8 +182,6 @@ class Coupled:
 
     def _of(self, values: PerCell, time: float, name: str) -> np.ndarray:
         """Values of the cells at `time`, an array of one or two dimensions."""
-        import pandas as pd
-
         k = self.transitions.times.index(time)
         rows, names = self.index.rows[k], self.index.obs_names[k]
         if isinstance(values, str):
@@ -223,8 +213,6 @@ class Coupled:
 
     def _indicators(self, labels: PerCell, time: float) -> pd.DataFrame:
         """One column for each label that occurs, in order."""
-        import pandas as pd
-
         array = self._of(labels, time, "labels")
         if array.ndim != 1:
             raise ValueError(_checks.message("labels", f"shape {array.shape}", "one for each cell"))
@@ -244,8 +232,6 @@ class Coupled:
         return self._frame(values, time, columns)
 
     def _frame(self, values: Tensor, time: float, columns: pd.Index | None) -> pd.DataFrame:
-        import pandas as pd
-
         names = self.index.obs_names[self.transitions.times.index(time)]
         return pd.DataFrame(values.cpu().numpy(), index=names, columns=columns)
 
@@ -259,8 +245,6 @@ def table_of(
     normalize: str | None,
 ) -> pd.DataFrame:
     """Masses `flow` ``(k, l)``, or shares of their rows or columns, under the names of `axes`."""
-    import pandas as pd
-
     if normalize is not None:
         _checks.choice(normalize, ("start", "end"), "normalize")
         total = flow.sum(1 if normalize == "start" else 0, keepdims=True)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from anndata import AnnData
 
 from cellflow import _checks
 from cellflow._random import draw_seed
 from cellflow._typing import Rng
 from cellflow.densities import Density
-from cellflow.pp.access import check_anndata, column_of
+from cellflow.pp.access import column_of
 from cellflow.pp.times import parse_times, read_time
 from cellflow.tl._reading import read_all, resolve_density
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 def density_ratio(
@@ -57,7 +54,6 @@ def density_ratio(
         the times and the method.
     """
     key, density = _checks.key(key_added, "key_added"), resolve_density(method)
-    check_anndata(adata)
     column = column_of(adata, time_key, "time_key")
     table = parse_times(column, missing="drop", name=f"obs[{time_key!r}]")
     labels = dict(zip(table.labels, table.times, strict=True))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from anndata import AnnData
 
 from cellflow import _checks
 from cellflow._typing import Tensor
@@ -19,10 +21,6 @@ from cellflow.timecourse import Snapshot
 from cellflow.tl._genes import chances_of, expression_of, fates_in, loadings_of, times_of
 from cellflow.tl._reading import states_and_times
 from cellflow.tl.fates import OTHER
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 METHODS = ("correlation", "gradient")
 
@@ -101,8 +99,6 @@ def drivers(
 def _by_correlation(
     names: list[str], stored: Any, p: np.ndarray, cells: np.ndarray
 ) -> pd.DataFrame:
-    import pandas as pd
-
     def blocks() -> Iterator[tuple[Any, Tensor]]:
         for part, block in expression_chunks(stored, cells, None, memory=MEMORY):
             yield block, torch.from_numpy(p[part][cells[part]])
@@ -116,8 +112,6 @@ def _by_correlation(
 def _by_gradient(
     adata: AnnData, fit: Fit | Ensemble, fate: str, *, key: str, neighbours: int
 ) -> pd.DataFrame:
-    import pandas as pd
-
     names, loadings = loadings_of(adata, fit)
     _, times, states = states_and_times(adata, fit)
     x, told = torch.from_numpy(states[:, : fit.course.dim]), adata.uns[key]

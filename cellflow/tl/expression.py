@@ -5,18 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import pandas as pd
 import torch
 
 from cellflow import _checks
 from cellflow._typing import ArrayLike, Tensor
 from cellflow.fits import Ensemble, Fit
 from cellflow.tl._genes import columns_of, readout_of
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: From states ``(n, d)`` to a table of ``n`` rows, with a column for each gene.
 Decoder: TypeAlias = "Callable[[np.ndarray], pd.DataFrame]"
@@ -64,23 +62,24 @@ def expression(
     Expression, shape ``(..., genes)``, in the floating dtype of `states`: of a fit to components
     what these say of it, without what they leave out; else in that of the decoder.
     """
-    return decode(fit, states, genes=genes, decoder=decoder, floor=floor, memory=memory).values
+    return decode(fit, states, Wanted(genes, decoder, floor, memory)).values
+
+
+class Wanted(NamedTuple):
+    """Which `genes` are wanted, and how they are made: as in :func:`expression`."""
+
+    genes: Sequence[str] | None
+    decoder: Decoder | None
+    floor: bool
+    memory: float = MEMORY
 
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """Expression of the genes `names`, and what the floor took away.
+    """Expression `values` ``(..., g)`` of the genes `names`, and what the floor took away.
 
-    Parameters
-    ----------
-    names
-        Of g genes.
-    values
-        Shape ``(..., g)``.
-    loadings
-        Shape ``(g, d)``; None where states are genes, or were decoded otherwise.
-    cut
-        ``entries``, the share of negative ones, and ``mass``, their sum relative to what is left.
+    That is `cut`: ``entries``, the share of negative ones, and ``mass``, their sum relative to what
+    is left. The `loadings` are ``(g, d)``; None where states are genes, or were decoded otherwise.
     """
 
     names: list[str]
@@ -89,16 +88,9 @@ class Decoded:
     cut: dict[str, float]
 
 
-def decode(
-    fit: Fit | Ensemble,
-    states: ArrayLike,
-    *,
-    genes: Sequence[str] | None = None,
-    decoder: Decoder | None = None,
-    floor: bool = True,
-    memory: float = MEMORY,
-) -> Decoded:
+def decode(fit: Fit | Ensemble, states: ArrayLike, wanted: Wanted) -> Decoded:
     """Return expression as :func:`expression` does, with its names and what was cut."""
+    genes, decoder, floor, memory = wanted
     x = _checks.as_numbers(states, "states").detach().cpu()
     x = x if x.is_floating_point() else x.float()
     if x.ndim == 0:

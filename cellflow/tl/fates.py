@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
+import pandas as pd
 import torch
+from anndata import AnnData
 
 from cellflow import _checks
 from cellflow._typing import Rng, Tensor
@@ -17,10 +19,6 @@ from cellflow.pp.access import column_of
 from cellflow.timecourse import Snapshot
 from cellflow.tl._reading import label_key_of, states_and_times
 from cellflow.tl.coupled import Coupled
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 #: What is written beside probabilities, where it is known.
 ERRORS = ("_sampling_error", "_member_error")
@@ -44,10 +42,9 @@ def fates(
 ) -> None:
     """Write the probability of each terminal group for every cell into the AnnData.
 
-    The futures of a cell are simulated to the `end`, and each counts for the groups of the
-    observed cells around the place where it comes to; of plans, the descendants are followed from
-    cell to cell (:mod:`cellflow.answers.fates`). Cells observed at the end have the group that
-    they are in.
+    The futures of a cell are simulated to the `end`, and each counts for the groups of the observed
+    cells around the place where it comes to; of plans, the descendants are followed from cell to
+    cell (:mod:`cellflow.answers.fates`). Cells observed at the end have the group that they are in.
 
     Parameters
     ----------
@@ -173,7 +170,15 @@ class _Question:
                 found = self._by_plans(time, at, labels)
             else:
                 ends = Snapshot(x[there], at, labels=labels.iloc[there].tolist())
-                found = self._by_flow(self.fit, Snapshot(x[rows], time), ends, generator=generator)
+                found = fates_by_flow(
+                    self.fit,
+                    Snapshot(x[rows], time),
+                    ends,
+                    n_futures=self.n_futures,
+                    growth=self.growth,
+                    neighbours=self.neighbours,
+                    generator=generator,
+                )
             tables[""][rows] = found.probabilities
             for kind, error in zip(ERRORS, (found.sampling_error, found.member_error), strict=True):
                 tables[kind][rows] = 0.0 if error is None else error
@@ -186,19 +191,6 @@ class _Question:
             "n_without": int((~np.isfinite(tables[""]).all(1)).sum()),
             **_clock(self.fit),
         }
-
-    def _by_flow(
-        self, fit: Fit | Ensemble, start: Snapshot, ends: Snapshot, *, generator: torch.Generator
-    ) -> Fates:
-        return fates_by_flow(
-            fit,
-            start,
-            ends,
-            n_futures=self.n_futures,
-            growth=self.growth,
-            neighbours=self.neighbours,
-            generator=generator,
-        )
 
     def _by_plans(self, time: float, at: float, labels: pd.Series) -> Fates:
         fit = cast(Coupled, self.fit)
@@ -240,8 +232,6 @@ def _sinks(
     question: _Question, at: float, label_key: str | None, generator: torch.Generator
 ) -> pd.Series:
     """Sink of each cell at the time `at`, by its name; None for all others."""
-    import pandas as pd
-
     adata, fit = question.adata, question.fit
     if isinstance(fit, Coupled):
         expected = "labels that are groups: plans simulate no cell"
@@ -288,8 +278,6 @@ def _clock(fit: Fit | Ensemble | Coupled) -> dict[str, object]:
 
 def _write(adata: AnnData, name: str, tables: dict[str, np.ndarray], groups: list[str]) -> None:
     """Write probabilities, their errors where there are some, and entropies."""
-    import pandas as pd
-
     p = Fates(tuple(groups), torch.from_numpy(tables[""]), torch.empty(0))
     for kind, values in tables.items():
         if kind in ERRORS and not np.nansum(values) > 0:  # one future, or one member

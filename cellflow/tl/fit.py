@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from anndata import AnnData
 from tqdm import tqdm
 
 from cellflow import _checks
@@ -20,17 +22,8 @@ from cellflow.methods import Method
 from cellflow.pp.reading import Reading
 from cellflow.several import fit_members, fit_on, join_process_group
 from cellflow.timecourse import TimeCourse
-from cellflow.tl._reading import (
-    origin_of,
-    preprocessing_of,
-    read_course,
-    resolve_method,
-    warn_of_unused_growth,
-)
+from cellflow.tl import _reading
 from cellflow.training import Checkpointing, FitOptions, StepReport
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 def fit(
@@ -145,19 +138,9 @@ def fit(
     FloatingPointError
         If training diverges.
     """
-    keys = Reading(
-        time_key=time_key,
-        use_rep=use_rep,
-        n_dims=n_dims,
-        whiten=whiten,
-        mass_key=mass_key,
-        growth_key=growth_key,
-        label_key=label_key,
-        time_map=time_map,
-        missing=missing,
-        unit=unit,
-    )
-    recipe = resolve_method(method)
+    keys = Reading(time_key, use_rep, n_dims, whiten, mass_key=mass_key, growth_key=growth_key)
+    keys = replace(keys, label_key=label_key, time_map=time_map, missing=missing, unit=unit)
+    recipe = _reading.resolve_method(method)
     group = _join(devices, device, members=members, bootstrap=bootstrap)
     progress = progress and group.is_main
     cells, n_components, facts = _read(adata, keys, show=progress)
@@ -174,7 +157,7 @@ def fit(
     recipe, choice = _chosen(recipe, cells, keys, n_components, options=options, workers=workers)
     several = partial(fit_members, members=members, bootstrap=bootstrap, workers=workers)
     fit_all = partial(fit_on, devices=devices) if members == 1 else several
-    prep = preprocessing_of([s.x for s in cells.snapshots], n_components, whiten)
+    prep = _reading.preprocessing_of([s.x for s in cells.snapshots], n_components, whiten)
     out: Fit | Ensemble = fit_all(recipe, cells, options, preprocessing=prep)
     for one in out if isinstance(out, Ensemble) else (out,):
         one.origin.update(facts | choice)
@@ -206,7 +189,7 @@ def _chosen(
 ) -> tuple[Method, dict[str, str]]:
     """Return the method to fit, and the reason as a fact where it had to be chosen."""
     if keys.growth_key is not None:
-        warn_of_unused_growth([recipe])
+        _reading.warn_of_unused_growth([recipe])
     if not isinstance(recipe, Chooser):
         return recipe, {}
     method, reason = recipe.chosen(
@@ -229,8 +212,8 @@ def _read(
 
     Its index is not kept: of millions of cells, it is a sixth of what they take.
     """
-    cells, index, n_components = read_course(adata, keys, show=show)
-    facts = origin_of(adata, keys, cells, index)
+    cells, index, n_components = _reading.read_course(adata, keys, show=show)
+    facts = _reading.origin_of(adata, keys, cells, index)
     if show and adata.n_vars and "no_genes" in facts:
         tqdm.write(f"answers stay without genes: {facts['no_genes']}", file=sys.stderr)
     return cells, n_components, facts

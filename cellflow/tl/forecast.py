@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+
+import pandas as pd
+from anndata import AnnData
 
 from cellflow import _checks
 from cellflow._typing import Rng
@@ -11,9 +13,6 @@ from cellflow.answers import forecast_errors, held
 from cellflow.fits import Fit
 from cellflow.tl._reading import time_of
 from cellflow.tl.interpolate import interpolate
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 def forecast(
@@ -53,8 +52,6 @@ def forecast(
         ``mean``, and the ``floor``. Where the model is no better than these, neither is the
         forecast; one further ahead is worse.
     """
-    import pandas as pd
-
     at, last = time_of(fit, time), fit.course.times[-1]
     if at <= last:
         remedy = "Within the course, call cellflow.tl.interpolate."

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
+from anndata import AnnData
 
 from cellflow import _checks
 from cellflow._random import draw_seed
@@ -14,10 +15,6 @@ from cellflow._typing import Rng
 from cellflow.answers import trends
 from cellflow.pp.components import MEMORY, expression_chunks
 from cellflow.tl._genes import chances_of, columns_of, expression_of, times_of
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 #: What stands for a fate where all cells count alike.
 ALL = "all"
@@ -68,8 +65,6 @@ def gene_trends(
         the cells sampled, ``low`` to ``high``. The fate is ``"all"`` where all cells count alike.
         The same is in ``uns["gene_trends"]``.
     """
-    import pandas as pd
-
     names, stored = expression_of(adata, layer)
     asked, columns = columns_of(names, genes)
     wanted = [fate] if fate is None or isinstance(fate, str) else list(fate)
@@ -86,18 +81,12 @@ def gene_trends(
         cells = known & np.isfinite(p)
         moments = np.unique(times[cells]).tolist()
         rows = [np.flatnonzero(cells & (times == time)) for time in moments]
-        found = trends(
-            [torch.from_numpy(y[part]) for part in rows],
-            moments,
-            [torch.from_numpy(p[part]) for part in rows],
-            n_splines=n_splines,
-            n_boot=n_boot,
-            generator=seed,
-        )
+        values, weights = ([torch.from_numpy(of[part]) for part in rows] for of in (y, p))
+        found = trends(values, moments, weights, n_splines=n_splines, n_boot=n_boot, generator=seed)
         for k, gene in enumerate(asked):
-            values = {v: getattr(found, v)[:, k].numpy() for v in ("mean", "low", "high")}
-            columns_ = {"gene": gene, "fate": name or ALL, "time": found.times.numpy()}
-            tables.append(pd.DataFrame(columns_ | values))
+            curve = {v: getattr(found, v)[:, k].numpy() for v in ("mean", "low", "high")}
+            about = {"gene": gene, "fate": name or ALL, "time": found.times.numpy()}
+            tables.append(pd.DataFrame(about | curve))
     out = pd.concat(tables, ignore_index=True)
     adata.uns["gene_trends"] = out.copy()
     return out

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import torch
+from anndata import AnnData
 
 from cellflow import _checks
 from cellflow._typing import Rng, Tensor
 from cellflow.fits import Ensemble, Fit
 from cellflow.plans.plan import CHILDLESS
 from cellflow.simulate import Trajectory
-from cellflow.tl._reading import states_and_times
-
-if TYPE_CHECKING:
-    from anndata import AnnData
+from cellflow.tl._reading import masses_of, states_and_times
 
 
 def growth(
@@ -71,10 +69,8 @@ def growth(
     generator = _checks.as_generator(rng, "rng")
     _, times, states = states_and_times(adata, fit)
     x = torch.from_numpy(states[:, : fit.course.dim])
-    weights = np.ones(len(x))
-    if fit.origin.get("mass_key") in adata.obs.columns:  # as the fit read them
-        mass = np.asarray(adata.obs[fit.origin["mass_key"]], dtype=float)
-        weights = np.where(np.isfinite(mass) & (mass > 0), mass, 0.0)
+    mass = masses_of(adata, fit)
+    weights = np.where(np.isfinite(mass) & (mass > 0), mass, 0.0)
     rates, log_mass = np.full((len(members), len(x)), np.nan), np.full(len(x), np.nan)
     childless = np.zeros(len(x), dtype=bool)
     for time in np.unique(times[np.isfinite(times)]):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+
+from anndata import AnnData
 
 from cellflow import _checks, evaluate
 from cellflow.evaluate import HoldoutProtocol, HoldoutTable
@@ -11,9 +13,6 @@ from cellflow.methods import Method
 from cellflow.pp.reading import Reading
 from cellflow.several import join_process_group
 from cellflow.tl._reading import read_course, resolve_method, warn_of_unused_growth
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 def holdout(
@@ -70,17 +69,8 @@ def holdout(
         See :func:`cellflow.evaluate.holdout`; print it, or draw it with
         :func:`cellflow.pl.holdout`.
     """
-    keys = Reading(
-        time_key=time_key,
-        use_rep=use_rep,
-        n_dims=n_dims,
-        whiten=whiten,
-        mass_key=mass_key,
-        growth_key=growth_key,
-        time_map=time_map,
-        missing=missing,
-        unit=unit,
-    )
+    keys = Reading(time_key, use_rep, n_dims, whiten, mass_key=mass_key, growth_key=growth_key)
+    keys = replace(keys, time_map=time_map, missing=missing, unit=unit)
     ranks = join_process_group()
     asked = [method] if isinstance(method, str | Method) else _checks.several(method, "method")
     recipes = [resolve_method(m) for m in asked]
@@ -90,18 +80,13 @@ def holdout(
     if index.components is not None and preprocess_on == "train":
         got, remedy = "'train' for expression on disk", "Read it all first: adata.to_memory()."
         raise ValueError(_checks.message("preprocess_on", got, "'all'", remedy))
+    protocol = HoldoutProtocol(time=time, solver=solver, preprocess_on=preprocess_on)
     return evaluate.holdout(
         cells,
         recipes,
         steps=steps,
         seeds=seeds,
-        protocol=HoldoutProtocol(
-            time=time,
-            solver=solver,
-            n_components=n_components,
-            whiten=whiten,
-            preprocess_on=preprocess_on,
-        ),
+        protocol=replace(protocol, n_components=n_components, whiten=whiten),
         workers=workers,
         progress=progress and ranks.is_main,
         ranks=ranks,

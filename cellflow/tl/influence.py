@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
+from anndata import AnnData
 
 from cellflow import _checks
 from cellflow.answers.influence import influence as mean_influence
@@ -14,10 +15,6 @@ from cellflow.fits import Ensemble, Fit
 from cellflow.pp.access import column_of
 from cellflow.tl._genes import columns_of, loadings_of
 from cellflow.tl._reading import label_key_of, states_and_times, time_of
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 #: Genes in a table, at most, unless they are named.
 MANY = 2000
@@ -65,8 +62,6 @@ def influence(
         ``uns["influence_std"]`` the standard deviation between members.
         ``uns["influence_params"]`` says over how many cells.
     """
-    import pandas as pd
-
     known, loadings = loadings_of(adata, fit)
     names, rows = columns_of(known, known if genes is None else genes)
     if genes is None and len(names) > MANY:

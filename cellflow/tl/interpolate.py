@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 
 from cellflow._typing import Rng
 from cellflow.answers import labels_at
@@ -13,11 +15,7 @@ from cellflow.fits import Ensemble, Fit, Interpolation
 from cellflow.pp.genes import pca_keys
 from cellflow.timecourse import Snapshot
 from cellflow.tl._reading import time_of
-from cellflow.tl.expression import Decoder, decode
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
+from cellflow.tl.expression import Decoder, Wanted, decode
 
 
 def interpolate(
@@ -45,9 +43,8 @@ def interpolate(
     time
         Time asked for: a number in the fit's unit, or a label of a time, such as ``"E7.6"``.
     n_cells
-        How many cells; those of these snapshots, each once, when omitted. More than these
-        are drawn again: see :meth:`cellflow.fits.Fit.interpolate`. Of an ensemble, so many by
-        each member.
+        How many cells; those of these snapshots, each once, when omitted. More than these are drawn
+        again: see :meth:`cellflow.fits.Fit.interpolate`. Of an ensemble, so many by each member.
     weighted
         Whether cells carry their masses; if not, `n_cells` (as many as the earlier snapshot has)
         are drawn in proportion to mass and count the same.
@@ -75,8 +72,6 @@ def interpolate(
     of the cell that was carried, and ``obs["spread"]``, how far from each other the members took
     that cell: the root of its squared distance to their mean, averaged over them, in data units.
     """
-    import pandas as pd
-
     time = time_of(fit, time)
     snapshot = fit.interpolate(
         time, n_cells=n_cells, weighted=weighted, solver=solver, generator=rng
@@ -92,16 +87,11 @@ def interpolate(
         }
         snapshot = snapshot.pooled
     x = snapshot.x.cpu().numpy()
-    obs = pd.DataFrame(
-        {
-            fit.origin.get("time_key", "time"): np.full(len(x), time),
-            "mass": snapshot.mass.cpu().numpy(),
-            **several,
-        },
-        index=[f"predicted-{i}" for i in range(len(x))],
-    )
+    columns = {fit.origin.get("time_key", "time"): np.full(len(x), time)}
+    columns |= {"mass": snapshot.mass.cpu().numpy(), **several}
+    obs = pd.DataFrame(columns, index=[f"predicted-{i}" for i in range(len(x))])
     tables = {} if snapshot.labels is None else _label(obs, fit, snapshot)
-    out = _population(fit, x, obs, genes=genes, decoder=decoder, floor=floor)
+    out = _population(fit, x, obs, Wanted(genes, decoder, floor))
     out.obsm.update(tables)
     out.uns["interpolation"] |= {
         "method": fit.method.name,
@@ -114,25 +104,15 @@ def interpolate(
     return out
 
 
-def _population(
-    fit: Fit | Ensemble,
-    x: np.ndarray,
-    obs: pd.DataFrame,
-    *,
-    genes: Sequence[str] | None,
-    decoder: Decoder | None,
-    floor: bool,
-) -> AnnData:
+def _population(fit: Fit | Ensemble, x: np.ndarray, obs: pd.DataFrame, wanted: Wanted) -> AnnData:
     """Return states `x` ``(n, d)`` as an AnnData, in genes where there is a way to them."""
-    import pandas as pd
-    from anndata import AnnData
-
     rep, found = fit.origin.get("use_rep", "X_state"), fit.origin.get("components")
     states = {"X_pca" if rep == "X" else rep: x} if rep != "X" or found is not None else {}
     told: dict[str, Any] = {}
-    if states and ((found is decoder is None) or (genes is not None and len(genes) == 0)):
+    none = wanted.genes is not None and len(wanted.genes) == 0
+    if states and (none or found is wanted.decoder is None):
         return AnnData(obs=obs, obsm=states, uns={"interpolation": told})
-    decoded = decode(fit, x, genes=genes, decoder=decoder, floor=floor)
+    decoded = decode(fit, x, wanted)
     if decoded.cut:
         told["cut"] = decoded.cut
     var = pd.DataFrame(index=decoded.names)
@@ -148,11 +128,8 @@ def _label(obs: pd.DataFrame, fit: Fit | Ensemble, cells: Snapshot) -> dict[str,
     Returns the probabilities of the latter by their key in ``obsm``. Observed cells are what they
     are.
     """
-    import pandas as pd
-
     key = fit.origin.get("label_key") or "label"
-    origin = pd.Categorical(cells.labels)
-    obs[f"origin_{key}"] = obs[key] = origin
+    obs[f"origin_{key}"] = obs[key] = pd.Categorical(cells.labels)
     if cells.time in fit.course.times:
         return {}
     names, shares = labels_at(fit.course, cells, preprocessing=fit.preprocessing)

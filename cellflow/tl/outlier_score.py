@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from anndata import AnnData
 
 from cellflow import _checks
 from cellflow._typing import ArrayLike, Rng
 from cellflow.answers import outliers
 from cellflow.densities import Density
-from cellflow.pp.access import check_anndata, column_of
+from cellflow.pp.access import column_of
 from cellflow.tl._reading import read_all, resolve_density
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 def outlier_score(
@@ -64,7 +60,6 @@ def outlier_score(
         the method, the rate, the threshold of the score and the number of cells held back.
     """
     key, density = _checks.key(key_added, "key_added"), resolve_density(method)
-    check_anndata(adata)
     given = column_of(adata, reference, "reference") if isinstance(reference, str) else reference
     mask = np.asarray(given)
     if mask.dtype != bool or mask.shape != (adata.n_obs,):

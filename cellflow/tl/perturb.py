@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from anndata import AnnData
+from scipy.stats import false_discovery_control
 
 from cellflow import _checks
 from cellflow._typing import Rng, Tensor
@@ -20,10 +23,6 @@ from cellflow.timecourse import Snapshot
 from cellflow.tl._genes import columns_of, expression_of, loadings_of
 from cellflow.tl._reading import label_key_of, masses_of, states_and_times, time_of
 from cellflow.tl.fates import groups_of, labelled_at, observed_time
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 CHANGES = ("knock-out", "up", "down")
 
@@ -103,7 +102,10 @@ def perturb(
     asked = _where(pool, names, genes)
     start, ends, rows = _cells(adata, fit, label_key=label_key, times=times)
     measured = _measure(stored, rows)
-    alike = _features(pool, measured.mean)
+    mean = measured.mean[pool.columns]
+    least = mean[mean > 0].min() if (mean > 0).any() else 1.0
+    # Log mean expression and length of loading of each gene of the pool.
+    alike = torch.stack([torch.from_numpy(np.log(np.maximum(mean, least))), pool.size], 1)
     nulls = {k: most_alike(alike, k, n_null).tolist() for k in asked}
     if not all(nulls.values()):
         raise ValueError(_checks.message("fit", "a single gene with a loading", "others beside it"))
@@ -179,7 +181,7 @@ def _cells(
     fit: Fit | Ensemble,
     *,
     label_key: str | None,
-    times: tuple[float | str, float | str] | None,
+    times: Sequence[float | str] | None,
 ) -> tuple[Snapshot, Snapshot, np.ndarray]:
     """Return cells to change, labelled cells at the end, and the rows of the first.
 
@@ -228,14 +230,6 @@ def _measure(stored: Any, rows: np.ndarray) -> _Measured:
         squares += np.asarray(square.sum(0)).ravel()
     variance = np.maximum(squares / n - (total / n) ** 2, 0)
     return _Measured(rows, here / len(rows), np.sqrt(variance))
-
-
-def _features(pool: _Pool, mean: np.ndarray) -> Tensor:
-    """Log mean expression and length of loading of each gene of the pool, ``(g, 2)``."""
-    mean = mean[pool.columns]
-    least = mean[mean > 0].min() if (mean > 0).any() else 1.0
-    logs = torch.from_numpy(np.log(np.maximum(mean, least)))
-    return torch.stack([logs, pool.size], 1)
 
 
 def _steps(stored: Any, measured: _Measured, columns: np.ndarray, *, change: str | float) -> Tensor:
@@ -287,9 +281,6 @@ def _table(
 
     Changes move cells as `far` as they do, ``(m,)``.
     """
-    import pandas as pd
-    from scipy.stats import false_discovery_control
-
     at, tables = {k: row for row, k in enumerate(chosen)}, []
     for gene, (k, others) in asked.items():
         row = at[k]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
+from anndata import AnnData
+from sklearn.neighbors import NearestNeighbors
 
 from cellflow import _checks
 from cellflow._typing import ArrayLike
 from cellflow.answers import shares_near
 from cellflow.pp.access import find_representation
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 #: Rows handled at once, so that memory does not grow with the number of cells.
 _CHUNK = 4096
@@ -83,8 +80,7 @@ def project_points(
         h = distance[:, -1:] / 2 if bandwidth is None else bandwidth
         h = np.maximum(h, np.finfo(float).tiny ** 0.25)  # all neighbours may be duplicates
         # Relative to the nearest cell, so that weights never all underflow.
-        log_weight = -(distance**2 - distance[:, :1] ** 2) / (2 * h**2)
-        weight = np.exp(log_weight)
+        weight = np.exp(-(distance**2 - distance[:, :1] ** 2) / (2 * h**2))
         weight /= weight.sum(1, keepdims=True)
         out[rows] = np.einsum("mk,mkc->mc", weight, target[index])
     return out
@@ -170,9 +166,8 @@ def project_velocity(
         near = distance > 0
         inverse = np.divide(1.0, distance, out=np.zeros_like(distance), where=near)
         speed = np.linalg.norm(v[rows], axis=1)
-        unit = np.divide(
-            v[rows], speed[:, None], out=np.zeros_like(v[rows]), where=speed[:, None] > 0
-        )
+        size = speed[:, None]
+        unit = np.divide(v[rows], size, out=np.zeros_like(v[rows]), where=size > 0)
         cosine = np.einsum("nkd,nd->nk", way, unit) * inverse
         weight = np.where(near, np.exp(sharpness * (cosine - 1)), 0.0)
         weight /= np.maximum(weight.sum(1, keepdims=True), np.finfo(float).tiny)
@@ -217,8 +212,6 @@ def _dense(stored, key: str) -> np.ndarray:
 
 def _neighbors(reference: np.ndarray, points: np.ndarray, n_neighbors: int):
     """Yield rows of `points` with the distances and indices of their nearest cells."""
-    from sklearn.neighbors import NearestNeighbors
-
     search = NearestNeighbors(n_neighbors=min(n_neighbors, len(reference))).fit(reference)
     for start in range(0, len(points), _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, len(points)))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from anndata import AnnData
 
 from cellflow import _checks
 from cellflow._typing import ArrayLike, Rng
@@ -15,9 +15,6 @@ from cellflow.fits import Ensemble, Fit
 from cellflow.simulate import StoredTrajectory, Trajectory
 from cellflow.simulate.integration import as_times
 from cellflow.tl._reading import states_and_times, time_of
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 def simulate(
@@ -72,11 +69,10 @@ def simulate(
     Returns
     -------
     Trajectory
-        States ``(T, n, d)`` in the coordinates of the representation, and masses where the
-        method learned growth. The AnnData is not changed. Of an ensemble, means over its
-        members and their standard deviations
-        (:class:`~cellflow.fits.EnsembleTrajectory`). With `store`, one that is read as it is
-        asked for (:class:`~cellflow.simulate.StoredTrajectory`).
+        States ``(T, n, d)`` in the coordinates of the representation, and masses where the method
+        learned growth. The AnnData is not changed. Of an ensemble, means over its members and their
+        standard deviations (:class:`~cellflow.fits.EnsembleTrajectory`). With `store`, one that is
+        read as it is asked for (:class:`~cellflow.simulate.StoredTrajectory`).
     """
     _, cell_times, x = states_and_times(adata, fit)
     if times is None:
@@ -88,9 +84,9 @@ def simulate(
     else:
         grid = as_times(times).tolist()
     rows = _rows(adata, cell_times, grid[0], cells)
-    generator = _checks.as_generator(rng, "rng")
+    rng = _checks.as_generator(rng, "rng")
     if n_cells is not None:
-        keep = torch.randperm(len(rows), generator=generator)
+        keep = torch.randperm(len(rows), generator=rng)
         rows = rows[keep[: _checks.count(n_cells, "n_cells")].numpy()]
     x0 = torch.from_numpy(x[rows, : fit.course.dim])
     if isinstance(fit, Ensemble):
@@ -98,12 +94,12 @@ def simulate(
             name = "store" if store is not None else "store_dtype"
             remedy = "Write those of `fit.members` one by one."
             raise ValueError(_checks.message(name, "an ensemble", "a fit", remedy))
-        return fit.simulate(x0, grid, solver=solver, generator=generator, progress=progress)
+        return fit.simulate(x0, grid, solver=solver, generator=rng, progress=progress)
     return fit.simulate(
         x0,
         grid,
         solver=solver,
-        generator=generator,
+        generator=rng,
         store=store,
         store_dtype=store_dtype,
         progress=progress,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+
+from anndata import AnnData
 
 from cellflow import _checks, _doors
 from cellflow.evaluate import SigmaSweep, sigma_sweep, without_times
@@ -11,9 +13,6 @@ from cellflow.methods import SF2M, FlowMatching
 from cellflow.pp.reading import Reading
 from cellflow.pp.times import TimeTable, parse_times
 from cellflow.tl._reading import preprocessing_of, read_course
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 @_doors.door
@@ -86,17 +85,8 @@ def suggest_sigma(
     >>> sweep.held_out, sweep.unit
     ([13.5, 19.5], 'day')
     """
-    keys = Reading(
-        time_key=time_key,
-        use_rep=use_rep,
-        n_dims=n_dims,
-        whiten=whiten,
-        mass_key=mass_key,
-        growth_key=growth_key,
-        time_map=time_map,
-        missing=missing,
-        unit=unit,
-    )
+    keys = Reading(time_key, use_rep, n_dims, whiten, mass_key=mass_key, growth_key=growth_key)
+    keys = replace(keys, time_map=time_map, missing=missing, unit=unit)
     cells, index, n_components = read_course(adata, keys, streams=False, show=progress)
     kept = without_times(cells, _read(exclude, index.table))
     # On the kept cells alone: what is excluded decides nothing here.

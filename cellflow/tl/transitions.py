@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import pandas as pd
+from anndata import AnnData
 
 from cellflow import answers
 from cellflow._typing import Rng
@@ -10,10 +11,6 @@ from cellflow.fits import Ensemble, Fit
 from cellflow.pp.access import column_of
 from cellflow.tl._reading import label_key_of, labelled_course, time_of
 from cellflow.tl.coupled import Coupled, table_of
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 
 def transitions(
@@ -70,13 +67,9 @@ def transitions(
         first if start is None else time_of(fit, start, "start"),
         last if end is None else time_of(fit, end, "end"),
     )
+    course = labelled_course(adata, fit, label_key)
     found = answers.transitions(
-        fit,
-        labelled_course(adata, fit, label_key),
-        times,
-        n_futures=n_futures,
-        neighbours=neighbours,
-        generator=rng,
+        fit, course, times, n_futures=n_futures, neighbours=neighbours, generator=rng
     )
     axes, unit = (found.before, found.after), fit.course.unit
     return table_of(found.mass.numpy(), axes, times, unit=unit, normalize=normalize)

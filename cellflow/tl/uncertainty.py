@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import pandas as pd
+from anndata import AnnData
 
 from cellflow._typing import Rng
 from cellflow.answers.uncertainty import disagreements
 from cellflow.fits import Ensemble
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 
 def uncertainty(
@@ -42,8 +39,6 @@ def uncertainty(
         same is in ``uns["uncertainty"]``, and the time of the largest spread in
         ``uns["sample_next"]``.
     """
-    import pandas as pd
-
     out = pd.DataFrame(disagreements(fit, per_interval=per_interval, generator=rng))
     out["relative"] = (out["spread"] / out["moved"]).where(out["moved"] > 0, 0.0)
     adata.uns["uncertainty"] = out.copy()

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
+from anndata import AnnData
 
 from cellflow import _checks
 from cellflow.fits import Ensemble, Fit, Spread
 from cellflow.tl._genes import places_of, readout_of
 from cellflow.tl._reading import order_of_genes, states_and_times
 from cellflow.tl.projection import project_velocity
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 #: Cells whose velocities are computed at once, so that memory beside them does not grow.
 _BLOCK = 2**16

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import pandas as pd
 import torch
+from anndata import AnnData
 
 from cellflow import _checks
 from cellflow._typing import Rng
@@ -14,10 +14,6 @@ from cellflow.fits import Ensemble, Fit, Spread
 from cellflow.pp.access import read_states, take
 from cellflow.tl._genes import columns_of, loadings_of
 from cellflow.tl._reading import states_and_times
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from anndata import AnnData
 
 
 def velocity_agreement(
@@ -56,8 +52,6 @@ def velocity_agreement(
         velocity are left out. The same is in ``uns["velocity_agreement"]``;
         ``obs["velocity_agreement"]`` has the cosine of each cell, NaN where there is none.
     """
-    import pandas as pd
-
     rep, times, x = states_and_times(adata, fit)
     measured = _measured(adata, fit, velocity_key, rep)
     usable = np.isfinite(times) & (np.nan_to_num(measured) != 0).any(1)

@@ -1,7 +1,5 @@
 """Problems with exact answers, and seeded clouds to play with."""
 
-from __future__ import annotations
-
 from cellflow.toys.bridge import GaussianBridge, gaussian_bridge
 from cellflow.toys.gaussians import Gaussian, gaussian_displacement, gaussian_ot_map, gaussian_w2
 from cellflow.toys.genes import BIFURCATING, TRIFURCATING, GeneNetwork

@@ -73,8 +73,7 @@ def gaussian_w2(source: Gaussian, target: Gaussian) -> float:
     """
     _same_dim(source, target)
     root = matrix_root(source.cov)
-    middle = matrix_root(root @ target.cov @ root)
-    spread = torch.trace(source.cov + target.cov - 2.0 * middle)
+    spread = torch.trace(source.cov + target.cov - 2.0 * matrix_root(root @ target.cov @ root))
     return float((source.mean - target.mean).square().sum() + spread.clamp(min=0.0)) ** 0.5
 
 

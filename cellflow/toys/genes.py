@@ -71,7 +71,7 @@ class GeneNetwork:
         """
         for gene in (*knock_out, *over_express):
             _checks.choice(gene, self.rules, "gene")
-        rules = dict.fromkeys(knock_out, _never) | dict.fromkeys(over_express, _always)
+        rules = dict.fromkeys(knock_out, lambda: False) | dict.fromkeys(over_express, lambda: True)
         start = {**self.start, **dict.fromkeys(knock_out, 0.0)}
         return replace(self, rules={**self.rules, **rules}, start=start)
 
@@ -150,14 +150,6 @@ class GeneNetwork:
         return TimeCourse.from_arrays(
             [x[k * n : (k + 1) * n].float() for k, x in enumerate(cells)], times, unit="hour"
         )
-
-
-def _never() -> bool:
-    return False
-
-
-def _always() -> bool:
-    return True
 
 
 #: The networks ``dyn-BF`` and ``dyn-TF`` of Beeline, whose cells have two and three fates.

@@ -61,9 +61,8 @@ def eight_gaussians(
     noise = _normal(_checks.count(n, "n"), 2, rng)
     mode = torch.randint(8, (n,), generator=rng, device=rng.device)
     angle = mode.double() * (math.pi / 4)
-    return _convert(
-        radius * torch.stack([angle.cos(), angle.sin()], 1) + std * noise, dtype, device
-    )
+    circle = torch.stack([angle.cos(), angle.sin()], 1)
+    return _convert(radius * circle + std * noise, dtype, device)
 
 
 def moons(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -17,6 +17,8 @@ from cellflow.couplings import Coupling
 from cellflow.dynamics import ComposedField, Dynamics
 from cellflow.networks import NetworkConfig, OwnNetworks, Units
 from cellflow.paths import Pairs, Path
+from cellflow.paths.prediction import Mix
+from cellflow.simulate import Density
 from cellflow.timecourse import TimeCourse
 from cellflow.training.trainer import Training
 
@@ -57,6 +59,18 @@ class Parts(Protocol):
         """Whether the growth rate is learned."""
 
     @property
+    def predict(self) -> str:
+        """What the network of a path from noise predicts."""
+
+    @property
+    def timesteps(self) -> str | Callable[[Tensor], Tensor]:
+        """Density of the times at which pairs are met."""
+
+    @property
+    def times_per_pair(self) -> int:
+        """Times at which a pair is met in a step."""
+
+    @property
     def both_sides(self) -> bool:
         """Whether populations between snapshots are predicted from both neighbours."""
 
@@ -67,6 +81,9 @@ class Parts(Protocol):
     def scaled_to(self, *courses: TimeCourse) -> Parts:
         """Return the method with absolute sigmas, for these parts of one course."""
 
+    def prior(self, course: TimeCourse) -> tuple[Density, float] | None:
+        """Return the density that the flow begins from, and when; None where it is not known."""
+
     def facts(self) -> dict[str, Any]:
         """Return the method as facts that JSON can hold."""
 
@@ -75,25 +92,23 @@ def build_networks(parts: Parts, units: Units, *, seed: int = 0) -> nn.ModuleDic
     """Return fresh networks by the names of what they answer: velocity, score, growth."""
     learned = {"velocity": True, "score": parts.score, "growth": parts.growth}
     names = [name for name, asked in learned.items() if asked]
-    if isinstance(parts.net, OwnNetworks) and len(names) > 1 and _is_one_module(parts.net.net):
+    own = parts.net.net if isinstance(parts.net, OwnNetworks) else None
+    if isinstance(own, nn.Module) and not isinstance(own, nn.ModuleDict) and len(names) > 1:
         expected = "a function (units, answer) that makes a module for each"
-        got = f"one module for {' and '.join(names)}"
-        raise ValueError(_checks.message("net", got, expected))
-    return nn.ModuleDict(
-        {
-            name: parts.net.build(units, answer=name, generator=stream_seed(seed, k, 10))
-            for k, name in enumerate(names)
-        }
-    )
-
-
-def _is_one_module(net: object) -> bool:
-    return isinstance(net, nn.Module) and not isinstance(net, nn.ModuleDict)
+        raise ValueError(_checks.message("net", f"one module for {' and '.join(names)}", expected))
+    seeds = {name: stream_seed(seed, k, 10) for k, name in enumerate(names)}
+    made = {name: parts.net.build(units, answer=name, generator=s) for name, s in seeds.items()}
+    return nn.ModuleDict(made)
 
 
 def assemble(parts: Parts, networks: nn.ModuleDict, times: Sequence[float]) -> Dynamics:
     """Return the dynamics that `networks` make up, between snapshots at `times`."""
     velocity: Field = networks["velocity"]
+    if parts.path.source_free:
+        field = PredictedField(velocity, parts.path, parts.predict, times[0], times[-1])
+        noisy = parts.path.diffusion_at(torch.tensor(0.5)) is not None
+        of_noise = None if parts.path.heavy_tailed else replace(field, wanted="score")
+        return Dynamics(field, of_noise, sigma=field.diffusion if noisy else 0.0)
     score = networks["score"] if parts.score else None
     growth = networks["growth"] if parts.growth else None
     breaks = tuple(times) if score is not None or parts.net.jumps else ()
@@ -130,7 +145,7 @@ class BridgeVelocity(ComposedField):
         """Velocity at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
         return self.tilted(t, x, 0.0)
 
-    def tilted(self, t: Tensor, x: Tensor, weight: float) -> Tensor:
+    def tilted(self, t: Tensor, x: Tensor, weight: float | Tensor) -> Tensor:
         """Velocity and `weight` times the score, of one call of each network.
 
         The weight of a drift is plus or minus half the squared diffusion.
@@ -146,3 +161,62 @@ class BridgeVelocity(ComposedField):
         s = ((t.reshape(-1, 1) - t0) / (t1 - t0)).clamp(0.0, 1.0)
         rate = self.path.half_variance_rate(Pairs(t0, t1, t0, t1), s)
         return rate[0, 0] if t.ndim == 0 else rate
+
+
+@dataclass(frozen=True)
+class PredictedField(ComposedField):
+    """Velocity or score of a source-free `path`, of what `net` predicts: the `given`.
+
+    The path leads from time `start` to `end`. The network sees states divided by their size; of a
+    target it answers with what remains to be told (:cite:`karras2022`, eq. 7).
+    """
+
+    net: Field
+    path: Path
+    given: str
+    start: float
+    end: float
+    wanted: str = "velocity"
+
+    @property
+    def parts(self) -> tuple[Field, ...]:
+        """The network; with a velocity also the score, if the noise tells of one."""
+        alone = self.wanted == "score" or self.path.heavy_tailed
+        return (self.net,) if alone else (self.net, replace(self, wanted="score"))
+
+    def map(self, change: Callable[[Field], Field]) -> PredictedField:
+        """Return the same field of a changed network."""
+        return replace(self, net=change(self.net))
+
+    def fraction(self, t: Tensor) -> Tensor:
+        """Fraction of the path at time `t`, of its shape, no nearer to the ends than draws are."""
+        s = (t.to(_checks.time_dtype(t.device)) - self.start) / (self.end - self.start)
+        return s.clamp(self.path.margin, 1 - self.path.margin)
+
+    def diffusion(self, t: Tensor) -> Tensor:
+        """Diffusion of the path at time `t`, of its shape."""
+        diffusion = self.path.diffusion_at(self.fraction(t))
+        return cast(Tensor, diffusion) / (self.end - self.start) ** 0.5
+
+    def predicted(self, t: Tensor, x: Tensor) -> tuple[Tensor, Mix]:
+        """What the network says at time `t` and cells `x` ``(n, d)``, and the shares there."""
+        mix = Mix.of(self.path, self.fraction(t).reshape(-1, 1), x)
+        value = self.net(t, x / mix.size)
+        if self.given == "target":  # what the state itself tells of it, and the rest
+            value = (mix.alpha / mix.size * x + mix.sigma * value) / mix.size
+        return value, mix
+
+    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
+        """Velocity or score at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
+        value, mix = self.predicted(t, x)
+        out = mix.convert(value, x, given=self.given, wanted=self.wanted)
+        return out / (self.end - self.start) if self.wanted == "velocity" else out
+
+    def tilted(self, t: Tensor, x: Tensor, weight: float | Tensor) -> Tensor:
+        """Velocity and `weight` times the score, of one call of the network."""
+        value, mix = self.predicted(t, x)
+        velocity, score = (
+            mix.convert(value, x, given=self.given, wanted=wanted)
+            for wanted in ("velocity", "score")
+        )
+        return velocity / (self.end - self.start) + weight * score

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -62,23 +63,11 @@ class AdamW:
         """Take one step; where there is no gradient, none."""
         if self.value.grad is None:
             return
-        adamw(
-            [self.value],
-            [self.value.grad],
-            [self.mean],
-            [self.square],
-            [],
-            [self.count],
-            fused=self.fused,
-            foreach=False if not self.fused else None,
-            amsgrad=False,
-            beta1=0.9,
-            beta2=0.999,
-            lr=self.rate,
-            weight_decay=self.weight_decay,
-            eps=1e-8,
-            maximize=False,
-        )
+        value, grad, mean, square = [self.value], [self.value.grad], [self.mean], [self.square]
+        how: dict[str, Any] = {"lr": self.rate, "weight_decay": self.weight_decay}
+        how |= {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "amsgrad": False, "maximize": False}
+        how |= {"fused": self.fused, "foreach": None if self.fused else False}
+        adamw(value, grad, mean, square, [], [self.count], **how)
 
 
 class OwnOptimizer:
@@ -105,8 +94,7 @@ class OwnOptimizer:
     @property
     def state(self) -> dict[str, Tensor]:
         """What the next step depends on."""
-        known = self.optimizer.state[self.value].items()
-        return {k: v for k, v in known if isinstance(v, Tensor)}
+        return {k: v for k, v in self.optimizer.state[self.value].items() if isinstance(v, Tensor)}
 
     def restore(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Go on from `tensors`, the state after this `step`."""

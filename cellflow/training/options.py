@@ -112,7 +112,6 @@ class FitOptions:
             expected = "a floating type to train in: torch.float32 or torch.float64"
             raise TypeError(_checks.message("dtype", repr(self.dtype), expected))
         if self.device is not None:
-            place = _checks.as_device(self.device, torch.device("cpu"))
-            object.__setattr__(self, "device", place)
+            object.__setattr__(self, "device", _checks.as_device(self.device, torch.device("cpu")))
         if _checks.count(self.seed, "seed", low=-1) < 0:
             object.__setattr__(self, "seed", draw_seed(generator, self.group))

@@ -128,9 +128,8 @@ def prepare(
     if len(parts) > 1:
         batching = Batching(VALIDATION_PAIRS, own.batching.block_size, 1, prefetch=False)
         held = sampled(parts[1], batching, 13, 1).batch(0)
-    return PreparedFit(
-        own, parts, units, networks, dynamics, sampler, held, facts, upfront=health.waited
-    )
+    made = own, parts, units, networks, dynamics, sampler, held, facts
+    return PreparedFit(*made, upfront=health.waited)
 
 
 def check_units(method: Parts, units: Units, dtype: torch.dtype) -> None:

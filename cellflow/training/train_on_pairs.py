@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
+from cellflow import objectives
 from cellflow._random import stream_seed
 from cellflow._threads import one_thread
 from cellflow._typing import Tensor
 from cellflow.dynamics import Dynamics
-from cellflow.networks import NetworkConfig, Units
+from cellflow.networks import Network, NetworkConfig, Units
 from cellflow.networks.fast import written_out
-from cellflow.objectives import (
-    growth_matching,
-    mean_velocity_matching,
-    score_matching,
-    velocity_matching,
-)
-from cellflow.paths import Pairs, PathPoint
+from cellflow.paths import TIMESTEPS, Pairs, PathPoint
 from cellflow.training.loop import run
-from cellflow.training.networks import Parts
+from cellflow.training.networks import Parts, PredictedField
 from cellflow.training.options import FitOptions
 from cellflow.training.trainer import History, Trainer
 
@@ -52,7 +47,7 @@ def train_on_pairs(
     def meet(batch: Pairs, step: int, stream: int) -> PathPoint:
         noise.manual_seed(stream_seed(options.seed, step, stream))
         # Drawn for all processes, of which each takes its part: their number changes nothing.
-        return method.path.draw(batch, noise, part=(group.rank, group.world))
+        return drawn(method, batch, noise, part=(group.rank, group.world))
 
     terms = objective(method, networks, dynamics, units=units)
     trainer = Trainer(networks, terms, units.speed**2, method.training, options.steps, group)
@@ -66,10 +61,21 @@ def train_on_pairs(
         )
 
 
+def drawn(
+    method: Parts, pairs: Pairs, noise: torch.Generator, *, part: tuple[int, int] = (0, 1)
+) -> PathPoint:
+    """Return where on their paths `pairs` are met: see :meth:`cellflow.paths.Path.draw`.
+
+    With `noise` as generator, the `part` asked for, and the times of the `method`.
+    """
+    times = method.timesteps
+    times = TIMESTEPS[times] if isinstance(times, str) else times
+    return method.path.draw(pairs, noise, part=part, times=times, per_pair=method.times_per_pair)
+
+
 def threads_for(net: NetworkConfig, device: torch.device) -> AbstractContextManager[None]:
     """Return where to train `net` on `device`: a small one loses time by sharing a step."""
-    small = device.type == "cpu" and net.small
-    return one_thread() if small else nullcontext()
+    return one_thread() if device.type == "cpu" and net.small else nullcontext()
 
 
 def objective(
@@ -78,13 +84,18 @@ def objective(
     """Return the loss terms of `method`, all in squared velocities of `units`."""
 
     def terms(batch: PathPoint) -> dict[str, Tensor]:
+        if isinstance(dynamics.velocity, PredictedField):
+            found, mix = dynamics.velocity.predicted(batch.t, batch.x)
+            return objectives.prediction_matching(found, batch, mix, predict=method.predict)
         if method.score:  # the noise's part of the velocity is taken from the score
-            out = mean_velocity_matching(networks["velocity"], batch)
-            out |= score_matching(dynamics, batch, unit=units.speed**2)
+            out = objectives.mean_velocity_matching(networks["velocity"], batch)
+            out |= objectives.score_matching(dynamics, batch, unit=units.speed**2)
+        elif networks["velocity"].average:
+            out = objectives.average_velocity_matching(cast(Network, networks["velocity"]), batch)
         else:
-            out = velocity_matching(dynamics, batch)
+            out = objectives.velocity_matching(dynamics, batch)
         if method.growth:
-            out |= growth_matching(dynamics, batch, unit=units.speed**2 * units.span**2)
+            out |= objectives.growth_matching(dynamics, batch, unit=units.speed**2 * units.span**2)
         return out
 
     return terms

@@ -224,8 +224,7 @@ class Trainer(Generic[B]):
         """Return what is known after the last step."""
         checked = self.history.step[-1:] == [self.step]
         valid = self.history.validation_loss[-1] if checked else None
-        loss = float(self.loss_now) * self.unit
-        return StepReport(self.step, loss, self.optimizer.rate, valid)
+        return StepReport(self.step, float(self.loss_now) * self.unit, self.optimizer.rate, valid)
 
     @property
     def out_of_patience(self) -> bool:
@@ -261,9 +260,8 @@ class Trainer(Generic[B]):
     def save(self, path: str | FilePath, fingerprint: dict) -> None:
         """Write everything that the next step depends on to `path`, with a `fingerprint`."""
         facts = {"step": self.step, "since_best": self.since_best, "fingerprint": fingerprint}
-        write_state(
-            path, self._state() | self.optimizer.state, facts | {"history": asdict(self.history)}
-        )
+        facts["history"] = asdict(self.history)
+        write_state(path, self._state() | self.optimizer.state, facts)
 
     def _state(self) -> dict[str, Tensor]:
         own = {"value": self.flat.value, "average": self.average}

@@ -41,9 +41,8 @@ class Graph:
         """Lengths of the shortest paths from `origins` to `ends`, shape ``(origins, ends)``."""
         # Few at a time: Dijkstra's algorithm visits, and writes out, all nodes for each.
         parts = np.array_split(origins, math.ceil(len(origins) * len(self.component) / CHUNK))
-        return np.concatenate(
-            [csgraph.dijkstra(self._lengths, indices=part)[:, ends] for part in parts]
-        )
+        found = [csgraph.dijkstra(self._lengths, indices=part)[:, ends] for part in parts]
+        return np.concatenate(found)
 
     @cached_property
     def _lengths(self) -> sparse.csr_matrix:
@@ -68,11 +67,9 @@ def neighbour_graph(x: np.ndarray, n_neighbors: int) -> Graph:
     component = _components(edges, n)
     edges = np.concatenate([edges, _bridges(x, component)])
     step = max(1, CHUNK // x.shape[1])
-    gaps = (
-        x[part[:, 0]] - x[part[:, 1]] for part in np.split(edges, range(step, len(edges), step))
-    )
-    lengths = np.concatenate([np.sqrt((gap * gap).sum(1)) for gap in gaps])
-    return Graph(edges, lengths, component)
+    parts = np.split(edges, range(step, len(edges), step))
+    gaps = (x[part[:, 0]] - x[part[:, 1]] for part in parts)
+    return Graph(edges, np.concatenate([np.sqrt((gap * gap).sum(1)) for gap in gaps]), component)
 
 
 def _neighbours(x: np.ndarray, k: int) -> np.ndarray:

@@ -112,6 +112,26 @@ class AffineConfig(NetworkConfig):
     def build(self, units: Units, *, answer: str, generator: Rng) -> Network:
         return Affine(units, answer, generator)
 ''',
+    "densities/blocks.py": '''
+"""Autoregressive flow in two passes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from cellflow.densities.density import DENSITIES, Density, zuko
+
+
+@DENSITIES.register("blocks")
+@dataclass(frozen=True)
+class Blocks(Density):
+    """Density that a test has added."""
+
+    def build(self, dim: int) -> nn.Module:
+        return zuko().MAF(dim, passes=2, **self.layers)
+''',
     "metrics/shift.py": '''
 """Distance of means."""
 
@@ -162,7 +182,8 @@ def plain(
 }
 NAMES = [Path(file).stem for file in FILES]
 #: Tests that run over the members of a family.
-LAWS = [str(ROOT / "tests" / file) for file in ("laws", "simulate/test_simulate.py")]
+FILES_OF_LAWS = ("laws", "densities/test_densities.py", "simulate/test_simulate.py")
+LAWS = [str(ROOT / "tests" / file) for file in FILES_OF_LAWS]
 
 #: A fit by the added method, from the AnnData to the file and back, simulated by the added solver.
 USE = """

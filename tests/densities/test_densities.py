@@ -74,22 +74,22 @@ def test_every_layer_inverts_in_single_precision(name):
 
 @pytest.mark.parametrize("name", INVERTIBLE)
 def test_decode_undoes_encode_in_the_units_of_the_data(name):
-    fit, x = fitted(name), cells()
+    fit, x = fitted(name), cells()[::8]
     tolerance = 1e-5 if name in BISECTED else 1e-9
     torch.testing.assert_close(fit.decode(fit.encode(x)), x, rtol=tolerance, atol=tolerance * 10)
 
 
 @pytest.mark.parametrize("name", [n for n in SETTINGS if len(SETTINGS[n][1]) == 0])
 def test_density_integrates_to_one(name):
-    fit, (n, reach) = fitted(name, 2), (160, 8.0)
+    fit, (n, reach) = fitted(name, 2), (100 if name in BISECTED else 160, 8.0)
     centres = (torch.arange(n, dtype=torch.float64) + 0.5) * (2 * reach / n) - reach
     grid = torch.cartesian_prod(centres, centres)  # of standardised cells
     total = fit.log_prob(fit.scaling.invert(grid)).exp().sum() * (2 * reach / n) ** 2
     total, expected, error = float(total * fit.scaling.scale.prod()), 1.0, 2e-3
     if name in BISECTED:  # young ones have tails beyond the grid
-        inside = fit.scaling.apply(fit.sample(2000)).abs().amax(1) < reach
+        inside = fit.scaling.apply(fit.sample(500)).abs().amax(1) < reach
         expected = float(inside.double().mean())
-        error += 4 * (expected * (1 - expected) / 2000) ** 0.5
+        error += 4 * (expected * (1 - expected) / 500) ** 0.5
     assert total == pytest.approx(expected, abs=error)
 
 

@@ -190,9 +190,9 @@ def test_coupled_refuses_unknown_times_and_values_that_do_not_fit(tmp_path) -> N
         moves.table(adata.obs["kind"], 0, 1, normalize="rows")
     with pytest.raises(ValueError, match="coupling"):
         couple(adata, coupling="optimal")
-    with pytest.raises(TypeError, match=r"a coupling such as Exact\(\)"):
+    with pytest.raises(TypeError, match=r"a Coupling such as Exact\(\)"):
         couple(adata, coupling=3)
-    with pytest.raises(TypeError, match=r"`coupling`: got a class, expected one of"):
+    with pytest.raises(TypeError, match=r"`coupling`: got the class Exact, expected a Coupling"):
         couple(adata, coupling=couplings.Exact)
     with pytest.raises(ValueError, match=r"Give sigma to the coupling itself"):
         couple(adata, coupling="exact", sigma=1.0)

@@ -141,7 +141,7 @@ def test_growth_has_its_spread(adata) -> None:
 
 
 def test_the_history_drawn_is_that_of_a_member(three) -> None:
-    with pytest.raises(TypeError, match="Draw one of its members"):
+    with pytest.raises(TypeError, match="`fit`: got Ensemble, expected a Fit or a History"):
         pl.history(three)
 
 

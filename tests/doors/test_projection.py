@@ -155,7 +155,11 @@ def test_bad_input(linear):
     x = np.zeros((400, 3))
     linear.obsm["X_line"] = x[:, :1]
     bad = [
-        (lambda: embedding(x, "umap"), TypeError, "`adata`: got ndarray, expected an AnnData"),
+        (
+            lambda: project_points(x, x, basis="umap"),
+            TypeError,
+            "`adata`: got ndarray, expected an",
+        ),
         (lambda: embedding(linear, "umpa"), ValueError, "Did you mean 'umap'"),
         (lambda: embedding(linear, "line"), ValueError, "`dims`: got .0, 1., expected two"),
         (lambda: embedding(linear, "pca", dims=(1, 1)), ValueError, "integers from 0 to 2"),

@@ -6,8 +6,16 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from cases import PATHS
-from cellflow.paths import BrownianBridge, Pairs, Path, Straight
+from cases import FROM_NOISE, PATHS
+from cellflow.paths import (
+    BrownianBridge,
+    ConditionalOT,
+    Pairs,
+    Path,
+    Straight,
+    VarianceExploding,
+    VariancePreserving,
+)
 
 
 def pairs(n: int = 5, d: int = 3, span: float = 2.5) -> Pairs:
@@ -27,8 +35,35 @@ def at(path: Path, p: Pairs, s: float, seed: int = 1):
 def test_mean_goes_from_source_to_target(path: Path) -> None:
     p = pairs()
     zero, one = torch.zeros(5, 1, dtype=torch.float64), torch.ones(5, 1, dtype=torch.float64)
-    assert_close(path.mean(p, zero), p.x0)
     assert_close(path.mean(p, one), p.x1)
+    if not path.source_free:
+        assert_close(path.mean(p, zero), p.x0)
+
+
+@pytest.mark.parametrize("path", FROM_NOISE.values(), ids=FROM_NOISE)
+def test_path_from_noise_is_a_multiple_of_the_target_and_noise(path: Path) -> None:
+    p, s = pairs(), torch.linspace(0.1, 0.9, 5, dtype=torch.float64)[:, None]
+    other = Pairs(p.x1 + 1, 2 * p.x1, p.t0, p.t1)
+    assert_close(path.mean(other, s), 2 * path.mean(p, s))
+    assert (path.std(p, s).diff(dim=0) < 0).all()
+    # The signal is far below the noise at the source, and the noise below the signal at the end.
+    ends = torch.tensor([[path.margin], [1 - path.margin]], dtype=torch.float64)
+    two = p.part(0, 3)
+    ratio = path.std(two, ends) / (path.mean(two, ends) / two.x1).mean(1, keepdim=True)
+    assert ratio[0] > 15
+    assert ratio[1] < 0.02
+
+
+@pytest.mark.parametrize("path", FROM_NOISE.values(), ids=FROM_NOISE)
+def test_diffusion_is_that_of_the_process_with_these_marginals(path: Path) -> None:
+    """Of x = a y + b z the noising SDE has, towards the source, g² = -2 b b' + 2 b² a' / a."""
+    s = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)[:, None]
+    one = torch.ones_like(s)
+    p = Pairs(one, one, one, one + 1)
+    diffusion, b = path.diffusion_at(s), path.std(p, s)
+    if diffusion is not None:
+        noise = path.mean_rate(p, s) / path.mean(p, s) * b - path.std_rate(p, s)
+        assert_close(diffusion**2, 2 * b * noise)
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
@@ -99,6 +134,9 @@ def test_bridge_velocity_is_the_flow_of_its_conditional_gaussian() -> None:
         (lambda: Straight(float("nan")), "sigma"),
         (lambda: BrownianBridge(0.0), "sigma"),
         (lambda: BrownianBridge(1.0, margin=0.6), "margin"),
+        (lambda: ConditionalOT(0.0), "sigma_min"),
+        (lambda: VariancePreserving(1.0, 0.5), "beta_max"),
+        (lambda: VarianceExploding(1.0, 1.0), "sigma_max"),
     ],
 )
 def test_bad_settings_are_named(make, name: str) -> None:

@@ -81,7 +81,7 @@ def test_fit_of_a_million_cells_needs_little_more_than_two_copies() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(available() < 4e9, reason="needs 4 GB of free memory")
 def test_fit_of_three_million_cells_in_fifty_dimensions() -> None:
-    """Measured: 2.4 times the cells beyond the AnnData, also of ten million; a copy turns it red."""
+    """Measured: 2.4 times the cells beyond the AnnData, also of ten million; a copy is red."""
     found = measured(3_000_000, 50)
     assert found["cells"] == 3_000_000
     assert found["times"] < 2.8

@@ -274,5 +274,5 @@ def test_one_clear_error_each(adata, table):
     for message, call in calls.items():
         with pytest.raises(ValueError, match=message):
             call()
-    with pytest.raises(TypeError, match="`table`: got ndarray, expected a table of masses"):
+    with pytest.raises(TypeError, match="`table`: got ndarray, expected a DataFrame"):
         pl.transitions(table.to_numpy())

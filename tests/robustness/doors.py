@@ -22,6 +22,7 @@ import cellflow as cf
 from cellflow.batches import Batching
 from cellflow.couplings import Coupling, Exact
 from cellflow.evaluate import HoldoutProtocol
+from cellflow.fits.bases import gaussian_mixture
 from cellflow.methods import METHODS, FlowMatching, Method
 from cellflow.networks import MLPConfig, NetworkConfig
 from cellflow.paths import Path as CellPath
@@ -122,6 +123,7 @@ GOOD: dict[str, Callable[[], Any]] = {
     "between": lambda: (0.0, 3.0),
     "gene_trends.adata": WORLD.answered,
     "fit": lambda: WORLD.fit,
+    "flow": lambda: WORLD.fit,
     "uncertainty.fit": lambda: WORLD.ensemble,
     "velocity_agreement.fit": lambda: WORLD.bridge,
     "predict.start": lambda: WORLD.snapshot,
@@ -145,6 +147,8 @@ GOOD: dict[str, Callable[[], Any]] = {
     "x": lambda: WORLD.snapshot.x,
     "y": lambda: WORLD.course.snapshots[1].x,
     "x0": lambda: WORLD.snapshot.x,
+    "log_likelihood.base": lambda: gaussian_mixture(WORLD.snapshot),
+    "base_time": lambda: 0.0,
     "states": lambda: WORLD.fit.course.x,
     "points": lambda: WORLD.cells.obsm["X_pca"][:4],
     "velocity": lambda: WORLD.cells.obsm["velocity_obs"],
@@ -179,7 +183,7 @@ GOOD: dict[str, Callable[[], Any]] = {
         "time_key": "day", "condition_key": "batch", "label_key": "label", "batch_key": "batch",
         "mass_key": "mass", "growth_key": "rate", "clone_key": "clone", "basis": "umap",
         "velocity_key": "velocity_obs", "weights.time": 1.0, "expect.start": 0.0, "expect.end": 1.0, "centre": 0.3, "width": 0.2, "most": 5, "fate": "a", "proliferation": ["g0"], "apoptosis": ["g1"],
-        "time": 1.5, "end": 3.0, "steps": 2, "workers": 1, "progress": False, "n_futures": 2,
+        "time": 1.5, "end": 3.0, "t0": 0.0, "t1": 1.0, "steps": 2, "budget": 2, "workers": 1, "progress": False, "n_futures": 2,
         "neighbours": 3, "n_neighbors": 3, "n_permutations": 9, "n_boot": 3, "n_null": 5,
         "n_cells": 5, "n_components": 2, "per_interval": 2, "n": 5, "sigma": 0.5, "fraction": 0.5,
         "block_size": 8, "batch_size": 8, "rounds": 2, "n_projections": 4, "repeats": 2,
@@ -188,7 +192,7 @@ GOOD: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 #: Budgets that are given even though they have a default, so that a case is short.
 BUDGETS = _words("""
-steps workers progress n_futures neighbours n_permutations n_boot n_null per_interval
+steps budget workers progress n_futures neighbours n_permutations n_boot n_null per_interval
 repeats seeds sigmas candidates n_splines net rounds n_neighbors n_components epsilon
 """)
 

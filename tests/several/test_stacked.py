@@ -45,7 +45,9 @@ def weights(fit) -> torch.Tensor:
     return torch.cat([p.detach().reshape(-1) for p in fit.networks.parameters()])
 
 
-@pytest.mark.parametrize("name", ["otcfm", "icfm", "mmfm", "sbcfm", "sf2m", "uotcfm", "ubsb"])
+@pytest.mark.parametrize(
+    "name", ["otcfm", "icfm", "mmfm", "mean_flow", "sbcfm", "sf2m", "uotcfm", "ubsb"]
+)
 def test_stacked_members_are_the_fits_of_their_seeds(name) -> None:
     """Each with other cells, so that units, sigmas and held-back cells differ as well."""
     method = METHODS[name](**SMALL)

@@ -1,64 +1,91 @@
-"""Adaptive integration: torchdyn chooses the steps, behind guards."""
+"""Adaptive integration: an embedded pair, whose error chooses the steps."""
 
 from __future__ import annotations
+
+import math
+from bisect import bisect_right
 
 import torch
 
 from cellflow._typing import Tensor
-from cellflow.simulate.field import IntegrationError, RescaledField
+from cellflow.simulate.field import RescaledField
 from cellflow.simulate.integration import Limits
-from cellflow.simulate.interpolation import THIRD, Cubic, quartic_term, steps_with_rows
+from cellflow.simulate.interpolation import Cubic
+from cellflow.simulate.solver import Pair
+
+#: What is taken of the step that the error allows, the bounds of a change, and the least step.
+SAFETY, SHRINK, GROW, LEAST = 0.9, 0.2, 10.0, 1e-15
 
 
 def integrate_adaptive(
-    field: RescaledField, x: Tensor, *, u: Tensor, solver: str, limits: Limits, out: Tensor
+    field: RescaledField,
+    x: Tensor,
+    *,
+    u: Tensor,
+    pair: Pair,
+    order: int,
+    limits: Limits,
+    out: Tensor,
 ) -> None:
     """Integrate through [0, 1] in steps chosen by the error, and write the states at `u`.
 
-    torchdyn is asked for its accepted steps only, and states between them are our own: its loop
-    over requested times may drop rows. A step with output inside costs at most two evaluations
-    more. `field` bounds the evaluations and checks its values, since torchdyn's loop never ends
-    on a NaN or on a stiff field; tolerances bound the root mean square error of a step.
+    A step is taken where its estimated error, in units of ``atol + rtol * |x|``, has a root mean
+    square over cells and dimensions of at most one. What is left of the way is divided into equal
+    steps no longer than the error allows: the last is no sliver. The steps do not depend on `u`;
+    states between them cost no evaluation. `field` bounds the evaluations, which ends stiff ones.
     """
-    nodes, states = _accepted_steps(field, x, solver=solver, limits=limits)
-    out[0] = x
-    slopes: dict[int, Tensor] = {}
-    for i, (here, there, between, end) in enumerate(steps_with_rows(u, nodes)):
-        if between.stop > between.start:
-            h = there - here
-            slopes = {
-                j: slopes[j] if j in slopes else field(float(nodes[j]), states[j])
-                for j in (i, i + 1)
-            }
-            cubic = Cubic(states[i], states[i + 1], h * slopes[i], h * slopes[i + 1])
-            state, slope = cubic.at(THIRD)
-            terms = quartic_term(h * field(here + THIRD * h, state), slope)
-            cubic.write((u[between] - here) / h, out[between], terms=terms)
-        if end is not None:
-            out[end] = states[i + 1]
+    a, times = [x.new_tensor(weights) for weights in pair.a], u.tolist()
+    error_weights, quartic = x.new_tensor(pair.error), x.new_tensor(pair.quartic)
+    k = x.new_empty(len(a), *x.shape)
+    stages = k.flatten(1).t()
+    out[0], here, row = x, 0.0, 1
+    k[0] = _finite(field, 0.0, x)
+    allowed = _first_step(field, x, k[0], order=order, limits=limits)
+    while here < 1.0:
+        left = math.ceil((1.0 - here) / allowed - 1e-9)
+        h = (1.0 - here) / left
+        new = x
+        for s in range(1, len(a)):
+            # Matrix and vector: a product that no setting allows a lower precision.
+            new = torch.addmv(x.reshape(-1), stages[:, :s], a[s], alpha=h).view_as(x)
+            k[s] = field(here + pair.c[s] * h, new)
+        scale = torch.maximum(x.abs(), new.abs()).mul_(limits.rtol).add_(limits.atol)
+        error = h * _rms((stages @ error_weights).view_as(x), scale)
+        if not math.isfinite(error):
+            for time, slope in zip(pair.c, k, strict=True):
+                field.require_finite(slope, here + time * h)
+        if error <= 1.0:
+            there = 1.0 if left == 1 else here + h
+            stop = len(u) - 1 if left == 1 else bisect_right(times, there)
+            if stop > row:
+                cubic = Cubic(x, new, h * k[0], h * k[-1])
+                term = h * (stages @ quartic).view_as(x)
+                cubic.write((u[row:stop] - here) / h, out[row:stop], terms=(term,))
+            x, here, row = new, there, stop
+            k[0] = k[-1]
+        change = SAFETY * max(error, 1e-10) ** (-1 / order)
+        allowed = max(h * min(GROW, max(SHRINK, change)), LEAST)  # NaN shrinks
+    field.require_finite(x, 1.0)
+    out[-1] = x
 
 
-def _accepted_steps(
-    field: RescaledField, x: Tensor, *, solver: str, limits: Limits
-) -> tuple[Tensor, Tensor]:
-    """Return the nodes ``(k + 1,)``, in float64 on the CPU, and the states there."""
-    # Lazily, and never torchdyn.core, which imports Lightning.
-    from torchdyn.numerics import odeint
-    from torchdyn.numerics.solvers.ode import str_to_solver
+def _first_step(
+    field: RescaledField, x: Tensor, slope: Tensor, *, order: int, limits: Limits
+) -> float:
+    """Return the first step to try, after Hairer, Norsett and Wanner (1993), section II.4."""
+    scale = limits.atol + limits.rtol * x.abs()
+    size, speed = _rms(x, scale), _rms(slope, scale)
+    h = max(min(0.01 * size / speed, 1.0), LEAST) if min(size, speed) > 1e-5 else 1e-6
+    bend = _rms(_finite(field, h, x + h * slope) - slope, scale) / h
+    most = max(speed, bend)
+    return max(min(100 * h, (0.01 / most) ** (1 / order) if most > 1e-15 else 1e-3, 1.0), LEAST)
 
-    def rhs(time: Tensor, state: Tensor, args: object = None) -> Tensor:
-        return field(float(time), state)
 
-    # In the dtype of the state, or torchdyn's arithmetic would promote the state.
-    unit = torch.tensor([0.0, 1.0], dtype=x.dtype, device=x.device)
-    method = str_to_solver(solver, x.dtype)
-    # torchdyn keeps these in float32 and so rounds every step and stage time of a float64
-    # solution to float32, which leaves errors of 1e-9 whatever the tolerance.
-    for name in ("safety", "min_factor", "max_factor"):
-        setattr(method, name, getattr(method, name).to(x))
-    tolerances = {"rtol": limits.rtol, "atol": limits.atol}
-    where, states = odeint(rhs, x, unit, solver=method, return_all_eval=True, **tolerances)
-    nodes = where.to(device="cpu", dtype=torch.float64)
-    if len(nodes) != len(states) or float(nodes[-1]) != 1.0:
-        raise IntegrationError(f"Integration stopped at time {field.time(float(nodes[-1])):g}.")
-    return nodes, states
+def _finite(field: RescaledField, u: float, x: Tensor) -> Tensor:
+    slope = field(u, x)
+    field.require_finite(slope, u)
+    return slope
+
+
+def _rms(x: Tensor, scale: Tensor) -> float:
+    return float((x / scale).square_().mean().sqrt())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from cellflow._typing import Tensor
@@ -32,10 +30,10 @@ def integrate_stochastic(
     :math:`O(h^2)` in law, which do not accumulate: no step is worse.
     """
     h = 1.0 / n_steps
-    scale = field.dynamics.sigma * math.sqrt(abs(field.span) * h)
     nodes = torch.arange(n_steps + 1, dtype=torch.float64) / n_steps
     out[0] = x
     for here, there, between, end in steps_with_rows(u, nodes):
+        scale = field.scale(here, h, x)
         drawn = noise.increments(scale, mean=mean)
         new = step(field, x, field(here, x), u=here, h=h, noise=drawn)
         field.require_finite(new, there)

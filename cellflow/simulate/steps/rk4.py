@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cellflow._typing import Tensor
-from cellflow.simulate.field import RescaledField
 from cellflow.simulate.solver import SOLVERS, Solver
 
 
-def rk4(field: RescaledField, x: Tensor, slope: Tensor, *, u: float, h: float) -> Tensor:
+def rk4(
+    field: Callable[[float, Tensor], Tensor], x: Tensor, slope: Tensor, *, u: float, h: float
+) -> Tensor:
     """Advance `x` ``(n, d)`` from ``u`` to ``u + h``; `slope` is the field at ``(u, x)``."""
     second = field(u + h / 2, x + (h / 2) * slope)
     third = field(u + h / 2, x + (h / 2) * second)

@@ -5,8 +5,6 @@ cost that row i pays for column j, and a row is *content* when its column has th
 Cost matrices are padded with infinite columns to a multiple of `BLOCK`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from cellflow._numba import compiled

@@ -6,8 +6,6 @@ of the column, prices ``v`` of the columns are only compared with each other: ro
 when its column has the least ``c[i, j] - v[j]``. Nothing depends on the number of threads.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

@@ -132,8 +132,7 @@ def transport(
         solved, gain = _solve(points, block, price) if high - low > 1 else (block, 0.0)
         gained += gain
         out.append(solved)
-    together = Entries(*(np.concatenate([part[k] for part in out]) for k in range(3)))
-    return merged(together), gained
+    return merged(Entries(*(np.concatenate([part[k] for part in out]) for k in range(3)))), gained
 
 
 def _solve(points: Both, block: Entries, price: np.ndarray) -> tuple[Entries, float]:

@@ -107,7 +107,8 @@ def match(
     price = _first_prices(y, alignment)
     rows = np.arange(n)
     gains: list[float] = []
-    cost = _total(x, y, cols)
+    parts = (np.square(x[k : k + CHUNK] - y[cols[k : k + CHUNK]]) for k in range(0, n, CHUNK))
+    cost = 0.5 * float(sum(part.sum(dtype=np.float64) for part in parts))
     leaves = math.ceil(n / block_size)
     for _ in range(sweeps if leaves > 1 else 1):
         blocks = tree(points, (rows, cols), leaves=leaves, root=alignment.roots[1], run=run)
@@ -232,9 +233,3 @@ def _first_prices(y: np.ndarray, alignment: Alignment) -> np.ndarray:
         part = torch.from_numpy(y[k : k + CHUNK]).double() - mean_y
         out.append(-(0.5 * ((part @ alignment.back) * part).sum(1) + part @ mean_x))
     return torch.cat(out).float().numpy()
-
-
-def _total(x: np.ndarray, y: np.ndarray, cols: np.ndarray) -> float:
-    """Sum of the half squared distances."""
-    parts = (np.square(x[k : k + CHUNK] - y[cols[k : k + CHUNK]]) for k in range(0, len(x), CHUNK))
-    return 0.5 * float(sum(part.sum(dtype=np.float64) for part in parts))

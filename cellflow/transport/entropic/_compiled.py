@@ -7,8 +7,6 @@ strength ``rho`` of its KL penalty (infinite: exact). The formulas are those of
 :mod:`cellflow.transport.entropic.solve`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from cellflow._numba import compiled
@@ -89,8 +87,7 @@ def _plan(c, inv, left, right, g, f, weight, col, plan):
         total = 0.0
         for j in range(m):
             x = scores[j] - top
-            value = _exp(max(x, CUT))
-            row[j] = value if x > CUT else 0.0
+            row[j] = _exp(max(x, CUT)) if x > CUT else 0.0
             total += row[j]
         exact = log[i] - ref[i] - top - np.log(total)
         f[i] = _potential(exact, rho)

@@ -3,8 +3,6 @@
 The systems are ``(diag(d) − Pᵀ diag(w) P) x = r``: the Hessian of the semi-dual.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from cellflow._numba import compiled

@@ -44,8 +44,7 @@ def solve_batch(problems: Sequence[Problem], *, tolerance: float, max_iter: int)
     n, m = problems[0].cost.shape
     if m > n:  # Newton steps are cubic in the number of columns
         turned = [p.transposed() for p in problems]
-        found = solve_batch(turned, tolerance=tolerance, max_iter=max_iter)
-        return [s.transposed() for s in found]
+        return [s.transposed() for s in solve_batch(turned, tolerance=tolerance, max_iter=max_iter)]
     cost = torch.stack([p.cost for p in problems])
     marginals = Marginals.stack([p.marginals for p in problems])
     epsilon = cost.new_tensor([p.epsilon for p in problems])

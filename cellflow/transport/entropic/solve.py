@@ -54,8 +54,7 @@ def solve(problem: Problem, *, tolerance: float, max_iter: int, solver: str = "a
         return _pot(problem, tolerance, max_iter)
     cost = problem.cost
     if cost.shape[1] > cost.shape[0]:  # Newton steps are cubic in the number of columns
-        turned = problem.transposed()
-        s = solve(turned, tolerance=tolerance, max_iter=max_iter, solver=solver)
+        s = solve(problem.transposed(), tolerance=tolerance, max_iter=max_iter, solver=solver)
         return s.transposed()
     spent = 0
     if solver == "auto" and cost.device.type == "cpu":
@@ -82,9 +81,7 @@ def _compiled(problem: Problem, tolerance: float, max_iter: int) -> Solution:
     before: tuple[np.ndarray, float] | None = None
     used, hessian = 0, np.empty((0, 0))
     while True:
-        left, right = (
-            _side(side, step, marginals.relative) for side in (marginals.rows, marginals.cols)
-        )
+        left, right = (_side(side, step, marginals.relative) for side in marginals[:2])
         scaled = g / step
         aim = tolerance if step <= epsilon else max(ROUGH, tolerance)
         error, spent, f, plan, hessian = _compiled.stage(

@@ -4,8 +4,6 @@ All work on a *tile*, some rows of the cost matrix (rounded, if in float32) agai
 ``first`` is the row at which it begins. Reduced costs are ``c[i, j] - u[i] - v[j]``.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from cellflow._numba import compiled

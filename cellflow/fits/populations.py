@@ -1,0 +1,89 @@
+"""Predicted populations: their masses, draws of their cells, and how far they are from data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from cellflow import _checks
+from cellflow._random import systematic
+from cellflow._typing import Tensor
+from cellflow.fits.folder import Unsaved
+from cellflow.paths import Path
+from cellflow.preprocessing import Preprocessing
+from cellflow.timecourse import Snapshot, TimeCourse
+
+
+def sample_cells(
+    start: Snapshot,
+    path: Path,
+    prep: Preprocessing | None,
+    *,
+    n_cells: int,
+    generator: torch.Generator,
+) -> Snapshot:
+    """Draw cells of `start`, each once; beyond its size, again with the noise of the `path`.
+
+    The noise is in the coordinates of `prep`. Their masses are scaled so that they stand for the
+    whole snapshot.
+    """
+    n = len(start)
+    order = torch.randperm(n, generator=generator)[:n_cells]
+    again = torch.randint(n, (max(n_cells - n, 0),), generator=generator)
+    drawn = start.subset(torch.cat([order, again]).to(start.x.device))
+    if n_cells != n:
+        whole = start.total_mass / drawn.total_mass
+        drawn = replace(drawn, mass=(drawn.mass.double() * whole).to(drawn.mass))
+    if len(again) == 0:
+        return drawn
+    if isinstance(path, Unsaved):
+        remedy = "The path is the user's own and was not saved: its noise is not known."
+        raise ValueError(_checks.message("n_cells", n_cells, f"at most {n}", remedy))
+    dim = start.x.shape[1] if prep is None else len(prep.scale)
+    noise = path.std_at_start() * torch.randn(len(again), dim, generator=generator)
+    noise = noise.to(drawn.x)
+    if prep is not None:
+        noise = prep.invert_vectors(noise)
+    return replace(drawn, x=torch.cat([drawn.x[:n], drawn.x[n:] + noise]))
+
+
+def equal_cells(
+    predicted: Sequence[Snapshot], n: int, generator: torch.Generator
+) -> list[Snapshot]:
+    """Draw `n` rows by their mean share of the mass, the same in all `predicted` populations.
+
+    The cells of each then have equal masses, which add up to its total.
+    """
+    shares = torch.stack([s.weights for s in predicted]).mean(0)
+    rows = systematic(shares, n, generator).to(shares.device)
+    out = [s.subset(rows) for s in predicted]
+    totals = [s.total_mass / n for s in predicted]
+    return [replace(s, mass=torch.full_like(s.mass, m)) for s, m in zip(out, totals, strict=True)]
+
+
+def warn_of_extrapolation(course: TimeCourse, times: Tensor) -> None:
+    """Say so if some of `times` are outside the `course`."""
+    first, last = course.times[0], course.times[-1]
+    times = times[(times < first) | (times > last)].unique()
+    if times.numel() == 0:
+        return
+    outside = [f"{time:g}" for time in times.tolist()]
+    named = " and ".join(outside) if len(outside) < 3 else f"{len(outside)} times"
+    _checks.warn(
+        f"{named} {'is' if len(outside) == 1 else 'are'} outside the fit's times, "
+        f"{first:g} to {last:g}: an extrapolation."
+    )
+
+
+def grown_mass(mass: Tensor, growth: Tensor, time: float) -> Tensor:
+    """Return `mass` ``(n,)`` after its logarithms have changed by `growth` ``(n,)`` by `time`."""
+    growth = growth.to(mass)
+    out = mass * growth.exp()
+    if not bool(torch.isfinite(out).all() and (out > 0).all()):
+        factors = f"exp({growth.min():.3g}) to exp({growth.max():.3g})"
+        got = f"{time:g}, by when masses have grown by factors of {factors}"
+        expected = f"a time by which {mass.dtype} can hold them"
+        raise ValueError(_checks.message("time", got, expected, "Stay near the course."))
+    return out

@@ -1,0 +1,109 @@
+"""Methods that simulate the field while they learn it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import nn
+from tqdm import tqdm
+
+from cellflow import _checks
+from cellflow._random import stream_seed
+from cellflow._typing import Field, Tensor
+from cellflow.batches import CouplingHealth, PairSampler
+from cellflow.couplings import Independent
+from cellflow.fits.fit import Fit
+from cellflow.networks import Units
+from cellflow.paths import Pairs
+from cellflow.preprocessing import Preprocessing
+from cellflow.timecourse import TimeCourse
+from cellflow.training.cells import canonical, to_device
+from cellflow.training.loop import run
+from cellflow.training.networks import Parts, assemble, build_networks
+from cellflow.training.options import FitOptions
+from cellflow.training.prepare import check_units, fingerprint
+from cellflow.training.train_on_pairs import threads_for
+from cellflow.training.trainer import Trainer
+
+
+@dataclass(frozen=True, eq=False)
+class Shots:
+    """Cells at both ends of every interval, in turn; for some methods, a weight."""
+
+    pairs: Pairs
+    weight: float
+    step: int
+    share: float = 1.0
+
+
+class Simulated(Protocol):
+    """What a method tells of its training, which learns the velocity alone."""
+
+    @property
+    def parts(self) -> Parts:
+        """Networks and settings."""
+
+    def shots(self, pairs: Pairs, step: int, steps: int) -> Shots:
+        """Return the batch of `step` of `steps`, of unrelated `pairs`."""
+
+    def begin(
+        self, velocity: Field, model: TimeCourse, *, health: CouplingHealth, seed: int
+    ) -> tuple[Callable[[Shots], dict[str, Tensor]], float]:
+        """Return the loss terms of `velocity` on the cells of `model`, and their unit.
+
+        Plans that they make are counted by `health`; all that they draw follows from `seed`.
+        """
+
+
+def fit_by_simulating(
+    method: Simulated,
+    course: TimeCourse,
+    options: FitOptions,
+    *,
+    preprocessing: Preprocessing | None,
+) -> Fit:
+    """Fit `method` to `course` as :meth:`Method.fit_with` does, in this process alone.
+
+    It holds no cells back, and its field begins at rest. With `options` and `preprocessing` of
+    that method.
+    """
+    parts = method.parts
+    if options.group.world > 1:
+        remedy = "Its steps move cells, from snapshot to snapshot."
+        raise ValueError(_checks.message("group", options.group.world, "1", remedy))
+    steps = options.steps
+    model = course if preprocessing is None else course.map(preprocessing.apply)
+    model = to_device(model if parts.coupling.knows_rows else canonical(model), options)
+    units = Units.of(model)
+    x = model.snapshots[0].x
+    check_units(parts, units, x.dtype)
+    networks = build_networks(parts, units, seed=options.seed).to(x)
+    *_, weight, bias = networks["velocity"].parameters()
+    for parameter in (weight, bias):  # at rest, from where the slower motion is found
+        nn.init.zeros_(parameter)
+    dynamics = assemble(parts, networks, model.times)
+    if options.progress:
+        tqdm.write(f"{parts.name}: training on {x.device}, {x.dtype}", file=sys.stderr)
+    # Cells are drawn as for pairs; what pairs them, if anything, is where they move to.
+    drawn = stream_seed(options.seed, 0, 11)
+    sampler = PairSampler(model, Independent(), parts.batching, drawn, CouplingHealth())
+    health = CouplingHealth()
+    terms, unit = method.begin(dynamics.velocity, model, health=health, seed=options.seed)
+    trainer = Trainer(networks, terms, unit, parts.training, steps)
+    try:
+        with threads_for(parts.net, x.device):
+            history = run(
+                trainer,
+                lambda step: method.shots(sampler.batch(step), step, steps),
+                None,
+                fingerprint=fingerprint(parts, [model], options),
+                options=options,
+            )
+    finally:
+        sampler.close()
+    told = health if health.plans else sampler.health
+    history.coupling = told.summary() | {"unused": sampler.unused}
+    return Fit(dynamics, parts, course, networks, preprocessing, history)
