@@ -3,11 +3,14 @@
 from cellflow import _doors
 from cellflow.answers import composition
 from cellflow.answers.agreement import Agreement, agreement
+from cellflow.answers.batches import BatchFree, batch_free
 from cellflow.answers.comparison import Comparison, compare
 from cellflow.answers.drivers import Correlations, FateGradient, correlations, fate_gradient
 from cellflow.answers.fates import Fates, fates_by_flow, fates_by_plans, origins_by_plans
+from cellflow.answers.forecast import ForecastError, forecast_errors, held
 from cellflow.answers.influence import Influence, influence
 from cellflow.answers.labels import labels_at, shares_near
+from cellflow.answers.outliers import Outliers, outliers
 from cellflow.answers.perturbation import Effects, effect_on_fates
 from cellflow.answers.sinks import sinks
 from cellflow.answers.transitions import Moves, transitions
@@ -16,16 +19,20 @@ from cellflow.answers.uncertainty import Disagreement, disagreement
 
 __all__ = [
     "Agreement",
+    "BatchFree",
     "Comparison",
     "Correlations",
     "Disagreement",
     "Effects",
     "FateGradient",
     "Fates",
+    "ForecastError",
     "Moves",
     "Influence",
+    "Outliers",
     "Trends",
     "agreement",
+    "batch_free",
     "compare",
     "composition",
     "correlations",
@@ -34,9 +41,12 @@ __all__ = [
     "fate_gradient",
     "fates_by_flow",
     "fates_by_plans",
+    "forecast_errors",
+    "held",
     "influence",
     "labels_at",
     "origins_by_plans",
+    "outliers",
     "shares_near",
     "sinks",
     "transitions",

@@ -150,7 +150,7 @@ def read(adata: AnnData, keys: Reading) -> tuple[TimeCourse, CourseIndex]:
             remedy = "Drop this time point, or merge it with another through `time_map`."
             raise ValueError(_checks.message(of_times, got, "at least 2", remedy))
         x = read_states(stored, index, n_dims=keys.n_dims, dtype=keys.dtype, name=name)
-        _check_finite(x, adata.obs_names[index], name=name)
+        check_finite(x, adata.obs_names[index], name=name)
         prior = None if growth is None else torch.as_tensor(growth[index], dtype=x.dtype)
         named = None if labels is None else list(labels[index])
         cells = Snapshot(x, point, labels=named, growth=prior)
@@ -174,7 +174,7 @@ def _components(stored: Any, keys: Reading, kept: np.ndarray) -> tuple[np.ndarra
     return project(stored, found), found
 
 
-def _check_finite(x: torch.Tensor, names: pd.Index, *, name: str) -> None:
+def check_finite(x: torch.Tensor, names: pd.Index, *, name: str) -> None:
     """Refuse states with NaN or infinite values, naming the first such cell."""
     if bool(torch.isfinite(x.sum())):  # then all are; if not, a sum may have overflowed
         return

@@ -1,19 +1,23 @@
 """Tools: from an AnnData to answers, and back into the AnnData."""
 
 from cellflow import _doors
+from cellflow.tl.batch_free import batch_free
 from cellflow.tl.compare import compare
 from cellflow.tl.composition import composition
 from cellflow.tl.couple import couple
 from cellflow.tl.coupled import Coupled
+from cellflow.tl.density_ratio import density_ratio
 from cellflow.tl.drivers import drivers
 from cellflow.tl.expression import expression
 from cellflow.tl.fates import ancestors, fates
 from cellflow.tl.fit import fit
+from cellflow.tl.forecast import forecast
 from cellflow.tl.gene_trends import gene_trends
 from cellflow.tl.growth import growth
 from cellflow.tl.holdout import holdout
 from cellflow.tl.influence import influence
 from cellflow.tl.interpolate import interpolate
+from cellflow.tl.outlier_score import outlier_score
 from cellflow.tl.perturb import perturb
 from cellflow.tl.projection import project_points, project_velocity
 from cellflow.tl.simulate import simulate
@@ -25,18 +29,22 @@ from cellflow.tl.velocity_agreement import velocity_agreement
 __all__ = [
     "Coupled",
     "ancestors",
+    "batch_free",
     "compare",
     "composition",
     "couple",
+    "density_ratio",
     "drivers",
     "expression",
     "fates",
     "fit",
+    "forecast",
     "gene_trends",
     "growth",
     "holdout",
     "influence",
     "interpolate",
+    "outlier_score",
     "perturb",
     "project_points",
     "project_velocity",

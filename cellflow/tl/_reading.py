@@ -16,13 +16,14 @@ from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.couplings import Coupling
 from cellflow.couplings.coupling import FunctionCoupling
+from cellflow.densities import DENSITIES, Density
 from cellflow.evaluate import Auto
 from cellflow.fits import Ensemble, Fit
 from cellflow.methods import METHODS, Method
 from cellflow.pp import CourseIndex, access, parse_times
 from cellflow.pp.components import project
 from cellflow.pp.genes import gene_facts
-from cellflow.pp.reading import Reading, read
+from cellflow.pp.reading import Reading, check_finite, read
 from cellflow.pp.times import is_missing, read_time
 from cellflow.preprocessing import Preprocessing, fit_preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -90,6 +91,27 @@ def resolve_method(method: str | Method, sigma: float | None = None) -> Method:
         expected = f"one of {', '.join(map(repr, METHODS))}, or a method such as OTCFM()"
         raise TypeError(_checks.message("method", type(method).__name__, expected))
     return method
+
+
+def resolve_density(method: str | Density) -> Density:
+    """Return the density that a string names, with its defaults."""
+    if isinstance(method, Density):
+        return method
+    return DENSITIES[_checks.choice(method, DENSITIES, "method")]()
+
+
+def read_all(adata: AnnData, use_rep: str, n_dims: int | None) -> Tensor:
+    """Return all cells in a representation, whether they have a time or not, ``(n, d)``.
+
+    Its first `n_dims`; of expression, as many principal components.
+    """
+    rep, stored = access.find_representation(adata, use_rep)
+    own = None if rep == "X" else n_dims
+    x = access.read_states(stored, slice(None), n_dims=own, dtype=None, name=rep)
+    check_finite(x, adata.obs_names, name=rep)
+    if rep != "X" or n_dims is None:
+        return x
+    return fit_preprocessing(x, n_components=n_dims).apply(x)
 
 
 def warn_of_unused_growth(methods: Sequence[Method]) -> None:

@@ -149,6 +149,8 @@ WORLD = World()
 GOOD: dict[str, Callable[[], Any]] = {
     "adata": lambda: WORLD.cells.copy(),
     "drivers.adata": WORLD.answered,
+    "forecast.time": lambda: 4.0,
+    "between": lambda: (0.0, 3.0),
     "gene_trends.adata": WORLD.answered,
     "fit": lambda: WORLD.fit,
     "flow": lambda: WORLD.fit,
@@ -172,6 +174,7 @@ GOOD: dict[str, Callable[[], Any]] = {
     "index": lambda: 0,
     "generator": lambda: torch.Generator().manual_seed(0),
     "subset.index": lambda: torch.tensor([0, 2]),
+    "reference": lambda: np.arange(3 * SMALL) % 3 > 0,
     "plan": lambda: Exact()(*WORLD.course.snapshots[:2]),
     "mean": lambda: torch.zeros(2, dtype=torch.float64),
     "cov": lambda: torch.eye(2, dtype=torch.float64),

@@ -1,0 +1,108 @@
+"""Batches taken out of cells: a flow of each into one base, and out by that of a reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.model_selection import cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+
+from cellflow import _checks
+from cellflow._random import draw_seed
+from cellflow._typing import ArrayLike, Rng, Tensor
+from cellflow.answers.labels import NEIGHBOURS
+from cellflow.densities import Density
+
+#: Cells of a batch by which it is judged, at most.
+_MOST = 2000
+
+
+@dataclass(frozen=True, eq=False)
+class BatchFree:
+    """Cells `x` ``(n, d)`` where those of the batch `reference` are; `scores` before and after.
+
+    Of equally many cells of each batch: ``"batch_accuracy"``, how often nearest neighbours tell the
+    batch of a cell that was left out, a balanced accuracy; its ``"chance"``; ``"label_purity"``,
+    the share of nearest neighbours with a cell's own label, and ``"label_transfer"``, that among
+    neighbours in other batches.
+    """
+
+    x: Tensor
+    reference: str
+    scores: dict[str, tuple[float, float]]
+
+
+def batch_free(
+    x: ArrayLike,
+    batches: ArrayLike,
+    density: Density,
+    *,
+    labels: ArrayLike | None = None,
+    reference: str | None = None,
+    steps: int | None = None,
+    generator: Rng = 0,
+) -> BatchFree:
+    r"""Map the cells of all batches to where those of one would be.
+
+    Each batch :math:`b` has a flow :math:`f_b` into one normal base, as in fair normalizing flows
+    :cite:p:`balunovic2022`; a cell goes to :math:`f_r^{-1}(f_b(x))`, with r the reference. Many
+    maps make two clouds alike, and flows of several layers find any of them; an autoregressive flow
+    of one layer, such as ``NSF(1)``, is triangular and increasing, and so is what two of them make:
+    of such maps there is one :cite:p:`rosenblatt1952`, which begins with the first dimension.
+
+    What batches differ by is taken away, **be it biology or not**: where their shares of cell types
+    differ, cells of one type are moved to another. Compare ``label_transfer`` with what it was.
+
+    Parameters
+    ----------
+    x
+        Cells, shape ``(n, d)``.
+    batches, labels
+        Batch and label of each cell, ``(n,)``. Labels are not used for the map.
+    density
+        Flow to fit to each batch.
+    reference
+        Batch whose cells stay as they are; that of most cells when omitted.
+    steps, generator
+        As in :meth:`~cellflow.densities.Density.fit`.
+    """
+    cells, seed, of = _checks.as_cells(x, "x"), draw_seed(generator), np.asarray(batches, dtype=str)
+    names, sizes = np.unique(of, return_counts=True)
+    if len(of) != len(cells) or len(names) < 2 or sizes.min() < 10:
+        got = f"{len(of)} for {len(cells)} cells: {dict(zip(names, sizes, strict=True))}"
+        raise ValueError(_checks.message("batches", got, "two or more, each of ten cells or more"))
+    target = str(names[sizes.argmax()]) if reference is None else reference
+    _checks.choice(target, list(map(str, names)), "reference")
+    if not density.invertible:
+        raise ValueError(_checks.message("density", type(density).__name__, "a flow, as 'nsf' is"))
+    flows = {b: density.fit(cells[of == b], steps=steps, generator=seed) for b in names}
+    out = cells.clone()
+    for b in names[names != target]:
+        out[of == b] = flows[target].decode(flows[b].encode(cells[of == b])).detach().to(out)
+    rng = np.random.default_rng(seed)
+    drawn = [rng.permutation(np.flatnonzero(of == b))[: min(sizes.min(), _MOST)] for b in names]
+    rows = rng.permutation(np.concatenate(drawn))
+    marks = None if labels is None else np.asarray(labels, dtype=str)[rows]
+    judged = (z.cpu().double().numpy()[rows] for z in (cells, out))
+    accuracy, purity, transfer = zip(*(_scores(z, of[rows], marks) for z in judged), strict=True)
+    scores = {"batch_accuracy": accuracy, "chance": (1 / len(names),) * 2}
+    kept = {} if labels is None else {"label_purity": purity, "label_transfer": transfer}
+    return BatchFree(out, target, scores | kept)
+
+
+def _scores(
+    x: np.ndarray, batches: np.ndarray, labels: np.ndarray | None
+) -> tuple[float, float, float]:
+    """Return how well neighbours tell batches, labels, and labels from other batches."""
+    near = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(x) // len(set(batches)) - 1))
+    said = cross_val_predict(KNeighborsClassifier(near.n_neighbors), x, batches, cv=5)
+    accuracy = float((said == batches).mean())
+    if labels is None:
+        return accuracy, np.nan, np.nan
+    own, other = labels[near.fit(x).kneighbors(return_distance=False)] == labels[:, None], []
+    for b in np.unique(batches):
+        here, rest = batches == b, batches != b
+        found = near.fit(x[rest]).kneighbors(x[here], return_distance=False)
+        other.append((labels[rest][found] == labels[here][:, None]).mean())
+    return accuracy, float(own.mean()), float(np.mean(other))

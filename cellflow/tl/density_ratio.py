@@ -1,0 +1,70 @@
+"""Where cells become more and where fewer between two times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from anndata import AnnData
+
+from cellflow import _checks
+from cellflow._random import draw_seed
+from cellflow._typing import Rng
+from cellflow.densities import Density
+from cellflow.pp.access import column_of
+from cellflow.pp.times import parse_times, read_time
+from cellflow.tl._reading import read_all, resolve_density
+
+
+def density_ratio(
+    adata: AnnData,
+    *,
+    time_key: str,
+    between: Sequence[float | str],
+    method: str | Density = "nsf",
+    use_rep: str = "X_pca",
+    n_dims: int | None = None,
+    steps: int | None = None,
+    key_added: str = "density_ratio",
+    rng: Rng = 0,
+) -> None:
+    """Tell of each cell's place how much denser it is at one time than at another.
+
+    It says where cells become more; whether they divided there or came from elsewhere, it does not.
+
+    Parameters
+    ----------
+    adata, time_key
+        As in :func:`fit`.
+    between
+        The earlier and the later time: numbers, or labels such as ``"E7.5"``.
+    method, use_rep, n_dims, steps
+        As in :func:`outlier_score`. A density is fitted to the cells of either time.
+    key_added
+        Key that is written.
+    rng
+        Seed or generator of training.
+
+    Returns
+    -------
+    None
+        Writes ``obs["density_ratio"]``: the log-density of a cell's place at the later time less
+        that at the earlier one, in nats, whatever time the cell is of, an extrapolation far from
+        the cells of both. Shares of cells are compared, not numbers. ``uns["density_ratio"]`` has
+        the times and the method.
+    """
+    key, density = _checks.key(key_added, "key_added"), resolve_density(method)
+    column = column_of(adata, time_key, "time_key")
+    table = parse_times(column, missing="drop", name=f"obs[{time_key!r}]")
+    labels = dict(zip(table.labels, table.times, strict=True))
+    times = [read_time(t, labels, unit=table.unit, name="between") for t in between]
+    if len(set(times)) != 2 or len(times) != 2 or not set(times) <= set(table.time_points):
+        got, known = repr(list(between)), ", ".join(f"{t:g}" for t in table.time_points)
+        raise ValueError(_checks.message("between", got, f"two times of {known}"))
+    x, seed = read_all(adata, use_rep, n_dims), draw_seed(rng)
+    before, after = (
+        density.fit(x[table.kept[table.cell_times == t]], steps=steps, generator=seed)
+        for t in times
+    )
+    adata.obs[key] = (after.log_prob(x) - before.log_prob(x)).detach().cpu().numpy()
+    adata.uns[key] = {"between": np.array(times), "method": type(density).__name__}
