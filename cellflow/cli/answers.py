@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 #: Functions that have a command: those that return a table, write one into ``obsm``, or write
 #: nothing but columns of cells.
-TABLES = ("composition", "drivers", "gene_trends", "perturb")
+TABLES = ("batch_free", "composition", "drivers", "gene_trends", "perturb")
 CHANCES = ("ancestors", "fates")
-COLUMNS = ("growth", "velocity")
+COLUMNS = ("density_ratio", "growth", "outlier_score", "velocity")
 #: Rows of a table that are printed.
 _ROWS = 20
 

@@ -75,9 +75,9 @@ NAMES = {
     "method": [*registered("methods", "METHODS"), "auto"],
     "solver": registered("simulate", "SOLVERS"),
 }
+DENSITIES = registered("densities", "DENSITIES")
 #: Those of the method of two clouds.
-MATCHES = [*NAMES["method"][:-1], *registered("methods", "GENERATIVE")]
-MATCHES += registered("densities", "DENSITIES")
+MATCHES = [*NAMES["method"][:-1], *registered("methods", "GENERATIVE"), *DENSITIES]
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,9 @@ class Argument:
             return click.option(
                 spelled, self.name, is_flag=True, default=self.default, help=self.text
             )
-        names = MATCHES if "Density" in rest else NAMES.get(self.name)
+        names = NAMES.get(self.name)
+        if "Density" in rest:
+            names = MATCHES if "Method" in rest else DENSITIES
         names = names if names and (self.required or self.default in names) else None
         # click takes a None that is given for a default, even of what is required
         given = {"required": True} if self.required else {"default": self.default}

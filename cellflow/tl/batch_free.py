@@ -13,8 +13,6 @@ from cellflow.densities.flows import NSF
 from cellflow.pp.reading import labels_of
 from cellflow.tl._reading import read_all, resolve_density
 
-_ONE_LAYER = NSF(1)
-
 
 def batch_free(
     adata: AnnData,
@@ -22,7 +20,7 @@ def batch_free(
     batch_key: str,
     label_key: str | None = None,
     reference: str | None = None,
-    method: str | Density = _ONE_LAYER,
+    method: str | Density | None = None,
     use_rep: str = "X_pca",
     n_dims: int | None = None,
     steps: int | None = None,
@@ -63,7 +61,7 @@ def batch_free(
     found = taken_out(
         x,
         labels_of(adata, batch_key, rows, name="batch_key"),
-        resolve_density(method),
+        NSF(1) if method is None else resolve_density(method),
         labels=None if label_key is None else labels_of(adata, label_key, rows),
         reference=reference,
         steps=steps,

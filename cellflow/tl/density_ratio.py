@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 from anndata import AnnData
 
 from cellflow import _checks
@@ -20,7 +17,8 @@ def density_ratio(
     adata: AnnData,
     *,
     time_key: str,
-    between: Sequence[float | str],
+    start: float | str,
+    end: float | str,
     method: str | Density = "nsf",
     use_rep: str = "X_pca",
     n_dims: int | None = None,
@@ -36,8 +34,8 @@ def density_ratio(
     ----------
     adata, time_key
         As in :func:`fit`.
-    between
-        The earlier and the later time: numbers, or labels such as ``"E7.5"``.
+    start, end
+        The two times: numbers, or labels such as ``"E7.5"``.
     method, use_rep, n_dims, steps
         As in :func:`outlier_score`. A density is fitted to the cells of either time.
     key_added
@@ -48,8 +46,8 @@ def density_ratio(
     Returns
     -------
     None
-        Writes ``obs["density_ratio"]``: the log-density of a cell's place at the later time less
-        that at the earlier one, in nats, whatever time the cell is of, an extrapolation far from
+        Writes ``obs["density_ratio"]``: the log-density of a cell's place at the end less
+        that at the start, in nats, whatever time the cell is of, an extrapolation far from
         the cells of both. Shares of cells are compared, not numbers. ``uns["density_ratio"]`` has
         the times and the method.
     """
@@ -57,14 +55,16 @@ def density_ratio(
     column = column_of(adata, time_key, "time_key")
     table = parse_times(column, missing="drop", name=f"obs[{time_key!r}]")
     labels = dict(zip(table.labels, table.times, strict=True))
-    times = [read_time(t, labels, unit=table.unit, name="between") for t in between]
-    if len(set(times)) != 2 or len(times) != 2 or not set(times) <= set(table.time_points):
-        got, known = repr(list(between)), ", ".join(f"{t:g}" for t in table.time_points)
-        raise ValueError(_checks.message("between", got, f"two times of {known}"))
+    times = {"start": start, "end": end}
+    for name, time in times.items():
+        times[name] = read_time(time, labels, unit=table.unit, name=name)
+        if times[name] not in table.time_points or times["end"] == times["start"]:
+            known = ", ".join(f"{t:g}" for t in table.time_points)
+            raise ValueError(_checks.message(name, repr(time), f"another one of {known}"))
     x, seed = read_all(adata, use_rep, n_dims), draw_seed(rng)
     before, after = (
         density.fit(x[table.kept[table.cell_times == t]], steps=steps, generator=seed)
-        for t in times
+        for t in times.values()
     )
     adata.obs[key] = (after.log_prob(x) - before.log_prob(x)).detach().cpu().numpy()
-    adata.uns[key] = {"between": np.array(times), "method": type(density).__name__}
+    adata.uns[key] = {**times, "method": type(density).__name__}

@@ -20,11 +20,17 @@ COMMANDS = (*answers.TABLES, *answers.CHANCES, *answers.COLUMNS)
 #: Words and options of each command, and what they are in Python.
 ASKED = {
     "ancestors": ("--n-futures 3 --neighbours 7", {"n_futures": 3, "neighbours": 7}),
+    "batch_free": ("--batch-key half --steps 3", {"batch_key": "half", "steps": 3}),
     "composition": ("--seed 3 --quiet", {"rng": 3, "progress": False}),
+    "density_ratio": (
+        "--time-key day --start 0 --end 2 --method gmm --steps 3",
+        {"time_key": "day", "start": 0, "end": 2, "method": "gmm", "steps": 3},
+    ),
     "drivers": ("early", {}),
     "fates": ("--end 1 --no-growth", {"end": 1.0, "growth": False}),
     "gene_trends": ("g1 g0 --fate late --n-boot 5", {"fate": "late", "n_boot": 5}),
     "growth": ("--key-added rate", {"key_added": "rate"}),
+    "outlier_score": ("--reference fine --steps 3", {"reference": "fine", "steps": 3}),
     "perturb": ("g0 g2 --change 2.5 --n-null 3", {"change": 2.5, "n_null": 3}),
     "velocity": ("--key-added v", {"key_added": "v"}),
 }
@@ -42,6 +48,7 @@ def places(tmp_path_factory) -> tuple[Path, Path]:
     obs["kind"] = pd.Categorical(
         np.where(x @ loadings[:, 0] > np.median(x @ loadings[:, 0]), *KINDS)
     )
+    obs["half"], obs["fine"] = np.array(["u", "v"])[np.arange(90) % 2], np.arange(90) % 3 > 0
     obs.index = [f"c{i}" for i in range(90)]
     var = pd.DataFrame(index=[f"g{i}" for i in range(8)])
     adata = anndata.AnnData(x, obs, var, obsm={"X_pca": x @ loadings}, varm={"PCs": loadings})

@@ -150,7 +150,7 @@ GOOD: dict[str, Callable[[], Any]] = {
     "adata": lambda: WORLD.cells.copy(),
     "drivers.adata": WORLD.answered,
     "forecast.time": lambda: 4.0,
-    "between": lambda: (0.0, 3.0),
+    "density_ratio.end": lambda: 3.0,
     "gene_trends.adata": WORLD.answered,
     "fit": lambda: WORLD.fit,
     "flow": lambda: WORLD.fit,
