@@ -115,6 +115,7 @@ MENDED = {
     "epsilon": lambda: Unbalanced(relative_epsilon=1e-300)(WORLD.snapshot, WORLD.snapshot),
     "method": lambda: cf.evaluate.sigma_sweep(WORLD.course, lambda sigma: [sigma]),
     "states": lambda: cf.tl.expression(WORLD.fit, np.float32(1), decoder=lambda x: None),
+    "states": lambda: cf.tl.expression(WORLD.fit, np.full((2, 3), np.nan)),
     "bins": lambda: cf.densities.NSF(bins=np.nan),
     "teacher": lambda: cf.densities.distill_density(torch.eye(3)),
     "matrix": lambda: cf.toys.linear_flow(1.0, torch.ones(1, 2), matrix=["nope"]),
