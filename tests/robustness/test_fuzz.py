@@ -114,7 +114,6 @@ MENDED = {
     ),
     "epsilon": lambda: Unbalanced(relative_epsilon=1e-300)(WORLD.snapshot, WORLD.snapshot),
     "method": lambda: cf.evaluate.sigma_sweep(WORLD.course, lambda sigma: [sigma]),
-    "states": lambda: cf.tl.expression(WORLD.fit, np.float32(1), decoder=lambda x: None),
     "states": lambda: cf.tl.expression(WORLD.fit, np.full((2, 3), np.nan)),
     "bins": lambda: cf.densities.NSF(bins=np.nan),
     "teacher": lambda: cf.densities.distill_density(torch.eye(3)),
@@ -143,6 +142,11 @@ def test_bandwidths_at_the_ends_of_all_numbers(bandwidth) -> None:
     x, y = torch.zeros(2, 1), torch.ones(2, 1)
     expected = 2.0 if bandwidth < 1 else 0.0
     assert cf.metrics.mmd(x, y, bandwidth=bandwidth, unbiased=False) == expected
+
+
+def test_one_number_is_no_state() -> None:
+    with pytest.raises(ValueError, match="`states`: got one number"):
+        cf.tl.expression(WORLD.fit, np.float32(1), decoder=lambda x: None)
 
 
 def test_times_may_come_one_by_one() -> None:
