@@ -22,6 +22,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from statistics import fmean
 
 import click
@@ -29,12 +30,14 @@ import ot
 import torch
 
 import cellflow as cf
-from accuracy.planar import cloud, ends
 from cellflow import TimeCourse
 from cellflow.densities import DENSITIES
 from cellflow.methods import METHODS
 from cellflow.methods.generative import GENERATIVE
 from cellflow.methods.match import DirectMatching
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from accuracy.planar import cloud, ends
 from peers import TorchCFM
 
 TASKS = ("N-8gaussians", "N-moons", "moons-8gaussians")
