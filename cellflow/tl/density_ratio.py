@@ -35,7 +35,7 @@ def density_ratio(
     adata, time_key
         As in :func:`fit`.
     start, end
-        The two times: numbers, or labels such as ``"E7.5"``.
+        Times to compare: numbers, or labels such as ``"E7.5"``.
     method, use_rep, n_dims, steps
         As in :func:`outlier_score`. A density is fitted to the cells of either time.
     key_added
@@ -58,9 +58,10 @@ def density_ratio(
     times = {"start": start, "end": end}
     for name, time in times.items():
         times[name] = read_time(time, labels, unit=table.unit, name=name)
-        if times[name] not in table.time_points or times["end"] == times["start"]:
-            known = ", ".join(f"{t:g}" for t in table.time_points)
-            raise ValueError(_checks.message(name, repr(time), f"another one of {known}"))
+        known = [t for t in table.time_points if name == "start" or t != times["start"]]
+        if times[name] not in known:
+            expected = f"one of {', '.join(f'{t:g}' for t in known)}"
+            raise ValueError(_checks.message(name, repr(time), expected))
     x, seed = read_all(adata, use_rep, n_dims), draw_seed(rng)
     before, after = (
         density.fit(x[table.kept[table.cell_times == t]], steps=steps, generator=seed)
