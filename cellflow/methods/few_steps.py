@@ -100,6 +100,7 @@ class FewSteps:
 
     def __post_init__(self) -> None:
         _checks.count(self.steps, "steps")
+        _between_cells(self.fit)
         if self.fit.dynamics.score is not None:
             got = f"one of {self.fit.method.name!r}, which has a score"
             raise ValueError(_checks.message("fit", got, "one without", "Distill it first."))
@@ -126,6 +127,7 @@ def distill(
     `generator` and `progress` are as in :class:`~cellflow.training.FitOptions`. The `fit` of what
     is returned can be saved; of times that no step begins at it knows nothing.
     """
+    _between_cells(fit)
     options = FitOptions(steps=budget, generator=generator, progress=progress)
     parts, old = fit.method.parts, cast(Network, fit.networks["velocity"])
     pool = _ways(fit, _grids(old, _checks.count(steps, "steps")))
@@ -151,6 +153,13 @@ def distill(
     dynamics = assemble(parts, networks, student.units.knots)
     own = replace(fit, dynamics=dynamics, method=parts, networks=networks, history=history)
     return FewSteps(own, steps)
+
+
+def _between_cells(fit: Fit) -> None:
+    """Refuse a fit of a path from noise, whose network answers with no velocity of cells."""
+    if fit.method.parts.path.source_free:
+        got = f"one of {fit.method.name!r}, a model from noise"
+        raise ValueError(_checks.message("fit", got, "one of a method between cells"))
 
 
 def _grids(network: Network, steps: int) -> list[Tensor]:
