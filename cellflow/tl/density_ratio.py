@@ -58,10 +58,9 @@ def density_ratio(
     times = {"start": start, "end": end}
     for name, time in times.items():
         times[name] = read_time(time, labels, unit=table.unit, name=name)
-        known = [t for t in table.time_points if name == "start" or t != times["start"]]
-        if times[name] not in known:
-            expected = f"one of {', '.join(f'{t:g}' for t in known)}"
-            raise ValueError(_checks.message(name, repr(time), expected))
+        if times[name] not in table.time_points or times["end"] == times["start"]:
+            known = ", ".join(f"{t:g}" for t in table.time_points)
+            raise ValueError(_checks.message(name, repr(time), f"another one of {known}"))
     x, seed = read_all(adata, use_rep, n_dims), draw_seed(rng)
     before, after = (
         density.fit(x[table.kept[table.cell_times == t]], steps=steps, generator=seed)
