@@ -75,7 +75,7 @@ def by_function(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        error.add_note(f"The function that was given as `{name}` raised this.")
+        error.add_note(f"What was given as `{name}` raised this.")
         raise
 
 

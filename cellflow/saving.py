@@ -195,6 +195,8 @@ def _check_whole(fit: Fit, units: Units, tensors: dict[str, Tensor]) -> None:
         have = (dim, dim) if found is None else (len(found.mean), len(found.scale))
         if have != ends:
             raise ValueError(f"{name} from {have[0]} to {have[1]} dimensions, not {ends}")
+    if "time_key" in fit.origin and "labels" not in fit.origin:
+        raise ValueError("a column of times, and no labels in it")
     for name in ("use_rep", "time_key", "label_key", "mass_key"):
         if fit.origin.get(name) is not None:
             _checks.key(fit.origin[name], f"origin.{name}")

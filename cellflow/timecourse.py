@@ -302,6 +302,7 @@ class TimeCourse:
         Growth rates are per unit of time: where the span of an interval changes, the rates of the
         cells at its start are rescaled so that their growth over the interval stays the same.
         """
+        times = _checks.several(times, "times")
         if len(times) != len(self):
             raise ValueError(_checks.message("times", f"{len(times)} times", f"{len(self)}"))
         pairs = zip(self.snapshots, times, strict=True)

@@ -77,8 +77,9 @@ class Density(ABC):
         if not isinstance(self.training, Training):
             got = type(self.training).__name__
             raise TypeError(_checks.message("training", got, "a Training"))
-        for name in ("size", "width", "depth", "batch_size"):
-            object.__setattr__(self, name, _checks.count(getattr(self, name), name))
+        for f in fields(self):
+            if f.type == "int":
+                object.__setattr__(self, f.name, _checks.count(getattr(self, f.name), f.name))
 
     @property
     def layers(self) -> dict[str, Any]:

@@ -97,7 +97,8 @@ def written(adata: AnnData, where: str, key: str, *, call: str) -> Any:
 def chosen(groups: str | Sequence[str] | None, known: Sequence[str], name: str) -> list[str]:
     """Return the `groups` asked for, all the `known` ones when omitted; `name` is theirs."""
     wanted = [groups] if isinstance(groups, str) else known if groups is None else groups
-    if not len(wanted):
+    wanted = _checks.several(wanted, name)
+    if not wanted:
         raise ValueError(_checks.message(name, "none", f"some of {', '.join(known)}"))
     return [_checks.choice(str(group), known, name) for group in wanted]
 

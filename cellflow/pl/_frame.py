@@ -66,10 +66,11 @@ def row_of_axes(
         for empty in grid.flat[n:]:
             empty.remove()
         return grid.ravel()[:n]
-    given = np.ravel(np.asarray(ax, dtype=object))
+    several = list(ax.flat) if isinstance(ax, np.ndarray) else ax
+    given = [ax] if isinstance(ax, Axes) else _checks.several(several, "ax")  # type: ignore[arg-type]
     if len(given) != n or not all(isinstance(a, Axes) for a in given):
         raise ValueError(_checks.message("ax", f"{len(given)} objects", f"{n} matplotlib Axes"))
-    return given
+    return np.array(given, dtype=object)
 
 
 def dress(ax: Axes, *, x: str, y: str, title: str = "") -> None:

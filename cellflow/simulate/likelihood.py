@@ -137,7 +137,8 @@ def log_likelihood(
 
 def _at(base: Density, x: Tensor) -> Tensor:
     """Return the log-density of `base` at cells `x` ``(n, d)``, checked."""
-    found = base.log_prob(x)
+    with _checks.by_function("base"):
+        found = base.log_prob(x)
     if not isinstance(found, torch.Tensor) or found.shape != x.shape[:1]:
         got = f"{tuple(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
         raise ValueError(_checks.message("base.log_prob(x)", got, f"a tensor ({len(x)},)"))

@@ -56,11 +56,11 @@ def density_ratio(
     table = parse_times(column, missing="drop", name=f"obs[{time_key!r}]")
     labels = dict(zip(table.labels, table.times, strict=True))
     times = {"start": start, "end": end}
+    times = {k: read_time(t, labels, unit=table.unit, name=k) for k, t in times.items()}
     for name, time in times.items():
-        times[name] = read_time(time, labels, unit=table.unit, name=name)
-        if times[name] not in table.time_points or times["end"] == times["start"]:
+        if time not in table.time_points or times["end"] == times["start"]:
             known = ", ".join(f"{t:g}" for t in table.time_points)
-            raise ValueError(_checks.message(name, repr(time), f"another one of {known}"))
+            raise ValueError(_checks.message(name, f"{time:g}", f"another one of {known}"))
     x, seed = read_all(adata, use_rep, n_dims), draw_seed(rng)
     before, after = (
         density.fit(x[table.kept[table.cell_times == t]], steps=steps, generator=seed)

@@ -95,6 +95,8 @@ def decode(fit: Fit | Ensemble, states: ArrayLike, wanted: Wanted) -> Decoded:
     x = x if x.is_floating_point() else x.float()
     if x.ndim == 0:
         raise ValueError(_checks.message("states", "one number", "states of shape (..., d)"))
+    if not bool(x.isfinite().all()):
+        raise ValueError(_checks.message("states", "NaN or infinite values", "finite numbers"))
     if decoder is not None:
         return _by_decoder(decoder, x, genes)
     names, found = readout_of(fit.origin)

@@ -146,7 +146,7 @@ def test_dsbm_is_named_after_its_coupling() -> None:
         (
             FlowMatching(Exact(), Spline(0.0)),
             ValueError,
-            "`base`: got 'flow_matching', whose paths bend or start from noise, expected one of straight paths",
+            "`base`: got 'flow_matching', whose paths bend or start from noise, expected one of",
         ),
         (Shooting(), TypeError, "`base`: got Shooting, expected a FlowMatching"),
     ],

@@ -88,6 +88,7 @@ EDITS = {
     "uneven history": (fact(lambda f: f["history"]["step"].append(3)), "equal length"),
     "unit": (fact(lambda f: f.update(unit=7)), "`unit`: got int"),
     "format": (fact(lambda f: f.update(format="2")), "format '2'"),
+    "no labels": (fact(lambda f: f["origin"].update(time_key="day")), "no labels in it"),
     "no facts": (text("[]"), "not a readable fit"),
     "deep facts": (text("[" * 100_000), "RecursionError"),
     "long number": (text("1" * 5000), "digits"),

@@ -114,7 +114,13 @@ MENDED = {
     ),
     "epsilon": lambda: Unbalanced(relative_epsilon=1e-300)(WORLD.snapshot, WORLD.snapshot),
     "method": lambda: cf.evaluate.sigma_sweep(WORLD.course, lambda sigma: [sigma]),
-    "states": lambda: cf.tl.expression(WORLD.fit, np.float32(1), decoder=lambda x: None),
+    "states": lambda: cf.tl.expression(WORLD.fit, np.full((2, 3), np.nan)),
+    "bins": lambda: cf.densities.NSF(bins=np.nan),
+    "teacher": lambda: cf.densities.distill_density(torch.eye(3)),
+    "matrix": lambda: cf.toys.linear_flow(1.0, torch.ones(1, 2), matrix=["nope"]),
+    "shift": lambda: cf.toys.moons(3, shift=np.timedelta64(3, "D")),
+    "ax": lambda: cf.pl.comparison(WORLD.told, ax=torch.ones(24, dtype=torch.bfloat16)),
+    "fates": lambda: cf.pl.gene_trends(WORLD.told, fates=NASTY["closed file"]()),
     "max_step": lambda: WORLD.ensemble.simulate(WORLD.snapshot.x, [0, 1], max_step="a"),
 }
 
@@ -136,6 +142,21 @@ def test_bandwidths_at_the_ends_of_all_numbers(bandwidth) -> None:
     x, y = torch.zeros(2, 1), torch.ones(2, 1)
     expected = 2.0 if bandwidth < 1 else 0.0
     assert cf.metrics.mmd(x, y, bandwidth=bandwidth, unbiased=False) == expected
+
+
+def test_one_number_is_no_state() -> None:
+    with pytest.raises(ValueError, match="`states`: got one number"):
+        cf.tl.expression(WORLD.fit, np.float32(1), decoder=lambda x: None)
+
+
+def test_times_may_come_one_by_one() -> None:
+    assert WORLD.course.retimed(k for k in range(3)).times == (0, 1, 2)
+
+
+def test_a_base_of_another_kind_is_named() -> None:
+    with pytest.raises(TypeError) as error:
+        WORLD.fit.log_prob(WORLD.snapshot.x, 1.0, base=WORLD.fit)
+    assert "`base`" in error.value.__notes__[0]
 
 
 def test_a_reach_beyond_all_cells_is_a_balanced_plan() -> None:
