@@ -41,12 +41,14 @@ ROOMS = "tl pp pl evaluate metrics simulate couplings methods densities training
 #: Objects whose methods are doors.
 HOSTS = ("fit", "ensemble", "coupled", "course", "snapshot", "transitions")
 #: Not doors: what others of ours call, with arguments that are ours, or a process's own.
-INSIDE = _words(
-    "from_facts GeneNetwork History Row SigmaRow Trainer Network MLP PairSampler Scorer PathPoint Pairs StepReport"
-)
+INSIDE = _words("""
+from_facts GeneNetwork History Row SigmaRow Trainer Network MLP PairSampler Scorer PathPoint Pairs StepReport
+""")
 #: A large number of these is long work that was asked for, with a bar, not a mistake.
 PATIENCE = _words("""
-steps budget n_permutations n_boot n_null n_futures seeds members rounds repeats max_iter sweeps per_interval n_paths n_cells n_projections substeps n_splines width depth scales workers block_size batch_size reuse draws max_evaluations n rtol atol max_step radius
+steps budget n_permutations n_boot n_null n_futures seeds members rounds repeats max_iter sweeps
+per_interval n_paths n_cells n_projections substeps n_splines width depth scales workers
+block_size batch_size reuse draws max_evaluations n rtol atol max_step radius
 """)
 SMALL = 24  # cells of a snapshot
 
@@ -232,9 +234,10 @@ GOOD: dict[str, Callable[[], Any]] = {
     }.items()
 }  # fmt: skip
 #: Budgets that are given even though they have a default, so that a case is short.
-BUDGETS = _words(
-    "steps budget workers progress n_futures neighbours n_permutations n_boot n_null per_interval repeats seeds sigmas candidates n_splines net rounds n_neighbors n_components epsilon"
-)
+BUDGETS = _words("""
+steps budget workers progress n_futures neighbours n_permutations n_boot n_null per_interval
+repeats seeds sigmas candidates n_splines net rounds n_neighbors n_components epsilon
+""")
 
 
 def _closed() -> Any:
