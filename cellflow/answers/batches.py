@@ -70,14 +70,12 @@ def batch_free(
     cells, seed, of = _checks.as_cells(x, "x"), draw_seed(generator), np.asarray(batches, dtype=str)
     names, sizes = np.unique(of, return_counts=True)
     if len(of) != len(cells) or len(names) < 2 or sizes.min() < 10:
-        told = ", ".join(f"{n} of {name!r}" for name, n in zip(map(str, names), sizes, strict=True))
-        got = f"{told} for {len(cells)} cells"
+        got = f"{len(of)} for {len(cells)} cells, in groups of {sizes.tolist()}"
         raise ValueError(_checks.message("batches", got, "two or more, each of ten cells or more"))
     target = str(names[sizes.argmax()]) if reference is None else reference
     _checks.choice(target, list(map(str, names)), "reference")
     if not density.invertible:
-        got, remedy = type(density).__name__, "A mixture has no map."
-        raise ValueError(_checks.message("density", got, "a flow, such as 'nsf'", remedy))
+        raise ValueError(_checks.message("density", type(density).__name__, "a flow, as 'nsf' is"))
     flows = {b: density.fit(cells[of == b], steps=steps, generator=seed) for b in names}
     out = cells.clone()
     for b in names[names != target]:

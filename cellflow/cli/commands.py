@@ -200,20 +200,8 @@ def holdout(
 @click.argument("source", type=options.FILE, metavar="A")
 @click.argument("target", type=options.FILE, metavar="B")
 @options.of("match")
-@click.option(
-    "--use-rep",
-    default="X_pca",
-    show_default=True,
-    metavar="K",
-    help="What to read of .h5ad files.",
-)
-@click.option(
-    "--carried",
-    type=options.PATH,
-    metavar="FILE.npy",
-    callback=files.check_new_file,
-    help="Write the points of A, carried to B, here.",
-)
+@click.option("--use-rep", default="X_pca", show_default=True, help="What of .h5ad files to read.")
+@options.file("--carried", files.check_new_file, "Write A's points, carried to B, here, as .npy.")
 @options.output("DIR", files.check_new_folder, "New folder for the matching.")
 def match(
     *,
