@@ -68,8 +68,7 @@ def outliers(
     called = int(rate * (m + 1) * (1 + 1e-12))  # rounding must not lose a cell
     if called == 0:
         expected = f"at least {1 / (m + 1):.3g} for {len(known):,} reference cells"
-        remedy = "Give more of these, or a higher rate."
-        raise ValueError(_checks.message("false_positive_rate", rate, expected, remedy))
+        raise ValueError(_checks.message("false_positive_rate", rate, expected))
     seed = draw_seed(generator)
     order = shuffle(len(known), torch.Generator().manual_seed(seed)).to(known.device)
     fitted = density.fit(known[order[m:]], steps=steps, generator=seed)

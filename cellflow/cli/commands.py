@@ -41,9 +41,7 @@ def main() -> None:
     callback=files.check_folder,
     help="Where to write; an earlier demo is replaced.",
 )
-@click.option(
-    "--steps", type=options.POSITIVE, hidden=True, help="Of every fit, to try things out."
-)
+@click.option("--steps", type=options.POSITIVE, hidden=True, help="Of every fit.")
 @options.quiet
 def demo(*, out: Path, steps: int | None, quiet: bool) -> None:
     """Fit a flow to bundled embryoid-body cells, in about a minute.
@@ -267,12 +265,7 @@ for _name in (*answers.CHANCES, *answers.TABLES, *answers.COLUMNS):
 @main.command("suggest-sigma")
 @options.cells
 @options.of("suggest_sigma")
-@click.option(
-    "--exclude",
-    multiple=True,
-    metavar="T",
-    help="A time, or its label, that is not looked at; may be repeated.",
-)
+@click.option("--exclude", multiple=True, metavar="T", help="Time to leave out; may be repeated.")
 @options.file("--figure", files.check_figure, "Draw the curve into this file: .png, .pdf, .svg.")
 @options.json
 def suggest_sigma(
