@@ -219,7 +219,7 @@ def as_cells(x: ArrayLike, name: str, *, dim: int | None = None, min_cells: int 
         expected, remedy = f"at least {min_cells}", "Give more, or merge time points."
         raise ValueError(message(name, f"{len(cells)} cells", expected, remedy))
     if dim is not None and cells.shape[1] != dim:
-        got, expected = f"{cells.shape[1]} dimensions", f"{dim} as in the other snapshots"
+        got, expected = f"{cells.shape[1]} dimensions", f"{dim}, as the other cells have"
         raise ValueError(message(name, got, expected))
     if bool(torch.isfinite(cells.sum())):  # then all are; if not, a sum may have overflowed
         return cells
