@@ -44,8 +44,11 @@ def choice(value: str, options: Mapping[str, T] | Iterable[str], name: str) -> s
     known = sorted(options)
     if isinstance(value, str) and value in known:
         return value
-    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
-    hint = f"Did you mean {near[0]!r}?" if near else "Choose one of them."
+    plain = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(str(value).lower(), plain, n=1, cutoff=0.5)
+    hint = f"Did you mean {plain[near[0]]!r}?" if near else "Choose one of them."
+    if callable(value):  # a recipe or a class, where what it makes was meant
+        hint = f"Call it: {getattr(value, '__name__', 'f')}()."
     listed = ", ".join(map(repr, known[:NAMED]))
     more = f", … ({len(known):,} in all)" if len(known) > NAMED else ""
     raise ValueError(message(name, repr(value), f"one of {listed}{more}", hint))
@@ -213,10 +216,10 @@ def as_cells(x: ArrayLike, name: str, *, dim: int | None = None, min_cells: int 
         expected = "shape (n, d): cells × dimensions"
         raise ValueError(message(name, f"shape {shape}", expected, "Reshape it."))
     if len(cells) < min_cells:
-        expected = f"at least {min_cells}"
-        raise ValueError(message(name, f"{len(cells)} cells", expected, "Merge time points."))
+        expected, remedy = f"at least {min_cells}", "Give more, or merge time points."
+        raise ValueError(message(name, f"{len(cells)} cells", expected, remedy))
     if dim is not None and cells.shape[1] != dim:
-        got, expected = f"{cells.shape[1]} dimensions", f"{dim} as in the other snapshots"
+        got, expected = f"{cells.shape[1]} dimensions", f"{dim}, as the other cells have"
         raise ValueError(message(name, got, expected))
     if bool(torch.isfinite(cells.sum())):  # then all are; if not, a sum may have overflowed
         return cells

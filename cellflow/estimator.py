@@ -82,7 +82,8 @@ class FlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Return points `X` ``(n, d)`` carried to the target."""
-        return self.matching_.inverse(self._points(X)).cpu().numpy()
+        points = self._points(X)  # first: it asks whether this was fitted
+        return self.matching_.inverse(points).cpu().numpy()
 
     def inverse_transform(self, X: ArrayLike) -> np.ndarray:
         """Return points `X` ``(n, d)`` of the target, carried back."""
@@ -104,7 +105,8 @@ class FlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def score_samples(self, X: ArrayLike) -> np.ndarray:
         """Return the log density at points `X` ``(n, d)`` of those fitted: ``(n,)``."""
-        return self.matching_.log_prob(self._points(X)).cpu().numpy()
+        points = self._points(X)
+        return self.matching_.log_prob(points).cpu().numpy()
 
     def score(self, X: ArrayLike, y: object = None) -> float:
         """Return the mean log density at points `X` ``(n, d)``; `y` is not looked at."""

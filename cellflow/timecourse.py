@@ -80,6 +80,9 @@ class Snapshot:
     def __len__(self) -> int:
         return self.x.shape[0]
 
+    def __repr__(self) -> str:
+        return f"Snapshot({len(self)} cells × {self.x.shape[1]} dimensions, time={self.time:g})"
+
     @cached_property
     def total_mass(self) -> float:
         """Sum of the masses."""

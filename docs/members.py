@@ -37,11 +37,11 @@ def first_line(member: object) -> str:
     if isinstance(member, Metric):
         member = member.function
     elif isinstance(member, Solver):
-        member = member.step or import_module("cellflow.simulate.steps.dopri5")
+        step = member.step.__module__ if member.step else "cellflow.simulate.steps.dopri5"
+        member = import_module(step)
     elif isinstance(member, partial) and member.func is Generative:
         flow = member().flow
-        text = " ".join((inspect.getdoc(type(flow.path)) or "").split("\n\n")[0].split())
-        return f"{text} Predicts the {flow.predict}."
+        return f"{first_line(type(flow.path))} `{flow.path}` predicts the {flow.predict}."
     elif isinstance(member, partial):
         settings = ", ".join(f"{name}={value!r}" for name, value in member.keywords.items())
         return f"`{member.func.__name__}({settings})`"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -32,6 +34,10 @@ def test_nearest_option_is_suggested():
     with pytest.raises(ValueError, match=r"… \(20,000 in all\)\. Did you mean 'Gene5'") as error:
         _checks.choice("gene5", genes, "genes")
     assert len(str(error.value)) < 1_000
+    with pytest.raises(ValueError, match=r"Did you mean 'otcfm'\?"):
+        _checks.choice("OT-CFM", ["icfm", "otcfm", "sf2m"], "method")
+    with pytest.raises(ValueError, match=r"Call it: fullmatch\(\)"):
+        _checks.choice(re.fullmatch, ["icfm", "otcfm"], "method")
 
 
 def test_a_seed_and_its_generator_agree_and_the_global_one_is_left_alone():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -20,6 +21,12 @@ METHOD = OTCFM(0.0, net=MLPConfig(width=64), training=Training(learning_rate=5e-
 @parametrize_with_checks([FlowTransport(steps=2)])
 def test_scikit_learn_finds_nothing(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("asked", ["transform", "inverse_transform", "score_samples", "score"])
+def test_what_was_not_fitted_says_so(asked):
+    with pytest.raises(NotFittedError, match="This FlowTransport instance is not fitted yet"):
+        getattr(FlowTransport(), asked)(np.zeros((3, 2)))
 
 
 @pytest.fixture(scope="module")

@@ -151,3 +151,9 @@ def test_sources_that_are_none(source, said) -> None:
         TimeCourse.from_blocks([XS[0], source])
     with pytest.raises(ValueError, match="`most`"):
         TimeCourse.from_blocks(XS, most=0)
+
+
+def test_what_is_printed_is_a_line_however_many_cells_there_are():
+    course = TimeCourse.from_arrays([torch.zeros(2000, 3), torch.zeros(1000, 3)], times=[0, 2])
+    assert "Snapshot(2000 cells × 3 dimensions, time=0)" in repr(course)
+    assert len(repr(course)) < 200

@@ -70,7 +70,7 @@ def batch_free(
     cells, seed, of = _checks.as_cells(x, "x"), draw_seed(generator), np.asarray(batches, dtype=str)
     names, sizes = np.unique(of, return_counts=True)
     if len(of) != len(cells) or len(names) < 2 or sizes.min() < 10:
-        got = f"{len(of)} for {len(cells)} cells: {dict(zip(names, sizes, strict=True))}"
+        got = f"{len(of)} for {len(cells)} cells, in groups of {sizes.tolist()}"
         raise ValueError(_checks.message("batches", got, "two or more, each of ten cells or more"))
     target = str(names[sizes.argmax()]) if reference is None else reference
     _checks.choice(target, list(map(str, names)), "reference")

@@ -64,13 +64,16 @@ def outliers(
     known = _checks.as_cells(reference, "reference", min_cells=4)
     cells = _checks.as_cells(x, "x", dim=known.shape[1])
     m = len(known) // 2
-    rate = _checks.number(false_positive_rate, "false_positive_rate", low=1 / (m + 1), high=0.5)
+    rate = _checks.number(false_positive_rate, "false_positive_rate", low=0.0, high=0.5)
+    called = int(rate * (m + 1) * (1 + 1e-12))  # rounding must not lose a cell
+    if called == 0:
+        expected = f"at least {1 / (m + 1):.3g} for {len(known):,} reference cells"
+        raise ValueError(_checks.message("false_positive_rate", rate, expected))
     seed = draw_seed(generator)
     order = shuffle(len(known), torch.Generator().manual_seed(seed)).to(known.device)
     fitted = density.fit(known[order[m:]], steps=steps, generator=seed)
     calibration, score = (-fitted.log_prob(some).detach() for some in (known[order[:m]], cells))
     calibration = calibration.sort().values
     p_value = (1 + m - torch.searchsorted(calibration, score)).double() / (m + 1)
-    called = int(rate * (m + 1) * (1 + 1e-12))  # rounding must not lose a cell
     threshold = float(calibration[m - called])
     return Outliers(score, p_value, threshold, fitted, calibration, order[m:])

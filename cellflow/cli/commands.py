@@ -41,9 +41,7 @@ def main() -> None:
     callback=files.check_folder,
     help="Where to write; an earlier demo is replaced.",
 )
-@click.option(
-    "--steps", type=options.POSITIVE, hidden=True, help="Of every fit, to try things out."
-)
+@click.option("--steps", type=options.POSITIVE, hidden=True, help="Of every fit.")
 @options.quiet
 def demo(*, out: Path, steps: int | None, quiet: bool) -> None:
     """Fit a flow to bundled embryoid-body cells, in about a minute.
@@ -200,20 +198,8 @@ def holdout(
 @click.argument("source", type=options.FILE, metavar="A")
 @click.argument("target", type=options.FILE, metavar="B")
 @options.of("match")
-@click.option(
-    "--use-rep",
-    default="X_pca",
-    show_default=True,
-    metavar="K",
-    help="What to read of .h5ad files.",
-)
-@click.option(
-    "--carried",
-    type=options.PATH,
-    metavar="FILE.npy",
-    callback=files.check_new_file,
-    help="Write the points of A, carried to B, here.",
-)
+@click.option("--use-rep", default="X_pca", show_default=True, help="What of .h5ad files to read.")
+@options.file("--carried", files.check_new_file, "Write A's points, carried to B, here, as .npy.")
 @options.output("DIR", files.check_new_folder, "New folder for the matching.")
 def match(
     *,
@@ -279,12 +265,7 @@ for _name in (*answers.CHANCES, *answers.TABLES, *answers.COLUMNS):
 @main.command("suggest-sigma")
 @options.cells
 @options.of("suggest_sigma")
-@click.option(
-    "--exclude",
-    multiple=True,
-    metavar="T",
-    help="A time, or its label, that is not looked at; may be repeated.",
-)
+@click.option("--exclude", multiple=True, metavar="T", help="Time to leave out; may be repeated.")
 @options.file("--figure", files.check_figure, "Draw the curve into this file: .png, .pdf, .svg.")
 @options.json
 def suggest_sigma(

@@ -76,8 +76,9 @@ NAMES = {
     "solver": registered("simulate", "SOLVERS"),
 }
 DENSITIES = registered("densities", "DENSITIES")
+FLOWS = [name for name in DENSITIES if name != "gmm"]  # it has no map
 #: Those of the method of two clouds.
-MATCHES = [*NAMES["method"][:-1], *registered("methods", "GENERATIVE"), *DENSITIES]
+MATCHES = [*NAMES["method"][:-1], *registered("methods", "GENERATIVE"), *FLOWS]
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Argument:
         spelled = SPELLED.get(self.name, "--" + self.name.replace("_", "-"))
         if self.name == "progress":
             return quiet
-        if first == "str" and "float" in rest:
+        if not as_text and {"float", "str"} <= {first, *rest}:
             kind: tuple[click.ParamType, str | None] = WORD, "TEXT"
         elif "Path" in rest:
             kind = PATH, "FILE"
@@ -112,8 +113,8 @@ class Argument:
             )
         names = NAMES.get(self.name)
         if "Density" in rest:
-            names = MATCHES if "Method" in rest else DENSITIES
-        names = names if names and (self.required or self.default in names) else None
+            names = MATCHES if "Method" in rest else DENSITIES if self.default else FLOWS
+        names = names if names and (self.default is None or self.default in names) else None
         # click takes a None that is given for a default, even of what is required
         given = {"required": True} if self.required else {"default": self.default}
         return click.option(

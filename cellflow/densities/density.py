@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import KW_ONLY, asdict, dataclass, fields
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields
 from importlib import import_module
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
@@ -169,9 +169,9 @@ class FittedDensity(InvertibleModel):
     """
 
     density: Density
-    flow: nn.Module
+    flow: nn.Module = field(repr=False)
     scaling: Preprocessing
-    history: History
+    history: History = field(repr=False)
 
     @property
     def dim(self) -> int:

@@ -60,12 +60,12 @@ class Fit:
         From the user's time, in which every answer is, to that of the dynamics; None for the same.
     """
 
-    dynamics: Dynamics
+    dynamics: Dynamics = field(repr=False)
     method: FittedMethod
     course: TimeCourse
-    networks: nn.ModuleDict
+    networks: nn.ModuleDict = field(repr=False)
     preprocessing: Preprocessing | None = None
-    history: History = field(default_factory=History)
+    history: History = field(default_factory=History, repr=False)
     origin: dict[str, Any] = field(default_factory=dict)
     clock: Clock | None = None
 

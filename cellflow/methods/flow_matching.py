@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self, TypeVar
 
+import torch
 from tqdm import tqdm
 
 from cellflow import _checks
@@ -107,6 +108,11 @@ class FlowMatching(Method):
         _checks.choice(self.predict, PREDICTIONS, "predict")
         if isinstance(self.timesteps, str):
             _checks.choice(self.timesteps, TIMESTEPS, "timesteps")
+        elif callable(self.timesteps):
+            s = self.timesteps(torch.linspace(0.01, 0.99, 99)[:, None])
+            if s.shape != (99, 1) or not bool(((s >= 0) & (s <= 1)).all()):
+                got, expected = f"one with values up to {s.max():g}", "one with fractions, (n, 1)"
+                raise ValueError(_checks.message("timesteps", got, expected))
         _checks.count(self.times_per_pair, "times_per_pair")
         path, predict = self.path, f"{self.predict!r} on a {type(self.path).__name__}"
         if self.predict != "velocity" and not path.source_free:

@@ -35,7 +35,7 @@ def density_ratio(
     adata, time_key
         As in :func:`fit`.
     start, end
-        The two times: numbers, or labels such as ``"E7.5"``.
+        Times to compare: numbers, or labels such as ``"E7.5"``.
     method, use_rep, n_dims, steps
         As in :func:`outlier_score`. A density is fitted to the cells of either time.
     key_added

@@ -35,8 +35,8 @@ def outlier_score(
     adata
         Cells, the reference and the others; times are not needed.
     reference
-        Which are the reference: a column of ``obs`` that is true for them, or a mask ``(n,)``,
-        such as ``adata.obs["drug"] == "control"``.
+        Column of ``obs`` that is true for the cells of the reference. Or a mask ``(n,)``, such as
+        ``adata.obs["drug"] == "control"``.
     method
         Density to fit: a name of :data:`cellflow.densities.DENSITIES`, or one such as ``NSF()``.
     false_positive_rate

@@ -60,7 +60,7 @@ def test_false_alarms_are_as_many_as_stated_whatever_the_density():
 
 def test_rates_that_too_few_cells_cannot_hold_are_refused():
     x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(ValueError, match="false_positive_rate"):
+    with pytest.raises(ValueError, match="at least 0.0909 for 20 reference cells"):
         outliers(x, x, Wrong(), false_positive_rate=0.05, steps=1)
     found = outliers(x, x, Wrong(), false_positive_rate=1 / 11, steps=1)
     assert found.threshold == found.calibration.max()

@@ -56,7 +56,7 @@ class Wide(Straight):
     """Path that a test has added."""
 ''',
     "simulate/steps/heun.py": '''
-"""Heun's step, order 2."""
+"""Solver that a test has added."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ from cellflow.simulate.solver import SOLVERS, Solver
 
 
 def heun(field: RescaledField, x: Tensor, slope: Tensor, *, u: float, h: float) -> Tensor:
-    """Solver that a test has added."""
+    """Advance `x` by Heun's step."""
     return x + 0.5 * h * (slope + field(u + h, x + h * slope))
 
 
@@ -247,6 +247,8 @@ def test_documentation_lists_added_members(extended):
     for name in NAMES:
         assert f"| `{name}` |" in text
     assert text.count("that a test has added") == len(NAMES)
+    rows = [row.split(" | ", 1)[1] for row in text.splitlines() if row.startswith("| `")]
+    assert len(rows) == len(set(rows)) and ":math:" not in text
 
 
 @pytest.mark.slow

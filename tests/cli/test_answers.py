@@ -23,8 +23,8 @@ ASKED = {
     "batch_free": ("--batch-key half --steps 3", {"batch_key": "half", "steps": 3}),
     "composition": ("--seed 3 --quiet", {"rng": 3, "progress": False}),
     "density_ratio": (
-        "--time-key day --start 0 --end 2 --method gmm --steps 3",
-        {"time_key": "day", "start": 0, "end": 2, "method": "gmm", "steps": 3},
+        "--time-key day --start=day0 --end 2 --method gmm --steps 3",
+        {"time_key": "day", "start": "day 0", "end": 2, "method": "gmm", "steps": 3},
     ),
     "drivers": ("early", {}),
     "fates": ("--end 1 --no-growth", {"end": 1.0, "growth": False}),
@@ -143,6 +143,7 @@ def test_arguments_and_options_are_those_of_the_function(name):
         ("drivers {cells} early --method gradient --out {tmp}/a.csv", "--fit: got None"),
         ("ancestors {fit} {cells} --start 2 --out {tmp}/a.csv", "--start: got 2, expected an ear"),
         ("composition {fit} {cells} --label-key x --out {tmp}/a.csv", "--label-key: got 'x'"),
+        ("outlier-score {cells} --reference half --out {tmp}/a.h5ad", "--reference: got object"),
     ],
 )
 def test_bad_input_is_one_line(line, message, places, tmp_path):

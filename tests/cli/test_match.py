@@ -42,6 +42,13 @@ def test_cells_are_read_from_h5ad(cells, files):
     assert result.exit_code == 2 and "X_pca" in result.stderr
 
 
+def test_only_models_with_a_map_are_named():
+    for command in ("match", "batch-free"):
+        text = cellflow_(command, "--help").stdout
+        assert "nsf" in text and "gmm" not in text
+    assert "gmm" in cellflow_("density-ratio", "--help").stdout
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [("b.csv", "Did you mean 'otcfm'?"), ("words.npy", "holds no points"), ("c.csv", "dimensions")],

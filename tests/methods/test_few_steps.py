@@ -11,7 +11,7 @@ from torch.testing import assert_close
 import cellflow as cf
 from cellflow import toys
 from cellflow.batches import Batching
-from cellflow.methods import FewSteps, distill
+from cellflow.methods import GENERATIVE, FewSteps, distill
 from cellflow.metrics import wasserstein2
 from cellflow.networks import MLPConfig
 from cellflow.preprocessing import fit_preprocessing
@@ -82,6 +82,14 @@ def test_few_steps_of_a_fit_are_those_of_euler() -> None:
     for t, until in pairwise(grid):
         z = z + (until - t) * fit.dynamics.velocity(t, z).detach()
     assert_close(FewSteps(fit, 2).transport(x), z)
+
+
+@pytest.mark.parametrize("name", ["fm", "pfgm"])  # with a score, and without
+def test_models_from_noise_have_no_velocity_to_step_by(name: str) -> None:
+    fit = GENERATIVE[name]().fit(normal(seed=0), steps=2).fit
+    for step_by in (FewSteps, distill):
+        with pytest.raises(ValueError, match=f"`fit`: got one of '{name}', a model from noise"):
+            step_by(fit)
 
 
 def test_few_steps_of_bridges_need_distillation() -> None:

@@ -98,6 +98,9 @@ def test_times_change_a_fit_between_cells_and_the_default_does_not() -> None:
     assert torch.equal(plain, weights(timesteps="uniform", times_per_pair=1))
     assert torch.equal(plain, weights(timesteps=lambda u: u))
     assert not torch.equal(plain, weights(timesteps="mode"))
+    for wrong in (lambda u: 3 * u, lambda u: u[:, 0], lambda u: u - 0.5):
+        with pytest.raises(ValueError, match="`timesteps`: got one with values.*fractions"):
+            weights(timesteps=wrong)
     assert not torch.equal(plain, weights(times_per_pair=2))
 
 

@@ -207,3 +207,10 @@ def test_a_folder_of_other_things_is_not_replaced(tmp_path):
         done.save(tmp_path)
     folder = done.save(tmp_path / "saved")
     assert done.save(folder) == folder
+
+
+@pytest.mark.parametrize("method", ["otcfm", "nsf"])
+def test_what_is_printed_has_neither_cells_nor_weights(method):
+    x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    text = repr(cf.match(x, x + 1, method, steps=2, progress=False))
+    assert "200 cells" in text and len(text) < 2000 and "\n" not in text

@@ -223,14 +223,8 @@ GOOD: dict[str, Callable[[], Any]] = {
 } | {
     key: partial(lambda value: value, value)
     for key, value in {
-        "time_key": "day", "condition_key": "batch", "label_key": "label", "batch_key": "batch",
-        "mass_key": "mass", "growth_key": "rate", "clone_key": "clone", "basis": "umap",
-        "velocity_key": "velocity_obs", "weights.time": 1.0, "expect.start": 0.0, "expect.end": 1.0, "centre": 0.3, "width": 0.2, "most": 5, "fate": "a", "proliferation": ["g0"], "apoptosis": ["g1"],
-        "time": 1.5, "end": 3.0, "t0": 0.0, "t1": 1.0, "steps": 2, "budget": 2, "workers": 1, "progress": False, "n_futures": 2,
-        "neighbours": 3, "n_neighbors": 3, "n_permutations": 9, "n_boot": 3, "n_null": 5,
-        "n_cells": 5, "n_components": 2, "per_interval": 2, "n": 5, "sigma": 0.5, "fraction": 0.5,
-        "block_size": 8, "batch_size": 8, "rounds": 2, "n_projections": 4, "repeats": 2,
-        "members": 2, "max_iter": 1000, "n_splines": 4, "Entropic.epsilon": 0.5, "solver": "euler", "seed": 0,
+        "time_key": "day", "condition_key": "batch", "label_key": "label", "batch_key": "batch", "mass_key": "mass", "growth_key": "rate", "clone_key": "clone", "basis": "umap", "velocity_key": "velocity_obs", "weights.time": 1.0, "expect.start": 0.0, "expect.end": 1.0, "centre": 0.3, "width": 0.2, "most": 5, "fate": "a", "proliferation": ["g0"], "apoptosis": ["g1"], "time": 1.5, "end": 3.0, "t0": 0.0, "t1": 1.0, "steps": 2, "budget": 2, "workers": 1, "progress": False, "n_futures": 2,
+        "neighbours": 3, "n_neighbors": 3, "n_permutations": 9, "n_boot": 3, "n_null": 5, "n_cells": 5, "n_components": 2, "per_interval": 2, "n": 5, "sigma": 0.5, "fraction": 0.5, "block_size": 8, "batch_size": 8, "rounds": 2, "n_projections": 4, "repeats": 2, "members": 2, "max_iter": 1000, "n_splines": 4, "Entropic.epsilon": 0.5, "solver": "euler", "seed": 0,
     }.items()
 }  # fmt: skip
 #: Budgets that are given even though they have a default, so that a case is short.
