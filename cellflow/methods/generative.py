@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -14,6 +14,7 @@ from cellflow._random import stream_seed
 from cellflow._registry import Registry
 from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.couplings import Independent
+from cellflow.densities import InvertibleModel
 from cellflow.fits.fit import Fit
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.paths import ConditionalOT, Path, VarianceExploding, VariancePreserving
@@ -77,8 +78,10 @@ class Generative:
 
 
 @dataclass(frozen=True, eq=False)
-class FittedGenerative:
-    """Generative model of one cloud, in its units: a :class:`cellflow.densities.InvertibleModel`.
+class FittedGenerative(InvertibleModel):
+    """Generative model of one cloud, in its units.
+
+    Cells go to the base and back by the probability-flow ODE, to the tolerance of its solver.
 
     Parameters
     ----------
@@ -91,7 +94,6 @@ class FittedGenerative:
 
     @property
     def dim(self) -> int:
-        """Number of dimensions."""
         return self.fit.course.dim
 
     def sample(
@@ -108,25 +110,18 @@ class FittedGenerative:
         z = torch.randn(n, self.dim, generator=rng, device=rng.device)
         if max_step is None and SOLVERS[_checks.choice(solver, SOLVERS, "solver")].stochastic:
             max_step = 1 / _NOISY_STEPS
-        x0, times = self._source(z), [0.0, 1.0]
-        out = self.fit.simulate(x0, times, solver=solver, max_step=max_step, generator=rng)
-        return out.final
+        how: dict[str, Any] = {"solver": solver, "max_step": max_step, "generator": rng}
+        return self.fit.simulate(self._source(z), [0.0, 1.0], **how).final
 
     def encode(self, x: ArrayLike) -> Tensor:
-        """Map cells `x` ``(n, d)`` to the standard normal base, shape ``(n, d)``.
-
-        By the probability-flow ODE, to the tolerance of its solver, as :meth:`decode`.
-        """
         start = self._scaling.apply(self.fit.simulate(x, [1.0, 0.0], solver="dopri5").final)
         return self._path.to_normal(start / self._path.std_at_start())
 
     def decode(self, z: ArrayLike) -> Tensor:
-        """Map points `z` ``(n, d)`` of the base to cells, shape ``(n, d)``."""
         source = self._source(_checks.as_cells(z, "z", dim=self.dim))
         return self.fit.simulate(source, [0.0, 1.0], solver="dopri5").final
 
     def log_prob(self, x: ArrayLike) -> Tensor:
-        """Return the log-densities ``(n,)`` at cells `x` ``(n, d)``: see :meth:`Fit.likelihood`."""
         return self.fit.likelihood(x, 1.0, solver="dopri5").log_prob
 
     @property
@@ -147,11 +142,10 @@ GENERATIVE: Registry[Callable[[], Generative]] = Registry("cellflow.methods")
 
 # What is predicted, and when, is what left the least Wasserstein distance on two moons.
 _of_target = partial(FlowMatching, Independent(), predict="target", timesteps="logit_normal")
-_fm = FlowMatching(Independent(), ConditionalOT(), name="fm")
-_vp = FlowMatching(Independent(), VariancePreserving(), name="vp", predict="noise")
-_ve = _of_target(VarianceExploding(), name="ve")
-_pfgm = _of_target(VarianceExploding(extra=128), name="pfgm")
-GENERATIVE.register("fm")(partial(Generative, _fm))
-GENERATIVE.register("vp")(partial(Generative, _vp))
-GENERATIVE.register("ve")(partial(Generative, _ve))
-GENERATIVE.register("pfgm")(partial(Generative, _pfgm))
+for _flow in (
+    FlowMatching(Independent(), ConditionalOT(), name="fm"),
+    FlowMatching(Independent(), VariancePreserving(), name="vp", predict="noise"),
+    _of_target(VarianceExploding(), name="ve"),
+    _of_target(VarianceExploding(extra=128), name="pfgm"),
+):
+    GENERATIVE.register(_flow.name)(partial(Generative, _flow))
