@@ -90,10 +90,6 @@ class CNF(Method):
         return Straight(self.sigma)
 
     def prior(self, course: TimeCourse) -> tuple[Density, float]:
-        """Return the normal law that the flow begins from, and its time.
-
-        Of `course` in model coordinates.
-        """
         first, (start, *_, end) = course.snapshots[0], course.times
         w, x = first.weights.to(first.x)[:, None], first.x.detach()
         mean = (w * x).sum(0)
@@ -105,7 +101,6 @@ class CNF(Method):
     def fit_with(
         self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None
     ) -> Fit:
-        """Learn the dynamics of `course`, in this process alone; see :meth:`Method.fit_with`."""
         return fit_by_simulating(self, course, options, preprocessing=preprocessing)
 
     def begin(

@@ -92,7 +92,6 @@ class Iterated(Method):
 
     @property
     def parts(self) -> FlowMatching:
-        """The base."""
         return self.base
 
     def budgets(self, steps: int) -> list[int]:

@@ -95,7 +95,6 @@ class Shooting(Method):
     def fit_with(
         self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None
     ) -> Fit:
-        """Learn the dynamics of `course`, in this process alone; see :meth:`Method.fit_with`."""
         return fit_by_simulating(self, course, options, preprocessing=preprocessing)
 
     def begin(

@@ -143,7 +143,6 @@ class BridgeVelocity(ComposedField):
         return self.mean, self.score
 
     def map(self, change: Callable[[Field], Field]) -> BridgeVelocity:
-        """Return the same field of changed parts."""
         return replace(self, mean=change(self.mean), score=change(self.score))
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
@@ -151,10 +150,6 @@ class BridgeVelocity(ComposedField):
         return self.tilted(t, x, 0.0)
 
     def tilted(self, t: Tensor, x: Tensor, weight: float | Tensor) -> Tensor:
-        """Velocity and `weight` times the score, of one call of each network.
-
-        The weight of a drift is plus or minus half the squared diffusion.
-        """
         return self.mean(t, x) + (weight - self._rate(t)).to(x.dtype) * self.score(t, x)
 
     def _rate(self, t: Tensor) -> Tensor:
@@ -190,7 +185,6 @@ class PredictedField(ComposedField):
         return (self.net,) if alone else (self.net, replace(self, wanted="score"))
 
     def map(self, change: Callable[[Field], Field]) -> PredictedField:
-        """Return the same field of a changed network."""
         return replace(self, net=change(self.net))
 
     def fraction(self, t: Tensor) -> Tensor:
@@ -209,7 +203,6 @@ class PredictedField(ComposedField):
         return out
 
     def tilted(self, t: Tensor, x: Tensor, weight: float | Tensor) -> Tensor:
-        """Velocity and `weight` times the score, of one call of the network."""
         velocity, score = self._answers(t, x, "velocity", "score")
         return velocity + weight * score
 
