@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cellflow import _checks
-from cellflow._random import stream_seed
+from cellflow._random import stream_rng
 from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.batches import Batching
 from cellflow.couplings import Exact, Independent
@@ -133,7 +133,7 @@ def distill(
     networks = nn.ModuleDict({"velocity": student})
 
     def draw(step: int) -> Shots:
-        rng = torch.Generator().manual_seed(stream_seed(options.seed, step, 19))
+        rng = stream_rng(options.seed, step, 19)
         rows = torch.randint(len(pool[0]), (parts.batching.batch_size,), generator=rng)
         return Shots(Pairs(*(values[rows.to(values.device)] for values in pool)), step)
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 
 from cellflow import _checks
-from cellflow._random import stream_seed
+from cellflow._random import stream_rng
 from cellflow._registry import Registry
 from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.couplings import Independent
@@ -71,7 +71,7 @@ class Generative:
         )
         cells = _checks.as_cells(x, "x", min_cells=2).detach()
         scaling = fit_preprocessing(cells, whiten=True)
-        rng = torch.Generator().manual_seed(stream_seed(options.seed, 0, 22))
+        rng = stream_rng(options.seed, 0, 22)
         source = torch.randn(cells.shape, generator=rng, dtype=cells.dtype).to(cells)
         course = TimeCourse.from_arrays([scaling.invert(source), cells], [0.0, 1.0])
         return FittedGenerative(self.flow.train(course, options, scaling))
