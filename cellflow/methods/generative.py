@@ -23,9 +23,6 @@ from cellflow.simulate import SOLVERS
 from cellflow.timecourse import TimeCourse
 from cellflow.training.options import FitOptions
 
-#: Steps of a stochastic solver.
-_NOISY_STEPS = 500
-
 
 @dataclass(frozen=True)
 class Generative:
@@ -73,7 +70,7 @@ class Generative:
         scaling = fit_preprocessing(cells, whiten=True)
         rng = stream_rng(options.seed, 0, 22)
         source = torch.randn(cells.shape, generator=rng, dtype=cells.dtype).to(cells)
-        course = TimeCourse.from_arrays([scaling.invert(source), cells], [0.0, 1.0])
+        course = TimeCourse.from_arrays([scaling.invert(source), cells])
         return FittedGenerative(self.flow.train(course, options, scaling))
 
 
@@ -109,7 +106,7 @@ class FittedGenerative(InvertibleModel):
         n = _checks.count(n, "n")
         z = torch.randn(n, self.dim, generator=rng, device=rng.device)
         if max_step is None and SOLVERS[_checks.choice(solver, SOLVERS, "solver")].stochastic:
-            max_step = 1 / _NOISY_STEPS
+            max_step = 1 / 500
         how: dict[str, Any] = {"solver": solver, "max_step": max_step, "generator": rng}
         return self.fit.simulate(self._source(z), [0.0, 1.0], **how).final
 
