@@ -25,6 +25,11 @@ def stream_seed(seed: int, index: int, stream: int) -> int:
     return z >> 1
 
 
+def stream_rng(seed: int, index: int, stream: int) -> torch.Generator:
+    """Return a generator on the CPU for draw `index` of stream `stream`: see `stream_seed`."""
+    return torch.Generator().manual_seed(stream_seed(seed, index, stream))
+
+
 def draw_seed(generator: Rng, group: ProcessGroup | None = None) -> int:
     """Return the number that everything random in a fit follows from, the same on all ranks."""
     rng = _checks.as_generator(generator)

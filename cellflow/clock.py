@@ -12,7 +12,7 @@ import torch
 from scipy.interpolate import PchipInterpolator
 
 from cellflow import _checks
-from cellflow._random import stream_seed
+from cellflow._random import stream_rng
 from cellflow._typing import ArrayLike, Tensor
 from cellflow.couplings.exact import Exact
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -83,10 +83,8 @@ class Clock:
         snapshot up to 2,000 cells are looked at, drawn by the `seed`. In the end, progress is
         rescaled to the course's first and last time.
         """
-        halves = [
-            s.shuffled(CELLS, torch.Generator().manual_seed(stream_seed(seed, k, 60)))
-            for k, s in enumerate(course.snapshots)
-        ]
+        whole = enumerate(course.snapshots)
+        halves = [s.shuffled(CELLS, stream_rng(seed, k, 60)) for k, s in whole]
         distances = np.array([_distance(a, b) for a, b in pairwise(halves)])
         times = np.array(course.times)
         even = np.diff(times) / (times[-1] - times[0])

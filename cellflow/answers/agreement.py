@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from cellflow import _checks
-from cellflow._random import draw_seed, stream_seed
+from cellflow._random import draw_seed, stream_rng
 from cellflow._typing import Rng, Tensor
 
 #: Sums of cosines up to which rounding makes a difference.
@@ -88,7 +88,7 @@ def agreement(
         if n < 2:
             got = f"{n} cells of group {k} with both velocities"
             raise ValueError(_checks.message("velocities", got, "at least 2", "Leave it out."))
-        rng = torch.Generator().manual_seed(stream_seed(seed, k, 100))
+        rng = stream_rng(seed, k, 100)
         drawn = [(u * w[torch.randperm(n, generator=rng)]).sum() for _ in range(count)]
         sums.append(torch.stack([cosines[known].sum(), *drawn]))
         expected.append(n * u.mean(0) @ w.mean(0))

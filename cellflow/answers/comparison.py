@@ -14,7 +14,7 @@ from scipy import special, stats
 
 from cellflow import _checks
 from cellflow._processes import side_by_side
-from cellflow._random import stream_seed
+from cellflow._random import stream_rng
 from cellflow._typing import Tensor
 from cellflow.fits import Fit
 from cellflow.methods import Method
@@ -215,7 +215,7 @@ class _Units(NamedTuple):
             return [self.first, *self._others()]
         out = [self.first]
         for k in range(1, count + 1):
-            rng, drawn = torch.Generator().manual_seed(stream_seed(seed, k, 90)), self.first.clone()
+            rng, drawn = stream_rng(seed, k, 90), self.first.clone()
             for stratum in self.strata:
                 order = torch.randperm(len(stratum), generator=rng)
                 drawn[stratum] = self.first[stratum[order]]

@@ -14,7 +14,7 @@ import torch
 
 from cellflow import _checks
 from cellflow._process_group import ProcessGroup
-from cellflow._random import stream_seed, systematic
+from cellflow._random import shuffle, stream_rng, stream_seed, systematic
 from cellflow._typing import Tensor
 from cellflow.batches.statistics import CouplingHealth
 from cellflow.couplings import Coupling
@@ -130,7 +130,7 @@ class PoolMaker:
     def begin(self, k: int, executor: Executor | None) -> PendingPool:
         """Draw the cells of pool `k`, and have its blocks coupled."""
         # Two streams, so that the cells drawn do not depend on the coupling.
-        cells = torch.Generator().manual_seed(stream_seed(self.seed, k, 0))
+        cells = stream_rng(self.seed, k, 0)
         tasks: list[partial[Chunk]] = []
         for j, (source, target) in enumerate(self.course.steps):
             seed = stream_seed(stream_seed(self.seed, k, 2), j, 2)
@@ -189,8 +189,7 @@ class PoolMaker:
             return torch.arange(total).view(self.steps, -1)[:, : self.batching.batch_size].flatten()
         if total == self.pairs:  # they are shuffled for each epoch anyway
             return torch.arange(total)
-        order = torch.Generator().manual_seed(stream_seed(stream_seed(self.seed, k, 3), j, 3))
-        return torch.randperm(total, generator=order)[: self.pairs]
+        return shuffle(total, stream_rng(stream_seed(self.seed, k, 3), j, 3))[: self.pairs]
 
     def _couple(self, j: int, left: Tensor, right: Tensor, *, first: int, seed: int) -> Chunk:
         """Couple the blocks `left` with `right` ``(B, k)`` of interval `j`, from number `first`."""

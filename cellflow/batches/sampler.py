@@ -25,7 +25,7 @@ import torch
 
 from cellflow import _checks
 from cellflow._process_group import ProcessGroup
-from cellflow._random import stream_seed
+from cellflow._random import shuffle, stream_rng
 from cellflow._typing import Tensor
 from cellflow.batches.pools import AHEAD, Batching, PendingPool, Pool, PoolMaker
 from cellflow.batches.statistics import CouplingHealth
@@ -140,8 +140,7 @@ class PairSampler:
         if self._order is None or self._order[0] != epoch:
             pool = self._pool(epoch // self._reuse)
             if self._shuffles:
-                generator = torch.Generator().manual_seed(stream_seed(self.seed, epoch, 1))
-                order = torch.randperm(pool.rows.shape[2], generator=generator)
+                order = shuffle(pool.rows.shape[2], stream_rng(self.seed, epoch, 1))
                 order = order.to(pool.rows.device)
                 growth = None if pool.growth is None else pool.growth[:, order]
                 pool = Pool(pool.rows[:, :, order], growth)

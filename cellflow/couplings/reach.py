@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple, Self
 import torch
 
 from cellflow import _checks
-from cellflow._random import stream_seed
+from cellflow._random import stream_rng
 from cellflow._typing import Tensor
 from cellflow.costs import half_squared_distance
 from cellflow.couplings.coupling import COUPLINGS, Coupling, Pairs, centred
@@ -146,7 +146,7 @@ class Reach(Coupling):
 
 def _some(s: Snapshot, stream: int) -> Snapshot:
     """Return at most `MOST` cells of a snapshot, in random order; always the same ones."""
-    return s.shuffled(MOST, torch.Generator().manual_seed(stream_seed(0, stream, 40)))
+    return s.shuffled(MOST, stream_rng(0, stream, 40))
 
 
 def _cost(source: Snapshot, target: Snapshot) -> float:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from cellflow import _checks
-from cellflow._random import draw_seed, seeded_draws, stream_seed
+from cellflow._random import draw_seed, seeded_draws, shuffle, stream_rng
 from cellflow._registry import Registry
 from cellflow._threads import one_thread
 from cellflow._typing import ArrayLike, Rng, Tensor
@@ -124,8 +124,7 @@ class Density(ABC):
         cells = _checks.as_cells(x, "x", min_cells=2).detach()
         cells = cells.to(device=options.device or cells.device, dtype=dtype)
         scaling, seed = fit_preprocessing(cells, whiten=True), options.seed
-        order = torch.randperm(len(cells), generator=_generator(seed, 0))
-        z = scaling.apply(cells)[order.to(cells.device)]
+        z = scaling.apply(cells)[shuffle(len(cells), stream_rng(seed, 0, 21)).to(cells.device)]
         n_held = min(int(self.training.validation * len(z)), _MOST_HELD)
         held, kept = _Cells(z[:n_held]), z[n_held:]
         with seeded_draws(seed):
@@ -137,7 +136,8 @@ class Density(ABC):
             return {"surprise": offset - flow().log_prob(batch.z).mean()}
 
         def draw(step: int) -> _Cells:
-            rows = torch.randint(len(kept), (self.batch_size,), generator=_generator(seed, step))
+            rng = stream_rng(seed, step, 21)
+            rows = torch.randint(len(kept), (self.batch_size,), generator=rng)
             return _Cells(kept[rows.to(kept.device)])
 
         trainer = Trainer(flow, loss, 1.0, self.training, options.steps)
@@ -250,7 +250,3 @@ class _Cells(NamedTuple):
 
     z: Tensor
     share: float = 1.0
-
-
-def _generator(seed: int, step: int) -> torch.Generator:
-    return torch.Generator().manual_seed(stream_seed(seed, step, 21))

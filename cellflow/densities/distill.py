@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from cellflow import _checks
-from cellflow._random import seeded_draws, stream_seed
+from cellflow._random import seeded_draws, stream_rng, stream_seed
 from cellflow._typing import Rng, Tensor
 from cellflow.densities.density import Density, FittedDensity, InvertibleModel, _Cells
 from cellflow.densities.flows import IAF
@@ -54,7 +54,7 @@ def distill_density(
         flow: Any = student.build(teacher.dim).to(scaling.mean)
 
     def draw(step: int) -> _Cells:
-        rng = torch.Generator().manual_seed(stream_seed(options.seed, step, 20))
+        rng = stream_rng(options.seed, step, 20)
         return _Cells(torch.randn(student.batch_size, teacher.dim, generator=rng).to(offset))
 
     def loss(noise: _Cells) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import torch
 
 from cellflow import _checks
 from cellflow._processes import side_by_side
-from cellflow._random import stream_seed
+from cellflow._random import shuffle, stream_rng, stream_seed
 from cellflow._typing import Tensor
 from cellflow.evaluate.scorer import Scorer, as_metrics, as_seeds
 from cellflow.evaluate.table import SigmaRow, SigmaSweep
@@ -170,9 +170,8 @@ def _drawn(course: TimeCourse, k: int, seed: int, n_cells: int) -> tuple[TimeCou
     """Cells to learn from, and a random half of those left out, for one `seed`."""
     parts = []
     for index, s in enumerate(course.snapshots):
-        generator = torch.Generator().manual_seed(stream_seed(seed, index, 30))
         most = min(n_cells, (len(s) + 1) // 2 if index == k else len(s))
-        parts.append(s.subset(torch.randperm(len(s), generator=generator)[:most].to(s.x.device)))
+        parts.append(s.subset(shuffle(len(s), stream_rng(seed, index, 30))[:most].to(s.x.device)))
     truth = parts.pop(k)
     return TimeCourse(tuple(parts), course.unit), truth
 

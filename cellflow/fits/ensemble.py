@@ -14,12 +14,13 @@ from cellflow import _checks
 from cellflow._random import draw_seed
 from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.fits.fit import Fit, sides_of
-from cellflow.fits.folder import FittedMethod, save_ensemble
+from cellflow.fits.folder import save_ensemble
 from cellflow.fits.populations import equal_cells
 from cellflow.fits.report import coupling_problems
 from cellflow.preprocessing import Preprocessing
 from cellflow.simulate import Density, Limits, Trajectory
 from cellflow.timecourse import Snapshot, TimeCourse
+from cellflow.training.networks import FittedMethod
 from cellflow.training.trainer import History
 
 

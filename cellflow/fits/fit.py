@@ -16,7 +16,7 @@ from cellflow._typing import ArrayLike, Field, Rng, Tensor
 from cellflow.clock import Clock
 from cellflow.dynamics import Dynamics
 from cellflow.fits.bases import Encoded, gaussian_mixture
-from cellflow.fits.folder import FittedMethod, save_fit
+from cellflow.fits.folder import save_fit
 from cellflow.fits.populations import equal_cells, grown_mass, sample_cells, warn_of_extrapolation
 from cellflow.fits.report import coupling_report, fit_report
 from cellflow.preprocessing import Preprocessing
@@ -33,6 +33,7 @@ from cellflow.simulate import (
 from cellflow.simulate.integration import Integration, as_times
 from cellflow.simulate.simulate import simulate_as
 from cellflow.timecourse import Snapshot, TimeCourse, joined
+from cellflow.training.networks import FittedMethod
 from cellflow.training.trainer import History
 
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from cellflow.couplings.coupling import COUPLINGS, FunctionCoupling
 from cellflow.networks import NETWORKS, OwnNetworks
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import TimeCourse
-from cellflow.training.networks import Parts
+from cellflow.training.networks import FittedMethod
 from cellflow.training.trainer import History, Training
 
 T = TypeVar("T")
@@ -35,26 +35,6 @@ FIT, NUMBERS = "fit.json", "tensors.safetensors"
 ENSEMBLE, CELLS = "ensemble.json", "cells.safetensors"
 #: The file of a matching, its one fit, and the models of its two sides.
 MATCH, WHOLE, SIDES = "match.json", "fit", ("source", "target")
-
-
-@runtime_checkable
-class FittedMethod(Protocol):
-    """What a fit knows of its method, a frozen dataclass."""
-
-    @property
-    def name(self) -> str:
-        """What tables and files call this method."""
-        ...
-
-    @property
-    def parts(self) -> Parts:
-        """Coupling, path, networks and settings."""
-        ...
-
-    @property
-    def both_sides(self) -> bool:
-        """Whether populations between snapshots are predicted from both neighbours."""
-        ...
 
 
 @dataclass(frozen=True)

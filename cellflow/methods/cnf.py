@@ -20,7 +20,7 @@ from cellflow.fits.fit import Fit
 from cellflow.methods.method import METHODS, Method
 from cellflow.methods.simulating import Shots, fit_by_simulating
 from cellflow.networks import MLPConfig, NetworkConfig, Units, as_network_config
-from cellflow.paths import Pairs, Path, Straight
+from cellflow.paths import Path, Straight
 from cellflow.preprocessing import Preprocessing
 from cellflow.simulate import Density
 from cellflow.simulate.flow import nodes
@@ -58,26 +58,18 @@ class CNF(Method):
     sigma
         Standard deviation of noise that is added to cells, in model coordinates: the density is
         that of the cells blurred by it, without which it could be infinite at each.
-    net
-        Shape of the network.
-    batching
-        Cells of each snapshot in a step; nothing else of it matters.
-    training
-        How the network is trained; no cells are held back to validate on.
-    name
-        What tables and files call this method.
+    net, batching, training, name, substeps
+        As in :class:`Shooting`.
     kinetic, jacobian
         Weights of the penalties, relative to network units of velocity and time.
-    substeps
-        Runge-Kutta steps per interval while training.
     """
 
     default_steps: ClassVar[int] = 1000
+    score: ClassVar[bool] = False
+    growth: ClassVar[bool] = False
     coupling: ClassVar[Coupling] = Independent()  # not asked: cells are not paired
     sigma: float = 0.1
     _: KW_ONLY
-    score: ClassVar[bool] = False
-    growth: ClassVar[bool] = False
     net: NetworkConfig = MLPConfig()
     batching: Batching = Batching(batch_size=128, prefetch=False)
     training: Training = Training(learning_rate=5e-3, ema=0.99, validation=0.0)
@@ -98,10 +90,6 @@ class CNF(Method):
         return Straight(self.sigma)
 
     def prior(self, course: TimeCourse) -> tuple[Density, float]:
-        """Return the normal law that the flow begins from, and its time.
-
-        Of `course` in model coordinates.
-        """
         first, (start, *_, end) = course.snapshots[0], course.times
         w, x = first.weights.to(first.x)[:, None], first.x.detach()
         mean = (w * x).sum(0)
@@ -113,19 +101,14 @@ class CNF(Method):
     def fit_with(
         self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None
     ) -> Fit:
-        """Learn the dynamics of `course`, in this process alone; see :meth:`Method.fit_with`."""
         return fit_by_simulating(self, course, options, preprocessing=preprocessing)
 
-    def shots(self, pairs: Pairs, step: int, steps: int) -> Shots:
-        """Return the batch of `step` of `steps`: cells of all `pairs`."""
-        return Shots(pairs, 1.0, step)
-
     def begin(
-        self, velocity: Field, model: TimeCourse, *, health: CouplingHealth, seed: int
+        self, velocity: Field, model: TimeCourse, *, options: FitOptions, health: CouplingHealth
     ) -> tuple[Callable[[Shots], dict[str, Tensor]], float]:
         """Return the loss terms of `velocity`, in nats, and their unit: one nat a dimension.
 
-        On cells of `model`, blurred as `seed` says; no plan is made that `health` could count.
+        On cells of `model`, blurred by the seed of `options`; no plan is made for `health`.
         """
         base, begins = self.prior(model)
         units, d = Units.of(model), model.dim
@@ -133,7 +116,7 @@ class CNF(Method):
         noise = torch.Generator(model.x.device)
 
         def terms(batch: Shots) -> dict[str, Tensor]:
-            noise.manual_seed(stream_seed(seed, batch.step, 12))
+            noise.manual_seed(stream_seed(options.seed, batch.step, 12))
             pairs, size = batch.pairs, self.batching.batch_size
             clouds = [pairs.x0[:size], *pairs.x1.split(size)]
             state = pairs.x0.new_empty(0, d + 3)

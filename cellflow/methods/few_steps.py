@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cellflow import _checks
-from cellflow._random import stream_seed
+from cellflow._random import stream_rng
 from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.batches import Batching
 from cellflow.couplings import Exact, Independent
@@ -19,7 +19,7 @@ from cellflow.fits.fit import Fit
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.iterated import STEPS_PER_INTERVAL, Iterated
 from cellflow.methods.method import METHODS
-from cellflow.methods.shooting import Shots
+from cellflow.methods.simulating import Shots
 from cellflow.networks import MLPConfig, Network, NetworkConfig
 from cellflow.paths import Pairs, Straight
 from cellflow.simulate import simulate
@@ -133,9 +133,9 @@ def distill(
     networks = nn.ModuleDict({"velocity": student})
 
     def draw(step: int) -> Shots:
-        rng = torch.Generator().manual_seed(stream_seed(options.seed, step, 19))
+        rng = stream_rng(options.seed, step, 19)
         rows = torch.randint(len(pool[0]), (parts.batching.batch_size,), generator=rng)
-        return Shots(Pairs(*(values[rows.to(values.device)] for values in pool)), 1.0, step)
+        return Shots(Pairs(*(values[rows.to(values.device)] for values in pool)), step)
 
     def terms(batch: Shots) -> dict[str, Tensor]:
         p = batch.pairs

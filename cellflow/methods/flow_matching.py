@@ -127,7 +127,6 @@ class FlowMatching(Method):
     def fit_with(
         self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None
     ) -> Fit:
-        """Learn the dynamics of `course`; see :meth:`Method.fit_with`."""
         if self.path.source_free:
             expected = "a path between cells: one from noise leaves the earlier ones out"
             remedy = "To generate one cloud from noise, take cellflow.methods.Generative."
@@ -169,7 +168,6 @@ class FlowMatching(Method):
         return Fit(*learned, preprocessing, history, clock=clock)
 
     def prior(self, course: TimeCourse) -> tuple[Density, float] | None:
-        """Return the noise that its path starts from, if any, at the first time of `course`."""
         return (self.path, course.times[0]) if self.path.source_free else None
 
     def clock_of(
@@ -188,7 +186,6 @@ class FlowMatching(Method):
         )
 
     def scaled_to(self, *courses: TimeCourse) -> Self:
-        """Return this method with what it measures; see :meth:`Method.scaled_to`."""
         coupling, path = self.coupling, self.path
         if self.relative_sigma:
             unit = natural_sigma(*courses)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 
 from cellflow import _checks
-from cellflow._random import stream_seed
+from cellflow._random import stream_rng
 from cellflow._registry import Registry
 from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.couplings import Independent
+from cellflow.densities import InvertibleModel
 from cellflow.fits.fit import Fit
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.paths import ConditionalOT, Path, VarianceExploding, VariancePreserving
@@ -21,9 +22,6 @@ from cellflow.preprocessing import Preprocessing, fit_preprocessing
 from cellflow.simulate import SOLVERS
 from cellflow.timecourse import TimeCourse
 from cellflow.training.options import FitOptions
-
-#: Steps of a stochastic solver.
-_NOISY_STEPS = 500
 
 
 @dataclass(frozen=True)
@@ -70,15 +68,17 @@ class Generative:
         )
         cells = _checks.as_cells(x, "x", min_cells=2).detach()
         scaling = fit_preprocessing(cells, whiten=True)
-        rng = torch.Generator().manual_seed(stream_seed(options.seed, 0, 22))
+        rng = stream_rng(options.seed, 0, 22)
         source = torch.randn(cells.shape, generator=rng, dtype=cells.dtype).to(cells)
-        course = TimeCourse.from_arrays([scaling.invert(source), cells], [0.0, 1.0])
+        course = TimeCourse.from_arrays([scaling.invert(source), cells])
         return FittedGenerative(self.flow.train(course, options, scaling))
 
 
 @dataclass(frozen=True, eq=False)
-class FittedGenerative:
-    """Generative model of one cloud, in its units: a :class:`cellflow.densities.InvertibleModel`.
+class FittedGenerative(InvertibleModel):
+    """Generative model of one cloud, in its units.
+
+    Cells go to the base and back by the probability-flow ODE, to the tolerance of its solver.
 
     Parameters
     ----------
@@ -91,7 +91,6 @@ class FittedGenerative:
 
     @property
     def dim(self) -> int:
-        """Number of dimensions."""
         return self.fit.course.dim
 
     def sample(
@@ -107,26 +106,19 @@ class FittedGenerative:
         n = _checks.count(n, "n")
         z = torch.randn(n, self.dim, generator=rng, device=rng.device)
         if max_step is None and SOLVERS[_checks.choice(solver, SOLVERS, "solver")].stochastic:
-            max_step = 1 / _NOISY_STEPS
-        x0, times = self._source(z), [0.0, 1.0]
-        out = self.fit.simulate(x0, times, solver=solver, max_step=max_step, generator=rng)
-        return out.final
+            max_step = 1 / 500
+        how: dict[str, Any] = {"solver": solver, "max_step": max_step, "generator": rng}
+        return self.fit.simulate(self._source(z), [0.0, 1.0], **how).final
 
     def encode(self, x: ArrayLike) -> Tensor:
-        """Map cells `x` ``(n, d)`` to the standard normal base, shape ``(n, d)``.
-
-        By the probability-flow ODE, to the tolerance of its solver, as :meth:`decode`.
-        """
         start = self._scaling.apply(self.fit.simulate(x, [1.0, 0.0], solver="dopri5").final)
         return self._path.to_normal(start / self._path.std_at_start())
 
     def decode(self, z: ArrayLike) -> Tensor:
-        """Map points `z` ``(n, d)`` of the base to cells, shape ``(n, d)``."""
         source = self._source(_checks.as_cells(z, "z", dim=self.dim))
         return self.fit.simulate(source, [0.0, 1.0], solver="dopri5").final
 
     def log_prob(self, x: ArrayLike) -> Tensor:
-        """Return the log-densities ``(n,)`` at cells `x` ``(n, d)``: see :meth:`Fit.likelihood`."""
         return self.fit.likelihood(x, 1.0, solver="dopri5").log_prob
 
     @property

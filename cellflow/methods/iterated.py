@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._files import beside
-from cellflow._random import draw_seed, stream_seed
+from cellflow._random import draw_seed, shuffle, stream_rng, stream_seed
 from cellflow._typing import Tensor
 from cellflow.batches import Batching
 from cellflow.dynamics import Dynamics
@@ -92,7 +92,6 @@ class Iterated(Method):
 
     @property
     def parts(self) -> FlowMatching:
-        """The base."""
         return self.base
 
     def budgets(self, steps: int) -> list[int]:
@@ -233,8 +232,7 @@ class InducedPairs:
             self._pool = (k, self._simulate(k))
         pool = self._pool[1]
         if self._order is None or self._order[0] != epoch:
-            generator = torch.Generator().manual_seed(stream_seed(self.seed, epoch, 1))
-            order = torch.randperm(pool.shape[2], generator=generator)
+            order = shuffle(pool.shape[2], stream_rng(self.seed, epoch, 1))
             self._order = (epoch, order.to(pool.device))
         size = self.batching.batch_size
         rows = self._order[1][part * size : (part + 1) * size]

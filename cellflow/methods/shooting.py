@@ -68,10 +68,10 @@ class Shooting(Method):
     """
 
     default_steps: ClassVar[int] = 1000
-    coupling: Coupling = field(default_factory=Exact)
-    path: ClassVar[Path] = Straight(0.0)  # not met: cells move along the field
     score: ClassVar[bool] = False
     growth: ClassVar[bool] = False
+    coupling: Coupling = field(default_factory=Exact)
+    path: ClassVar[Path] = Straight(0.0)  # not met: cells move along the field
     net: NetworkConfig = MLPConfig(time=False)
     batching: Batching = Batching(batch_size=100, prefetch=False)
     training: Training = Training(learning_rate=5e-3, ema=0.99, validation=0.0)
@@ -87,30 +87,23 @@ class Shooting(Method):
         _checks.number(self.first_action, "first_action", low=self.action)
         _checks.count(self.substeps, "substeps")
 
+    def weight(self, step: int, steps: int) -> float:
+        """Return the weight of the action at `step` of `steps`."""
+        left = max(0.0, 1 - step / (_COOLING * steps))
+        return self.action * (self.first_action / self.action) ** left
+
     def fit_with(
         self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None
     ) -> Fit:
-        """Learn the dynamics of `course`, in this process alone; see :meth:`Method.fit_with`."""
         return fit_by_simulating(self, course, options, preprocessing=preprocessing)
 
-    def shots(self, pairs: Pairs, step: int, steps: int) -> Shots:
-        """Return the batch of `step` of `steps`: unrelated `pairs`, and the action's weight."""
-        left = max(0.0, 1 - step / (_COOLING * steps))
-        return Shots(pairs, self.action * (self.first_action / self.action) ** left, step)
-
     def begin(
-        self, velocity: Field, model: TimeCourse, *, health: CouplingHealth, seed: int
+        self, velocity: Field, model: TimeCourse, *, options: FitOptions, health: CouplingHealth
     ) -> tuple[Callable[[Shots], dict[str, Tensor]], float]:
-        """Return :meth:`objective` of `velocity` and `health`, and the unit of its terms.
+        """Return the loss terms of `velocity`, in squared data units, and their unit.
 
-        The unit is that of the cells of `model`; nothing is drawn by `seed`.
+        It is that of the cells of `model`; `options` have the steps, and `health` counts plans.
         """
-        return self.objective(velocity, health), Units.of(model).scale ** 2
-
-    def objective(
-        self, velocity: Field, health: CouplingHealth
-    ) -> Callable[[Shots], dict[str, Tensor]]:
-        """Return the loss terms of `velocity`, in squared data units; `health` counts plans."""
         size = self.batching.batch_size
 
         def terms(batch: Shots) -> dict[str, Tensor]:
@@ -128,9 +121,10 @@ class Shooting(Method):
                 health.announce()
                 rows, cols = plan.sample(len(moved), stream_seed(0, batch.step, 16))
                 misses.append((moved[rows] - seen[cols]).square().sum(1).mean())
-            return {"miss": torch.stack(misses).mean(), "action": batch.weight * action.mean()}
+            weight = self.weight(batch.step, options.steps)
+            return {"miss": torch.stack(misses).mean(), "action": weight * action.mean()}
 
-        return terms
+        return terms, Units.of(model).scale ** 2
 
 
 def travel(velocity: Field, pairs: Pairs, substeps: int) -> tuple[Tensor, Tensor]:

@@ -31,35 +31,28 @@ from cellflow.training.trainer import Trainer
 
 @dataclass(frozen=True, eq=False)
 class Shots:
-    """Cells at both ends of every interval, in turn; for some methods, a weight."""
+    """Cells at both ends of every interval, in turn, of a `step` of training."""
 
     pairs: Pairs
-    weight: float
     step: int
     share: float = 1.0
 
 
-class Simulated(Protocol):
+class Simulating(Protocol):
     """What a method tells of its training, which learns the velocity alone."""
 
     @property
     def parts(self) -> Parts:
         """Networks and settings."""
 
-    def shots(self, pairs: Pairs, step: int, steps: int) -> Shots:
-        """Return the batch of `step` of `steps`, of unrelated `pairs`."""
-
     def begin(
-        self, velocity: Field, model: TimeCourse, *, health: CouplingHealth, seed: int
+        self, velocity: Field, model: TimeCourse, *, options: FitOptions, health: CouplingHealth
     ) -> tuple[Callable[[Shots], dict[str, Tensor]], float]:
-        """Return the loss terms of `velocity` on the cells of `model`, and their unit.
-
-        Plans that they make are counted by `health`; all that they draw follows from `seed`.
-        """
+        """Return the loss terms of `velocity` on the cells of `model`, and their unit."""
 
 
 def fit_by_simulating(
-    method: Simulated,
+    method: Simulating,
     course: TimeCourse,
     options: FitOptions,
     *,
@@ -74,7 +67,6 @@ def fit_by_simulating(
     if options.group.world > 1:
         remedy = "Its steps move cells, from snapshot to snapshot."
         raise ValueError(_checks.message("group", options.group.world, "1", remedy))
-    steps = options.steps
     model = course if preprocessing is None else course.map(preprocessing.apply)
     model = to_device(model if parts.coupling.knows_rows else canonical(model), options)
     units = Units.of(model)
@@ -91,13 +83,13 @@ def fit_by_simulating(
     drawn = stream_seed(options.seed, 0, 11)
     sampler = PairSampler(model, Independent(), parts.batching, drawn, CouplingHealth())
     health = CouplingHealth()
-    terms, unit = method.begin(dynamics.velocity, model, health=health, seed=options.seed)
-    trainer = Trainer(networks, terms, unit, parts.training, steps)
+    terms, unit = method.begin(dynamics.velocity, model, options=options, health=health)
+    trainer = Trainer(networks, terms, unit, parts.training, options.steps)
     try:
         with threads_for(parts.net, x.device):
             history = run(
                 trainer,
-                lambda step: method.shots(sampler.batch(step), step, steps),
+                lambda step: Shots(sampler.batch(step), step),
                 None,
                 fingerprint=fingerprint(parts, [model], options),
                 options=options,

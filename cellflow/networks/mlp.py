@@ -66,16 +66,13 @@ class MLPConfig(NetworkConfig):
 
     @property
     def jumps(self) -> bool:
-        """Whether the field is told the interval."""
         return self.intervals
 
     @property
     def small(self) -> bool:
-        """Whether threads cannot speed up a step of training."""
         return self.width <= _SMALL
 
     def build(self, units: Units, *, answer: str = "velocity", generator: Rng = 0) -> MLP:
-        """Return a fresh :class:`MLP`."""
         return MLP(units, self, answer=answer, generator=generator)
 
 

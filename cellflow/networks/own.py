@@ -66,7 +66,6 @@ class OwnNetworks(NetworkConfig):
 
     @property
     def small(self) -> bool:
-        """Whether threads cannot speed up a step of training."""
         return self.shape is not None and self.shape.small
 
     @property

@@ -14,7 +14,7 @@ from cellflow import _checks
 from cellflow._files import beside
 from cellflow._process_group import ProcessGroup
 from cellflow._processes import side_by_side
-from cellflow._random import draw_seed, stream_seed
+from cellflow._random import draw_seed, stream_rng, stream_seed
 from cellflow.fits.ensemble import Ensemble
 from cellflow.fits.fit import Fit
 from cellflow.methods import Method
@@ -151,8 +151,7 @@ def resampled(course: TimeCourse, seed: int | None) -> TimeCourse:
         return course
     snapshots = []
     for k, s in enumerate(course.snapshots):
-        generator = torch.Generator().manual_seed(stream_seed(seed, k, 51))
-        drawn = torch.randint(len(s), (len(s),), generator=generator)
+        drawn = torch.randint(len(s), (len(s),), generator=stream_rng(seed, k, 51))
         times = torch.bincount(drawn, minlength=len(s))
         kept = times.nonzero()[:, 0].to(s.x.device)
         part: Snapshot = s.subset(kept)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from cellflow import _moments
-from cellflow._random import stream_seed
+from cellflow._random import shuffle, stream_rng
 from cellflow._typing import Tensor
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.training.options import FitOptions
@@ -82,8 +82,7 @@ def split(
         return (course if orders is None else _gathered(course, orders)), None
     kept, held = [], []
     for k, (s, size) in enumerate(zip(course.snapshots, sizes, strict=True)):
-        generator = torch.Generator().manual_seed(stream_seed(seed, k, 15))
-        chosen = torch.randperm(len(s), generator=generator).to(s.x.device)
+        chosen = shuffle(len(s), stream_rng(seed, k, 15)).to(s.x.device)
         if orders is not None:
             chosen = orders[k][chosen]
         held.append(chosen[:size])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import nn
@@ -23,12 +23,25 @@ from cellflow.timecourse import TimeCourse
 from cellflow.training.trainer import Training
 
 
-class Parts(Protocol):
-    """Parts of a method that its networks, dynamics, losses and pairs depend on."""
+@runtime_checkable
+class FittedMethod(Protocol):
+    """What a fit knows of its method, a frozen dataclass."""
 
     @property
     def name(self) -> str:
-        """What tables and files call the method."""
+        """What tables and files call this method."""
+
+    @property
+    def parts(self) -> Parts:
+        """Coupling, path, networks and settings."""
+
+    @property
+    def both_sides(self) -> bool:
+        """Whether populations between snapshots are predicted from both neighbours."""
+
+
+class Parts(FittedMethod, Protocol):
+    """Parts of a method that its networks, dynamics, losses and pairs depend on."""
 
     @property
     def coupling(self) -> Coupling:
@@ -69,14 +82,6 @@ class Parts(Protocol):
     @property
     def times_per_pair(self) -> int:
         """Times at which a pair is met in a step."""
-
-    @property
-    def both_sides(self) -> bool:
-        """Whether populations between snapshots are predicted from both neighbours."""
-
-    @property
-    def parts(self) -> Parts:
-        """The parts themselves."""
 
     def scaled_to(self, *courses: TimeCourse) -> Parts:
         """Return the method with absolute sigmas, for these parts of one course."""
@@ -138,7 +143,6 @@ class BridgeVelocity(ComposedField):
         return self.mean, self.score
 
     def map(self, change: Callable[[Field], Field]) -> BridgeVelocity:
-        """Return the same field of changed parts."""
         return replace(self, mean=change(self.mean), score=change(self.score))
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
@@ -146,10 +150,6 @@ class BridgeVelocity(ComposedField):
         return self.tilted(t, x, 0.0)
 
     def tilted(self, t: Tensor, x: Tensor, weight: float | Tensor) -> Tensor:
-        """Velocity and `weight` times the score, of one call of each network.
-
-        The weight of a drift is plus or minus half the squared diffusion.
-        """
         return self.mean(t, x) + (weight - self._rate(t)).to(x.dtype) * self.score(t, x)
 
     def _rate(self, t: Tensor) -> Tensor:
@@ -185,7 +185,6 @@ class PredictedField(ComposedField):
         return (self.net,) if alone else (self.net, replace(self, wanted="score"))
 
     def map(self, change: Callable[[Field], Field]) -> PredictedField:
-        """Return the same field of a changed network."""
         return replace(self, net=change(self.net))
 
     def fraction(self, t: Tensor) -> Tensor:
@@ -198,6 +197,15 @@ class PredictedField(ComposedField):
         diffusion = self.path.diffusion_at(self.fraction(t))
         return cast(Tensor, diffusion) / (self.end - self.start) ** 0.5
 
+    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
+        """Velocity or score at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
+        (out,) = self._answers(t, x, self.wanted)
+        return out
+
+    def tilted(self, t: Tensor, x: Tensor, weight: float | Tensor) -> Tensor:
+        velocity, score = self._answers(t, x, "velocity", "score")
+        return velocity + weight * score
+
     def predicted(self, t: Tensor, x: Tensor) -> tuple[Tensor, Mix]:
         """What the network says at time `t` and cells `x` ``(n, d)``, and the shares there."""
         mix = Mix.of(self.path, self.fraction(t).reshape(-1, 1), x)
@@ -206,17 +214,8 @@ class PredictedField(ComposedField):
             value = (mix.alpha / mix.size * x + mix.sigma * value) / mix.size
         return value, mix
 
-    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
-        """Velocity or score at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
+    def _answers(self, t: Tensor, x: Tensor, *wanted: str) -> Iterator[Tensor]:
         value, mix = self.predicted(t, x)
-        out = mix.convert(value, x, given=self.given, wanted=self.wanted)
-        return out / (self.end - self.start) if self.wanted == "velocity" else out
-
-    def tilted(self, t: Tensor, x: Tensor, weight: float | Tensor) -> Tensor:
-        """Velocity and `weight` times the score, of one call of the network."""
-        value, mix = self.predicted(t, x)
-        velocity, score = (
-            mix.convert(value, x, given=self.given, wanted=wanted)
-            for wanted in ("velocity", "score")
-        )
-        return velocity / (self.end - self.start) + weight * score
+        for name in wanted:
+            out = mix.convert(value, x, given=self.given, wanted=name)
+            yield out / (self.end - self.start) if name == "velocity" else out

@@ -15,7 +15,7 @@ from cellflow.methods.simulating import Shots
 from cellflow.networks import MLPConfig, Units
 from cellflow.paths import Pairs
 from cellflow.simulate import log_likelihood
-from cellflow.training.options import Checkpointing
+from cellflow.training.options import Checkpointing, FitOptions
 from cellflow.training.trainer import Training
 
 F64 = torch.float64
@@ -33,12 +33,12 @@ def cells(n: int, d: int = 2, seed: int = 0) -> torch.Tensor:
 
 def batch(xs: list[torch.Tensor]) -> Shots:
     x0, x1, zero = torch.cat(xs[:-1]), torch.cat(xs[1:]), torch.zeros(len(xs[0]), 1, dtype=F64)
-    return Shots(Pairs(x0, x1, zero, zero + 1), 1.0, 0)
+    return Shots(Pairs(x0, x1, zero, zero + 1), 0)
 
 
 def terms(method: CNF, field, xs: list[torch.Tensor], times: list[float]):
     course = cf.TimeCourse.from_arrays(xs, times)
-    made, unit = method.begin(field, course, health=CouplingHealth(), seed=0)
+    made, unit = method.begin(field, course, options=FitOptions(), health=CouplingHealth())
     assert unit == xs[0].shape[1]
     return made(batch(xs)), course
 

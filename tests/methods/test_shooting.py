@@ -18,6 +18,7 @@ from cellflow.networks import MLP, MLPConfig, Units
 from cellflow.paths import Pairs
 from cellflow.saving import load
 from cellflow.timecourse import TimeCourse
+from cellflow.training.options import FitOptions
 from cellflow.training.trainer import Training
 
 F64 = torch.float64
@@ -55,9 +56,10 @@ def test_shooting_loss_is_the_transport_cost_and_the_weighted_action() -> None:
     x, drift = cells(), torch.tensor([2.0, -1.0], dtype=F64)
     target = (x + 3 * drift).flip(0)
     health = CouplingHealth()
-    method = Shooting(batching=Batching(batch_size=8))
-    terms = method.objective(lambda t, y: drift.expand_as(y), health)
-    out = terms(Shots(pairs(x, target, 0.0, 2.0), 0.25, 0))
+    method = Shooting(batching=Batching(batch_size=8), action=0.1, first_action=0.25)
+    course, options = TimeCourse.from_arrays([x, target], [0.0, 2.0]), FitOptions()
+    terms, _ = method.begin(lambda t, y: drift.expand_as(y), course, options=options, health=health)
+    out = terms(Shots(pairs(x, target, 0.0, 2.0), 0))
     assert_close(out["miss"], drift.square().sum())
     assert_close(out["action"], 0.25 * 4 * drift.square().sum())
     assert health.plans == 1
@@ -65,7 +67,7 @@ def test_shooting_loss_is_the_transport_cost_and_the_weighted_action() -> None:
 
 def test_shooting_weight_of_the_action_falls_geometrically_and_stays() -> None:
     method = Shooting(action=1e-3, first_action=0.1)
-    weights = [method.shots(pairs(cells(), cells(), 0, 1), k, 100).weight for k in (0, 35, 70, 99)]
+    weights = [method.weight(k, 100) for k in (0, 35, 70, 99)]
     assert weights == pytest.approx([0.1, 1e-2, 1e-3, 1e-3])
 
 
@@ -132,9 +134,11 @@ def test_network_without_time_is_the_same_at_all_times(settings) -> None:
 
 
 def test_shooting_names_a_simulation_that_diverges() -> None:
-    terms = Shooting().objective(lambda t, y: y * float("inf"), CouplingHealth())
+    how = {"options": FitOptions(), "health": CouplingHealth()}
+    course = TimeCourse.from_arrays([cells(), cells()])
+    terms, _ = Shooting().begin(lambda t, y: y * float("inf"), course, **how)
     with pytest.raises(FloatingPointError, match="left for infinity at step 7"):
-        terms(Shots(pairs(cells(), cells(), 0.0, 1.0), 0.1, 7))
+        terms(Shots(pairs(cells(), cells(), 0.0, 1.0), 7))
 
 
 @pytest.mark.parametrize(
