@@ -207,3 +207,12 @@ def test_a_folder_of_other_things_is_not_replaced(tmp_path):
         done.save(tmp_path)
     folder = done.save(tmp_path / "saved")
     assert done.save(folder) == folder
+
+
+def test_masses_are_carried_through_a_base():
+    done = cf.match(X0, X1, "realnvp", steps=2, progress=False)
+    mass = torch.linspace(1, 2, 80, dtype=F64)
+    there = done.carry(cf.Snapshot(X0, 0.0, mass))
+    back = done.carry(there)
+    assert torch.equal(there.mass, mass) and torch.equal(back.mass, mass)
+    assert (there.time, back.time) == (1.0, 0.0)
