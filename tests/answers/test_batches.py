@@ -53,6 +53,8 @@ def test_scores_of_batches_that_are_alike_and_of_labels_that_are_noise():
     assert found.scores["batch_accuracy"] == pytest.approx((0.5, 0.5), abs=noise)
     assert found.scores["label_purity"] == pytest.approx((0.25, 0.25), abs=noise)
     assert found.scores["label_transfer"] == pytest.approx((0.25, 0.25), abs=noise)
+    own = batch_free(x, np.arange(800) % 2, NSF(1), labels=np.arange(800), steps=1).scores
+    assert own["label_purity"] == own["label_transfer"] == (0, 0)  # no cell is its own neighbour
     without = batch_free(x, np.arange(800) % 2, NSF(1), steps=1)
     assert without.scores == {k: found.scores[k] for k in ("batch_accuracy", "chance")}
 

@@ -11,6 +11,7 @@ from anndata import AnnData
 
 import cellflow as cf
 from cellflow.batches import Batching
+from cellflow.clock import Clock
 from cellflow.networks import MLPConfig
 from cellflow.timecourse import TimeCourse
 from cellflow.training import Training
@@ -72,3 +73,32 @@ def test_a_fit_from_a_file_can_be_tried_again(fit, tmp_path):
     assert errors[0].model == pytest.approx(errors[1].model, rel=1e-5)
     assert errors[0].last == errors[1].last
     assert torch.tensor(errors[0].floor) > 0
+
+
+def test_the_last_time_is_that_of_the_clock_and_masses_stay(fit):
+    clock = Clock((0.0, 1.0, 3.0, 4.0), (0.0, 2.0, 2.5, 3.0))
+    velocity = lambda t, x: t + 0 * x  # noqa: E731
+    growing = cf.Dynamics(velocity, growth=lambda t, x: 1 + 0 * x[:, 0])
+    stopped = cf.answers.held(replace(fit, clock=clock, dynamics=growing, preprocessing=None))
+    last = fit.course.snapshots[-1]
+    for moment, at in ((2.0, 2.0), (3.0, 3.0), (3.5, 3.0)):
+        found = stopped.dynamics.velocity(torch.tensor(moment), last.x)
+        torch.testing.assert_close(found, torch.full_like(last.x, at))
+    with pytest.warns(UserWarning, match="an extrapolation"):
+        assert torch.equal(stopped.predict(last, 6.0).mass, last.mass)
+
+
+def test_cells_of_no_mass_are_of_no_matter():
+    """Ghosts, which move as no other cell does."""
+    rng, day = np.random.default_rng(1), np.arange(3)
+    clouds = [rng.normal(size=(40, 2)) + k * STEP for k in day]
+    ghosts = [np.full((40, 2), 100.0 * k**2) for k in day]
+    both = [np.concatenate(parts) for parts in zip(clouds, ghosts, strict=True)]
+    weights = [[1.0] * 40 + [1e-7] * 40] * 3
+    errors = []
+    for xs, masses in ((clouds, None), (both, weights)):
+        fit = METHOD.fit(TimeCourse.from_arrays(xs, day, masses=masses), steps=1, progress=False)
+        errors.append(cf.answers.forecast_errors(fit, cuts=1)[0])
+    for name in ("last", "mean"):
+        one, other = (getattr(error, name) for error in errors)
+        assert one == pytest.approx(other, rel=1e-3)

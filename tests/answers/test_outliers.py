@@ -54,6 +54,9 @@ def test_false_alarms_are_as_many_as_stated_whatever_the_density():
     assert low <= int((found.score > found.threshold).sum()) <= high
     assert torch.equal(found.score > found.threshold, found.p_value <= 0.1)
     # p values by the definition, cell by cell
+    held = torch.ones(1000, dtype=torch.bool).index_fill(0, found.fitted, False)
+    scores = -found.density.log_prob(x[:1000][held])
+    torch.testing.assert_close(found.calibration, scores.sort().values)
     by_hand = (1 + (found.calibration >= found.score[:50, None]).sum(1)) / 501
     torch.testing.assert_close(found.p_value[:50], by_hand.double())
 
@@ -88,6 +91,9 @@ def test_planted_cells_are_found_as_the_true_density_finds_them():
     assert 0.01 < new["outlier"][~truth].mean() < 0.1
     told = adata.uns["outlier"]
     assert told["n_held"] == adata.obs["outlier_fitted"].sum() == 1000
+    held = adata.obs["control"] & ~adata.obs["outlier_fitted"]
+    ranks = np.arange(2, 1002) / 1001  # of those held back, each as strange as itself
+    np.testing.assert_allclose(np.sort(adata.obs["outlier_p"][held]), ranks, atol=1.5e-3)
     assert (adata.obs["outlier"] == (adata.obs["outlier_score"] > told["threshold"])).all()
     assert not adata.obs["outlier_fitted"][2000:].any()
 

@@ -101,9 +101,10 @@ def test_first_weights_normalise_the_cells_in_every_layer(name):
 
 
 def test_attention_moves_programs_by_their_means_alone():
-    fit = fitted("attnflow", dim=8, steps=30, programs=(0, 0, 1, 1, 1, 1, 2, 2))
+    fit = fitted("attnflow", dim=8, steps=30, programs=(0, 0, 0, 1, 1, 2, 2, 2))
     z = fit.scaling.apply(cells(dim=8))
-    layer = fit.flow.transform.transforms[2]
+    layer, other = fit.flow.transform.transforms[2::3]
+    assert torch.equal(layer.fixed, ~other.fixed)  # each half in its turn
     moved, change = ~layer.fixed, (layer()(z) - z)
     assert torch.equal(change[:, layer.fixed], torch.zeros_like(change[:, layer.fixed]))
     labels = torch.tensor(fit.density.programs)[moved]
@@ -112,3 +113,13 @@ def test_attention_moves_programs_by_their_means_alone():
     for program in labels.unique():
         same = change[:, labels == program]
         torch.testing.assert_close(same, same[:, :1].expand_as(same))
+
+
+def test_a_mixture_of_one_starts_as_the_normal_law_of_the_cells():
+    turn = torch.tensor([[1.0, 0.5, -0.8], [0.0, 1.0, 0.3], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    density, z = DENSITIES["gmm"](1), cells() @ turn
+    flow = density.build(3).double()
+    density.start(flow, z)
+    cov = torch.cov(z.T, correction=0) + 1e-4 * torch.eye(3)
+    law = MultivariateNormal(z.mean(0), cov)
+    torch.testing.assert_close(flow().log_prob(z), law.log_prob(z), rtol=0, atol=1e-3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -142,3 +144,14 @@ def test_bridge_velocity_is_the_flow_of_its_conditional_gaussian() -> None:
 def test_bad_settings_are_named(make, name: str) -> None:
     with pytest.raises(ValueError, match=f"`{name}`: got .* expected a finite number"):
         make()
+
+
+def test_noise_at_both_ends_is_as_it_was_set() -> None:
+    p, ends = pairs(2), torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    wide = VarianceExploding(sigma_min=0.1, sigma_max=7.0)
+    assert_close(wide.std(p, ends).flatten().tolist(), [7.0, 0.1])
+    assert_close(ConditionalOT(0.1).std(p, ends).flatten().tolist(), [1.0, 0.1])
+    rates = VariancePreserving(beta_min=0.2, beta_max=9.0)
+    assert_close((rates.diffusion_at(ends) ** 2).flatten().tolist(), [9.0, 0.2])
+    alpha = rates.mean(p, ends[:1]) / p.x1  # the integral of the rates is their mean
+    assert_close(alpha, torch.full_like(alpha, math.exp(-0.5 * 4.6)))

@@ -76,6 +76,16 @@ def test_penalties_of_a_linear_field_have_closed_forms() -> None:
     assert_close(found["kinetic"].detach(), torch.tensor(0.5 * 3.0 / (speed**2 * span), dtype=F64))
 
 
+def test_prior_has_the_moments_of_the_first_cells_by_mass_and_blur() -> None:
+    x = cells(3)
+    course = cf.TimeCourse.from_arrays([x, x + 1], [0.0, 2.0], masses=[[1.0, 2.0, 3.0], [1.0] * 3])
+    law, begins = CNF(0.5).prior(course)
+    each = x[[0, 1, 1, 2, 2, 2]]
+    assert begins == -2.0
+    assert_close(law.mean, each.mean(0))
+    assert_close(law.variance, each.var(0, correction=0) + 0.25)
+
+
 def test_flow_learns_a_known_density() -> None:
     """Two normal laws, the second turned: expected log-densities but for 0.15 nats."""
     laws = [

@@ -12,6 +12,7 @@ import cellflow as cf
 from cellflow import toys
 from cellflow.batches import Batching
 from cellflow.methods import GENERATIVE, FewSteps, distill
+from cellflow.methods.few_steps import _grids, _ways
 from cellflow.metrics import wasserstein2
 from cellflow.networks import MLPConfig
 from cellflow.preprocessing import fit_preprocessing
@@ -67,6 +68,20 @@ def test_distilled_flow_is_the_closed_form_map(steps: int, tmp_path) -> None:
     loaded = FewSteps(cf.load(student.fit.save(tmp_path / "fit")), steps)
     assert torch.equal(loaded.transport(x), student.transport(x))
     assert student.fit.method.name == "icfm_distilled"
+
+
+def test_each_interval_is_taught_by_the_cells_before_it() -> None:
+    x = normal(20)
+    c = cf.TimeCourse.from_arrays([x, 2 * x + 1, x + 5], [0.0, 1.0, 4.0])
+    fit = cf.ICFM(0.0, **QUICK).fit(c, steps=20, progress=False)
+    grids = _grids(fit.networks["velocity"], 2)
+    here, there, t, until = _ways(fit, grids)
+    for cells, grid in zip(c.snapshots, grids, strict=False):
+        way = fit.simulate(cells.x, grid, max_step=0.01).x
+        for k, (start, end) in enumerate(pairwise(grid.tolist())):
+            rows = (t[:, 0] == start) & (until[:, 0] == end)
+            assert_close(here[rows], way[k], rtol=1e-4, atol=1e-4)
+            assert_close(there[rows], way[k + 1], rtol=1e-4, atol=1e-4)
 
 
 def test_few_steps_of_a_fit_are_those_of_euler() -> None:

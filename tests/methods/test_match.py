@@ -214,3 +214,12 @@ def test_what_is_printed_has_neither_cells_nor_weights(method):
     x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
     text = repr(cf.match(x, x + 1, method, steps=2, progress=False))
     assert "200 cells" in text and len(text) < 2000 and "\n" not in text
+
+
+def test_masses_are_carried_through_a_base():
+    done = cf.match(X0, X1, "realnvp", steps=2, progress=False)
+    mass = torch.linspace(1, 2, 80, dtype=F64)
+    there = done.carry(cf.Snapshot(X0, 0.0, mass))
+    back = done.carry(there)
+    assert torch.equal(there.mass, mass) and torch.equal(back.mass, mass)
+    assert (there.time, back.time) == (1.0, 0.0)

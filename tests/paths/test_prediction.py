@@ -9,6 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from cases import FROM_NOISE
+from cellflow.objectives.velocity import prediction_matching
 from cellflow.paths import Pairs, Path
 from cellflow.paths.prediction import PREDICTIONS, Mix
 
@@ -65,3 +66,20 @@ def test_regression_on_any_prediction_gives_the_velocity_of_a_gaussian(name, s) 
         velocity = mix.convert(found, probe, given=predict, wanted="velocity")
         residual = (mix.convert(z, x, given="noise", wanted="velocity")).std()
         assert_close(velocity, expected, rtol=0, atol=float(4 * residual * (5 / n) ** 0.5))
+
+
+@pytest.mark.parametrize("path", FROM_NOISE.values(), ids=FROM_NOISE)
+def test_losses_weigh_noise_alike_at_all_times(path: Path) -> None:
+    """That of a score is the noise's; that of a target divides by what the state leaves open."""
+    generator = torch.Generator().manual_seed(3)
+    y, z, found = torch.randn(3, 6, 2, generator=generator, dtype=torch.float64)
+    t = torch.zeros(6, 1, dtype=torch.float64)
+    point, mix = path.at(Pairs(y, y, t, t + 1), t + 0.3, z), shares(path, 0.3)
+    open_share = mix.sigma**2 / (mix.alpha**2 + mix.sigma**2)
+    expected = {
+        "score": (mix.sigma * found + z).square().mean(),
+        "target": ((found - y).square() / open_share).mean(),
+        "noise": (found - z).square().mean(),
+    }
+    for predict, loss in expected.items():
+        assert_close(prediction_matching(found, point, mix, predict=predict), {predict: loss})

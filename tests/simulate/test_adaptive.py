@@ -26,7 +26,7 @@ def test_weights_are_those_of_scipy() -> None:
     for ours, theirs in zip(pair.a, [*RK45.A, RK45.B], strict=True):
         np.testing.assert_allclose(ours, theirs[: len(ours)], rtol=1e-15)
     np.testing.assert_allclose(pair.c, [*RK45.C, 1.0], rtol=1e-15)
-    np.testing.assert_allclose(np.abs(pair.error), np.abs(RK45.E), rtol=1e-13)
+    np.testing.assert_allclose(pair.error, -RK45.E, rtol=1e-13)
     np.testing.assert_allclose(pair.quartic, RK45.P[:, 3], rtol=1e-14)
 
 
@@ -102,3 +102,13 @@ def test_steps_do_not_shrink_at_the_end() -> None:
     simulate(field, normal(6, 3), [0, 2], solver="dopri5")
     nodes = torch.tensor(asked[2:]).view(-1, 6)[:, -1].unique()
     assert float(nodes.diff()[-1]) > 0.5 * float(nodes.diff()[:-1].max())
+
+
+def test_steps_do_not_depend_on_the_unit() -> None:
+    """Of a linear field, where the absolute tolerance is in the same unit."""
+    found = []
+    for unit in (1.0, 1024.0):
+        limits = Limits(rtol=1e-6, atol=1e-6 * unit)
+        found.append(simulate(LINEAR, unit * normal(6, 3), TIMES, solver="dopri5", limits=limits))
+    assert found[0].n_evaluations == found[1].n_evaluations
+    torch.testing.assert_close(found[1].x, 1024 * found[0].x, rtol=1e-12, atol=1e-12)

@@ -64,6 +64,15 @@ def test_density_of_a_gaussian_bridge_is_that_of_its_marginals() -> None:
     assert_close(found.log_prob, MultivariateNormal(law.mean, law.cov).log_prob(x))
 
 
+def test_jumps_of_the_field_end_steps() -> None:
+    """Cells spread at the rate 1 until 0.3, and draw together at the rate 2 from then on."""
+    jump = Dynamics(lambda t, x: torch.where(t < 0.3, 1.0, -2.0) * x, breaks=(0.3,))
+    how = Integration(max_step=0.25)
+    found = log_likelihood(jump, cells(5), 1.0, base=normal(2), base_time=0.0, how=how)
+    change = found.log_prob - normal(2).log_prob(found.base_cells)
+    assert_close(change, torch.full((5,), -2 * (0.3 - 2 * 0.7), dtype=F64))
+
+
 def test_density_agrees_with_zuko() -> None:
     from zuko.transforms import FreeFormJacobianTransform
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -98,3 +100,17 @@ def test_diffusion_may_be_a_function_of_time() -> None:
     tilted = Dynamics(lambda t, x: x, lambda t, x: -x, sigma=lambda t: t)
     t, x = torch.tensor([1.0, 2.0]), torch.ones(2, 3)
     torch.testing.assert_close(tilted.drift(t, x), (1 - 0.5 * t**2)[:, None].expand(2, 3))
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_an_interval_of_another_length_has_another_clock(name: str) -> None:
+    """Three units of time from 2 on: velocities a third as fast, variance a third as much."""
+    dynamics, field = gaussian(PATHS[name])
+    later = replace(field, start=2.0, end=5.0, net=lambda t, x: field.net((t - 2) / 3, x))
+    slow = Dynamics(later, later.parts[1], sigma=later.diffusion)
+    x, s = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None], torch.tensor(0.4).double()
+    torch.testing.assert_close(slow.score(2 + 3 * s, x), dynamics.score(s, x))
+    for part in ("velocity", "drift", "reverse_drift"):
+        found, expected = getattr(slow, part)(2 + 3 * s, x), getattr(dynamics, part)(s, x)
+        torch.testing.assert_close(3 * found, expected)
+    torch.testing.assert_close(3 * slow.sigma(2 + 3 * s) ** 2, dynamics.sigma(s) ** 2)
