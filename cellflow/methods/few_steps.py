@@ -99,7 +99,7 @@ class FewSteps:
     steps: int = 1
 
     def __post_init__(self) -> None:
-        _grids(self.fit, self.steps)
+        grids_of(self.fit, self.steps)
         if self.fit.dynamics.score is not None:
             got = f"one of {self.fit.method.name!r}, which has a score"
             raise ValueError(_checks.message("fit", got, "one without", "Distill it first."))
@@ -109,7 +109,7 @@ class FewSteps:
         network, prep = cast(Network, self.fit.networks["velocity"]), self.fit.preprocessing
         z = self.fit.encoded(self.fit.course.times[0], x)[1]
         with torch.no_grad():
-            for grid in _grids(self.fit, self.steps):
+            for grid in grids_of(self.fit, self.steps):
                 for t, until in pairwise(grid.to(z.device, _checks.time_dtype(z.device))):
                     z = z + (until - t).to(z) * network.between(t, until, z)
         return z if prep is None else prep.invert(z)
@@ -128,7 +128,7 @@ def distill(
     """
     options = FitOptions(steps=budget, generator=generator, progress=progress)
     parts, old = fit.method.parts, cast(Network, fit.networks["velocity"])
-    pool = _ways(fit, _grids(fit, steps))
+    pool = ways_of(fit, grids_of(fit, steps))
     student = copy.deepcopy(old).requires_grad_(True)
     networks = nn.ModuleDict({"velocity": student})
 
@@ -153,7 +153,7 @@ def distill(
     return FewSteps(own, steps)
 
 
-def _grids(fit: Fit, steps: int) -> list[Tensor]:
+def grids_of(fit: Fit, steps: int) -> list[Tensor]:
     """Return the ends of the steps in each interval, in the time of the dynamics."""
     if fit.method.parts.path.source_free:  # its network answers with no velocity of cells
         got = f"one of {fit.method.name!r}, a model from noise"
@@ -162,7 +162,7 @@ def _grids(fit: Fit, steps: int) -> list[Tensor]:
     return [torch.linspace(a, b, n + 1, dtype=torch.float64) for a, b in pairwise(knots)]
 
 
-def _ways(fit: Fit, grids: list[Tensor]) -> list[Tensor]:
+def ways_of(fit: Fit, grids: list[Tensor]) -> list[Tensor]:
     """Return both ends and times of the steps of every observed cell, in model coordinates."""
     ends = []
     for grid, source in zip(grids, fit.course.snapshots, strict=False):

@@ -12,7 +12,7 @@ import cellflow as cf
 from cellflow import toys
 from cellflow.batches import Batching
 from cellflow.methods import GENERATIVE, FewSteps, distill
-from cellflow.methods.few_steps import _grids, _ways
+from cellflow.methods.few_steps import grids_of, ways_of
 from cellflow.metrics import wasserstein2
 from cellflow.networks import MLPConfig
 from cellflow.preprocessing import fit_preprocessing
@@ -74,8 +74,8 @@ def test_each_interval_is_taught_by_the_cells_before_it() -> None:
     x = normal(20)
     c = cf.TimeCourse.from_arrays([x, 2 * x + 1, x + 5], [0.0, 1.0, 4.0])
     fit = cf.ICFM(0.0, **QUICK).fit(c, steps=20, progress=False)
-    grids = _grids(fit.networks["velocity"], 2)
-    here, there, t, until = _ways(fit, grids)
+    grids = grids_of(fit, 2)
+    here, there, t, until = ways_of(fit, grids)
     for cells, grid in zip(c.snapshots, grids, strict=False):
         way = fit.simulate(cells.x, grid, max_step=0.01).x
         for k, (start, end) in enumerate(pairwise(grid.tolist())):
