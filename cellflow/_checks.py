@@ -44,6 +44,8 @@ def choice(value: str, options: Mapping[str, T] | Iterable[str], name: str) -> s
     known = sorted(options)
     if isinstance(value, str) and value in known:
         return value
+    if hasattr(value, "tocsr"):  # one that is damaged has no text
+        raise TypeError(message(name, type(value).__name__, "a name"))
     plain = {name.lower(): name for name in known}
     near = difflib.get_close_matches(str(value).lower(), plain, n=1, cutoff=0.5)
     hint = f"Did you mean {plain[near[0]]!r}?" if near else "Choose one of them."

@@ -26,7 +26,7 @@ from cellflow.simulate import Trajectory
 UNSAMPLED_DAY, HELD_OUT_DAY = 10.5, 13.5
 #: Components 2 and 3 are drawn: the first holds mostly what all cells have in common.
 DRAWN = (1, 2)
-N_DIMS, HOLDOUT_STEPS, SEEDS, FIT_STEPS = 5, 700, 2, 1200
+N_DIMS, HOLDOUT_STEPS, SEEDS, FIT_STEPS = 5, 600, 2, 1000
 SEED = 0
 #: How cells are read.
 READ: dict[str, Any] = {"time_key": "day", "n_dims": N_DIMS, "whiten": True}

@@ -329,7 +329,7 @@ def _drawn(source: Iterable[ArrayLike], name: str, most: int, rng: torch.Generat
     keys: list[Tensor] = []
     least, have = math.inf, 0
     for block in _blocks(source):
-        if len(block) == 1 and getattr(block[0], "ndim", 1) == 2:
+        if isinstance(block, Sequence) and len(block) == 1 and getattr(block[0], "ndim", 1) == 2:
             block = block[0]  # of a loader of tuples of one tensor
         dim = cells[0].shape[1] if cells else None
         x = _checks.as_cells(block, name, dim=dim, min_cells=0).detach()

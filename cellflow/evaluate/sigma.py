@@ -86,7 +86,8 @@ def sigma_sweep(
     _checks.count(n_cells, "n_cells", low=4)
     natural = natural_sigma(course)
     tried = _as_sigmas(sigmas, natural)
-    recipes = [method(s) for s in tried]
+    with _checks.by_function("method"):
+        recipes = [method(s) for s in tried]
     for made in recipes:
         if not isinstance(made, Method):
             got = f"a function that returns a {type(made).__name__}"

@@ -57,6 +57,7 @@ class MLPConfig(NetworkConfig):
     average: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "average", bool(self.average))
         _checks.count(self.width, "width")
         _checks.count(self.depth, "depth")
         _checks.choice(self.activation, ACTIVATIONS, "activation")

@@ -256,7 +256,7 @@ def _listed(labels: tuple[Any, ...], colors: Any) -> list | None:
     """Return `colors` in the order of `labels`; None if there are none or some has none."""
     if isinstance(colors, Mapping):
         return [colors[x] for x in labels] if all(x in colors for x in labels) else None
-    return None if colors is None or isinstance(colors, str) else list(colors)
+    return None if colors is None or isinstance(colors, str) else _checks.several(colors, "palette")
 
 
 def _colormap(name: str) -> Colormap:

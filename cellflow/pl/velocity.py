@@ -53,7 +53,7 @@ def velocity(
         Nodes of the grid along the longer side.
     """
     _checks.choice(kind, ("stream", "grid"), "kind")
-    n_grid = _checks.count(n_grid, "n_grid", low=4)
+    n_grid = _checks.count(n_grid, "n_grid", low=4, high=1000)
     xy = embedding(adata, basis, dims=dims)
     v = _velocities(adata, basis, dims)
     written = str(adata.uns.get("velocity_fit", {}).get("unit", ""))  # "data units per day"

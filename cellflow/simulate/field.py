@@ -82,13 +82,14 @@ class RescaledField:
         self.n_evaluations += 1
         self.advance(u)
         t = self.asked(u, state)
-        if self.dynamics.growth is None:
-            value = self._expect(self.slope(t, state), state, self.name)
-        else:
-            x = state[:, :-1]
-            velocity = self._expect(self.slope(t, x), x, self.name)
-            growth = self._expect(self.dynamics.growth(t, x), x[:, 0], "growth")
-            value = torch.cat([velocity, growth[:, None]], dim=1)
+        x, growth = state if self.dynamics.growth is None else state[:, :-1], None
+        with _checks.by_function("dynamics"):
+            slope = self.slope(t, x)
+            if self.dynamics.growth is not None:
+                growth = self.dynamics.growth(t, x)
+        value = self._expect(slope, x, self.name)
+        if growth is not None:
+            value = torch.cat([value, self._expect(growth, x[:, 0], "growth")[:, None]], dim=1)
         return self.span * value
 
     def advance(self, u: float) -> None:

@@ -120,6 +120,8 @@ MENDED = {
     "matrix": lambda: cf.toys.linear_flow(1.0, torch.ones(1, 2), matrix=["nope"]),
     "shift": lambda: cf.toys.moons(3, shift=np.timedelta64(3, "D")),
     "ax": lambda: cf.pl.comparison(WORLD.told, ax=torch.ones(24, dtype=torch.bfloat16)),
+    "n_grid": lambda: cf.pl.velocity(WORLD.told, n_grid=2**31),
+    "palette": lambda: cf.pl.perturbation(WORLD.told, palette=NASTY["closed file"]()),
     "fates": lambda: cf.pl.gene_trends(WORLD.told, fates=NASTY["closed file"]()),
     "max_step": lambda: WORLD.ensemble.simulate(WORLD.snapshot.x, [0, 1], max_step="a"),
 }
@@ -142,6 +144,20 @@ def test_bandwidths_at_the_ends_of_all_numbers(bandwidth) -> None:
     x, y = torch.zeros(2, 1), torch.ones(2, 1)
     expected = 2.0 if bandwidth < 1 else 0.0
     assert cf.metrics.mmd(x, y, bandwidth=bandwidth, unbiased=False) == expected
+
+
+def test_numbers_are_no_blocks_of_cells() -> None:
+    with pytest.raises(ValueError, match=r"`sources\[0\]`: got shape \(\), expected shape"):
+        cf.match((k for k in range(3)), torch.zeros(3, 1))
+
+
+def test_a_sparse_matrix_is_no_name() -> None:
+    with pytest.raises(TypeError, match="`method`: got csr_matrix, expected a name"):
+        cf.match(torch.zeros(3, 1), torch.zeros(3, 1), NASTY["bad sparse"]())
+
+
+def test_whether_averages_are_learned_is_true_or_false() -> None:
+    assert cf.networks.MLPConfig(average=np.int8(3)).average is True
 
 
 def test_one_number_is_no_state() -> None:
@@ -170,6 +186,13 @@ def test_a_reach_beyond_all_cells_is_a_balanced_plan() -> None:
     [
         ("transform", lambda own: WORLD.course.map(own)),
         ("optimizer", lambda own: OwnOptimizer(torch.zeros(2), own, rate=0.1)),
+        ("method", lambda own: cf.evaluate.sigma_sweep(WORLD.course, own)),
+        (
+            "dynamics",
+            lambda own: cf.simulate.simulate(
+                cf.Dynamics(lambda t, x: own(x)), torch.zeros(1, 2), [0, 1]
+            ),
+        ),
     ],
 )
 def test_an_error_of_a_function_of_the_users_own_names_its_argument(name, call) -> None:
