@@ -46,7 +46,8 @@ def _behind(adata: AnnData, rep: str, d: int) -> dict[str, Any] | str:
     """Return the facts of a representation, or why it has none."""
     key, place = pca_keys(rep)
     loadings, facts = adata.varm.get(key), adata.uns.get(place, {})
-    if loadings is None or loadings.ndim != 2 or loadings.shape[1] < d:
+    kind = np.asarray(loadings).dtype.kind  # None and text have none that counts
+    if kind not in "fiu" or loadings.ndim != 2 or loadings.shape[1] < d:
         return f"varm[{key!r}] has no loadings of {rep!r}"
     params = facts.get("params", {})
     layer = params.get("layer")

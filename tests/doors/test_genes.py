@@ -172,6 +172,10 @@ def correct(adata) -> None:
     adata.obsm["X_pca"][::2] += 1
 
 
+def as_text(adata: anndata.AnnData) -> None:
+    adata.varm["PCs"] = adata.varm["PCs"].astype(str)
+
+
 def shorten(adata) -> None:
     adata.varm["PCs"] = adata.varm["PCs"][:, :2]
 
@@ -196,6 +200,7 @@ def stretch(adata) -> None:
         (correct, "makes of X: one of them was changed since"),
         (spoil, "makes of X: one of them was changed since"),
         (shorten, r"varm\['PCs'\] has no loadings of 'X_pca'"),
+        (as_text, r"varm\['PCs'\] has no loadings of 'X_pca'"),
         (forget, r"layers\['log'\] is not there"),
         (stretch, "is not orthonormal"),
         (lambda adata: setattr(adata, "X", None), "X is not there"),
