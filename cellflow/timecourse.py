@@ -13,6 +13,7 @@ import torch
 
 from cellflow import _checks, _doors
 from cellflow._typing import ArrayLike, Rng, Tensor
+from cellflow.conditions import Conditions
 
 #: Numbers that are read at once of an array on disk.
 _READ = 2**22
@@ -35,6 +36,9 @@ class Snapshot:
         Optional label of each cell (a condition, a cell type), length ``n``; kept as text.
     growth
         Optional prior net growth rate of each cell (birth minus death, per unit of time), ``(n,)``.
+    condition
+        Optional code of each cell's condition, ``(n,)`` whole numbers: its position among the
+        conditions of a :class:`TimeCourse`.
     """
 
     x: Tensor
@@ -42,6 +46,7 @@ class Snapshot:
     mass: Tensor = None  # type: ignore[assignment] # a tensor once constructed
     labels: Sequence[str] | None = None
     growth: Tensor | None = None
+    condition: Tensor | None = None
 
     if TYPE_CHECKING:  # arrays are converted
 
@@ -52,6 +57,7 @@ class Snapshot:
             mass: ArrayLike | None = None,
             labels: Sequence[str] | None = None,
             growth: ArrayLike | None = None,
+            condition: ArrayLike | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -76,6 +82,11 @@ class Snapshot:
                 got, remedy = "NaN or infinite values", "Use 0 where unknown."
                 raise ValueError(_checks.message("growth", got, "finite rates", remedy))
             object.__setattr__(self, "growth", growth)
+        if self.condition is not None:
+            codes = _per_cell(self.condition, "condition", x)
+            if not bool(((codes >= 0) & (codes == codes.round())).all()):
+                raise ValueError(_checks.message("condition", "other numbers", "codes from 0 on"))
+            object.__setattr__(self, "condition", codes.long())
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -103,8 +114,8 @@ class Snapshot:
         """Return the cells at `index` (a long tensor), with their masses, labels and growth."""
         _checks.rows(index, len(self), "index")
         labels = None if self.labels is None else [self.labels[i] for i in index.tolist()]
-        growth = None if self.growth is None else self.growth[index]
-        return Snapshot(self.x[index], self.time, self.mass[index], labels, growth)
+        growth, code = (None if v is None else v[index] for v in (self.growth, self.condition))
+        return Snapshot(self.x[index], self.time, self.mass[index], labels, growth, code)
 
     def shuffled(self, most: int, generator: torch.Generator) -> Snapshot:
         """Return its cells in random order by a CPU `generator`, `most` of them at most."""
@@ -121,7 +132,7 @@ class Snapshot:
 def joined(parts: Sequence[Snapshot]) -> Snapshot:
     """Return the cells of `parts`, snapshots at one time, as one, with their masses.
 
-    It has labels where all parts have them.
+    It has labels, and conditions, where all parts have them.
     """
     if len(parts) == 1:
         return parts[0]
@@ -129,7 +140,9 @@ def joined(parts: Sequence[Snapshot]) -> Snapshot:
     if all(s.labels is not None for s in parts):
         labels = [label for s in parts for label in s.labels or ()]
     x, mass = torch.cat([s.x for s in parts]), torch.cat([s.mass for s in parts])
-    return Snapshot(x, parts[0].time, mass, labels)
+    known = [s.condition for s in parts if s.condition is not None]
+    code = torch.cat(known) if len(known) == len(parts) else None
+    return Snapshot(x, parts[0].time, mass, labels, condition=code)
 
 
 @_doors.door
@@ -145,10 +158,13 @@ class TimeCourse:
         At least two snapshots of equal dimension, dtype and device, in order of time.
     unit
         Name of the time unit, for labels only.
+    conditions
+        What the codes of the cells' conditions stand for; None where cells have none.
     """
 
     snapshots: tuple[Snapshot, ...]
     unit: str = "day"
+    conditions: Conditions | None = None
 
     def __post_init__(self) -> None:
         snapshots = tuple(self.snapshots)
@@ -171,6 +187,15 @@ class TimeCourse:
             if kinds[0] != kinds[1]:
                 expected = f"{kinds[0]} as in the other snapshots"
                 raise ValueError(_checks.message(name, kinds[1], expected, "Convert it with .to."))
+        known = 0 if self.conditions is None else len(self.conditions)
+        for s in snapshots:
+            if (s.condition is None) == bool(known):
+                got = "conditions without codes" if known else "codes without conditions"
+                expected = "both or neither, for all snapshots"
+                raise ValueError(_checks.message("conditions", got, expected))
+            if s.condition is not None and int(s.condition.max()) >= known:
+                got, expected = f"a code of {int(s.condition.max())}", f"codes below {known}"
+                raise ValueError(_checks.message("condition", got, expected))
 
     @classmethod
     def from_arrays(
@@ -290,14 +315,14 @@ class TimeCourse:
         with _checks.by_function("transform"):
             moved = [transform(s.x) for s in self.snapshots]
         made = (replace(s, x=x) for s, x in zip(self.snapshots, moved, strict=True))
-        return TimeCourse(tuple(made), self.unit)
+        return replace(self, snapshots=tuple(made))
 
     def without(self, index: int) -> TimeCourse:
         """Return the course with the snapshot at position `index` left out."""
         n = len(self)
         index = _checks.count(index, "index", low=-n, high=n - 1)
         kept = tuple(s for k, s in enumerate(self.snapshots) if k != index % n)
-        return TimeCourse(kept, self.unit)
+        return replace(self, snapshots=kept)
 
     def retimed(self, times: Sequence[float]) -> TimeCourse:
         """Return the course with other `times`, for example ``range(len(course))``.
@@ -309,7 +334,7 @@ class TimeCourse:
         if len(times) != len(self):
             raise ValueError(_checks.message("times", f"{len(times)} times", f"{len(self)}"))
         pairs = zip(self.snapshots, times, strict=True)
-        course = TimeCourse(tuple(replace(s, time=t) for s, t in pairs), self.unit)
+        course = replace(self, snapshots=tuple(replace(s, time=t) for s, t in pairs))
         spans = [[b.time - a.time for a, b in c.steps] for c in (self, course)]
         ratios = [old / new for old, new in zip(*spans, strict=True)]
         ratios.append(ratios[-1])  # nothing follows the last snapshot
@@ -317,7 +342,7 @@ class TimeCourse:
             s if s.growth is None else replace(s, growth=s.growth * ratio)
             for s, ratio in zip(course.snapshots, ratios, strict=True)
         )
-        return TimeCourse(tuple(rescaled), self.unit)
+        return replace(self, snapshots=tuple(rescaled))
 
 
 def _drawn(source: Iterable[ArrayLike], name: str, most: int, rng: torch.Generator) -> Tensor:

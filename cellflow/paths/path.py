@@ -30,6 +30,8 @@ class Pairs:
     mean_growth
         Rate of the whole population's log mass over the pair's interval, shape ``(n, 1)``, from
         which weights leave it out; None for zero.
+    condition
+        Code of the condition of each pair, shape ``(n, 1)``, or None.
     """
 
     x0: Tensor
@@ -40,6 +42,7 @@ class Pairs:
     rate0: Tensor | None = None
     rate1: Tensor | None = None
     mean_growth: Tensor | None = None
+    condition: Tensor | None = None
 
     @property
     def span(self) -> Tensor:
@@ -87,6 +90,8 @@ class PathPoint:
         Rate of the pair's log mass per unit of time, shape ``(n,)``; None where mass stays.
     share
         Weight of this batch among the parts that one batch was dealt into, of mean one.
+    condition
+        Code of the condition of each pair, shape ``(n,)``, or None.
     """
 
     t: Tensor
@@ -98,6 +103,7 @@ class PathPoint:
     weight: Tensor | None = None
     growth: Tensor | None = None
     share: Tensor | float = 1.0
+    condition: Tensor | None = None
 
 
 class Path(ABC):
@@ -198,7 +204,9 @@ class Path(ABC):
         x = self.mean(pairs, s) + std * noise
         t = (pairs.t0 + s * (pairs.t1 - pairs.t0))[:, 0]
         growth = None if pairs.growth is None else pairs.growth[:, 0]
-        return PathPoint(t, x, velocity, noise, std, mean_velocity, _weight(pairs, s), growth)
+        code = None if pairs.condition is None else pairs.condition[:, 0]
+        own = t, x, velocity, noise, std, mean_velocity, _weight(pairs, s), growth
+        return PathPoint(*own, condition=code)
 
     def draw(
         self,

@@ -6,6 +6,7 @@ import hashlib
 import math
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -123,10 +124,10 @@ def _gathered(course: TimeCourse, rows: Sequence[Tensor]) -> TimeCourse:
         if len(index) < len(s):
             mass = (mass.double() * (s.total_mass / mass.double().sum())).to(mass)
         labels = None if s.labels is None else [s.labels[i] for i in index.tolist()]
-        growth = None if s.growth is None else s.growth[index]
-        out.append(Snapshot(part, s.time, mass, labels, growth))
+        growth, code = (None if v is None else v[index] for v in (s.growth, s.condition))
+        out.append(Snapshot(part, s.time, mass, labels, growth, code))
         start += len(index)
-    return TimeCourse(tuple(out), course.unit)
+    return replace(course, snapshots=tuple(out))
 
 
 def natural_sigma(course: TimeCourse, *more: TimeCourse) -> float:

@@ -1,0 +1,179 @@
+"""Covariates: what is told of a condition, and the tokens that a network sees of it."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+
+from cellflow import _checks
+from cellflow._registry import Registry
+from cellflow._typing import Tensor
+
+#: A level, a number, several levels, or levels with their doses; None for nothing.
+Value: TypeAlias = "str | float | Sequence[str] | Mapping[str, float] | None"
+
+
+class Covariate(ABC):
+    """What is told of a condition under one name: a drug, a dose, a donor.
+
+    A member is a frozen dataclass in this file, whose settings JSON can hold, and registers itself:
+    ``@COVARIATES.register("categorical")``.
+    """
+
+    name: str
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """Features of a token."""
+
+    @abstractmethod
+    def tokens(self, value: Value) -> Tensor:
+        """Return what a network sees of `value`: tokens ``(m, width)``, float64."""
+
+    @abstractmethod
+    def text(self, value: Value) -> str:
+        """Return `value` as people write it; one text for equal values."""
+
+
+#: Kinds of covariates by name.
+COVARIATES: Registry[type[Covariate]] = Registry("cellflow.conditions")
+
+
+@COVARIATES.register("categorical")
+@dataclass(frozen=True)
+class Categorical(Covariate):
+    """One of several levels, or a set of them, each with a dose if it has one.
+
+    A token is the level's `embedding`, one-hot where there is none; the logarithm of one plus the
+    dose, if `doses`; and a one where there is no level, so that a control is told from a
+    condition of which nothing is said.
+
+    Parameters
+    ----------
+    name
+        Name of the covariate.
+    levels
+        Its levels. The text ``"A+B"`` is the set of two of them.
+    embedding
+        One row of features for each level; levels that no cell had can then be predicted.
+    doses
+        Whether levels come with doses: ``{"A": 1.0, "B": 0.3}``, zero or more.
+    none
+        Level that stands for none, such as ``"control"``.
+    """
+
+    name: str
+    levels: tuple[str, ...]
+    embedding: tuple[tuple[float, ...], ...] | None = None
+    doses: bool = False
+    none: str | None = None
+
+    def __post_init__(self) -> None:
+        levels = tuple(str(level) for level in self.levels if level != self.none)
+        if len(set(levels)) < len(levels) or (not levels and self.none is None):
+            raise ValueError(_checks.message("levels", f"{levels}", "one name for each level"))
+        object.__setattr__(self, "levels", levels)
+        if self.embedding is None:
+            return
+        rows = tuple(tuple(_checks.several(row, "embedding")) for row in self.embedding)
+        if len(rows) != len(levels) or len({len(row) for row in rows}) > 1:
+            got, expected = f"{len(rows)} rows", f"{len(levels)} of equal length, one for a level"
+            raise ValueError(_checks.message("embedding", got, expected))
+        object.__setattr__(self, "embedding", rows)
+
+    @property
+    def width(self) -> int:
+        size = len(self.levels) if self.embedding is None else len(self.embedding[0])
+        return size + self.doses + 1
+
+    def parts(self, value: Value) -> dict[str, float]:
+        """Return the levels of `value` with their doses, 1 where none is said, in order."""
+        if value is None or isinstance(value, str):
+            whole = value is None or value in self.levels or value == self.none
+            given: dict[str, float] = dict.fromkeys([value] if whole else value.split("+"), 1.0)  # type: ignore[union-attr,list-item] # a text where it is cut
+        elif isinstance(value, Mapping):
+            given = {level: _checks.number(v, self.name, low=0.0) for level, v in value.items()}
+        elif isinstance(value, Sequence):
+            given = dict.fromkeys(value, 1.0)
+        else:
+            given = dict.fromkeys([str(value)], 1.0)
+        out = {}
+        for level, dose in given.items():
+            if level is None or level == self.none or dose == 0:
+                continue
+            out[_checks.choice(level, self.levels, self.name)] = dose
+        return dict(sorted(out.items()))
+
+    def tokens(self, value: Value) -> Tensor:
+        parts = self.parts(value)
+        out = torch.zeros(max(len(parts), 1), self.width, dtype=torch.float64)
+        if not parts:
+            out[0, -1] = 1.0
+        for row, (level, dose) in zip(out, parts.items(), strict=False):
+            k = self.levels.index(level)
+            if self.embedding is None:
+                row[k] = 1.0
+            else:
+                row[: len(self.embedding[k])] = torch.tensor(self.embedding[k])
+            if self.doses:
+                row[-2] = math.log1p(dose)
+        return out
+
+    def text(self, value: Value) -> str:
+        parts = self.parts(value)
+        if not parts:
+            return self.none or "none"
+        return "+".join(f"{k}:{v:g}" if self.doses else k for k, v in parts.items())
+
+
+@COVARIATES.register("continuous")
+@dataclass(frozen=True)
+class Continuous(Covariate):
+    """A number, such as a dose.
+
+    Parameters
+    ----------
+    name
+        Name of the covariate.
+    centre, scale
+        The token is the number, or its logarithm, less `centre`, in units of `scale`.
+    log
+        Whether its logarithm counts; numbers are positive then.
+    """
+
+    name: str
+    centre: float = 0.0
+    scale: float = 1.0
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        _checks.number(self.centre, "centre")
+        _checks.number(self.scale, "scale", low=0.0, open_low=True)
+
+    @classmethod
+    def of(cls, name: str, values: Sequence[float], *, log: bool = False) -> Continuous:
+        """Return the covariate `name` with centre and scale of its `values`, of their `log`."""
+        x = torch.tensor(_checks.several(values, name), dtype=torch.float64)
+        plain = cls(name, log=log)
+        z = torch.stack([plain.tokens(float(v))[0, 0] for v in x])
+        spread = float(z.std(correction=0)) if len(z) else 0.0
+        return cls(name, float(z.mean()), spread or 1.0, log)
+
+    @property
+    def width(self) -> int:
+        return 1
+
+    def tokens(self, value: Value) -> Tensor:
+        low = 0.0 if self.log else -math.inf
+        x = _checks.number(value, self.name, low=low, open_low=self.log)  # type: ignore[arg-type] # it refuses others
+        x = math.log(x) if self.log else x
+        return torch.tensor([[(x - self.centre) / self.scale]], dtype=torch.float64)
+
+    def text(self, value: Value) -> str:
+        return f"{_checks.number(value, self.name):g}"  # type: ignore[arg-type] # it refuses others
