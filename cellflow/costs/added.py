@@ -27,26 +27,14 @@ class Added(Cost):
     ----------
     term
         What is added, as in :func:`as_cost`: ``"clones"``; a matrix of distances in a tissue, or a
-        :class:`Weighted` cost of the columns that hold places.
+        :class:`HalfSquared` cost that weighs only the columns that hold places.
     weight
         What the dearest pair of the term costs more, in median costs of a pair.
     cost
         What it is added to.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from cellflow.couplings import Exact
-    >>> from cellflow.timecourse import Snapshot
-    >>> x = torch.tensor([[0.0], [1.0]])
-    >>> source, target = Snapshot(x, 0.0, labels="ab"), Snapshot(x, 1.0, labels="ba")
-    >>> Exact()(source, target).cols.tolist()
-    [0, 1]
-    >>> Exact(cost=Added("clones", 2.0))(source, target).cols.tolist()
-    [1, 0]
     """
 
-    term: CostLike
+    term: CostLike = "clones"
     weight: float = 1.0
     cost: CostLike = field(default=HalfSquared(), kw_only=True)
 

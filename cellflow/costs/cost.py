@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from typing import Self, TypeAlias
 
 from cellflow import _checks
@@ -50,32 +50,34 @@ class Cost(ABC):
 COSTS: Registry[type[Cost]] = Registry("cellflow.costs")
 
 
-@dataclass(frozen=True)
-class FunctionCost(Cost):
-    """A function from cells ``(n, d)`` and ``(m, d)``, float64, to costs ``(n, m)``."""
-
-    function: Callable[[Tensor, Tensor], Tensor]
-
-    def __call__(self, source: Snapshot, target: Snapshot) -> Tensor:
-        return _checked(self.function(*cells_of(source, target)), source, target)
-
-
 @dataclass(frozen=True, eq=False)
-class GivenCost(Cost):
-    """A matrix ``(n, m)`` of the costs between two whole snapshots, in the order of their rows."""
+class OwnCost(Cost):
+    """Costs of the user's own, by a function of cells or a matrix: see :func:`as_cost`."""
 
-    matrix: Tensor = field(repr=False)
+    values: Callable[[Tensor, Tensor], Tensor] | Tensor
 
     @property
     def knows_rows(self) -> bool:
-        return True
+        return isinstance(self.values, Tensor)
 
     @property
-    def digest(self) -> str:
-        return hashlib.sha256(self.matrix.double().cpu().numpy().tobytes()).hexdigest()
+    def digest(self) -> str | None:
+        if not isinstance(self.values, Tensor):
+            return None
+        return hashlib.sha256(self.values.double().cpu().numpy().tobytes()).hexdigest()
 
     def __call__(self, source: Snapshot, target: Snapshot) -> Tensor:
-        return _checked(self.matrix, source, target)
+        own, n, m = self.values, len(source), len(target)
+        found = own if isinstance(own, Tensor) else own(*cells_of(source, target))
+        out = _checks.as_numbers(found, "cost").detach().to(source.x.device).double()
+        if out.shape != (n, m):
+            remedy = "A matrix is of whole snapshots, in the order of their cells."
+            got = f"shape {tuple(out.shape)}"
+            raise ValueError(_checks.message("cost", got, f"{n, m}", remedy))
+        if not bool((out.isfinite() & (out >= 0)).all()):
+            got = f"values from {out.min():g} to {out.max():g}"
+            raise ValueError(_checks.message("cost", got, "finite costs of at least 0"))
+        return out
 
 
 def as_cost(cost: CostLike) -> Cost:
@@ -88,30 +90,11 @@ def as_cost(cost: CostLike) -> Cost:
     if isinstance(cost, Cost):
         return cost
     if isinstance(cost, str):
-        return COSTS[_checks.choice(cost, [k for k, v in COSTS.items() if _complete(v)], "cost")]()
-    if callable(cost) and not isinstance(cost, type):
-        return FunctionCost(cost)
-    return GivenCost(_checks.as_numbers(cost, "cost"))  # type: ignore[arg-type] # or it is refused
+        return COSTS[_checks.choice(cost, COSTS, "cost")]()
+    own = callable(cost) and not isinstance(cost, type)
+    return OwnCost(cost if own else _checks.as_numbers(cost, "cost"))  # type: ignore[arg-type]
 
 
 def cells_of(source: Snapshot, target: Snapshot) -> tuple[Tensor, Tensor]:
     """Return the cells of both in float64."""
     return source.x.detach().double(), target.x.detach().double()
-
-
-def _complete(kind: type[Cost]) -> bool:
-    """Whether a cost needs no further settings."""
-    return all(hasattr(kind, f.name) for f in fields(kind))  # type: ignore[arg-type]
-
-
-def _checked(cost: object, source: Snapshot, target: Snapshot) -> Tensor:
-    """Return costs of others as ours are."""
-    out = _checks.as_numbers(cost, "cost").detach().to(source.x.device).double()  # type: ignore[arg-type]
-    n, m = len(source), len(target)
-    if out.shape != (n, m):
-        remedy = "A matrix is of whole snapshots, in the order of their cells."
-        raise ValueError(_checks.message("cost", f"shape {tuple(out.shape)}", f"{n, m}", remedy))
-    if not bool((out.isfinite() & (out >= 0)).all()):
-        got = f"values from {out.min():g} to {out.max():g}"
-        raise ValueError(_checks.message("cost", got, "finite costs of at least 0"))
-    return out

@@ -201,7 +201,7 @@ class _Pair(NamedTuple):
     @property
     def large(self) -> bool:
         """Whether the plan is not to be a matrix."""
-        return len(self.source) * len(self.target) > LARGE
+        return self.ground is None and len(self.source) * len(self.target) > LARGE
 
     @property
     def dense(self) -> Problem:

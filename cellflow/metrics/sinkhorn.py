@@ -8,11 +8,10 @@ from cellflow import _checks
 from cellflow._typing import ArrayLike, Tensor
 from cellflow.costs import half_squared_distance
 from cellflow.metrics.metric import Metric, as_clouds, metric
+from cellflow.plans import DENSE_LIMIT
 from cellflow.transport.entropic.marginals import Marginal, Marginals, Problem
 from cellflow.transport.entropic.solve import solve
 
-#: Most pairs of cells: the plan is a matrix.
-LIMIT = 25_000_000
 #: L1 error of the marginals, whose square is that of the value; bound on sweeps and Newton steps.
 TOLERANCE, MAX_ITER = 1e-9, 5000
 
@@ -45,19 +44,18 @@ def sinkhorn_divergence(
         Regularisation in squared data units; 0.05 of the mean cost between the clouds if omitted.
     """
     clouds = as_clouds(x, y, x_mass=x_mass, y_mass=y_mass)
-    sides = ((clouds.x, clouds.a), (clouds.y, clouds.b))
-    most = max(len(clouds.x), len(clouds.y))
-    if most**2 > LIMIT:
+    most, allowed = max(len(clouds.x), len(clouds.y)), round(DENSE_LIMIT**0.5)
+    if most > allowed:
         remedy = "Draw fewer cells, or use sliced_wasserstein2 or energy_distance."
-        got, expected = f"{most:,} cells", f"at most {LIMIT**0.5:,.0f}"
+        got, expected = f"{most:,} cells", f"at most {allowed:,}"
         raise ValueError(_checks.message("x", got, expected, remedy))
     if epsilon is None:
         between = half_squared_distance(clouds.x, clouds.y)
         epsilon = 0.05 * float(clouds.a @ between @ clouds.b) or 1.0
     _checks.number(epsilon, "epsilon", low=0.0, open_low=True)
-    pairs = ((sides[0], sides[1]), (sides[0], sides[0]), (sides[1], sides[1]))
-    cross, *within = (_cost(*pair, epsilon) for pair in pairs)
-    return max(cross - sum(within) / 2, 0.0)
+    left, right = (clouds.x, clouds.a), (clouds.y, clouds.b)
+    within = _cost(left, left, epsilon) + _cost(right, right, epsilon)
+    return max(_cost(left, right, epsilon) - within / 2, 0.0)
 
 
 def _cost(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor], epsilon: float) -> float:

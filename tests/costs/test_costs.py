@@ -13,17 +13,7 @@ from torch.testing import assert_close
 
 import cellflow as cf
 from cellflow.batches import Batching
-from cellflow.costs import (
-    COSTS,
-    Added,
-    Clones,
-    Cosine,
-    Euclidean,
-    HalfSquared,
-    Spectral,
-    Weighted,
-    as_cost,
-)
+from cellflow.costs import COSTS, Added, Clones, Cosine, Euclidean, HalfSquared, Spectral, as_cost
 from cellflow.couplings import Entropic, Exact, Geodesic, Given, Unbalanced
 from cellflow.networks import MLPConfig
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -35,12 +25,12 @@ BY_SCIPY = {
     "half_squared": (HalfSquared(), lambda x, y: cdist(x, y, "sqeuclidean") / 2),
     "euclidean": (Euclidean(), cdist),
     "cosine": (Cosine(), lambda x, y: cdist(x, y, "cosine")),
-    "weighted": (Weighted(WEIGHTS), lambda x, y: cdist(x, y, "sqeuclidean", w=WEIGHTS) / 2),
+    "weighted": (HalfSquared(WEIGHTS), lambda x, y: cdist(x, y, "sqeuclidean", w=WEIGHTS) / 2),
 }
 EVERY = {name: cost for name, (cost, _) in BY_SCIPY.items()} | {
     "spectral": Spectral(n_vectors=3, n_neighbors=4),
     "clones": Clones(),
-    "added": Added(Weighted((0.0, 0.0, 1.0)), 0.5),
+    "added": Added(HalfSquared((0.0, 0.0, 1.0)), 0.5),
     "function": as_cost(lambda x, y: torch.cdist(x, y, p=1)),
 }
 
@@ -173,9 +163,9 @@ def small(coupling, **parts) -> cf.methods.FlowMatching:
     "cost",
     [
         "euclidean",
-        Weighted(WEIGHTS),
+        HalfSquared(WEIGHTS),
         Spectral(n_neighbors=5),
-        Added(Weighted((0.0, 1.0, 0.0)), 2.0, cost="cosine"),
+        Added(HalfSquared((0.0, 1.0, 0.0)), 2.0, cost="cosine"),
     ],
     ids=str,
 )
@@ -215,14 +205,13 @@ def test_matrices_are_of_whole_snapshots_in_their_order():
 
 BAD = {
     "name": (lambda: as_cost("cosinus"), ValueError, "`cost`: got 'cosinus', expected one of"),
-    "incomplete": (lambda: as_cost("weighted"), ValueError, "`cost`: got 'weighted'"),
     "class": (lambda: Exact(cost=Cosine), TypeError, "`cost`: got "),
     "number": (lambda: Exact(cost=3.0)(*pair()), ValueError, r"`cost`: got shape \(\), expected"),
     "shape": (lambda: Exact(cost=torch.ones(3, 4))(*pair()), ValueError, r"got shape \(3, 4\)"),
     "negative": (lambda: Exact(cost=lambda x, y: -x @ y.T)(*pair()), ValueError, "at least 0"),
     "nan": (lambda: Exact(cost=np.full((20, 14), np.nan))(*pair()), ValueError, "finite costs"),
-    "weights": (lambda: Weighted((1.0, -1.0)), ValueError, "`weights`: got -1.0"),
-    "columns": (lambda: Weighted((1.0,))(*pair()), ValueError, "`weights`: got 1, expected 3"),
+    "weights": (lambda: HalfSquared((1.0, -1.0)), ValueError, "`weights`: got -1.0"),
+    "columns": (lambda: HalfSquared((1.0,))(*pair()), ValueError, "`weights`: got 1, expected 3"),
     "vectors": (lambda: Spectral(n_vectors=0), ValueError, "`n_vectors`: got 0"),
     "added": (lambda: Added("clones", -1.0), ValueError, "`weight`: got -1.0"),
     "own": (lambda: Geodesic().by_cost("cosine"), TypeError, "got Geodesic, expected one that"),
