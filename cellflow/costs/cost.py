@@ -69,7 +69,7 @@ class OwnCost(Cost):
     def __call__(self, source: Snapshot, target: Snapshot) -> Tensor:
         own, n, m = self.values, len(source), len(target)
         found = own if isinstance(own, Tensor) else own(*cells_of(source, target))
-        out = _checks.as_numbers(found, "cost").detach().to(source.x.device).double()
+        out = _checks.as_numbers(found, "cost").detach().to(source.x.device).double().clone()
         if out.shape != (n, m):
             remedy = "A matrix is of whole snapshots, in the order of their cells."
             got = f"shape {tuple(out.shape)}"

@@ -188,6 +188,14 @@ def test_functions_and_matrices_are_not_saved_but_told_of(tmp_path):
         cf.load(tmp_path / "fit").method.coupling(*course.snapshots)
 
 
+def test_matrices_of_the_user_stay_as_they_are():
+    """Solvers of whole matrices overwrite them."""
+    matrix = torch.rand(20, 14, generator=torch.Generator().manual_seed(0)).double()
+    before, coupling = matrix.clone(), Exact(cost=matrix)
+    first = coupling(*pair()).dense()
+    assert torch.equal(matrix, before) and torch.equal(coupling(*pair()).dense(), first)
+
+
 def test_matrices_are_of_whole_snapshots_in_their_order():
     """A flow that is trained by a matrix has the pairs of its plan, whatever the blocks."""
     course = TimeCourse(tuple(pair(30, 30)))
