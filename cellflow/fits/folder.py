@@ -20,6 +20,7 @@ from cellflow._files import whole_folder, write_state
 from cellflow._typing import Tensor
 from cellflow.batches import Batching
 from cellflow.clock import Clock
+from cellflow.costs import COSTS
 from cellflow.couplings.coupling import COUPLINGS, FunctionCoupling
 from cellflow.networks import NETWORKS, OwnNetworks
 from cellflow.preprocessing import Preprocessing
@@ -64,7 +65,7 @@ paths.Path.register(Unsaved)  # which may have been one
 def _known() -> dict[str, type]:
     """Return the classes of parts that a file can name."""
     settings = (Batching, Training, Unsaved)
-    registered = (*COUPLINGS.values(), *paths.PATHS.values(), *NETWORKS.values())
+    registered = (*COUPLINGS.values(), *COSTS.values(), *paths.PATHS.values(), *NETWORKS.values())
     return {part.__name__: part for part in (*registered, *settings)}
 
 
@@ -110,7 +111,8 @@ def from_facts(
             return from_facts(value, methods, default, given=given)
         if value["kind"] == Unsaved.__name__ and given and name in given:
             return given[name]
-        return _build(known[_checks.choice(value["kind"], known, "kind")], value)
+        settings = {key: part(key, each) for key, each in value.items()}  # a cost, in a coupling
+        return _build(known[_checks.choice(value["kind"], known, "kind")], settings)
 
     parts = {name: part(name, value) for name, value in facts.items()}
     kind = facts.get("kind")  # earlier fits had none
@@ -134,10 +136,14 @@ def _settings(part: object) -> dict[str, Any]:
 def _plain(value: object) -> object:
     if isinstance(value, np.generic | torch.Tensor) and value.ndim == 0:
         return value.item()
+    if type(value) in COSTS.values():
+        return {"kind": type(value).__name__} | _settings(value)
     return value
 
 
 def _is_json(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_json, value.values()))
     if isinstance(value, tuple | list):
         return all(map(_is_json, value))
     return value is None or isinstance(value, str | bool | int | float)
