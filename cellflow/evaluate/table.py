@@ -36,7 +36,8 @@ class Row:
 
     The distance `value` by `metric`, in the coordinates of the evaluation, between the `n_pred`
     cells that `method` (or a yardstick) predicted at the time, or under the condition, `held_out`
-    and the `n_true` cells observed. The `seed` is that of the fit, or of the yardstick's random choice.
+    and the `n_true` cells observed. The `seed` is that of the fit, or of the yardstick's random
+    choice.
 
     `bootstrap` holds the distance for bootstrap draws of both clouds, of as many cells as the
     cloud has but at most 1,000, with replacement. Draw i takes the same observed cells for

@@ -54,8 +54,14 @@ def mean_changes(
     ax.plot(ends, ends, ls="--", lw=0.8, color=_frame.GREY, zorder=0)
     ax.axhline(0.0, lw=0.6, color=_frame.GREY, zorder=0)
     for g in np.argsort(-np.abs(wanted))[:n]:
-        style = {"fontsize": _frame.SMALL, "textcoords": "offset points", "va": "center"}
-        ax.annotate(str(genes[g]), (wanted[g], found[g]), (4, 0), **style)
+        ax.annotate(
+            str(genes[g]),
+            (wanted[g], found[g]),
+            (4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=_frame.SMALL,
+        )
     _frame.dress(ax, x="observed mean change", y="predicted mean change")
     if total:
         text = f"explained {1 - float(((found - wanted) ** 2).sum()) / total:.2f}"
