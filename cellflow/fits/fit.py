@@ -32,7 +32,8 @@ from cellflow.simulate import (
 )
 from cellflow.simulate.integration import Integration, as_times
 from cellflow.simulate.simulate import simulate_as
-from cellflow.timecourse import Snapshot, TimeCourse, joined
+from cellflow.snapshot import joined
+from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.training.networks import FittedMethod
 from cellflow.training.trainer import History
 
