@@ -1,6 +1,7 @@
 """Networks for velocity, score and growth."""
 
 from cellflow import _doors
+from cellflow.networks.encoder import SetEncoder
 from cellflow.networks.mlp import MLP, MLPConfig
 from cellflow.networks.network import NETWORKS, Network, NetworkConfig, Units
 from cellflow.networks.own import NetworkLike, OwnNetworks, as_network_config
@@ -13,6 +14,7 @@ __all__ = [
     "NetworkConfig",
     "NetworkLike",
     "OwnNetworks",
+    "SetEncoder",
     "Units",
     "as_network_config",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -12,7 +11,8 @@ from torch import nn
 from cellflow import _checks
 from cellflow._typing import Field, Rng, Tensor
 from cellflow.networks.fast import ACTIVATIONS, chain, product
-from cellflow.networks.network import ANSWERS, NETWORKS, Network, NetworkConfig, Units
+from cellflow.networks.layers import Linear
+from cellflow.networks.network import NETWORKS, Network, NetworkConfig, Units
 
 #: Hidden units of the factor of the skip connection.
 _GATE_WIDTH = 32
@@ -80,12 +80,9 @@ class MLPConfig(NetworkConfig):
 class MLP(Network):
     """A field ``(t, x) -> (n, d)``, or ``(n,)`` for growth, of the shape `config`.
 
-    The length of `units` sets the dimension d. An `answer` of ``"velocity"``, ``"score"`` or
-    ``"growth"`` sets the unit of the output, and that growth is one number a cell. Initial weights
-    are drawn from `generator` as torch's linear layers do: uniform within ``1/sqrt(fan_in)``.
+    The `units` and the `answer` are those of every :class:`Network`. Initial weights are drawn from
+    `generator` as torch's linear layers do: uniform within ``1/sqrt(fan_in)``.
     """
-
-    centre: Tensor
 
     def __init__(
         self,
@@ -95,12 +92,9 @@ class MLP(Network):
         answer: str = "velocity",
         generator: Rng = 0,
     ) -> None:
-        super().__init__(units)
+        super().__init__(units, answer)
         self.config = config or MLPConfig()
         self.small, self.average = self.config.small, self.config.average
-        self.answer = _checks.choice(answer, ANSWERS, "answer")
-        scale, span = ANSWERS[answer]
-        self.unit = units.scale**scale * units.span**span
         dim = len(units.centre)
         told = 2 * max(len(units.knots) - 1, 0) if self.config.intervals else 0
         told += self.config.average
@@ -108,27 +102,20 @@ class MLP(Network):
         activation, _ = ACTIVATIONS[self.config.activation]
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(sizes):
-            layers += [_Linear(fan_in, fan_out), activation()]
-        self.layers = nn.Sequential(*layers, _Linear(sizes[-1], 1 if answer == "growth" else dim))
+            layers += [Linear(fan_in, fan_out), activation()]
+        self.layers = nn.Sequential(*layers, Linear(sizes[-1], 1 if answer == "growth" else dim))
         self.gate: nn.Sequential | None = None
         if self.config.skip and answer != "growth":
-            first, second = _Linear(1, _GATE_WIDTH), _Linear(_GATE_WIDTH, _GATE_WIDTH)
-            last = _Linear(_GATE_WIDTH, 1)
+            first, second = Linear(1, _GATE_WIDTH), Linear(_GATE_WIDTH, _GATE_WIDTH)
+            last = Linear(_GATE_WIDTH, 1).zero()  # closed at the start
             self.gate = nn.Sequential(first, activation(), second, activation(), last)
-        self.register_buffer("centre", torch.tensor(units.centre, dtype=torch.float64))
         self._initialise(_checks.as_generator(generator), dim + 1)
 
-    @torch.no_grad()
     def _initialise(self, generator: torch.Generator, fan_in: int) -> None:
-        for layer in (*self.layers, *(self.gate or ())):
-            if isinstance(layer, nn.Linear):
+        for layer in (*self.layers, *(self.gate or ())[:-1]):
+            if isinstance(layer, Linear):
                 # Of the first layer, what tells the interval is no part of the fan: most is zero.
-                bound = 1 / math.sqrt(fan_in if layer is self.layers[0] else layer.in_features)
-                for parameter in (layer.weight, layer.bias):
-                    parameter.uniform_(-bound, bound, generator=generator)
-        if self.gate is not None:  # closed at the start
-            for parameter in self.gate[-1].parameters():
-                parameter.zero_()
+                layer.draw(generator, fan_in if layer is self.layers[0] else None)
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         """Evaluate at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
@@ -214,10 +201,3 @@ class _Evaluator:
             factor = self.net.gate(time.float()[None, :1]) * (self.net.unit / self.units.scale)
             h.addcmul_(centred, factor)
         return h[:, 0] if self.net.answer == "growth" else h
-
-
-class _Linear(nn.Linear):
-    """A linear layer that leaves its weights to the network."""
-
-    def reset_parameters(self) -> None:
-        """Do nothing: torch's own initialisation would draw from the global generator."""

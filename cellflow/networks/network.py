@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
-from cellflow import _moments
+from cellflow import _checks, _moments
 from cellflow._registry import Registry
 from cellflow._typing import Field, Rng, Tensor
 from cellflow.timecourse import TimeCourse
@@ -34,6 +35,8 @@ class Units:
         Mean time between snapshots.
     knots
         Times of the snapshots.
+    features
+        Numbers that each token of a condition has; 0 without conditions.
     """
 
     centre: tuple[float, ...]
@@ -41,6 +44,7 @@ class Units:
     origin: float = 0.0
     span: float = 1.0
     knots: tuple[float, ...] = ()
+    features: int = 0
 
     @property
     def speed(self) -> float:
@@ -70,16 +74,21 @@ ANSWERS: dict[str, tuple[int, int]] = {"velocity": (1, -1), "score": (-1, 0), "g
 class Network(nn.Module):
     """Field ``(t, x) -> (n, d)``, or ``(n,)`` for growth, in `units` of the data.
 
-    The length of the units sets the dimension d. A `small` one is not sped up by threads; one that
-    learns the `average` of the velocity is told until when.
+    The length of the units sets the dimension d. An `answer` of ``"velocity"``, ``"score"`` or
+    ``"growth"`` sets the `unit` of the output, and that growth is one number a cell. A `small` one
+    is not sped up by threads; one that learns the `average` of the velocity is told until when.
     """
 
     small: bool = False
     average: bool = False
+    centre: Tensor
 
-    def __init__(self, units: Units) -> None:
+    def __init__(self, units: Units, answer: str = "velocity") -> None:
         super().__init__()
-        self.units = units
+        self.units, self.answer = units, _checks.choice(answer, ANSWERS, "answer")
+        scale, span = ANSWERS[answer]
+        self.unit = units.scale**scale * units.span**span
+        self.register_buffer("centre", torch.tensor(units.centre, dtype=torch.float64))
 
     def between(self, t: Tensor, until: Tensor, x: Tensor) -> Tensor:
         """Average velocity of cells `x` ``(n, d)`` from `t` until then, scalars or ``(n,)``.

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import torch
 from torch import nn
 
 from cellflow import _checks
 from cellflow._random import seeded_draws, stream_seed
 from cellflow._typing import Rng, Tensor
 from cellflow.networks.mlp import MLP, MLPConfig
-from cellflow.networks.network import ANSWERS, Network, NetworkConfig, Units
+from cellflow.networks.network import Network, NetworkConfig, Units
 
 #: What serves where networks are asked for: see :func:`as_network_config`.
 NetworkLike: TypeAlias = "NetworkConfig | nn.Module | Callable[[Units, str], nn.Module]"
@@ -27,14 +26,9 @@ class OwnField(Network):
     ``(n, d)``, and answers ``(n, d)``, or for growth ``(n,)``, in the unit of the answer.
     """
 
-    centre: Tensor
-
     def __init__(self, module: nn.Module, units: Units, answer: str) -> None:
-        super().__init__(units)
-        self.module, self.answer = module, answer
-        scale, span = ANSWERS[answer]
-        self.unit = units.scale**scale * units.span**span
-        self.register_buffer("centre", torch.tensor(units.centre, dtype=torch.float64))
+        super().__init__(units, answer)
+        self.module = module
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         """Evaluate at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
