@@ -47,9 +47,7 @@ class SetEncoder(nn.Module):
     def forward(self, context: Context | None = None) -> Tensor:
         """Return one row for each condition, ``(c, width)``; the null condition's for None."""
         own = self.null
-        if context is None:
-            tokens = own.new_zeros(1, 0, self.features)
-            context = Context(tokens, torch.zeros_like(tokens[..., 0], dtype=torch.bool))
+        context = Context.nothing(self.features) if context is None else context
         if context.tokens.shape[2] != self.features:
             got, expected = f"{context.tokens.shape[2]} features", f"{self.features}, as built"
             raise ValueError(_checks.message("context", got, expected))

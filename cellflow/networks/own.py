@@ -12,6 +12,7 @@ from torch import nn
 from cellflow import _checks
 from cellflow._random import seeded_draws, stream_seed
 from cellflow._typing import Rng, Tensor
+from cellflow.conditions import Context
 from cellflow.networks.mlp import MLP, MLPConfig
 from cellflow.networks.network import Network, NetworkConfig, Units
 
@@ -23,17 +24,24 @@ class OwnField(Network):
     """A module of the user's own as a field for `answer`.
 
     The `module` sees ``(t - origin) / span``, shape ``(n,)``, and ``(x - centre) / scale``, shape
-    ``(n, d)``, and answers ``(n, d)``, or for growth ``(n,)``, in the unit of the answer.
+    ``(n, d)``, and answers ``(n, d)``, or for growth ``(n,)``, in the unit of the answer. Where
+    cells have conditions, it is called with a :class:`~cellflow.conditions.Context` as well; one
+    without any token present says nothing of them.
     """
 
     def __init__(self, module: nn.Module, units: Units, answer: str) -> None:
         super().__init__(units, answer)
         self.module = module
 
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        """Evaluate at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
-        time = ((t - self.units.origin) / self.units.span).to(x.dtype).expand(len(x))
-        out = self.module(time, (x - self.centre.to(x.dtype)) / self.units.scale)
+    def forward(self, t: Tensor, x: Tensor, context: Context | None = None) -> Tensor:
+        """Evaluate at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``, in a `context`."""
+        seen = [((t - self.units.origin) / self.units.span).to(x.dtype).expand(len(x))]
+        seen.append((x - self.centre.to(x.dtype)) / self.units.scale)
+        if self.units.features:
+            told = Context.nothing(self.units.features) if context is None else context
+            out = self.module(*seen, told.to(x))
+        else:
+            out = self.module(*seen)
         shape = x.shape[:1] if self.answer == "growth" else x.shape
         if not isinstance(out, Tensor) or out.shape != shape:  # it would be broadcast
             got = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__

@@ -15,6 +15,7 @@ from cellflow._files import beside
 from cellflow._process_group import ProcessGroup
 from cellflow._processes import side_by_side
 from cellflow._random import draw_seed, stream_rng, stream_seed
+from cellflow._typing import Tensor
 from cellflow.fits.ensemble import Ensemble
 from cellflow.fits.fit import Fit
 from cellflow.methods import Method
@@ -145,17 +146,27 @@ def resampled(course: TimeCourse, seed: int | None) -> TimeCourse:
 
     A cell that was drawn several times is there once, with its mass as many times: so no cell is
     both trained and validated on. Each snapshot keeps its whole mass, the population's size, and
-    about 63 % of its cells.
+    about 63 % of its cells; each stratum of its conditions as many draws as it has cells.
     """
     if seed is None:
         return course
     snapshots = []
     for k, s in enumerate(course.snapshots):
-        drawn = torch.randint(len(s), (len(s),), generator=stream_rng(seed, k, 51))
-        times = torch.bincount(drawn, minlength=len(s))
+        rng = stream_rng(seed, k, 51)
+        drawn = [g[torch.randint(len(g), (len(g),), generator=rng)] for g in strata(course, s)]
+        times = torch.bincount(torch.cat(drawn), minlength=len(s))
         kept = times.nonzero()[:, 0].to(s.x.device)
         part: Snapshot = s.subset(kept)
         mass = part.mass.double() * times.to(s.x.device)[kept]
         mass *= s.total_mass / mass.sum()
         snapshots.append(replace(part, mass=mass.to(part.mass)))
-    return TimeCourse(tuple(snapshots), course.unit)
+    return replace(course, snapshots=tuple(snapshots))
+
+
+def strata(course: TimeCourse, snapshot: Snapshot) -> list[Tensor]:
+    """Return the rows of each stratum of a `snapshot` of `course`; all in one if it has none."""
+    if course.conditions is None or snapshot.condition is None:
+        return [torch.arange(len(snapshot))]
+    codes, parts = snapshot.condition.cpu(), course.conditions.strata()
+    rows = [torch.isin(codes, torch.tensor(part)).nonzero()[:, 0] for part in parts]
+    return [part for part in rows if len(part)]

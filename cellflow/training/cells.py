@@ -25,7 +25,7 @@ def digest(*parts: TimeCourse) -> str:
     """Return a hash of all cells and masses of a course, whole or in `parts`."""
     out = hashlib.sha256()
     for s in (s for part in parts for s in part.snapshots):
-        for part in (s.x, s.mass, *([] if s.growth is None else [s.growth])):
+        for part in (v for v in (s.x, s.mass, s.growth, s.condition) if v is not None):
             for some in part.detach().split(_BLOCK):
                 out.update(some.cpu().double().contiguous().numpy())
     return out.hexdigest()
@@ -66,8 +66,8 @@ def _keys(snapshot: Snapshot, rows: Tensor) -> list[np.ndarray]:
         parts = (snapshot.x.detach()[part] for part in rows.split(_BLOCK))
         hashes = (zlib.crc32(row) for x in parts for row in x.cpu().double().numpy())
         keys.append(np.fromiter(hashes, dtype=np.int64, count=len(rows)))
-    rest = [snapshot.mass, *([] if snapshot.growth is None else [snapshot.growth])]
-    return keys + [value.detach()[rows].cpu().double().numpy() for value in rest]
+    rest = (snapshot.mass, snapshot.growth, snapshot.condition)
+    return keys + [v.detach()[rows].cpu().double().numpy() for v in rest if v is not None]
 
 
 def split(

@@ -163,4 +163,5 @@ def fingerprint(method: Parts, parts: Sequence[TimeCourse], options: FitOptions)
         "times": list(parts[0].times),
         "cells": [len(s) for part in parts for s in part.snapshots],
         "training cells": digest(*parts),
+        "conditions": None if parts[0].conditions is None else parts[0].conditions.facts(),
     }
