@@ -145,13 +145,25 @@ class Conditions:
         return Context(tokens, present)
 
     def strata(self) -> tuple[tuple[int, ...], ...]:
-        """Return the codes of each stratum: of conditions that couplings do not tell apart."""
+        """Return the codes of each stratum: of conditions that couplings do not tell apart.
+
+        Their order is that of the conditions' texts, whatever the codes.
+        """
         kept = [c for c in self.covariates if c.name not in self.across]
-        keys = [tuple(c.text(v[c.name]) for c in kept) for v in self.values]
         groups: dict[tuple[str, ...], list[int]] = {}
-        for code, key in enumerate(keys):
+        for code in sorted(range(len(self)), key=self.texts.__getitem__):
+            key = tuple(c.text(self.values[code][c.name]) for c in kept)
             groups.setdefault(key, []).append(code)
-        return tuple(tuple(codes) for codes in groups.values())
+        return tuple(tuple(codes) for _, codes in sorted(groups.items()))
+
+    def control_of(self, condition: Condition) -> int | None:
+        """Return the code of the control for `condition`, of the same donor where there is one."""
+        if self.control is None:
+            return None
+        told = self._named(condition)
+        own = {name: told[name] for name in self.nuisance if name in told}
+        alike = self.code({**self.values[self.control], **own})
+        return self.control if alike is None else alike
 
     def facts(self) -> dict[str, Any]:
         """Return what :meth:`from_facts` makes the conditions of, as JSON can hold it."""

@@ -40,7 +40,8 @@ from cellflow.simulate import (
 )
 from cellflow.simulate.integration import Integration, as_times
 from cellflow.simulate.simulate import simulate_as
-from cellflow.timecourse import Snapshot, TimeCourse, joined
+from cellflow.snapshot import Snapshot, joined
+from cellflow.timecourse import TimeCourse
 from cellflow.training.networks import FittedMethod, given
 from cellflow.training.trainer import History
 
@@ -92,9 +93,8 @@ class Fit:
         """Return the fit of one `condition`, whose every answer is for that one.
 
         Its course is :meth:`cellflow.TimeCourse.under` it. With a `guidance` w, each field is that
-        of all conditions together and w times its difference to that of this one
-        (:cite:`ho2022`, eq. 6): 1 for the condition as it was learned, more to exaggerate it, and
-        0 for what a fit answers that is given no condition.
+        of all conditions together and w times what this one changes (:cite:`ho2022`, eq. 6): 1 for
+        what was learned, more to exaggerate it, 0 for what a fit says that is given none.
         """
         course, conditions = self.course.under(condition), cast(Conditions, self.course.conditions)
         guidance = _checks.number(guidance, "guidance", low=0.0)

@@ -133,7 +133,8 @@ class MLP(Network):
                 self.film = Linear(width, 2 * self.config.depth * width).zero()
 
     def _initialise(self, generator: torch.Generator, fan_in: int) -> None:
-        for layer in (*self.layers, *(self.gate or ())[:-1]):
+        gate = [] if self.gate is None else list(self.gate)[:-1]
+        for layer in (*self.layers, *gate):
             if isinstance(layer, Linear):
                 # Of the first layer, what tells the interval is no part of the fan: most is zero.
                 layer.draw(generator, fan_in if layer is self.layers[0] else None)
