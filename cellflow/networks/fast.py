@@ -48,14 +48,17 @@ def written_out() -> Iterator[None]:
         _written_out.reset(token)
 
 
+def parameters_alone() -> bool:
+    """Whether nothing but first derivatives of the parameters will be asked for here."""
+    return _written_out.get() and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
 def chain(layers: nn.Sequential, x: Tensor) -> Tensor:
     """Return ``layers(x)`` for `x` ``(n, d)``, with gradients written out where that was asked for.
 
     The `layers` are linear, with an activation between any two.
     """
-    if torch.compiler.is_compiling() or not _written_out.get():
-        return layers(x)
-    if x.requires_grad or not torch.is_grad_enabled():
+    if x.requires_grad or not parameters_alone():
         return layers(x)
     linear = list(layers)[::2]
     return Chain.apply(x, layers[1], *(p for layer in linear for p in (layer.weight, layer.bias)))
