@@ -48,14 +48,18 @@ def written_out() -> Iterator[None]:
         _written_out.reset(token)
 
 
+def parameters_alone() -> bool:
+    """Whether nothing but first derivatives of the parameters will be asked for here."""
+    return _written_out.get() and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
 def chain(layers: nn.Sequential, x: Tensor, shift: Tensor | None = None) -> Tensor:
     """Return ``layers(x)`` for `x` ``(n, d)``, with gradients written out where that was asked for.
 
     The `layers` are linear, with an activation between any two. A `shift` ``(n or 1, k)`` is added
     to what the first of them answers.
     """
-    plain = torch.compiler.is_compiling() or not _written_out.get()
-    if plain or x.requires_grad or not torch.is_grad_enabled():
+    if x.requires_grad or not parameters_alone():
         return layers(x) if shift is None else layers[1:](layers[0](x) + shift)
     linear = list(layers)[::2]
     shift = shift if shift is None else shift.expand(len(x), -1)

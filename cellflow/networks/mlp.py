@@ -14,14 +14,12 @@ from cellflow.conditions import Context
 from cellflow.networks.encoder import POOLS, SetEncoder
 from cellflow.networks.fast import ACTIVATIONS, chain, product
 from cellflow.networks.layers import Linear
-from cellflow.networks.network import NETWORKS, Network, NetworkConfig, Units
+from cellflow.networks.network import NETWORKS, SMALL, Network, NetworkConfig, Units
 
 #: How the condition of a cell enters.
 CONDITIONING = ("concat", "film")
 #: Hidden units of the factor of the skip connection.
 _GATE_WIDTH = 32
-#: Width of hidden layers up to which a step loses by sharing threads.
-_SMALL = 256
 
 
 @NETWORKS.register("mlp")
@@ -84,7 +82,7 @@ class MLPConfig(NetworkConfig):
 
     @property
     def small(self) -> bool:
-        return self.width <= _SMALL
+        return self.width <= SMALL
 
     def build(self, units: Units, *, answer: str = "velocity", generator: Rng = 0) -> MLP:
         return MLP(units, self, answer=answer, generator=generator)
@@ -96,6 +94,8 @@ class MLP(Network):
     The `units` and the `answer` are those of every :class:`Network`. Initial weights are drawn from
     `generator` as torch's linear layers do: uniform within ``1/sqrt(fan_in)``.
     """
+
+    config: MLPConfig
 
     def __init__(
         self,
@@ -133,8 +133,7 @@ class MLP(Network):
                 self.film = Linear(width, 2 * self.config.depth * width).zero()
 
     def _initialise(self, generator: torch.Generator, fan_in: int) -> None:
-        gate = [] if self.gate is None else list(self.gate)[:-1]
-        for layer in (*self.layers, *gate):
+        for layer in (*self.layers, *list(self.gate or ())[:-1]):
             if isinstance(layer, Linear):
                 # Of the first layer, what tells the interval is no part of the fan: most is zero.
                 layer.draw(generator, fan_in if layer is self.layers[0] else None)

@@ -75,17 +75,23 @@ class Units:
 ANSWERS: dict[str, tuple[int, int]] = {"velocity": (1, -1), "score": (-1, 0), "growth": (0, -1)}
 
 
+#: Width of hidden layers up to which a step of training loses by sharing threads.
+SMALL = 256
+
+
 class Network(nn.Module):
     """Field ``(t, x) -> (n, d)``, or ``(n,)`` for growth, in `units` of the data.
 
     The length of the units sets the dimension d. An `answer` of ``"velocity"``, ``"score"`` or
     ``"growth"`` sets the `unit` of the output, and that growth is one number a cell. A `small` one
-    is not sped up by threads; one that learns the `average` of the velocity is told until when.
+    is not sped up by threads; one that learns the `average` of the velocity is told until when. The
+    shape that builds it is its `config`, None of networks of others.
 
     Where the units have features, ``network(t, x, context)`` is the field under the conditions of a
     :class:`~cellflow.conditions.Context`, without which nothing is said of them.
     """
 
+    config: NetworkConfig | None = None
     small: bool = False
     average: bool = False
     centre: Tensor

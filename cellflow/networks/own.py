@@ -13,7 +13,6 @@ from cellflow import _checks
 from cellflow._random import seeded_draws, stream_seed
 from cellflow._typing import Rng, Tensor
 from cellflow.conditions import Context
-from cellflow.networks.mlp import MLP, MLPConfig
 from cellflow.networks.network import Network, NetworkConfig, Units
 
 #: What serves where networks are asked for: see :func:`as_network_config`.
@@ -60,10 +59,10 @@ class OwnNetworks(NetworkConfig):
     net: nn.Module | Callable[[Units, str], nn.Module]
 
     @property
-    def shape(self) -> MLPConfig | None:
+    def shape(self) -> NetworkConfig | None:
         """The shape of networks of ours, those of another fit; None for others."""
         parts = self.net.values() if isinstance(self.net, nn.ModuleDict) else ()
-        shapes = {part.config if isinstance(part, MLP) else None for part in parts}
+        shapes = {part.config if isinstance(part, Network) else None for part in parts}
         return shapes.pop() if len(shapes) == 1 else None
 
     @property
