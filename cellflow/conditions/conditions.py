@@ -37,9 +37,19 @@ class Context:
     present: Tensor
     rows: Tensor | None = None
 
+    @classmethod
+    def nothing(cls, features: int) -> Context:
+        """Return the context that says nothing, of tokens with so many `features`."""
+        return cls(torch.zeros(1, 1, features), torch.zeros(1, 1, dtype=torch.bool))
+
     def of_cells(self, encoded: Tensor) -> Tensor:
         """Return what was `encoded` of each condition, ``(c, ...)``, per cell: ``(n or 1, ...)``."""
-        return encoded if self.rows is None else encoded[self.rows]
+        return encoded if self.rows is None else encoded.index_select(0, self.rows)
+
+    def to(self, like: Tensor) -> Context:
+        """Return the context in the dtype, and on the device, of `like`."""
+        rows = None if self.rows is None else self.rows.to(like.device)
+        return Context(self.tokens.to(like), self.present.to(like.device), rows)
 
     def without(self, dropped: Tensor) -> Context:
         """Return the context in which nothing is said of the cells ``dropped``, ``(n,)`` bool."""
