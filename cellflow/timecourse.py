@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import pairwise
+from typing import cast
 
 import torch
 
@@ -241,24 +242,46 @@ class TimeCourse:
         """Return the course of the cells under one `condition`, without codes.
 
         Time points before its first cells are those of its control; others that it lacks are left
-        out. Of a condition that no cell was under, it is the control's course.
+        out. An error for a condition that no cell was under.
+        """
+        found = self._under(condition)
+        if not found or found[-1][1]:
+            got = "none: the course has none" if self.conditions is None else repr(condition)
+            remedy = "The course of another one is predicted: fit.given(condition).course."
+            raise ValueError(_checks.message("condition", got, "one that cells had", remedy))
+        return TimeCourse(tuple(s for s, _ in found), self.unit)
+
+    def start_of(self, condition: Condition) -> Snapshot | None:
+        """Return the first cells that those under a `condition` come from, seen or not.
+
+        They are its own or its control's; None where no cell was under it and there is no control.
+        """
+        found = self._under(condition)
+        return found[0][0] if found else None
+
+    def saw(self, condition: Condition) -> bool:
+        """Return whether some cell was under a `condition`."""
+        found = self._under(condition)
+        return bool(found) and not found[-1][1]
+
+    def _under(self, condition: Condition) -> list[tuple[Snapshot, bool]]:
+        """Return the snapshots of a condition, and whether each is its control's.
+
+        They are all its control's where no cell was under it.
         """
         if self.conditions is None:
-            raise ValueError(_checks.message("condition", condition, "none: the course has none"))
+            return []
         own, base = self.conditions.code(condition), self.conditions.control_of(condition)
-        own = base if own is None else own
-        if own is None:
-            remedy = "Name a control, whose cells those of an unseen condition start from."
-            got = self.conditions.text(condition)
-            raise ValueError(_checks.message("condition", got, "one that cells had", remedy))
-        begun, snapshots = False, []
-        for k, s in enumerate(self.snapshots):
-            codes = torch.as_tensor(s.condition)
-            begun = begun or base is None or bool(torch.eq(codes, own).any())
-            rows = torch.eq(codes, own if begun or base is None else base).nonzero()[:, 0]
+        codes = [cast(Tensor, s.condition) for s in self.snapshots]
+        seen = [own is not None and bool((code == own).any()) for code in codes]
+        begun, out = False, []
+        for k, code in enumerate(codes):
+            begun = begun or seen[k]
+            which = own if begun else base
+            rows = (code == (-1 if which is None else which)).nonzero()[:, 0]
             if len(rows):
-                snapshots.append(replace(self.part(k, rows), condition=None))
-        return TimeCourse(tuple(snapshots), self.unit)
+                out.append((replace(self.part(k, rows), condition=None), not begun))
+        return out
 
     def retimed(self, times: Sequence[float]) -> TimeCourse:
         """Return the course with other `times`, for example ``range(len(course))``.

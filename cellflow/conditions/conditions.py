@@ -43,7 +43,7 @@ class Context:
         return cls(torch.zeros(1, 1, features), torch.zeros(1, 1, dtype=torch.bool))
 
     def of_cells(self, encoded: Tensor) -> Tensor:
-        """Return what was `encoded` of each condition, ``(c, ...)``, per cell: ``(n or 1, ...)``."""
+        """Return what was `encoded` of conditions, ``(c, ...)``, per cell: ``(n or 1, ...)``."""
         return encoded if self.rows is None else encoded.index_select(0, self.rows)
 
     def to(self, like: Tensor) -> Context:
@@ -122,9 +122,12 @@ class Conditions:
 
     def text(self, condition: Condition) -> str:
         """Return a `condition` as people write it; one text for equal conditions."""
+        return ", ".join(self.told(condition).values()) or "any"
+
+    def told(self, condition: Condition) -> dict[str, str]:
+        """Return the values that a `condition` tells, as people write them, by covariate."""
         value = self._named(condition)
-        told = [c.text(value[c.name]) for c in self.covariates if c.name in value]
-        return ", ".join(told) or "any"
+        return {c.name: c.text(value[c.name]) for c in self.covariates if c.name in value}
 
     def code(self, condition: Condition) -> int | None:
         """Return the code of a `condition` that cells were under; None for another one."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from torch import nn
 from cellflow import _checks
 from cellflow._typing import ArrayLike, Field, Rng, Tensor
 from cellflow.clock import Clock
-from cellflow.conditions import Condition, Conditions
+from cellflow.conditions import Condition
 from cellflow.dynamics import Dynamics
 from cellflow.fits.bases import Encoded, gaussian_mixture
 from cellflow.fits.folder import save_fit
@@ -92,14 +92,27 @@ class Fit:
     def given(self, condition: Condition, *, guidance: float = 1.0) -> Fit:
         """Return the fit of one `condition`, whose every answer is for that one.
 
-        Its course is :meth:`cellflow.TimeCourse.under` it. With a `guidance` w, each field is that
-        of all conditions together and w times what this one changes (:cite:`ho2022`, eq. 6): 1 for
-        what was learned, more to exaggerate it, 0 for what a fit says that is given none.
+        Its course is :meth:`cellflow.TimeCourse.under` it; of a condition that no cell was under,
+        it is the control's first snapshot and what becomes of its cells. With a `guidance` w, each
+        field is that of all conditions together and w times what this one changes (:cite:`ho2022`,
+        eq. 6): 1 for what was learned, more to exaggerate it, 0 for what a fit says that is given
+        none.
         """
-        course, conditions = self.course.under(condition), cast(Conditions, self.course.conditions)
+        known = self.course.conditions
+        if known is None:
+            got, remedy = repr(condition), "Fit with a `condition_key`."
+            raise ValueError(_checks.message("condition", got, "none: the fit has none", remedy))
         guidance = _checks.number(guidance, "guidance", low=0.0)
-        dynamics = given(self.dynamics, conditions.context(condition), guidance)
-        return replace(self, dynamics=dynamics, course=course)
+        dynamics = given(self.dynamics, known.context(condition), guidance)
+        bound = replace(self, dynamics=dynamics)
+        if self.course.saw(condition):
+            return replace(bound, course=self.course.under(condition))
+        start = self.course.start_of(condition)
+        if start is None:
+            got, remedy = repr(known.text(condition)), "Fit with a `control`, whose cells it takes."
+            raise ValueError(_checks.message("condition", got, "one that cells had", remedy))
+        later = (bound.predict(start, t) for t in self.course.times if t > start.time)
+        return replace(bound, course=TimeCourse((start, *later), self.course.unit))
 
     def velocity(self, time: float | ArrayLike, x: ArrayLike) -> Tensor:
         """Velocity of cells `x` ``(n, d)`` at `time`, ``(n, d)`` in data units per unit of time.
