@@ -30,12 +30,12 @@ _MODULES = (
         "plans",
         "transport",
     ),
-    *("paths", "dynamics", "timecourse", "conditions", "clock", "costs", "networks"),
+    *("paths", "dynamics", "timecourse", "snapshot", "conditions", "clock", "costs", "networks"),
 )
 #: Names short-cut from the module where they are defined: ``cellflow.<name>``.
 _NAMES = {
     "TimeCourse": "timecourse",
-    "Snapshot": "timecourse",
+    "Snapshot": "snapshot",
     **dict.fromkeys(("Categorical", "Conditions", "Continuous"), "conditions"),
     "Dynamics": "dynamics",
     **dict.fromkeys(("ICFM", "OTCFM", "SBCFM", "SF2M", "DSBM", "MMFM"), "methods"),

@@ -1,148 +1,25 @@
-"""Snapshots of a population, and the time course that they form."""
+"""The time course that snapshots of a population form."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import reduce
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import cast
 
 import torch
 
 from cellflow import _checks, _doors
 from cellflow._typing import ArrayLike, Rng, Tensor
-from cellflow.conditions import Conditions
+from cellflow.conditions import Condition, Conditions
+from cellflow.snapshot import Snapshot, totals
+
+__all__ = ["Snapshot", "TimeCourse"]
 
 #: Numbers that are read at once of an array on disk.
 _READ = 2**22
-
-
-@_doors.door
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """Cells observed at one time.
-
-    Parameters
-    ----------
-    x
-        Cell states, shape ``(n, d)``.
-    time
-        Real time, in the user's unit (days unless said otherwise).
-    mass
-        Mass of each cell, shape ``(n,)``, positive; uniform with total one when omitted.
-    labels
-        Optional label of each cell (a condition, a cell type), length ``n``; kept as text.
-    growth
-        Optional prior net growth rate of each cell (birth minus death, per unit of time), ``(n,)``.
-    condition
-        Optional code of each cell's condition, ``(n,)`` whole numbers: its position among the
-        conditions of a :class:`TimeCourse`.
-    """
-
-    x: Tensor
-    time: float
-    mass: Tensor = None  # type: ignore[assignment] # a tensor once constructed
-    labels: Sequence[str] | None = None
-    growth: Tensor | None = None
-    condition: Tensor | None = None
-
-    if TYPE_CHECKING:  # arrays are converted
-
-        def __init__(
-            self,
-            x: ArrayLike,
-            time: float,
-            mass: ArrayLike | None = None,
-            labels: Sequence[str] | None = None,
-            growth: ArrayLike | None = None,
-            condition: ArrayLike | None = None,
-        ) -> None: ...
-
-    def __post_init__(self) -> None:
-        x = _checks.as_cells(self.x, "x")
-        object.__setattr__(self, "x", x)
-        object.__setattr__(self, "time", _checks.number(self.time, "time"))
-        n = x.shape[0]
-        mass = x.new_full((n,), 1.0 / n) if self.mass is None else _per_cell(self.mass, "mass", x)
-        if not bool(torch.isfinite(mass).all() and (mass > 0).all()):
-            got = f"values from {mass.min():g} to {mass.max():g}"
-            raise ValueError(
-                _checks.message("mass", got, "positive finite", "Drop cells without mass.")
-            )
-        object.__setattr__(self, "mass", mass)
-        if self.labels is not None:
-            object.__setattr__(self, "labels", [str(label) for label in self.labels])
-            if len(self.labels) != n:
-                raise ValueError(_checks.message("labels", f"{len(self.labels)} labels", f"{n}"))
-        if self.growth is not None:
-            growth = _per_cell(self.growth, "growth", x)
-            if not bool(torch.isfinite(growth).all()):
-                got, remedy = "NaN or infinite values", "Use 0 where unknown."
-                raise ValueError(_checks.message("growth", got, "finite rates", remedy))
-            object.__setattr__(self, "growth", growth)
-        if self.condition is not None:
-            codes = _per_cell(self.condition, "condition", x)
-            if not bool(((codes >= 0) & (codes == codes.round())).all()):
-                raise ValueError(_checks.message("condition", "other numbers", "codes from 0 on"))
-            object.__setattr__(self, "condition", codes.long())
-
-    def __len__(self) -> int:
-        return self.x.shape[0]
-
-    def __repr__(self) -> str:
-        return f"Snapshot({len(self)} cells × {self.x.shape[1]} dimensions, time={self.time:g})"
-
-    @cached_property
-    def total_mass(self) -> float:
-        """Sum of the masses."""
-        return float(self.mass.double().sum())
-
-    @property
-    def weights(self) -> Tensor:
-        """Masses scaled to sum to one, shape ``(n,)``, in float64."""
-        mass = self.mass.double()
-        return mass / mass.sum()
-
-    @cached_property
-    def is_uniform(self) -> bool:
-        """Whether all cells carry the same mass."""
-        return bool((self.mass == self.mass[0]).all())
-
-    def subset(self, index: Tensor) -> Snapshot:
-        """Return the cells at `index` (a long tensor), with their masses, labels and growth."""
-        _checks.rows(index, len(self), "index")
-        labels = None if self.labels is None else [self.labels[i] for i in index.tolist()]
-        growth, code = (None if v is None else v[index] for v in (self.growth, self.condition))
-        return Snapshot(self.x[index], self.time, self.mass[index], labels, growth, code)
-
-    def shuffled(self, most: int, generator: torch.Generator) -> Snapshot:
-        """Return its cells in random order by a CPU `generator`, `most` of them at most."""
-        order = torch.randperm(len(self), generator=generator)[: _checks.count(most, "most")]
-        return self.subset(order.to(self.x.device))
-
-    @property
-    def effective(self) -> float:
-        """Effective number of cells: of as many equal masses a mean would be as uncertain."""
-        w = self.weights
-        return float(w.sum() ** 2 / w.square().sum())
-
-
-def joined(parts: Sequence[Snapshot]) -> Snapshot:
-    """Return the cells of `parts`, snapshots at one time, as one, with their masses.
-
-    It has labels, and conditions, where all parts have them.
-    """
-    if len(parts) == 1:
-        return parts[0]
-    labels = None
-    if all(s.labels is not None for s in parts):
-        labels = [label for s in parts for label in s.labels or ()]
-    x, mass = torch.cat([s.x for s in parts]), torch.cat([s.mass for s in parts])
-    known = [s.condition for s in parts if s.condition is not None]
-    code = torch.cat(known) if len(known) == len(parts) else None
-    return Snapshot(x, parts[0].time, mass, labels, condition=code)
 
 
 @_doors.door
@@ -159,7 +36,9 @@ class TimeCourse:
     unit
         Name of the time unit, for labels only.
     conditions
-        What the codes of the cells' conditions stand for; None where cells have none.
+        What the codes of the cells' conditions stand for; None where cells have none. Where all
+        snapshots have a mass of one, which says nothing of a population's size, each stratum of
+        conditions is given a mass of one at each time instead.
     """
 
     snapshots: tuple[Snapshot, ...]
@@ -196,6 +75,10 @@ class TimeCourse:
             if s.condition is not None and int(s.condition.max()) >= known:
                 got, expected = f"a code of {int(s.condition.max())}", f"codes below {known}"
                 raise ValueError(_checks.message("condition", got, expected))
+        if known and all(math.isclose(s.total_mass, 1.0, rel_tol=1e-4) for s in snapshots):
+            pairs = zip(snapshots, self.strata, strict=True)
+            alike = (replace(s, mass=s.mass.double() / totals(s.mass, n)[n]) for s, n in pairs)
+            object.__setattr__(self, "snapshots", tuple(alike))
 
     @classmethod
     def from_arrays(
@@ -206,6 +89,8 @@ class TimeCourse:
         masses: Sequence[ArrayLike] | None = None,
         growths: Sequence[ArrayLike | None] | None = None,
         unit: str = "day",
+        conditions: Conditions | None = None,
+        codes: Sequence[ArrayLike] | None = None,
     ) -> TimeCourse:
         """Build a course from one array of cells per time point.
 
@@ -219,12 +104,15 @@ class TimeCourse:
             Of each cell, as in :class:`Snapshot`: one ``(n_k,)`` array per time point.
         unit
             Name of the time unit.
+        conditions, codes
+            Conditions that cells were under, and the position of each cell's among them: one
+            ``(n_k,)`` array per time point.
         """
         xs = list(xs)
         times = list(range(len(xs))) if times is None else list(times)
         if len(times) != len(xs):
             raise ValueError(_checks.message("times", f"{len(times)} times", f"{len(xs)}"))
-        for name, values in (("masses", masses), ("growths", growths)):
+        for name, values in (("masses", masses), ("growths", growths), ("codes", codes)):
             if values is not None and len(values) != len(xs):
                 raise ValueError(_checks.message(name, f"{len(values)} arrays", f"{len(xs)}"))
         cells = [_checks.as_cells(x, f"xs[{k}]") for k, x in enumerate(xs)]
@@ -232,9 +120,12 @@ class TimeCourse:
             dtype = reduce(torch.promote_types, (x.dtype for x in cells))
             cells = [x.to(dtype) for x in cells]
         nothing = [None] * len(xs)
-        weights, rates = (nothing if value is None else value for value in (masses, growths))
-        parts = zip(cells, times, weights, rates, strict=True)
-        return cls(tuple(Snapshot(x, t, mass, growth=rate) for x, t, mass, rate in parts), unit)
+        each = (nothing if value is None else value for value in (masses, growths, codes))
+        parts = (
+            Snapshot(x, t, mass, growth=rate, condition=code)
+            for x, t, mass, rate, code in zip(cells, times, *each, strict=True)
+        )
+        return cls(tuple(parts), unit, conditions)
 
     @classmethod
     def from_blocks(
@@ -292,6 +183,17 @@ class TimeCourse:
         return tuple(pairwise(self.snapshots))
 
     @property
+    def strata(self) -> tuple[Tensor, ...]:
+        """Number of each cell's stratum, ``(n_k,)`` for each snapshot; 0 without conditions."""
+        if self.conditions is None:
+            return tuple(s.x.new_zeros(len(s), dtype=torch.long) for s in self.snapshots)
+        of_code = torch.empty(len(self.conditions), dtype=torch.long)
+        for j, codes in enumerate(self.conditions.strata()):
+            of_code[list(codes)] = j
+        known = (s.condition for s in self.snapshots if s.condition is not None)
+        return tuple(of_code.to(codes.device)[codes] for codes in known)
+
+    @property
     def x(self) -> Tensor:
         """All cells, stacked in order of time, shape ``(sum n_k, d)``.
 
@@ -323,6 +225,63 @@ class TimeCourse:
         index = _checks.count(index, "index", low=-n, high=n - 1)
         kept = tuple(s for k, s in enumerate(self.snapshots) if k != index % n)
         return replace(self, snapshots=kept)
+
+    def part(self, k: int, rows: Tensor) -> Snapshot:
+        """Return the cells at `rows`, in order, of snapshot `k`, with the masses that they have.
+
+        They are not copied where they lie one behind the other.
+        """
+        s, low, high = self.snapshots[k], int(rows[0]), int(rows[-1]) + 1
+        if high - low != len(rows):
+            return s.subset(rows)
+        labels = None if s.labels is None else s.labels[low:high]
+        growth, code = (None if v is None else v[low:high] for v in (s.growth, s.condition))
+        return Snapshot(s.x[low:high], s.time, s.mass[low:high], labels, growth, code)
+
+    def under(self, condition: Condition) -> TimeCourse:
+        """Return the course of the cells under one `condition`, without codes.
+
+        Time points before its first cells are those of its control; others that it lacks are left
+        out. An error for a condition that no cell was under.
+        """
+        found = self._under(condition)
+        if not found or found[-1][1]:
+            got = "none: the course has none" if self.conditions is None else repr(condition)
+            remedy = "The course of another one is predicted: fit.given(condition).course."
+            raise ValueError(_checks.message("condition", got, "one that cells had", remedy))
+        return TimeCourse(tuple(s for s, _ in found), self.unit)
+
+    def start_of(self, condition: Condition) -> Snapshot | None:
+        """Return the first cells that those under a `condition` come from, seen or not.
+
+        They are its own or its control's; None where no cell was under it and there is no control.
+        """
+        found = self._under(condition)
+        return found[0][0] if found else None
+
+    def saw(self, condition: Condition) -> bool:
+        """Return whether some cell was under a `condition`."""
+        found = self._under(condition)
+        return bool(found) and not found[-1][1]
+
+    def _under(self, condition: Condition) -> list[tuple[Snapshot, bool]]:
+        """Return the snapshots of a condition, and whether each is its control's.
+
+        They are all its control's where no cell was under it.
+        """
+        if self.conditions is None:
+            return []
+        own, base = self.conditions.code(condition), self.conditions.control_of(condition)
+        codes = [cast(Tensor, s.condition) for s in self.snapshots]
+        seen = [own is not None and bool((code == own).any()) for code in codes]
+        begun, out = False, []
+        for k, code in enumerate(codes):
+            begun = begun or seen[k]
+            which = own if begun else base
+            rows = (code == (-1 if which is None else which)).nonzero()[:, 0]
+            if len(rows):
+                out.append((replace(self.part(k, rows), condition=None), not begun))
+        return out
 
     def retimed(self, times: Sequence[float]) -> TimeCourse:
         """Return the course with other `times`, for example ``range(len(course))``.
@@ -386,14 +345,6 @@ def _blocks(source: Iterable[ArrayLike]) -> Iterator[ArrayLike]:
     n, d = source.shape  # type: ignore[attr-defined] # an array
     rows = max(1, _READ // max(1, d))
     return (source[k : k + rows] for k in range(0, n, rows))  # type: ignore[index]
-
-
-def _per_cell(values: ArrayLike, name: str, x: Tensor) -> Tensor:
-    """Return one number per cell, in the dtype and on the device of the cells `x`."""
-    out = _checks.as_numbers(values, name).to(x)
-    if out.shape != x.shape[:1]:
-        raise ValueError(_checks.message(name, f"shape {tuple(out.shape)}", f"({len(x)},)"))
-    return out
 
 
 def _follows(after: Tensor, before: Tensor) -> bool:

@@ -37,9 +37,19 @@ class Context:
     present: Tensor
     rows: Tensor | None = None
 
+    @classmethod
+    def nothing(cls, features: int) -> Context:
+        """Return the context that says nothing, of tokens with so many `features`."""
+        return cls(torch.zeros(1, 1, features), torch.zeros(1, 1, dtype=torch.bool))
+
     def of_cells(self, encoded: Tensor) -> Tensor:
-        """Return what was made of each condition, ``(c, ...)``, per cell: ``(n or 1, ...)``."""
-        return encoded if self.rows is None else encoded[self.rows]
+        """Return what was `encoded` of conditions, ``(c, ...)``, per cell: ``(n or 1, ...)``."""
+        return encoded if self.rows is None else encoded.index_select(0, self.rows)
+
+    def to(self, like: Tensor) -> Context:
+        """Return the context in the dtype, and on the device, of `like`."""
+        rows = None if self.rows is None else self.rows.to(like.device)
+        return Context(self.tokens.to(like), self.present.to(like.device), rows)
 
     def without(self, dropped: Tensor) -> Context:
         """Return the context in which nothing is said of the cells ``dropped``, ``(n,)`` bool."""
@@ -111,20 +121,27 @@ class Conditions:
         return tuple(self.text(v) for v in self.values)
 
     def text(self, condition: Condition) -> str:
-        """Return a condition as people write it; one text for equal conditions."""
+        """Return a `condition` as people write it; one text for equal conditions."""
+        return ", ".join(self.told(condition).values()) or "any"
+
+    def told(self, condition: Condition) -> dict[str, str]:
+        """Return the values that a `condition` tells, as people write them, by covariate."""
         value = self._named(condition)
-        told = [c.text(value[c.name]) for c in self.covariates if c.name in value]
-        return ", ".join(told) or "any"
+        return {c.name: c.text(value[c.name]) for c in self.covariates if c.name in value}
 
     def code(self, condition: Condition) -> int | None:
-        """Return the code of a condition that cells were under; None for another one."""
+        """Return the code of a `condition` that cells were under; None for another one."""
         text = self.text(condition)
         return self.texts.index(text) if text in self.texts else None
 
     def context(self, *conditions: Condition) -> Context:
-        """Return what a network is told of `conditions`, of all of the experiment's by default.
+        """Return what a network is told.
 
-        Covariates that a condition does not tell have no token.
+        Parameters
+        ----------
+        *conditions
+            Conditions, all of the experiment when omitted. Covariates that one does not tell have
+            no token.
         """
         each = [self._tokens(self._named(c)) for c in conditions or self.values]
         most = max(1, *(len(tokens) for tokens in each))
@@ -135,13 +152,25 @@ class Conditions:
         return Context(tokens, present)
 
     def strata(self) -> tuple[tuple[int, ...], ...]:
-        """Return the codes of each stratum: of conditions that couplings do not tell apart."""
+        """Return the codes of each stratum: of conditions that couplings do not tell apart.
+
+        Their order is that of the conditions' texts, whatever the codes.
+        """
         kept = [c for c in self.covariates if c.name not in self.across]
-        keys = [tuple(c.text(v[c.name]) for c in kept) for v in self.values]
         groups: dict[tuple[str, ...], list[int]] = {}
-        for code, key in enumerate(keys):
+        for code in sorted(range(len(self)), key=self.texts.__getitem__):
+            key = tuple(c.text(self.values[code][c.name]) for c in kept)
             groups.setdefault(key, []).append(code)
-        return tuple(tuple(codes) for codes in groups.values())
+        return tuple(tuple(codes) for _, codes in sorted(groups.items()))
+
+    def control_of(self, condition: Condition) -> int | None:
+        """Return the code of the control for `condition`, of the same donor where there is one."""
+        if self.control is None:
+            return None
+        told = self._named(condition)
+        own = {name: told[name] for name in self.nuisance if name in told}
+        alike = self.code({**self.values[self.control], **own})
+        return self.control if alike is None else alike
 
     def facts(self) -> dict[str, Any]:
         """Return what :meth:`from_facts` makes the conditions of, as JSON can hold it."""
@@ -152,7 +181,7 @@ class Conditions:
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> Conditions:
-        """Return the conditions that :meth:`facts` tells of."""
+        """Return the conditions that their `facts` tell of."""
         covariates = []
         for own in facts["covariates"]:
             given = {k: _tuples(v) for k, v in own.items() if k != "kind"}

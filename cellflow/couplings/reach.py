@@ -17,6 +17,7 @@ from cellflow.couplings.coupling import COUPLINGS, HALF_SQUARED, Coupling, Pairs
 from cellflow.couplings.exact import Exact
 from cellflow.couplings.unbalanced import growing_plan, growing_plans, prior_weights
 from cellflow.plans.forms import DensePlan
+from cellflow.strata import links
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.transport.entropic.marginals import Marginal, Marginals, Problem
 from cellflow.transport.entropic.solve import solve
@@ -113,9 +114,14 @@ class Reach(Coupling):
         _checks.choice(self.solver, ("auto", "batched"), "solver")
 
     def fitted_to(self, course: TimeCourse) -> Self:
-        """Return this coupling with the scales of every interval of `course`, measured anew."""
-        fresh = replace(super().fitted_to(course), scales=())
-        return replace(fresh, scales=tuple(fresh.scale(*pair) for pair in course.steps))
+        """Return this coupling with the scales of every interval of `course`, measured anew.
+
+        Of strata, on that with the most cells at both ends.
+        """
+        fresh, of_time = replace(super().fitted_to(course), scales=()), {}
+        for link in sorted(links(course), key=lambda link: min(len(s) for s in link[:2])):
+            of_time[link.source.time] = link[:2]
+        return replace(fresh, scales=tuple(fresh.scale(*of_time[t]) for t in sorted(of_time)))
 
     def scale(self, source: Snapshot, target: Snapshot) -> Scale:
         """Return reach and regularisation from `source` to `target`: measured, or as they were."""

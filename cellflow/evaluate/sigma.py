@@ -141,7 +141,7 @@ def _rows(task: _Task, job: tuple[int, int, int]) -> list[SigmaRow]:
     else:
         cells = _unlearned(fold, recipe, k, truth.time, seed=seed)
     rows = Scorer(truth.time, truth, task.metrics)(recipe.name, seed, cells)
-    return [SigmaRow(sigma, r.held_out, seed, r.metric, r.value) for r in rows]
+    return [SigmaRow(sigma, truth.time, seed, r.metric, r.value) for r in rows]
 
 
 def without_times(course: TimeCourse, exclude: Sequence[float]) -> TimeCourse:

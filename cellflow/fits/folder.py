@@ -227,19 +227,24 @@ def cells_of(course: TimeCourse) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for k, snapshot in enumerate(course.snapshots):
         out |= {f"x/{k}": snapshot.x, f"mass/{k}": snapshot.mass}
-        if snapshot.growth is not None:
-            out[f"prior/{k}"] = snapshot.growth
+        rest = {"prior": snapshot.growth, "condition": snapshot.condition}
+        out |= {f"{name}/{k}": v for name, v in rest.items() if v is not None}
     return out
 
 
 def _facts(fit: _Fit) -> dict[str, Any]:
+    units, conditions = fit.networks["velocity"].units, fit.course.conditions
+    if conditions is None and units.features:  # type: ignore[union-attr] # a Network
+        expected, remedy = "the whole fit", "Save that, and give the loaded one its condition."
+        raise ValueError(_checks.message("fit", "a fit given one condition", expected, remedy))
     labels = [None if s.labels is None else list(s.labels) for s in fit.course.snapshots]
     return {
         "format": FORMAT,
         "method": to_facts(fit.method),
-        "units": asdict(fit.networks["velocity"].units),  # type: ignore[call-overload] # an MLP
+        "units": asdict(units),  # type: ignore[call-overload] # as above
         "times": list(fit.course.times),
         "unit": fit.course.unit,
+        "conditions": None if conditions is None else conditions.facts(),
         "clock": None if fit.clock is None else asdict(fit.clock),
         "labels": labels,
         "origin": {k: v for k, v in fit.origin.items() if k != "components"},

@@ -13,6 +13,7 @@ from cellflow.pl.history import history
 from cellflow.pl.holdout import holdout
 from cellflow.pl.influence import influence
 from cellflow.pl.interpolation import interpolation
+from cellflow.pl.mean_changes import mean_changes
 from cellflow.pl.perturbation import perturbation
 from cellflow.pl.sigma import sigma
 from cellflow.pl.trajectories import trajectories
@@ -33,6 +34,7 @@ __all__ = [
     "holdout",
     "influence",
     "interpolation",
+    "mean_changes",
     "perturbation",
     "sigma",
     "trajectories",

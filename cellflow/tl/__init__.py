@@ -15,10 +15,12 @@ from cellflow.tl.forecast import forecast
 from cellflow.tl.gene_trends import gene_trends
 from cellflow.tl.growth import growth
 from cellflow.tl.holdout import holdout
+from cellflow.tl.holdout_conditions import holdout_conditions
 from cellflow.tl.influence import influence
 from cellflow.tl.interpolate import interpolate
 from cellflow.tl.outlier_score import outlier_score
 from cellflow.tl.perturb import perturb
+from cellflow.tl.predict import predict
 from cellflow.tl.projection import project_points, project_velocity
 from cellflow.tl.simulate import simulate
 from cellflow.tl.transitions import transitions
@@ -42,10 +44,12 @@ __all__ = [
     "gene_trends",
     "growth",
     "holdout",
+    "holdout_conditions",
     "influence",
     "interpolate",
     "outlier_score",
     "perturb",
+    "predict",
     "project_points",
     "project_velocity",
     "simulate",

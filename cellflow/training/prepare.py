@@ -21,6 +21,7 @@ from cellflow.networks import Units
 from cellflow.paths import Pairs
 from cellflow.preprocessing import Preprocessing
 from cellflow.simulate import IntegrationError, Trajectory, simulate
+from cellflow.strata import told
 from cellflow.timecourse import TimeCourse
 from cellflow.training.cells import digest, split_in_canonical_order, to_device
 from cellflow.training.networks import Parts, assemble, build_networks
@@ -105,6 +106,7 @@ def prepare(
     parts = tuple(to_device(part, options) for part in parts)
     own, units = method.scaled_to(*parts), Units.of(*parts)
     check_units(own, units, parts[0].snapshots[0].x.dtype)
+    say_what_strata_lack(parts[0], show=options.progress)
     facts = fingerprint(own, parts, options)
     options.group.require_same(facts, "group")
     x = parts[0].snapshots[0].x
@@ -132,6 +134,15 @@ def prepare(
     return PreparedFit(*made, upfront=health.waited)
 
 
+def say_what_strata_lack(course: TimeCourse, *, show: bool) -> None:
+    """Say what is done about time points that strata lack: warn where cells are left out."""
+    text, left_out = told(course)
+    if left_out:
+        _checks.warn(text)
+    elif text and show:
+        tqdm.write(text, file=sys.stderr)
+
+
 def check_units(method: Parts, units: Units, dtype: torch.dtype) -> None:
     """Refuse cells, times and noise whose squares and ratios `dtype` cannot hold, far or near."""
     most = torch.finfo(dtype).max ** 0.4
@@ -155,6 +166,7 @@ def check_units(method: Parts, units: Units, dtype: torch.dtype) -> None:
 
 def fingerprint(method: Parts, parts: Sequence[TimeCourse], options: FitOptions) -> dict[str, Any]:
     """Return the facts that a checkpoint of a fit of `method` to `parts` must agree on."""
+    known = parts[0].conditions
     return {
         "method": method.facts(),
         "plan": method.coupling.digest,
@@ -163,4 +175,5 @@ def fingerprint(method: Parts, parts: Sequence[TimeCourse], options: FitOptions)
         "times": list(parts[0].times),
         "cells": [len(s) for part in parts for s in part.snapshots],
         "training cells": digest(*parts),
+        **({} if known is None else {"conditions": known.facts()}),
     }
