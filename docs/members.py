@@ -28,7 +28,7 @@ FAMILIES: tuple[tuple[str, Mapping[str, object], str], ...] = (
     ("Costs", COSTS, '`cost=` of a coupling, as in `Exact(cost="cosine")`'),
     ("Paths", PATHS, "part of a method"),
     ("Densities of time", TIMESTEPS, "`timesteps=` of a method"),
-    ("Networks", NETWORKS, "`net=` of a method"),
+    ("Networks", NETWORKS, "`net=` of a method, `cf.tl.fit(adata, network=...)`, `--network`"),
     ("Solvers", SOLVERS, "`fit.simulate(solver=...)`, `cellflow simulate --solver`"),
     ("Metrics", METRICS, "distances between two clouds"),
 )

@@ -50,10 +50,10 @@ class MMDiTConfig(NetworkConfig):
         Hidden units behind or beside the attention, in multiples of `width`.
     """
 
-    width: int = 64
-    double: int = 2
+    width: int = 32
+    double: int = 1
     single: int = 1
-    heads: int = 4
+    heads: int = 2
     tokens: int = 8
     positions: str = "learned"
     ratio: int = 2
