@@ -38,7 +38,7 @@ class Context:
     rows: Tensor | None = None
 
     def of_cells(self, encoded: Tensor) -> Tensor:
-        """Return what was `encoded` of each condition, ``(c, ...)``, per cell: ``(n or 1, ...)``."""
+        """Return what is `encoded` of each condition, ``(c, ...)``, per cell: ``(n or 1, ...)``."""
         return encoded if self.rows is None else encoded[self.rows]
 
     def without(self, dropped: Tensor) -> Context:
