@@ -241,6 +241,7 @@ class TimeCourse:
     def under(self, condition: Condition) -> TimeCourse:
         """Return the course of the cells under one `condition`, without codes.
 
+        One that does not tell all covariates is that of all cells which agree in those it tells.
         Time points before its first cells are those of its control; others that it lacks are left
         out. An error for a condition that no cell was under.
         """
@@ -271,14 +272,15 @@ class TimeCourse:
         """
         if self.conditions is None:
             return []
-        own, base = self.conditions.code(condition), self.conditions.control_of(condition)
-        codes = [cast(Tensor, s.condition) for s in self.snapshots]
-        seen = [own is not None and bool((code == own).any()) for code in codes]
+        known, own = self.conditions, self.conditions.codes(condition)
+        bases = [known.control_of(known.values[code]) for code in own]
+        base = [c for c in bases or [known.control_of(condition)] if c is not None]
         begun, out = False, []
-        for k, code in enumerate(codes):
-            begun = begun or seen[k]
-            which = own if begun else base
-            rows = (code == (-1 if which is None else which)).nonzero()[:, 0]
+        for k, s in enumerate(self.snapshots):
+            code = cast(Tensor, s.condition)
+            mine, lent = (torch.isin(code, code.new_tensor(some)) for some in (own, base))
+            begun = begun or bool(mine.any())
+            rows = (mine if begun else lent).nonzero()[:, 0]
             if len(rows):
                 out.append((replace(self.part(k, rows), condition=None), not begun))
         return out
