@@ -50,7 +50,8 @@ class MLPConfig(NetworkConfig):
         :class:`cellflow.methods.FewSteps` carries cells: see :func:`cellflow.methods.MeanFlow`.
     condition
         How the condition of a cell, encoded, enters: ``"concat"``, beside the state and the time;
-        ``"film"``, as scale and shift of each hidden layer (:cite:`perez2018`, eq. 2).
+        ``"film"``, as scale and shift of each hidden layer (:cite:`perez2018`, eq. 2). Either way
+        a linear map of it is added to the answer, so that what single drugs change adds up.
     pool
         How tokens of a condition become one: see :class:`cellflow.networks.SetEncoder`.
     """
@@ -63,7 +64,7 @@ class MLPConfig(NetworkConfig):
     intervals: bool = False
     average: bool = False
     condition: str = "concat"
-    pool: str = "mean"
+    pool: str = "sum"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "average", bool(self.average))
@@ -126,9 +127,11 @@ class MLP(Network):
         self._initialise(rng, dim + 1)
         self.encoder: SetEncoder | None = None
         self.film: Linear | None = None
+        self.shift: Linear | None = None
         if units.features:  # weights that others have as well are those of others
             width, pool = self.config.width, self.config.pool
             self.encoder = SetEncoder(units.features, width, pool=pool, generator=rng)
+            self.shift = Linear(width, 1 if answer == "growth" else dim).zero()
             if self.config.condition == "film":  # changes nothing at the start
                 self.film = Linear(width, 2 * self.config.depth * width).zero()
 
@@ -151,9 +154,9 @@ class MLP(Network):
             return self.between(t, until, x.to(own), context=context).to(x.dtype)
         time = self.of_time(t, until).to(x.dtype).expand(x.shape[0], -1)
         centred = (x - self.centre.to(x.dtype)) / self.units.scale
-        told, seen = self.told(context), torch.cat([centred, time], 1)
-        if told is not None and context is not None:
-            told = context.of_cells(told)
+        (told, shift), seen = self.told(context), torch.cat([centred, time], 1)
+        if told is not None and shift is not None and context is not None:
+            told, shift = context.of_cells(told), context.of_cells(shift)
         if told is None or self.film is None:
             out = chain(self.layers, seen, told)
         else:
@@ -163,21 +166,25 @@ class MLP(Network):
                 out = self.layers[2 * k + 2](h)
         if self.gate is not None:
             out = out + self.gate(time[:, :1]) * centred
+        if shift is not None:
+            out = out + shift
         out = out * self.unit
         return out[:, 0] if self.answer == "growth" else out
 
-    def told(self, context: Context | None) -> Tensor | None:
-        """Return what the layers see of c conditions in a `context`; None if they are told none.
+    def told(self, context: Context | None) -> tuple[Tensor | None, Tensor | None]:
+        """Return what layers and answer see of c conditions in a `context`; None if told none.
 
-        A shift of the first one, ``(c, width)``, which is concatenation and its weights; or,
-        ``(c, depth, 2, width)``, what the scale is above one, and the shift, of each.
+        Layers, a shift of the first one, ``(c, width)``, which is concatenation and its weights;
+        or, ``(c, depth, 2, width)``, what the scale is above one, and the shift, of each. The
+        answer, a shift ``(c, d)``.
         """
-        if self.encoder is None:
-            return None
+        if self.encoder is None or self.shift is None:
+            return None, None
         encoded = self.encoder(context)
         if self.film is None:
-            return encoded
-        return self.film(encoded).view(len(encoded), self.config.depth, 2, -1)
+            return encoded, self.shift(encoded)
+        seen = self.film(encoded).view(len(encoded), self.config.depth, 2, -1)
+        return seen, self.shift(encoded)
 
     def of_time(self, t: Tensor, until: Tensor | None = None) -> Tensor:
         """Return what the layers see of the time `t`, scalar or ``(n,)``: shape ``(1 or n, k)``.
@@ -221,7 +228,7 @@ class _Evaluator:
 
     @torch.no_grad()
     def __init__(self, net: MLP, context: Context | None) -> None:
-        u, told = net.units, net.told(context)
+        u, (told, added) = net.units, net.told(context)
         self.net, self.units, self.activation = net, u, net.layers[1]
         self.centre, dim = net.centre.float(), len(u.centre)
         linear = (layer for layer in net.layers if isinstance(layer, nn.Linear))
@@ -233,6 +240,7 @@ class _Evaluator:
                 weight, bias = own[k]
                 own[k] = weight * (1 + scale)[:, None], bias * (1 + scale) + shift
         (first, bias), *rest, (weight, last) = own
+        last = last if added is None else last + added[0]
         self.bias, self.of_time = bias.double(), first[:, dim:].double()
         self.weight = (first[:, :dim].double() / u.scale).float()
         self.rest = [*rest, (weight * net.unit, last * net.unit)]
