@@ -162,8 +162,9 @@ def _build(method: Method, facts: dict[str, Any], tensors: dict[str, Tensor]) ->
         network.to(like).eval().load_state_dict(weights)
     snapshots = []
     for k, (time, labels) in enumerate(zip(facts["times"], facts["labels"], strict=True)):
-        x, mass, growth = tensors[f"x/{k}"], tensors[f"mass/{k}"], tensors.get(f"prior/{k}")
-        snapshots.append(Snapshot(x, time, mass, labels, growth))
+        x, mass = tensors[f"x/{k}"], tensors[f"mass/{k}"]
+        growth, velocity = (tensors.get(f"{name}/{k}") for name in ("prior", "reference"))
+        snapshots.append(Snapshot(x, time, mass, labels, growth, velocity))
     course, clock = TimeCourse(tuple(snapshots), facts["unit"]), None
     if facts.get("clock"):  # earlier fits had none
         clock = Clock(**facts["clock"])

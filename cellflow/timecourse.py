@@ -35,6 +35,8 @@ class Snapshot:
         Optional label of each cell (a condition, a cell type), length ``n``; kept as text.
     growth
         Optional prior net growth rate of each cell (birth minus death, per unit of time), ``(n,)``.
+    velocity
+        Optional measured velocity of each cell, such as RNA velocity, per unit of time, ``(n, d)``.
     """
 
     x: Tensor
@@ -42,6 +44,7 @@ class Snapshot:
     mass: Tensor = None  # type: ignore[assignment] # a tensor once constructed
     labels: Sequence[str] | None = None
     growth: Tensor | None = None
+    velocity: Tensor | None = None
 
     if TYPE_CHECKING:  # arrays are converted
 
@@ -52,6 +55,7 @@ class Snapshot:
             mass: ArrayLike | None = None,
             labels: Sequence[str] | None = None,
             growth: ArrayLike | None = None,
+            velocity: ArrayLike | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -76,6 +80,12 @@ class Snapshot:
                 got, remedy = "NaN or infinite values", "Use 0 where unknown."
                 raise ValueError(_checks.message("growth", got, "finite rates", remedy))
             object.__setattr__(self, "growth", growth)
+        if self.velocity is not None:
+            velocity = _checks.as_cells(self.velocity, "velocity").to(x)
+            if velocity.shape != x.shape:
+                got, expected = f"shape {tuple(velocity.shape)}", f"{tuple(x.shape)}, as of x"
+                raise ValueError(_checks.message("velocity", got, expected))
+            object.__setattr__(self, "velocity", velocity)
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -100,11 +110,11 @@ class Snapshot:
         return bool((self.mass == self.mass[0]).all())
 
     def subset(self, index: Tensor) -> Snapshot:
-        """Return the cells at `index` (a long tensor), with their masses, labels and growth."""
+        """Return the cells at `index` (a long tensor), with all that is known of them."""
         _checks.rows(index, len(self), "index")
         labels = None if self.labels is None else [self.labels[i] for i in index.tolist()]
-        growth = None if self.growth is None else self.growth[index]
-        return Snapshot(self.x[index], self.time, self.mass[index], labels, growth)
+        growth, velocity = (None if v is None else v[index] for v in (self.growth, self.velocity))
+        return Snapshot(self.x[index], self.time, self.mass[index], labels, growth, velocity)
 
     def shuffled(self, most: int, generator: torch.Generator) -> Snapshot:
         """Return its cells in random order by a CPU `generator`, `most` of them at most."""
@@ -180,6 +190,7 @@ class TimeCourse:
         *,
         masses: Sequence[ArrayLike] | None = None,
         growths: Sequence[ArrayLike | None] | None = None,
+        velocities: Sequence[ArrayLike | None] | None = None,
         unit: str = "day",
     ) -> TimeCourse:
         """Build a course from one array of cells per time point.
@@ -190,8 +201,8 @@ class TimeCourse:
             One ``(n_k, d)`` array or tensor per time point, taken to their common floating type.
         times
             Time of each; ``0, 1, 2, …`` when omitted.
-        masses, growths
-            Of each cell, as in :class:`Snapshot`: one ``(n_k,)`` array per time point.
+        masses, growths, velocities
+            Of each cell, as in :class:`Snapshot`: one array per time point.
         unit
             Name of the time unit.
         """
@@ -199,17 +210,18 @@ class TimeCourse:
         times = list(range(len(xs))) if times is None else list(times)
         if len(times) != len(xs):
             raise ValueError(_checks.message("times", f"{len(times)} times", f"{len(xs)}"))
-        for name, values in (("masses", masses), ("growths", growths)):
+        known = {"masses": masses, "growths": growths, "velocities": velocities}
+        for name, values in known.items():
             if values is not None and len(values) != len(xs):
                 raise ValueError(_checks.message(name, f"{len(values)} arrays", f"{len(xs)}"))
         cells = [_checks.as_cells(x, f"xs[{k}]") for k, x in enumerate(xs)]
         if cells:
             dtype = reduce(torch.promote_types, (x.dtype for x in cells))
             cells = [x.to(dtype) for x in cells]
-        nothing = [None] * len(xs)
-        weights, rates = (nothing if value is None else value for value in (masses, growths))
-        parts = zip(cells, times, weights, rates, strict=True)
-        return cls(tuple(Snapshot(x, t, mass, growth=rate) for x, t, mass, rate in parts), unit)
+        given = ([None] * len(xs) if values is None else values for values in known.values())
+        parts = zip(cells, times, *given, strict=True)
+        made = (Snapshot(x, t, mass, None, rate, v) for x, t, mass, rate, v in parts)
+        return cls(tuple(made), unit)
 
     @classmethod
     def from_blocks(
@@ -285,11 +297,18 @@ class TimeCourse:
         return self.map(lambda x: x.to(device=place, dtype=dtype))
 
     def map(self, transform: Callable[[Tensor], Tensor]) -> TimeCourse:
-        """Return the course with `transform`, a function of ``(n, d)`` cells, applied."""
+        """Return the course with `transform`, a function of ``(n, d)`` cells, applied.
+
+        Velocities become those of the transformed cells, by the derivative of `transform`.
+        """
         # A snapshot takes its masses and rates to the device and dtype of its cells.
-        with _checks.by_function("transform"):
-            moved = [transform(s.x) for s in self.snapshots]
-        made = (replace(s, x=x) for s, x in zip(self.snapshots, moved, strict=True))
+        made = []
+        for s in self.snapshots:
+            with _checks.by_function("transform"):
+                x, v = transform(s.x), s.velocity
+                if v is not None:
+                    v = torch.func.jvp(transform, (s.x,), (v,))[1]
+            made.append(replace(s, x=x, velocity=v))
         return TimeCourse(tuple(made), self.unit)
 
     def without(self, index: int) -> TimeCourse:
@@ -302,8 +321,8 @@ class TimeCourse:
     def retimed(self, times: Sequence[float]) -> TimeCourse:
         """Return the course with other `times`, for example ``range(len(course))``.
 
-        Growth rates are per unit of time: where the span of an interval changes, the rates of the
-        cells at its start are rescaled so that their growth over the interval stays the same.
+        Growth rates and velocities are per unit of time: where the span of an interval changes,
+        those of the cells at its start are rescaled by as much.
         """
         times = _checks.several(times, "times")
         if len(times) != len(self):
@@ -313,10 +332,10 @@ class TimeCourse:
         spans = [[b.time - a.time for a, b in c.steps] for c in (self, course)]
         ratios = [old / new for old, new in zip(*spans, strict=True)]
         ratios.append(ratios[-1])  # nothing follows the last snapshot
-        rescaled = (
-            s if s.growth is None else replace(s, growth=s.growth * ratio)
-            for s, ratio in zip(course.snapshots, ratios, strict=True)
-        )
+        rescaled = []
+        for s, ratio in zip(course.snapshots, ratios, strict=True):
+            growth, v = (None if r is None else r * ratio for r in (s.growth, s.velocity))
+            rescaled.append(replace(s, growth=growth, velocity=v))
         return TimeCourse(tuple(rescaled), self.unit)
 
 

@@ -16,10 +16,11 @@ from cellflow import _checks
 from cellflow._process_group import ProcessGroup
 from cellflow._random import shuffle, stream_rng, stream_seed, systematic
 from cellflow._typing import Tensor
+from cellflow.batches.reference import Steps
 from cellflow.batches.statistics import CouplingHealth
 from cellflow.couplings import Coupling
 from cellflow.plans import Plan
-from cellflow.timecourse import Snapshot, TimeCourse
+from cellflow.timecourse import Snapshot
 
 #: Blocks coupled in one go.
 CHUNK = 8
@@ -110,11 +111,12 @@ class PendingPool:
 class PoolMaker:
     """Maker of pools, each of which is a pure function of the seed and its number.
 
-    One pass through a pool serves `steps` training steps. `plans` are those of whole snapshots;
-    None where blocks are coupled. The processes of `ranks` couple a part of the blocks each.
+    One pass through a pool serves `steps` training steps. Of each of the `intervals`, `plans` are
+    those of whole snapshots; None where blocks are coupled. The processes of `ranks` couple a part
+    of the blocks each.
     """
 
-    course: TimeCourse
+    intervals: Steps
     coupling: Coupling
     batching: Batching
     seed: int
@@ -132,7 +134,7 @@ class PoolMaker:
         # Two streams, so that the cells drawn do not depend on the coupling.
         cells = stream_rng(self.seed, k, 0)
         tasks: list[partial[Chunk]] = []
-        for j, (source, target) in enumerate(self.course.steps):
+        for j, (source, target) in enumerate(self.intervals):
             seed = stream_seed(stream_seed(self.seed, k, 2), j, 2)
             if self.plans is not None:
                 tasks.append(partial(_draw_pairs, self.plans[j], self.pairs, seed))
@@ -150,7 +152,7 @@ class PoolMaker:
     def finish(self, k: int, chunks: Sequence[Chunk]) -> Pool:
         """Put the pairs of pool `k` together, from the chunks of all ranks."""
         columns, rates, offset, at = [], [], 0, 0
-        for j, (source, target) in enumerate(self.course.steps):
+        for j, (source, target) in enumerate(self.intervals):
             number, each = 1, self.pairs
             if self.plans is None:
                 each, number = self._blocks(source, target)
@@ -194,7 +196,7 @@ class PoolMaker:
     def _couple(self, j: int, left: Tensor, right: Tensor, *, first: int, seed: int) -> Chunk:
         """Couple the blocks `left` with `right` ``(B, k)`` of interval `j`, from number `first`."""
         start = time.perf_counter()
-        source, target = self.course.steps[j]
+        source, target = self.intervals[j]
         plans = self.coupling.many(_cut(source, left), _cut(target, right))
         out, health = [], CouplingHealth()
         for b, (plan, mine, theirs) in enumerate(zip(plans, left, right, strict=True), first):

@@ -28,6 +28,7 @@ from cellflow._process_group import ProcessGroup
 from cellflow._random import shuffle, stream_rng
 from cellflow._typing import Tensor
 from cellflow.batches.pools import AHEAD, Batching, PendingPool, Pool, PoolMaker
+from cellflow.batches.reference import Reference, Steps
 from cellflow.batches.statistics import CouplingHealth
 from cellflow.couplings.coupling import Coupling, CouplingLike, as_coupling
 from cellflow.paths import Pairs
@@ -55,6 +56,8 @@ class PairSampler:
         Where plans are counted; samplers of one fit share it.
     rates
         Velocity of each cell of ``course.x``, shape ``(sum n_k, d)``, for paths that bend.
+    reference
+        Drift that paths are relative to: cells are coupled from where it carries them.
     workers
         Background threads that couple, or 0; the result is the same for any number.
     ranks
@@ -68,6 +71,7 @@ class PairSampler:
     seed: int = 0
     health: CouplingHealth = field(default_factory=CouplingHealth)
     rates: Tensor | None = None
+    reference: Reference | None = None
     workers: int = 1
     ranks: ProcessGroup = field(default_factory=ProcessGroup)
 
@@ -76,10 +80,15 @@ class PairSampler:
         coupling = as_coupling(self.coupling)
         # Plans are solved in float64, which mps lacks; the exact ones, on the CPU anyway.
         coupled = course.to("cpu") if course.x.device.type == "mps" or coupling.on_cpu else course
+        steps: Steps = coupled.steps
+        self._ways: Tensor | None = None
+        if self.reference is not None:
+            steps, ways = self.reference.carry(coupled)
+            self._ways = ways.to(course.x)
         whole = b.block_size is None and b.refresh == "pool"
         plans = None
         if whole or coupling.needs_whole:
-            plans = self._couple_whole(coupled, coupling)
+            plans = self._couple_whole(steps, coupling)
         longest = max(max(len(a), len(b)) for a, b in course.steps)
         fresh = b.refresh == "every_step" and plans is None
         needed = AHEAD if fresh else max(1, math.ceil(longest / b.batch_size))
@@ -88,7 +97,7 @@ class PairSampler:
         self._reuse = 1 if fresh or needed > self.steps_per_epoch else b.reuse
         self._shuffles = not fresh
         numbers = self.seed, self.steps_per_epoch
-        self._maker = PoolMaker(coupled, coupling, b, *numbers, plans, self.ranks)
+        self._maker = PoolMaker(steps, coupling, b, *numbers, plans, self.ranks)
         x = course.snapshots[0].x
         pairs = [(a.time, b.time) for a, b in course.steps]
         times = torch.tensor(pairs, dtype=torch.float64).repeat_interleave(b.batch_size, 0)
@@ -120,7 +129,8 @@ class PairSampler:
             mean = self._mean_growth * (pool.growth != 0).any(1)
             mean = mean.repeat_interleave(size)[:, None]
         t0, t1 = self._times[:, :1], self._times[:, 1:]
-        return Pairs(x0, x1, t0, t1, growth, rate0, rate1, mean)
+        way = None if self._ways is None else self._ways[rows[0]]
+        return Pairs(x0, x1, t0, t1, growth, rate0, rate1, mean, way)
 
     @property
     def unused(self) -> float:
@@ -153,7 +163,7 @@ class PairSampler:
         start = time.perf_counter()
         pending = None if self._next is None or self._next[0] != k else self._next[1]
         pending = pending or self._maker.begin(k, None)
-        chunks = self.ranks.interleave(pending.chunks(), self._maker.course.x.device)
+        chunks = self.ranks.interleave(pending.chunks(), self._maker.intervals[0][0].x.device)
         for chunk in chunks:
             self.health.merge(chunk.health)
         pool = self._maker.finish(k, chunks)
@@ -168,10 +178,10 @@ class PairSampler:
         self.health.waited += time.perf_counter() - start
         return self._now[1]
 
-    def _couple_whole(self, course: TimeCourse, coupling: Coupling) -> list[Plan]:
+    def _couple_whole(self, steps: Steps, coupling: Coupling) -> list[Plan]:
         start = time.perf_counter()
-        own = [coupling(source, target) for source, target in self.ranks.share(course.steps)]
-        plans = self.ranks.interleave(own, course.x.device)
+        own = [coupling(source, target) for source, target in self.ranks.share(steps)]
+        plans = self.ranks.interleave(own, steps[0][0].x.device)
         for plan in plans:
             self.health.add(plan)
         self.health.announce()

@@ -47,6 +47,7 @@ class Unsaved:
     text: str
     diffusion: float = 0.0
     needs_rates: ClassVar[bool] = False
+    needs_reference: ClassVar[bool] = False
     source_free: ClassVar[bool] = False
 
     def __call__(
@@ -223,6 +224,8 @@ def cells_of(course: TimeCourse) -> dict[str, Tensor]:
         out |= {f"x/{k}": snapshot.x, f"mass/{k}": snapshot.mass}
         if snapshot.growth is not None:
             out[f"prior/{k}"] = snapshot.growth
+        if snapshot.velocity is not None:
+            out[f"reference/{k}"] = snapshot.velocity
     return out
 
 

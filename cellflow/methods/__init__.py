@@ -8,7 +8,18 @@ from cellflow.methods.generative import GENERATIVE, FittedGenerative, Generative
 from cellflow.methods.iterated import Iterated
 from cellflow.methods.match import BaseMatching, DirectMatching, Matching, match
 from cellflow.methods.method import METHODS, Method
-from cellflow.methods.recipes import DSBM, ICFM, MMFM, OTCFM, SBCFM, SF2M, UBSB, UOTCFM, ReachFM
+from cellflow.methods.recipes import (
+    DSBM,
+    ICFM,
+    MMFM,
+    OTCFM,
+    SBCFM,
+    SF2M,
+    UBSB,
+    UOTCFM,
+    CurlyFM,
+    ReachFM,
+)
 from cellflow.methods.shooting import Shooting
 
 __all__ = [
@@ -24,6 +35,7 @@ __all__ = [
     "UBSB",
     "UOTCFM",
     "BaseMatching",
+    "CurlyFM",
     "DirectMatching",
     "FewSteps",
     "FittedGenerative",

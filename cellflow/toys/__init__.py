@@ -4,7 +4,7 @@ from cellflow import _doors
 from cellflow.toys.bridge import GaussianBridge, gaussian_bridge
 from cellflow.toys.gaussians import Gaussian, gaussian_displacement, gaussian_ot_map, gaussian_w2
 from cellflow.toys.genes import BIFURCATING, TRIFURCATING, GeneNetwork
-from cellflow.toys.linear import linear_flow
+from cellflow.toys.linear import cycle, linear_flow
 from cellflow.toys.samplers import eight_gaussians, gaussian, moons, s_curve
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Gaussian",
     "GaussianBridge",
     "GeneNetwork",
+    "cycle",
     "eight_gaussians",
     "gaussian",
     "gaussian_bridge",

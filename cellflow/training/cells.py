@@ -21,11 +21,11 @@ _BLOCK = 2**16
 
 
 def digest(*parts: TimeCourse) -> str:
-    """Return a hash of all cells and masses of a course, whole or in `parts`."""
+    """Return a hash of all cells, masses, rates and velocities of a course, whole or in `parts`."""
     out = hashlib.sha256()
     for s in (s for part in parts for s in part.snapshots):
-        for part in (s.x, s.mass, *([] if s.growth is None else [s.growth])):
-            for some in part.detach().split(_BLOCK):
+        for part in (s.x, s.mass, s.growth, s.velocity):
+            for some in () if part is None else part.detach().split(_BLOCK):
                 out.update(some.cpu().double().contiguous().numpy())
     return out.hexdigest()
 
@@ -66,6 +66,7 @@ def _keys(snapshot: Snapshot, rows: Tensor) -> list[np.ndarray]:
         hashes = (zlib.crc32(row) for x in parts for row in x.cpu().double().numpy())
         keys.append(np.fromiter(hashes, dtype=np.int64, count=len(rows)))
     rest = [snapshot.mass, *([] if snapshot.growth is None else [snapshot.growth])]
+    rest += [] if snapshot.velocity is None else [*snapshot.velocity.T]
     return keys + [value.detach()[rows].cpu().double().numpy() for value in rest]
 
 
@@ -123,8 +124,8 @@ def _gathered(course: TimeCourse, rows: Sequence[Tensor]) -> TimeCourse:
         if len(index) < len(s):
             mass = (mass.double() * (s.total_mass / mass.double().sum())).to(mass)
         labels = None if s.labels is None else [s.labels[i] for i in index.tolist()]
-        growth = None if s.growth is None else s.growth[index]
-        out.append(Snapshot(part, s.time, mass, labels, growth))
+        growth, velocity = (None if v is None else v[index] for v in (s.growth, s.velocity))
+        out.append(Snapshot(part, s.time, mass, labels, growth, velocity))
         start += len(index)
     return TimeCourse(tuple(out), course.unit)
 
