@@ -167,7 +167,7 @@ def _build(method: Method, facts: dict[str, Any], tensors: dict[str, Tensor]) ->
     snapshots = []
     for k, (time, labels) in enumerate(zip(facts["times"], facts["labels"], strict=True)):
         x, mass = tensors[f"x/{k}"], tensors[f"mass/{k}"]
-        rest = (tensors.get(f"{name}/{k}") for name in ("prior", "condition"))
+        rest = (tensors.get(f"{name}/{k}") for name in ("prior", "condition", "reference"))
         snapshots.append(Snapshot(x, time, mass, labels, *rest))
     course, clock = TimeCourse(tuple(snapshots), facts["unit"], conditions), None
     if facts.get("clock"):  # earlier fits had none

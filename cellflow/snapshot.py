@@ -33,6 +33,8 @@ class Snapshot:
     condition
         Optional code of each cell's condition, ``(n,)`` whole numbers: its position among the
         conditions of a :class:`TimeCourse`.
+    velocity
+        Optional measured velocity of each cell, such as RNA velocity, per unit of time, ``(n, d)``.
     """
 
     x: Tensor
@@ -41,6 +43,7 @@ class Snapshot:
     labels: Sequence[str] | None = None
     growth: Tensor | None = None
     condition: Tensor | None = None
+    velocity: Tensor | None = None
 
     if TYPE_CHECKING:  # arrays are converted
 
@@ -52,6 +55,7 @@ class Snapshot:
             labels: Sequence[str] | None = None,
             growth: ArrayLike | None = None,
             condition: ArrayLike | None = None,
+            velocity: ArrayLike | None = None,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -81,6 +85,12 @@ class Snapshot:
             if not bool(((codes >= 0) & (codes == codes.round())).all()):
                 raise ValueError(_checks.message("condition", "other numbers", "codes from 0 on"))
             object.__setattr__(self, "condition", codes.long())
+        if self.velocity is not None:
+            velocity = _checks.as_cells(self.velocity, "velocity").to(x)
+            if velocity.shape != x.shape:
+                got, expected = f"shape {tuple(velocity.shape)}", f"{tuple(x.shape)}, as of x"
+                raise ValueError(_checks.message("velocity", got, expected))
+            object.__setattr__(self, "velocity", velocity)
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -105,11 +115,12 @@ class Snapshot:
         return bool((self.mass == self.mass[0]).all())
 
     def subset(self, index: Tensor) -> Snapshot:
-        """Return the cells at `index` (a long tensor), with their masses, labels and growth."""
+        """Return the cells at `index` (a long tensor), with all that is known of them."""
         _checks.rows(index, len(self), "index")
         labels = None if self.labels is None else [self.labels[i] for i in index.tolist()]
-        growth, code = (None if v is None else v[index] for v in (self.growth, self.condition))
-        return Snapshot(self.x[index], self.time, self.mass[index], labels, growth, code)
+        known = (self.growth, self.condition, self.velocity)
+        rest = (None if v is None else v[index] for v in known)
+        return Snapshot(self.x[index], self.time, self.mass[index], labels, *rest)
 
     def shuffled(self, most: int, generator: torch.Generator) -> Snapshot:
         """Return its cells in random order by a CPU `generator`, `most` of them at most."""

@@ -88,6 +88,7 @@ class TimeCourse:
         *,
         masses: Sequence[ArrayLike] | None = None,
         growths: Sequence[ArrayLike | None] | None = None,
+        velocities: Sequence[ArrayLike | None] | None = None,
         unit: str = "day",
         conditions: Conditions | None = None,
         codes: Sequence[ArrayLike] | None = None,
@@ -100,8 +101,8 @@ class TimeCourse:
             One ``(n_k, d)`` array or tensor per time point, taken to their common floating type.
         times
             Time of each; ``0, 1, 2, …`` when omitted.
-        masses, growths
-            Of each cell, as in :class:`Snapshot`: one ``(n_k,)`` array per time point.
+        masses, growths, velocities
+            Of each cell, as in :class:`Snapshot`: one array per time point.
         unit
             Name of the time unit.
         conditions, codes
@@ -112,20 +113,18 @@ class TimeCourse:
         times = list(range(len(xs))) if times is None else list(times)
         if len(times) != len(xs):
             raise ValueError(_checks.message("times", f"{len(times)} times", f"{len(xs)}"))
-        for name, values in (("masses", masses), ("growths", growths), ("codes", codes)):
+        known = {"masses": masses, "growths": growths, "velocities": velocities, "codes": codes}
+        for name, values in known.items():
             if values is not None and len(values) != len(xs):
                 raise ValueError(_checks.message(name, f"{len(values)} arrays", f"{len(xs)}"))
         cells = [_checks.as_cells(x, f"xs[{k}]") for k, x in enumerate(xs)]
         if cells:
             dtype = reduce(torch.promote_types, (x.dtype for x in cells))
             cells = [x.to(dtype) for x in cells]
-        nothing = [None] * len(xs)
-        each = (nothing if value is None else value for value in (masses, growths, codes))
-        parts = (
-            Snapshot(x, t, mass, growth=rate, condition=code)
-            for x, t, mass, rate, code in zip(cells, times, *each, strict=True)
-        )
-        return cls(tuple(parts), unit, conditions)
+        given = ([None] * len(xs) if values is None else values for values in known.values())
+        parts = zip(cells, times, *given, strict=True)
+        made = (Snapshot(x, t, mass, None, g, code, v) for x, t, mass, g, v, code in parts)
+        return cls(tuple(made), unit, conditions)
 
     @classmethod
     def from_blocks(
@@ -212,11 +211,18 @@ class TimeCourse:
         return self.map(lambda x: x.to(device=place, dtype=dtype))
 
     def map(self, transform: Callable[[Tensor], Tensor]) -> TimeCourse:
-        """Return the course with `transform`, a function of ``(n, d)`` cells, applied."""
+        """Return the course with `transform`, a function of ``(n, d)`` cells, applied.
+
+        Velocities become those of the transformed cells, by the derivative of `transform`.
+        """
         # A snapshot takes its masses and rates to the device and dtype of its cells.
-        with _checks.by_function("transform"):
-            moved = [transform(s.x) for s in self.snapshots]
-        made = (replace(s, x=x) for s, x in zip(self.snapshots, moved, strict=True))
+        made = []
+        for s in self.snapshots:
+            with _checks.by_function("transform"):
+                x, v = transform(s.x), s.velocity
+                if v is not None:
+                    v = torch.func.jvp(transform, (s.x,), (v,))[1]
+            made.append(replace(s, x=x, velocity=v))
         return replace(self, snapshots=tuple(made))
 
     def without(self, index: int) -> TimeCourse:
@@ -288,8 +294,8 @@ class TimeCourse:
     def retimed(self, times: Sequence[float]) -> TimeCourse:
         """Return the course with other `times`, for example ``range(len(course))``.
 
-        Growth rates are per unit of time: where the span of an interval changes, the rates of the
-        cells at its start are rescaled so that their growth over the interval stays the same.
+        Growth rates and velocities are per unit of time: where the span of an interval changes,
+        those of the cells at its start are rescaled by as much.
         """
         times = _checks.several(times, "times")
         if len(times) != len(self):
@@ -299,10 +305,10 @@ class TimeCourse:
         spans = [[b.time - a.time for a, b in c.steps] for c in (self, course)]
         ratios = [old / new for old, new in zip(*spans, strict=True)]
         ratios.append(ratios[-1])  # nothing follows the last snapshot
-        rescaled = (
-            s if s.growth is None else replace(s, growth=s.growth * ratio)
-            for s, ratio in zip(course.snapshots, ratios, strict=True)
-        )
+        rescaled = []
+        for s, ratio in zip(course.snapshots, ratios, strict=True):
+            growth, v = (None if r is None else r * ratio for r in (s.growth, s.velocity))
+            rescaled.append(replace(s, growth=growth, velocity=v))
         return replace(self, snapshots=tuple(rescaled))
 
 

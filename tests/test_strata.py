@@ -206,17 +206,21 @@ def test_a_plan_of_whole_snapshots_is_refused() -> None:
 
 def test_a_course_under_a_condition_has_its_cells_and_those_before_it_of_the_control() -> None:
     c = course()
-    for name, times in (("control", (0, 1, 3)), ("A", (0, 3)), ("B", (0, 1, 3)), ("C", (0, 1, 3))):
+    for name, times in (("control", (0, 1, 3)), ("A", (0, 3)), ("B", (0, 1, 3))):
         alone = c.under(name)
         assert alone.times == times
         assert alone.conditions is None
         lent = [told_by(s.x).unique().tolist() for s in alone.snapshots]
-        own = ORDER.index("control" if name == "C" else name)
-        assert lent == [[0 if name == "B" and t == 0 else own] for t in times]
+        assert lent == [[0 if name == "B" and t == 0 else ORDER.index(name)] for t in times]
+        assert c.saw(name)
+        assert torch.equal(c.start_of(name).x, alone.snapshots[0].x)
+    assert not c.saw("C")
+    assert torch.equal(c.start_of("C").x, c.under("control").snapshots[0].x)
     bare = course(known=conditions(control=None))
     assert bare.under("B").times == (1, 3)
-    with pytest.raises(ValueError, match="control"):
-        bare.under("C")
+    assert bare.start_of("C") is None
+    with pytest.raises(ValueError, match="predicted"):
+        c.under("C")
     with pytest.raises(ValueError, match="has none"):
         bare.under("A").under("A")
 

@@ -3,9 +3,9 @@
     python benchmarks/conditions/peer.py CELLS.npz --steps 500 --batch 256
 
 Both packages import as `cellflow`, so that it has an environment of its own, of `cellflow-tools`
-and `requests`. CELLS.npz has `x0` (n, d) of the control, `x1` (k, m, d) of k conditions. It prints a
-line of JSON: seconds a step after compilation, seconds of the prediction of all conditions from all
-control cells, the second time, and the number of parameters.
+and `requests`. CELLS.npz has `x0` (n, d) of the control, `x1` (k, m, d) of k conditions. It prints
+a line of JSON: seconds a step, seconds of predicting all conditions from all control cells, the
+second time and the first, the mean error of their means, and the number of parameters.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import click
 import jax
 import numpy as np
 import pandas as pd
+
 from cellflow.model import CellFlow
 
 

@@ -117,8 +117,9 @@ class PendingPool:
 class PoolMaker:
     """Maker of pools, each of which is a pure function of the seed and its number.
 
-    One pass through a pool serves `steps` training steps. `plans` are those of whole snapshots;
-    None where blocks are coupled. The processes of `ranks` couple a part of the blocks each.
+    One pass through a pool serves `steps` training steps. Of each of the `intervals`, `plans` are
+    those of whole snapshots; None where blocks are coupled. The processes of `ranks` couple a part
+    of the blocks each.
     """
 
     links: Sequence[Link]

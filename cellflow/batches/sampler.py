@@ -27,6 +27,7 @@ from cellflow._process_group import ProcessGroup
 from cellflow._random import shuffle, stream_rng
 from cellflow._typing import Tensor
 from cellflow.batches.pools import AHEAD, Batching, PendingPool, Pool, PoolMaker
+from cellflow.batches.reference import Reference
 from cellflow.batches.statistics import CouplingHealth
 from cellflow.couplings.coupling import Coupling, CouplingLike, as_coupling
 from cellflow.paths import Pairs
@@ -55,6 +56,8 @@ class PairSampler:
         Where plans are counted; samplers of one fit share it.
     rates
         Velocity of each cell of ``course.x``, shape ``(sum n_k, d)``, for paths that bend.
+    reference
+        Drift that paths are relative to: cells are coupled from where it carries them.
     workers
         Background threads that couple, or 0; the result is the same for any number.
     ranks
@@ -68,6 +71,7 @@ class PairSampler:
     seed: int = 0
     health: CouplingHealth = field(default_factory=CouplingHealth)
     rates: Tensor | None = None
+    reference: Reference | None = None
     workers: int = 1
     ranks: ProcessGroup = field(default_factory=ProcessGroup)
 
@@ -75,7 +79,8 @@ class PairSampler:
         coupling = as_coupling(self.coupling)
         # Plans are solved in float64, which mps lacks; the exact ones, on the CPU anyway.
         away = self.course.x.device.type == "mps" or coupling.on_cpu
-        between = links(self.course.to("cpu") if away else self.course)
+        coupled = self.course.to("cpu") if away else self.course
+        between = links(coupled)
         if not between:
             expected = "a stratum of cells at two time points or more"
             raise ValueError(_checks.message("conditions", "none", expected, "Name a control."))
@@ -84,6 +89,15 @@ class PairSampler:
             got, expected = f"a plan of whole snapshots for {strata} strata", "another coupling"
             remedy = "Fit course.under(condition), or name covariates to pair `across`."
             raise ValueError(_checks.message("coupling", got, expected, remedy))
+        self._ways: Tensor | None = None
+        if self.reference is not None:
+            if coupled.conditions is not None:
+                remedy = "Fit course.under(condition)."
+                raise ValueError(_checks.message("reference", "conditions", "none yet", remedy))
+            carried, ways = self.reference.carry(coupled)
+            self._ways = ways.to(self.course.x)
+            steps = zip(between, carried, strict=True)
+            between = [link._replace(source=source) for link, (source, _) in steps]
         b = replace(self.batching, batch_size=math.ceil(self.batching.batch_size / strata))
         self._size = b.batch_size
         whole = b.block_size is None and b.refresh == "pool"
@@ -134,7 +148,8 @@ class PairSampler:
             mean = mean.repeat_interleave(size)[:, None]
         t0, t1 = self._times[:, :1], self._times[:, 1:]
         codes = None if pool.codes is None else pool.codes[:, now].reshape(-1, 1)
-        return Pairs(x0, x1, t0, t1, growth, rate0, rate1, mean, codes)
+        way = None if self._ways is None else self._ways[rows[0]]
+        return Pairs(x0, x1, t0, t1, growth, rate0, rate1, mean, codes, way)
 
     @property
     def unused(self) -> float:

@@ -48,6 +48,7 @@ class Unsaved:
     text: str
     diffusion: float = 0.0
     needs_rates: ClassVar[bool] = False
+    needs_reference: ClassVar[bool] = False
     source_free: ClassVar[bool] = False
 
     def __call__(
@@ -228,6 +229,7 @@ def cells_of(course: TimeCourse) -> dict[str, Tensor]:
     for k, snapshot in enumerate(course.snapshots):
         out |= {f"x/{k}": snapshot.x, f"mass/{k}": snapshot.mass}
         rest = {"prior": snapshot.growth, "condition": snapshot.condition}
+        rest |= {"reference": snapshot.velocity}
         out |= {f"{name}/{k}": v for name, v in rest.items() if v is not None}
     return out
 

@@ -32,6 +32,9 @@ class Pairs:
         which weights leave it out; None for zero.
     condition
         Code of the condition of each pair, shape ``(n, 1)``, or None.
+    way
+        Coefficients of s², s³, … of the way on which a reference drift carries the source, shape
+        ``(n, p, d)``, for paths relative to one.
     """
 
     x0: Tensor
@@ -43,6 +46,7 @@ class Pairs:
     rate1: Tensor | None = None
     mean_growth: Tensor | None = None
     condition: Tensor | None = None
+    way: Tensor | None = None
 
     @property
     def span(self) -> Tensor:
@@ -55,7 +59,7 @@ class Pairs:
 
     def repeated(self, times: int) -> Pairs:
         """Return all pairs so many `times` over."""
-        return self if times == 1 else self._map(lambda value: value.repeat(times, 1))
+        return self if times == 1 else self._map(lambda value: torch.cat([value] * times))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Pairs:
         values = (getattr(self, f.name) for f in fields(self))
@@ -122,6 +126,8 @@ class Path(ABC):
         Distance that draws of ``s`` keep from both ends.
     needs_rates
         Whether the path bends and uses the cells' velocities at both ends.
+    needs_reference
+        Whether the path, and its pairs, are relative to a drift that the cells' velocities tell.
     constant_std
         Whether the standard deviation never changes, so that noise moves no cell.
     source_free
@@ -132,6 +138,7 @@ class Path(ABC):
     sigma: float | None = None
     margin: float = 0.0
     needs_rates: ClassVar[bool] = False
+    needs_reference: ClassVar[bool] = False
     constant_std: ClassVar[bool] = False
     source_free: ClassVar[bool] = False
 

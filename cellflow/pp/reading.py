@@ -61,6 +61,7 @@ class Reading:
     mass_key: str | None = None
     growth_key: str | None = None
     label_key: str | None = None
+    reference: str | None = None
     time_map: Mapping[Hashable, float] | None = None
     missing: str = "error"
     unit: str | None = None
@@ -78,6 +79,7 @@ def course(
     mass_key: str | None = None,
     growth_key: str | None = None,
     label_key: str | None = None,
+    reference: str | None = None,
     time_map: Mapping[Hashable, float] | None = None,
     missing: str = "error",
     unit: str | None = None,
@@ -101,6 +103,9 @@ def course(
         Columns of ``obs`` with the time of each cell; a positive mass, uniform when omitted; a
         growth rate known beforehand, births less deaths per unit of time; a label, such as the
         condition or cell type.
+    reference
+        Key of ``obsm`` with the velocity of each cell, such as ``"velocity_pca"``, in the
+        coordinates of `use_rep` and per unit of time.
     time_map, missing, unit
         As in :func:`parse_times`.
     dtype
@@ -123,6 +128,7 @@ def course(
     """
     keys = Reading(time_key, use_rep, n_dims, n_components=n_components, dtype=dtype)
     keys = replace(keys, mass_key=mass_key, growth_key=growth_key, label_key=label_key)
+    keys = replace(keys, reference=reference)
     return read(adata, replace(keys, time_map=time_map, missing=missing, unit=unit))
 
 
@@ -160,7 +166,8 @@ def read(adata: AnnData, keys: Reading) -> tuple[TimeCourse, CourseIndex]:
         prior = None if growth is None else torch.as_tensor(growth[index], dtype=x.dtype)
         named = None if labels is None else list(labels[index])
         code = None if codes is None else torch.from_numpy(codes[index])
-        cells = Snapshot(x, point, labels=named, growth=prior, condition=code)
+        v = _velocities(adata, keys, index)
+        cells = Snapshot(x, point, labels=named, growth=prior, condition=code, velocity=v)
         if mass is not None:
             cells = replace(cells, mass=torch.as_tensor(mass[index], dtype=x.dtype))
         snapshots.append(cells)
@@ -179,6 +186,20 @@ def _components(stored: Any, keys: Reading, kept: np.ndarray) -> tuple[np.ndarra
     counts[kept] = True
     found, _, _ = components(stored, keys.n_components, rows=None if counts.all() else counts)
     return project(stored, found), found
+
+
+def _velocities(adata: AnnData, keys: Reading, rows: np.ndarray) -> torch.Tensor | None:
+    """Return the velocities of the cells `rows`, ``(n, d)``; None where none are asked for."""
+    if keys.reference is None:
+        return None
+    if keys.n_components is not None:
+        got, expected = "components fitted here", "cells in the coordinates of the velocities"
+        raise ValueError(_checks.message("reference", got, expected, "Run cellflow.pp.pca."))
+    stored = adata.obsm[_checks.choice(keys.reference, list(adata.obsm.keys()), "reference")]
+    name = f"obsm[{keys.reference!r}]"
+    v = read_states(stored, rows, n_dims=keys.n_dims, dtype=keys.dtype, name=name)
+    check_finite(v, adata.obs_names[rows], name=name)
+    return v
 
 
 def check_finite(x: torch.Tensor, names: pd.Index, *, name: str) -> None:

@@ -46,6 +46,7 @@ def fit(
     control: str | Mapping[str, Any] | None = None,
     across: str | Sequence[str] | None = None,
     nuisance: str | Sequence[str] | None = None,
+    reference: str | None = None,
     time_map: Mapping[Hashable, float] | None = None,
     missing: str = "error",
     unit: str | None = None,
@@ -84,7 +85,8 @@ def fit(
         A name in :data:`cellflow.methods.METHODS`: ``"reach"`` (cells move within a measured
         reach and grow), ``"otcfm"`` (deterministic, without growth),
         ``"sf2m"`` (a Schrödinger bridge), ``"dsbm"`` (the same, refitted in rounds), ``"uotcfm"``
-        or ``"ubsb"`` (the first two with growth), or a method such as ``OTCFM(sigma=0.2)``.
+        or ``"ubsb"`` (the first two with growth), ``"curly"`` (relative to measured velocities),
+        or a method such as ``OTCFM(sigma=0.2)``.
         ``"auto"`` first chooses by predicting time points left out, on the CPU and with seeds of
         its own: see :func:`cellflow.evaluate.choose`. ``fit.origin["choice"]`` says why.
     network
@@ -122,6 +124,10 @@ def fit(
         Columns that couplings cross: cells that differ in these alone may be paired.
     nuisance
         Columns that predictions need not tell, such as a donor or a batch.
+    reference
+        Key of ``obsm`` with the velocity of each cell for ``"curly"``, such as
+        ``"velocity_pca"``: in the coordinates of `use_rep`, per unit of time. RNA velocity is in a
+        unit of its own, so scale it.
     time_map
         Time of each label, where labels do not say it themselves.
     missing
@@ -168,11 +174,13 @@ def fit(
         If training diverges.
     """
     keys = Reading(time_key, use_rep, n_dims, whiten, mass_key=mass_key, growth_key=growth_key)
+    keys = replace(keys, reference=reference)
     keys = replace(keys, label_key=label_key, time_map=time_map, missing=missing, unit=unit)
     keys = replace(
         keys, conditions=ConditionKeys(condition_key, covariates, control, across, nuisance)
     )
     recipe = _reading.resolve_method(method)
+    _reading.check_reference([recipe], reference)
     group = _join(devices, device, members=members, bootstrap=bootstrap)
     progress = progress and group.is_main
     cells, n_components, facts = _read(adata, keys, show=progress)

@@ -5,7 +5,7 @@ from cellflow.toys.bridge import GaussianBridge, gaussian_bridge
 from cellflow.toys.drugs import TOGGLE, DosedGaussians, ToggleSwitch
 from cellflow.toys.gaussians import Gaussian, gaussian_displacement, gaussian_ot_map, gaussian_w2
 from cellflow.toys.genes import BIFURCATING, TRIFURCATING, GeneNetwork
-from cellflow.toys.linear import linear_flow
+from cellflow.toys.linear import cycle, linear_flow
 from cellflow.toys.samplers import eight_gaussians, gaussian, moons, s_curve
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "GaussianBridge",
     "GeneNetwork",
     "ToggleSwitch",
+    "cycle",
     "eight_gaussians",
     "gaussian",
     "gaussian_bridge",

@@ -24,10 +24,11 @@ _BLOCK = 2**16
 
 
 def digest(*parts: TimeCourse) -> str:
-    """Return a hash of all cells and masses of a course, whole or in `parts`."""
+    """Return a hash of all cells, masses, rates and velocities of a course, whole or in `parts`."""
     out = hashlib.sha256()
     for s in (s for part in parts for s in part.snapshots):
-        for part in (v for v in (s.x, s.mass, s.growth, s.condition) if v is not None):
+        known = (s.x, s.mass, s.growth, s.condition, s.velocity)
+        for part in (v for v in known if v is not None):
             for some in part.detach().split(_BLOCK):
                 out.update(some.cpu().double().contiguous().numpy())
     return out.hexdigest()
@@ -86,7 +87,8 @@ def _keys(snapshot: Snapshot, rows: Tensor) -> list[np.ndarray]:
         parts = (snapshot.x.detach()[part] for part in rows.split(_BLOCK))
         hashes = (zlib.crc32(row) for x in parts for row in x.cpu().double().numpy())
         keys.append(np.fromiter(hashes, dtype=np.int64, count=len(rows)))
-    rest = (v for v in (snapshot.mass, snapshot.growth, snapshot.condition) if v is not None)
+    rest = [v for v in (snapshot.mass, snapshot.growth, snapshot.condition) if v is not None]
+    rest += [] if snapshot.velocity is None else [*snapshot.velocity.T]
     return keys + [value.detach()[rows].cpu().double().numpy() for value in rest]
 
 
@@ -155,8 +157,9 @@ def _gathered(course: TimeCourse, rows: Sequence[Tensor]) -> TimeCourse:
             n = number[index]
             mass = (mass.double() * (totals(s.mass, number)[n] / totals(mass, n)[n])).to(mass)
         labels = None if s.labels is None else [s.labels[i] for i in index.tolist()]
-        growth, code = (None if v is None else v[index] for v in (s.growth, s.condition))
-        out.append(Snapshot(part, s.time, mass, labels, growth, code))
+        known = (s.growth, s.condition, s.velocity)
+        rest = (None if v is None else v[index] for v in known)
+        out.append(Snapshot(part, s.time, mass, labels, *rest))
         start += len(index)
     return replace(course, snapshots=tuple(out))
 

@@ -15,7 +15,7 @@ from cellflow import _checks
 from cellflow._random import stream_seed
 from cellflow._threads import spare_cores
 from cellflow._typing import Tensor
-from cellflow.batches import Batching, CouplingHealth, PairSampler, spline_rates
+from cellflow.batches import Batching, CouplingHealth, PairSampler, Reference, spline_rates
 from cellflow.dynamics import Dynamics
 from cellflow.networks import Units
 from cellflow.paths import Pairs
@@ -115,13 +115,14 @@ def prepare(
     networks = build_networks(own, units, seed=options.seed).to(x)
     dynamics = assemble(own, networks, parts[0].times)
     health = CouplingHealth()
+    reference = Reference.of(*parts) if own.path.needs_reference else None
 
     def sampled(part: TimeCourse, batching: Batching, stream: int, workers: int) -> PairSampler:
-        rates = None
-        if own.path.needs_rates and len(part) > 2:  # of two snapshots, splines are straight
+        rates, bends = None, own.path.needs_rates and not own.path.needs_reference
+        if bends and len(part) > 2:  # of two snapshots, splines are straight
             rates = spline_rates(part, own.coupling)
-        how = batching, stream_seed(options.seed, 0, stream), health, rates, workers, options.group
-        return PairSampler(part, own.coupling, *how)
+        how = batching, stream_seed(options.seed, 0, stream), health, rates, reference
+        return PairSampler(part, own.coupling, *how, workers, options.group)
 
     # Threads that couple have the cores left over; a large network on the CPU leaves one at most.
     busy = x.device.type == "cpu" and not own.net.small
