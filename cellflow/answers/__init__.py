@@ -8,6 +8,7 @@ from cellflow.answers.comparison import Comparison, compare
 from cellflow.answers.drivers import Correlations, FateGradient, correlations, fate_gradient
 from cellflow.answers.fates import Fates, fates_by_flow, fates_by_plans, origins_by_plans
 from cellflow.answers.forecast import ForecastError, forecast_errors, held
+from cellflow.answers.gene_sets import GeneSets, GFlowNet, Sampler, all_sets, gene_sets
 from cellflow.answers.influence import Influence, influence
 from cellflow.answers.labels import labels_at, shares_near
 from cellflow.answers.outliers import Outliers, outliers
@@ -27,11 +28,15 @@ __all__ = [
     "FateGradient",
     "Fates",
     "ForecastError",
-    "Moves",
+    "GFlowNet",
+    "GeneSets",
     "Influence",
+    "Moves",
     "Outliers",
+    "Sampler",
     "Trends",
     "agreement",
+    "all_sets",
     "batch_free",
     "compare",
     "composition",
@@ -42,6 +47,7 @@ __all__ = [
     "fates_by_flow",
     "fates_by_plans",
     "forecast_errors",
+    "gene_sets",
     "held",
     "influence",
     "labels_at",

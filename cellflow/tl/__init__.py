@@ -12,6 +12,7 @@ from cellflow.tl.expression import expression
 from cellflow.tl.fates import ancestors, fates
 from cellflow.tl.fit import fit
 from cellflow.tl.forecast import forecast
+from cellflow.tl.gene_sets import gene_sets
 from cellflow.tl.gene_trends import gene_trends
 from cellflow.tl.growth import growth
 from cellflow.tl.holdout import holdout
@@ -39,6 +40,7 @@ __all__ = [
     "fates",
     "fit",
     "forecast",
+    "gene_sets",
     "gene_trends",
     "growth",
     "holdout",

@@ -167,6 +167,7 @@ GOOD: dict[str, Callable[[], Any]] = {
     "transitions.table": lambda: WORLD.coupled.table("label", 0.0, 1.0),
     "holdout.table": lambda: WORLD.holdout,
     "sweep": lambda: WORLD.sweep,
+    "sampler": lambda: cf.answers.all_sets,
     "uncertainty.fit": lambda: WORLD.ensemble,
     "velocity_agreement.fit": lambda: WORLD.bridge,
     "predict.start": lambda: WORLD.snapshot,
@@ -218,19 +219,18 @@ GOOD: dict[str, Callable[[], Any]] = {
     "sigma_sweep.method": lambda: cf.SF2M,
     "methods": cf.ICFM,
     "device": lambda: "cpu",
-    "seeds": lambda: 2,
     "sigmas": lambda: [0.5, 1.0],
 } | {
     key: partial(lambda value: value, value)
     for key, value in {
-        "time_key": "day", "condition_key": "batch", "label_key": "label", "batch_key": "batch", "mass_key": "mass", "growth_key": "rate", "clone_key": "clone", "basis": "umap", "velocity_key": "velocity_obs", "weights.time": 1.0, "expect.start": 0.0, "expect.end": 1.0, "centre": 0.3, "width": 0.2, "most": 5, "fate": "a", "proliferation": ["g0"], "apoptosis": ["g1"], "time": 1.5, "end": 3.0, "t0": 0.0, "t1": 1.0, "steps": 2, "budget": 2, "workers": 1, "progress": False, "n_futures": 2,
-        "neighbours": 3, "n_neighbors": 3, "n_permutations": 9, "n_boot": 3, "n_null": 5, "n_cells": 5, "n_components": 2, "per_interval": 2, "n": 5, "sigma": 0.5, "fraction": 0.5, "block_size": 8, "batch_size": 8, "rounds": 2, "n_projections": 4, "repeats": 2, "members": 2, "max_iter": 1000, "n_splines": 4, "Entropic.epsilon": 0.5, "solver": "euler", "seed": 0,
+        "time_key": "day", "condition_key": "batch", "label_key": "label", "batch_key": "batch", "mass_key": "mass", "growth_key": "rate", "clone_key": "clone", "basis": "umap", "velocity_key": "velocity_obs", "weights.time": 1.0, "expect.start": 0.0, "expect.end": 1.0, "centre": 0.3, "width": 0.2, "most": 5, "fate": "a", "group": "a", "proliferation": ["g0"], "apoptosis": ["g1"], "time": 1.5, "end": 3.0, "t0": 0.0, "t1": 1.0, "steps": 2, "budget": 2, "workers": 1, "progress": False, "n_futures": 2,
+        "neighbours": 3, "n_neighbors": 3, "n_permutations": 9, "n_boot": 3, "n_null": 5, "n_cells": 5, "seeds": 2, "n_components": 2, "per_interval": 2, "n": 5, "sigma": 0.5, "fraction": 0.5, "block_size": 8, "batch_size": 8, "rounds": 2, "n_projections": 4, "repeats": 2, "members": 2, "max_iter": 1000, "n_splines": 4, "Entropic.epsilon": 0.5, "solver": "euler", "seed": 0,
     }.items()
 }  # fmt: skip
 #: Budgets that are given even though they have a default, so that a case is short.
 BUDGETS = _words("""
 steps budget workers progress n_futures neighbours n_permutations n_boot n_null per_interval
-repeats seeds sigmas candidates n_splines net rounds n_neighbors n_components epsilon
+repeats seeds sigmas candidates n_splines net rounds n_neighbors n_components epsilon sampler
 """)
 
 
