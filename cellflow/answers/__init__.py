@@ -7,7 +7,7 @@ from cellflow.answers.batches import BatchFree, batch_free
 from cellflow.answers.comparison import Comparison, compare
 from cellflow.answers.drivers import Correlations, FateGradient, correlations, fate_gradient
 from cellflow.answers.fates import Fates, fates_by_flow, fates_by_plans, origins_by_plans
-from cellflow.answers.forecast import ForecastError, forecast_errors, held
+from cellflow.answers.forecast import ForecastError, forecast_errors, held, recurrent
 from cellflow.answers.gene_sets import GeneSets, GFlowNet, Sampler, all_sets, gene_sets
 from cellflow.answers.influence import Influence, influence
 from cellflow.answers.labels import labels_at, shares_near
@@ -53,6 +53,7 @@ __all__ = [
     "labels_at",
     "origins_by_plans",
     "outliers",
+    "recurrent",
     "shares_near",
     "sinks",
     "transitions",
