@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Protocol
+from typing import TypeAlias
 
 import torch
 
@@ -16,23 +16,15 @@ from cellflow._random import draw_seed, seeded_draws, stream_rng
 from cellflow._threads import one_thread
 from cellflow._typing import ArrayLike, Rng, Tensor
 
+#: Draws sets in proportion to rewards, as :class:`GFlowNet` and :func:`all_sets` do.
+Sampler: TypeAlias = Callable[..., tuple[Tensor, float]]
+Reward: TypeAlias = Callable[[Tensor], Tensor]
+
 #: Logarithm of the smallest reward, beside that of the best single gene: of no effect has none.
 _LEAST = -8.0
-#: Share of genes at random while a GFlowNet is trained, units of its two hidden layers, learning
-#: rate of its policy at the start, and of log Z.
+#: Share of genes at random in training, units of the two layers of the policy, learning rates of
+#: it at the start and of log Z.
 _EXPLORE, _WIDTH, _RATE, _LOG_Z_RATE = 0.1, 64, 3e-3, 0.1
-
-
-class Sampler(Protocol):
-    """Draws sets in proportion to a reward."""
-
-    def __call__(
-        self, log_reward: Callable[[Tensor], Tensor], *, n: int, size: int, draws: int, seed: int
-    ) -> tuple[Tensor, float]:
-        """Return sets of at most `size` of `n` things ``(draws, n)``, and log Z.
-
-        A set is a row of zeros and ones; `log_reward` takes some, and says ``(m,)`` of them.
-        """
 
 
 @dataclass(frozen=True)
@@ -42,14 +34,8 @@ class GFlowNet:
     After :cite:t:`bengio2021`, by torchgfn :cite:p:`lahlou2023`, and trained by trajectory balance
     :cite:p:`malkin2022`: with a policy :math:`P_F` of which gene is next or that the set is
     complete, and :math:`P_B` that takes out any of them, :math:`(\log Z + \sum \log P_F - \log R -
-    \sum \log P_B)^2` is zero on all ways to all sets only where sets come in proportion to R.
-
-    Parameters
-    ----------
-    steps
-        Training steps; the learning rate falls to zero by a cosine.
-    batch_size
-        Sets in a batch.
+    \sum \log P_B)^2` is zero on all ways to all sets only where sets come in proportion to R. In
+    each of `steps`, `batch_size` sets; the learning rate falls to zero.
     """
 
     steps: int = 2000
@@ -60,9 +46,12 @@ class GFlowNet:
         _checks.count(self.batch_size, "batch_size")
 
     def __call__(
-        self, log_reward: Callable[[Tensor], Tensor], *, n: int, size: int, draws: int, seed: int
+        self, log_reward: Reward, *, n: int, size: int, draws: int, seed: int
     ) -> tuple[Tensor, float]:
-        """Train on the reward, and draw: see :class:`Sampler`."""
+        """Train and draw: the arguments are those of :func:`all_sets`.
+
+        These are `log_reward`, `n`, `size`, `draws` and `seed`.
+        """
         try:
             from gfn.estimators import DiscretePolicyEstimator
             from gfn.gflownet import TBGFlowNet
@@ -70,7 +59,7 @@ class GFlowNet:
             from gfn.preprocessors import IdentityPreprocessor
             from gfn.utils.modules import MLP
         except ImportError as error:
-            remedy = 'pip install "cellflow-sb[gflownet]"; beside numpy 2, see the how-to guide'
+            remedy = 'pip install "cellflow-sb[gflownet]"; with numpy 2, see docs/start.md'
             raise ImportError(f"A GFlowNet needs torchgfn: {remedy}.") from error
         with seeded_draws(seed), one_thread():
             sets = SetAddition(n, size, log_reward)  # whose rewards are given below, as logarithms
@@ -93,12 +82,12 @@ class GFlowNet:
 
 
 def all_sets(
-    log_reward: Callable[[Tensor], Tensor], *, n: int, size: int, draws: int, seed: int
+    log_reward: Reward, *, n: int, size: int, draws: int, seed: int
 ) -> tuple[Tensor, float]:
     """Draw sets by the reward of every one, exactly: for not too many.
 
-    A :class:`Sampler`, which says what `log_reward`, `n`, `size` and `draws` are; draws follow from
-    the `seed`.
+    Sets of at most `size` of `n` things are rows of zeros and ones, of which `log_reward` tells
+    the logarithm; `draws` of them, by the `seed`, return with log Z.
     """
     sets = _listed(n, size)
     log = log_reward(sets)
@@ -108,30 +97,13 @@ def all_sets(
 
 @dataclass(frozen=True, eq=False)
 class GeneSets:
-    r"""Sets of genes that were drawn, and how well that matched what they should be drawn by.
+    r"""Sets of genes that were drawn, the most frequent first, and how well that matched.
 
-    Parameters
-    ----------
-    sets
-        Genes of each of `m` sets, those that were drawn most often first.
-    effect
-        Effect of each, ``(m,)``.
-    frequency
-        Share of each among all draws, ``(m,)``.
-    probability
-        Effect to the power of beta, over Z: the exact one where all sets were listed, and else that
-        of the sampler, ``(m,)``.
-    log_z
-        Logarithm of Z, the sum of all effects to the power of beta, as the sampler has it.
-    exact_log_z
-        The same of all sets, where they were listed.
-    total_variation
-        Distance :math:`\frac12 \sum |\text{frequency} - \text{probability}|` over all sets, where
-        they were listed.
-    noise
-        The same of as many exact draws.
-    n_evaluated
-        Sets whose effect the sampler asked for.
+    Of each of `m` `sets` the `effect`, the `frequency` among all draws, and the `probability`, its
+    effect to the power of beta over Z, each ``(m,)``; `log_z`, that of the sampler, which asked for
+    `n_evaluated` effects. Where all sets were listed, `exact_log_z` is in the probability, and
+    `total_variation` is :math:`\frac12 \sum |\text{frequency} - \text{probability}|` over all,
+    beside `noise`, that of as many exact draws.
     """
 
     sets: tuple[tuple[str, ...], ...]
@@ -139,10 +111,10 @@ class GeneSets:
     frequency: Tensor
     probability: Tensor
     log_z: float
-    exact_log_z: float | None
-    total_variation: float | None
-    noise: float | None
     n_evaluated: int
+    exact_log_z: float | None = None
+    total_variation: float | None = None
+    noise: float | None = None
 
 
 def gene_sets(
@@ -156,40 +128,34 @@ def gene_sets(
     list_to: int = 1000,
     generator: Rng = 0,
 ) -> GeneSets:
-    r"""Draw sets of genes with probability proportional to :math:`\text{effect}^\beta`.
+    r"""Draw sets of up to `size` `genes` with probability proportional to effect to the `beta`.
 
-    Many different sets of much effect come back, and not one best one with its neighbours.
-
-    Parameters
-    ----------
-    effect
-        Function of several sets, each a tuple of genes in the order of `genes`, that returns the
-        effect of each, at least zero. It is called once for each set.
-    genes
-        Names that sets are made of.
-    size
-        Genes of a set at most; at least one.
-    beta
-        The larger, the more the sets of the largest effects come.
-    sampler
-        ``GFlowNet()`` when omitted, or :func:`all_sets`.
-    draws
-        Sets that are drawn, with replacement.
-    list_to
-        If there are no more sets than this, the effects of all of them judge the draws.
-    generator
-        Seed or generator of training and of draws.
+    Many different sets of much effect come back, and not one best one with its neighbours. The
+    `effect` is a function of several sets, each a tuple of genes in their order, that returns a
+    number of each, at least zero; each set is asked for once. With replacement, `draws` are drawn
+    by the `sampler`, ``GFlowNet()`` when omitted; up to `list_to` sets are listed to judge them.
+    Training and draws follow from the `generator`.
     """
     names, seed = _checks.several(genes, "genes"), draw_seed(generator)
-    n, size = len(names), _checks.count(size, "size")
-    if n < 2 or len(set(names)) < n or size > n:
-        got = f"{names} for sets of {size}"
-        raise ValueError(
-            _checks.message("genes", got, "two or more, each once, no fewer than that")
-        )
+    n, size = len(names), min(_checks.count(size, "size"), len(names))
+    if n < 2 or len(set(names)) < n:
+        raise ValueError(_checks.message("genes", f"{names}", "two or more, each once"))
     beta = _checks.number(beta, "beta", low=0.0, open_low=True)
     draws, list_to = _checks.count(draws, "draws"), _checks.count(list_to, "list_to", low=0)
-    log_effect = _Effects(effect, names)
+    known: dict[tuple[int, ...], float] = {(): 0.0}
+
+    def log_effect(sets: Tensor) -> Tensor:
+        asked = [_members(row) for row in sets]
+        new = sorted(set(asked) - known.keys())
+        if new:
+            said = effect([tuple(names[k] for k in one) for one in new])
+            values = torch.as_tensor(said, dtype=torch.float64)
+            if values.shape != (len(new),) or not ((values >= 0) & values.isfinite()).all():
+                got, expected = f"{said} of {len(new)} sets", "a number of each, at least zero"
+                raise ValueError(_checks.message("effect", got, expected))
+            known.update(zip(new, values.tolist(), strict=True))
+        return torch.tensor([known[one] for one in asked], dtype=torch.float64).log()
+
     single = log_effect(torch.eye(n)).max()
     scale = single if single.isfinite() else torch.zeros_like(single)
 
@@ -198,55 +164,27 @@ def gene_sets(
 
     found, log_z = (sampler or GFlowNet())(log_reward, n=n, size=size, draws=draws, seed=seed)
     log_effect(found)  # also of what the sampler has not asked for
-    known = log_effect.known
     log_z, n_evaluated = log_z + float(beta * scale), len(known) - 1
     if not any(known.values()):
         got = f"zero for all of {n_evaluated} sets"
         raise ValueError(_checks.message("effect", got, "more than zero for some"))
     counts = Counter(_members(row) for row in found)
     counts.pop((), None)  # of no effect
-    draws = counts.total()
     rows = sorted(counts, key=lambda one: (-counts[one], -known[one], one))
-    frequency = torch.tensor([counts[one] for one in rows], dtype=torch.float64) / draws
-    exact = distance = noise = None
+    share = torch.tensor([counts[one] for one in rows], dtype=torch.float64) / counts.total()
+    effects = torch.tensor([known[one] for one in rows], dtype=torch.float64)
+    judged: tuple[float, ...] = ()
     if _number(n, size) <= list_to:
         sets = _listed(n, size)
         log = beta * log_effect(sets)
-        exact, p = float(log.logsumexp(0)), log.softmax(0)
+        p = log.softmax(0)
         fresh = p.multinomial(draws, replacement=True, generator=stream_rng(seed, 1, 0))
-        drawn = torch.tensor([counts[_members(row)] for row in sets]) / draws
-        distance, noise = (
-            float((share - p).abs().sum() / 2)
-            for share in (drawn, fresh.bincount(minlength=len(p)) / draws)
-        )
-    effects = torch.tensor([known[one] for one in rows], dtype=torch.float64)
-    probability = (beta * effects.log() - (log_z if exact is None else exact)).exp()
+        drawn = torch.tensor([counts[_members(row)] for row in sets]) / counts.total()
+        shares = torch.stack([drawn, fresh.bincount(minlength=len(p)) / draws])
+        judged = (float(log.logsumexp(0)), *((shares - p).abs().sum(1) / 2).tolist())
+    probability = (beta * effects.log() - (judged or (log_z,))[0]).exp()
     named = tuple(tuple(names[k] for k in one) for one in rows)
-    return GeneSets(
-        named, effects, frequency, probability, log_z, exact, distance, noise, n_evaluated
-    )
-
-
-class _Effects:
-    """Logarithms of effects of sets of `names`, each asked for once."""
-
-    def __init__(
-        self, effect: Callable[[list[tuple[str, ...]]], ArrayLike], names: list[str]
-    ) -> None:
-        self.effect, self.names = effect, names
-        self.known: dict[tuple[int, ...], float] = {(): 0.0}
-
-    def __call__(self, sets: Tensor) -> Tensor:
-        asked = [_members(row) for row in sets]
-        new = sorted(set(asked) - self.known.keys())
-        if new:
-            said = self.effect([tuple(self.names[k] for k in one) for one in new])
-            values = torch.as_tensor(said, dtype=torch.float64)
-            if values.shape != (len(new),) or not (values >= 0).all() or values.isinf().any():
-                got = f"{said} of {len(new)} sets"
-                raise ValueError(_checks.message("effect", got, "a number of each, at least zero"))
-            self.known.update(zip(new, values.tolist(), strict=True))
-        return torch.tensor([self.known[one] for one in asked], dtype=torch.float64).log()
+    return GeneSets(named, effects, share, probability, log_z, n_evaluated, *judged)
 
 
 def _members(row: Tensor) -> tuple[int, ...]:
@@ -262,7 +200,4 @@ def _number(n: int, size: int) -> int:
 def _listed(n: int, size: int) -> Tensor:
     """All sets of one to `size` of `n` things, each a row of zeros and ones."""
     rows = [one for k in range(1, size + 1) for one in combinations(range(n), k)]
-    sets = torch.zeros(len(rows), n)
-    for row, one in zip(sets, rows, strict=True):
-        row[list(one)] = 1
-    return sets
+    return torch.stack([torch.eye(n)[list(one)].sum(0) for one in rows])

@@ -24,27 +24,11 @@ def batches(
 ) -> np.ndarray:
     """Draw cells before and after their batches were taken out, and how well these can be told.
 
-    The title has how often nearest neighbours tell the batch of a cell, beside chance, and what
-    was kept of labels if there were any: the share of neighbours in other batches with a cell's
-    own label.
-
-    Parameters
-    ----------
-    adata
-        Cells with ``obsm["X_batch_free"]``, as :func:`cellflow.tl.batch_free` writes it.
-    batch_key
-        Column of ``obs`` with the batch, or with anything else to colour cells by.
-    basis
-        The representation that batches were taken out of.
-    dims, palette, size
-        As in :func:`trajectories`.
-    ax
-        Where to draw: two axes; a new figure when omitted.
-
-    Returns
-    -------
-    numpy.ndarray of matplotlib.axes.Axes
-        The panels before and after.
+    Of cells `adata` that :func:`cellflow.tl.batch_free` changed, coloured by ``obs[batch_key]``;
+    `basis` is the representation that batches were taken out of, `dims`, `palette` and `size` are
+    as in :func:`trajectories`, and `ax` has two axes, or is a new figure. The title has how often
+    nearest neighbours tell the batch of a cell, beside chance, and of labels the share of
+    neighbours in other batches with a cell's own.
     """
     table = _cells.written(adata, "uns", "batch_free", call="batch_free(adata, batch_key=…)")
     coloring = _cells.color_of(adata, batch_key, palette)

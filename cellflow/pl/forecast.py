@@ -2,51 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
 
 from cellflow.pl import _cells, _frame
 
-#: Columns of the table: what they are called, and their marker, filled for what is learned.
+#: Columns of the table: what they are called, their marker and colour, filled where learned.
 _SHOWN = {
-    "model": ("flow, held", "o"),
-    "recurrent": ("recurrent", "s"),
-    "last": ("last snapshot", "<"),
-    "mean": ("moved on by its mean", "D"),
+    "model": ("flow, held", "o", _frame.PALETTE[0]),
+    "recurrent": ("recurrent", "s", _frame.PALETTE[1]),
+    "last": ("last snapshot", "<", "#6e6e6e"),
+    "mean": ("moved on by its mean", "D", "#6e6e6e"),
 }
 
 
 def forecast(cells: AnnData, *, ax: Axes | None = None) -> Axes:
     """Draw how far forecasts of the last times were off, beside those without a model.
 
-    Filled dots are forecasts, open markers are yardsticks. The grey bar reaches up to the noise
-    floor, the distance between two halves of the cells of that time. Where an open marker is
-    lowest, that is the better forecast.
-
-    Parameters
-    ----------
-    cells
-        What :func:`cellflow.tl.forecast` returned, with ``uns["forecast"]``.
-    ax
-        Where to draw; a new figure when omitted.
+    Of `cells` that :func:`cellflow.tl.forecast` returned, on `ax` or a new figure. Filled dots are
+    forecasts, open markers are yardsticks; grey bars reach up to the noise floor, the distance
+    between two halves of the cells. Where an open marker is lowest, that is the better forecast.
     """
     table = _cells.written(cells, "uns", "forecast", call="forecast(fit, time=…)")
     ax = _frame.axes(ax, size=(4.2, 2.6))
     at = np.arange(len(table))
-    grey: dict[str, Any] = {"width": 0.7, "color": "#e6e6e6", "zorder": 0}
-    ax.bar(at, table["floor"], label="noise floor", **grey)
-    colors = dict(zip(("model", "recurrent"), _frame.PALETTE, strict=False))
-    for (name, (label, marker)), shift in zip(
-        _SHOWN.items(), np.linspace(-0.24, 0.24, len(_SHOWN)), strict=True
-    ):
-        ink = colors.get(name, "#6e6e6e")
-        style: dict[str, Any] = {"color": ink, "mfc": ink if name in colors else "white", "ms": 5}
-        ax.plot(at + shift, table[name], marker, ls="", label=label, **style)
-    ticks = [f"{t:g}\n(+{ahead:g})" for t, ahead in zip(table["time"], table["ahead"], strict=True)]
-    ax.set_xticks(at, ticks)
+    ax.bar(at, table["floor"], width=0.7, color="#e6e6e6", zorder=0, label="noise floor")
+    for shift, (name, (label, marker, ink)) in zip((-0.24, -0.08, 0.08, 0.24), _SHOWN.items()):
+        fill = "white" if name in ("last", "mean") else ink
+        ax.plot(at + shift, table[name], marker, label=label, color=ink, mfc=fill, ms=5)
+    times = zip(table["time"], table["ahead"], strict=True)
+    ax.set_xticks(at, [f"{time:g}\n(+{ahead:g})" for time, ahead in times])
     ax.set_xlim(-0.6, len(at) - 0.4)
     ax.set_ylim(bottom=0)
     unit = cells.uns.get("interpolation", {}).get("unit", "")

@@ -22,22 +22,11 @@ def outliers(
 ) -> Axes:
     """Draw the scores of each group of cells, and how many of it are called.
 
-    Boxes are the middle half with the median, lines the middle 90 %, dots the cells beyond. Those
-    above the dashed threshold are called, and their share stands on the right. Reference cells
-    that were fitted, which look less strange than they are, are left out.
-
-    Parameters
-    ----------
-    adata
-        Cells that :func:`cellflow.tl.outlier_score` has scored.
-    label_key
-        Column of ``obs`` with the groups.
-    key
-        The ``key_added`` of the scores.
-    palette
-        Colours of groups, as in :func:`trajectories`.
-    ax
-        Where to draw; a new figure when omitted.
+    Of cells `adata` that :func:`cellflow.tl.outlier_score` has scored with ``key_added=key``, in
+    groups of ``obs[label_key]`` with the colours of a `palette`, as in :func:`trajectories`, on
+    `ax` or a new figure. Boxes are the middle half with the median, lines the middle 90 %, dots
+    the cells beyond. Those above the dashed threshold are called, and their share stands on the
+    right. Reference cells that were fitted, which look less strange than they are, are left out.
     """
     call = "outlier_score(adata, reference=…)"
     about = _cells.written(adata, "uns", key, call=call)
@@ -47,24 +36,14 @@ def outliers(
     of = column_of(adata, label_key, "label_key").astype(str).to_numpy()
     groups = [group for group in colors if (fresh & (of == group)).any()]
     ax = _frame.axes(ax, size=(4.0, 0.8 + 0.28 * len(groups)))
-    dots: dict[str, Any] = {"marker": ".", "ms": 2, "mew": 0}
+    text: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "fontsize": _frame.SMALL}
+    box: dict[str, Any] = {"orientation": "horizontal", "widths": 0.6, "patch_artist": True}
+    box |= {"whis": (5, 95), "showcaps": False, "medianprops": {"color": _frame.DARK}}
     for y, group in enumerate(groups):
         some, ink = score[fresh & (of == group)], colors[group]
-        box: dict[str, Any] = {"facecolor": ink, "edgecolor": ink, "alpha": 0.5}
-        ax.boxplot(
-            some,
-            positions=[y],
-            widths=0.6,
-            whis=(5, 95),
-            orientation="horizontal",
-            patch_artist=True,
-            boxprops=box,
-            medianprops={"color": _frame.DARK},
-            whiskerprops={"color": ink},
-            showcaps=False,
-            flierprops=dots | {"mfc": ink},
-        )
-        text: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "fontsize": _frame.SMALL}
+        style: dict[str, Any] = {"boxprops": {"fc": ink, "ec": ink, "alpha": 0.5}}
+        style["flierprops"] = {"marker": ".", "ms": 2, "mew": 0, "mfc": ink}
+        ax.boxplot(some, positions=[y], whiskerprops={"color": ink}, **box, **style)
         ax.text(1.02, y, f"{np.mean(some > about['threshold']):.1%}", va="center", **text)
     ax.text(1.02, -0.75, "called", va="bottom", **text)
     ax.axvline(about["threshold"], color=_frame.DARK, lw=0.8, ls=(0, (4, 2)), zorder=3)

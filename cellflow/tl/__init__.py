@@ -12,14 +12,13 @@ from cellflow.tl.expression import expression
 from cellflow.tl.fates import ancestors, fates
 from cellflow.tl.fit import fit
 from cellflow.tl.forecast import forecast
-from cellflow.tl.gene_sets import gene_sets
 from cellflow.tl.gene_trends import gene_trends
 from cellflow.tl.growth import growth
 from cellflow.tl.holdout import holdout
 from cellflow.tl.influence import influence
 from cellflow.tl.interpolate import interpolate
 from cellflow.tl.outlier_score import outlier_score
-from cellflow.tl.perturb import perturb
+from cellflow.tl.perturb import gene_sets, perturb
 from cellflow.tl.projection import project_points, project_velocity
 from cellflow.tl.simulate import simulate
 from cellflow.tl.transitions import transitions
