@@ -8,7 +8,7 @@ from cellflow.answers.comparison import Comparison, compare
 from cellflow.answers.drivers import Correlations, FateGradient, correlations, fate_gradient
 from cellflow.answers.fates import Fates, fates_by_flow, fates_by_plans, origins_by_plans
 from cellflow.answers.forecast import ForecastError, forecast_errors, held, recurrent
-from cellflow.answers.gene_sets import GeneSets, GFlowNet, Sampler, all_sets, gene_sets
+from cellflow.answers.gene_sets import AllSets, GeneSets, GFlowNet, Sampler, gene_sets
 from cellflow.answers.influence import Influence, influence
 from cellflow.answers.labels import labels_at, shares_near
 from cellflow.answers.outliers import Outliers, outliers
@@ -20,6 +20,7 @@ from cellflow.answers.uncertainty import Disagreement, disagreement
 
 __all__ = [
     "Agreement",
+    "AllSets",
     "BatchFree",
     "Comparison",
     "Correlations",
@@ -36,7 +37,6 @@ __all__ = [
     "Sampler",
     "Trends",
     "agreement",
-    "all_sets",
     "batch_free",
     "compare",
     "composition",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,7 @@ from cellflow._random import draw_seed, seeded_draws, stream_rng
 from cellflow._threads import one_thread
 from cellflow._typing import ArrayLike, Rng, Tensor
 
-#: Draws sets in proportion to rewards, as :class:`GFlowNet` and :func:`all_sets` do.
-Sampler: TypeAlias = Callable[..., tuple[Tensor, float]]
+#: Logarithms of the rewards ``(m,)`` of sets ``(m, n)``.
 Reward: TypeAlias = Callable[[Tensor], Tensor]
 
 #: Logarithm of the smallest reward, beside that of the best single gene: of no effect has none.
@@ -27,8 +27,22 @@ _LEAST = -8.0
 _EXPLORE, _WIDTH, _RATE, _LOG_Z_RATE = 0.1, 64, 3e-3, 0.1
 
 
+class Sampler(ABC):
+    """Draws sets in proportion to rewards."""
+
+    @abstractmethod
+    def draw(
+        self, log_reward: Reward, *, n: int, size: int, draws: int, seed: int
+    ) -> tuple[Tensor, float]:
+        """Return so many `draws` of sets of at most `size` of `n` things, and log Z.
+
+        Sets are rows of zeros and ones, ``(draws, n)``, of which `log_reward` tells the logarithm.
+        All that is random follows from the `seed`.
+        """
+
+
 @dataclass(frozen=True)
-class GFlowNet:
+class GFlowNet(Sampler):
     r"""Sampler that learns to add genes one after another, for more sets than can be listed.
 
     After :cite:t:`bengio2021`, by torchgfn :cite:p:`lahlou2023`, and trained by trajectory balance
@@ -45,13 +59,10 @@ class GFlowNet:
         _checks.count(self.steps, "steps")
         _checks.count(self.batch_size, "batch_size")
 
-    def __call__(
+    def draw(
         self, log_reward: Reward, *, n: int, size: int, draws: int, seed: int
     ) -> tuple[Tensor, float]:
-        """Train and draw: the arguments are those of :func:`all_sets`.
-
-        These are `log_reward`, `n`, `size`, `draws` and `seed`.
-        """
+        """Train on rewards, and draw: see :meth:`Sampler.draw`."""
         try:
             from gfn.estimators import DiscretePolicyEstimator
             from gfn.gflownet import TBGFlowNet
@@ -81,18 +92,18 @@ class GFlowNet:
         return drawn, float(flow.logZ.detach())
 
 
-def all_sets(
-    log_reward: Reward, *, n: int, size: int, draws: int, seed: int
-) -> tuple[Tensor, float]:
-    """Draw sets by the reward of every one, exactly: for not too many.
+@dataclass(frozen=True)
+class AllSets(Sampler):
+    """Sampler by the reward of every set, exact: for not too many."""
 
-    Sets of at most `size` of `n` things are rows of zeros and ones, of which `log_reward` tells
-    the logarithm; `draws` of them, by the `seed`, return with log Z.
-    """
-    sets = _listed(n, size)
-    log = log_reward(sets)
-    drawn = log.softmax(0).multinomial(draws, replacement=True, generator=stream_rng(seed, 0, 0))
-    return sets[drawn], float(log.logsumexp(0))
+    def draw(
+        self, log_reward: Reward, *, n: int, size: int, draws: int, seed: int
+    ) -> tuple[Tensor, float]:
+        """List all sets, and draw: see :meth:`Sampler.draw`."""
+        sets, rng = _listed(n, size), stream_rng(seed, 0, 0)
+        log = log_reward(sets)
+        drawn = log.softmax(0).multinomial(draws, replacement=True, generator=rng)
+        return sets[drawn], float(log.logsumexp(0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +151,7 @@ def gene_sets(
     n, size = len(names), min(_checks.count(size, "size"), len(names))
     if n < 2 or len(set(names)) < n:
         raise ValueError(_checks.message("genes", f"{names}", "two or more, each once"))
-    beta = _checks.number(beta, "beta", low=0.0, open_low=True)
+    beta = _checks.number(beta, "beta", low=0.0, high=100.0, open_low=True)
     draws, list_to = _checks.count(draws, "draws"), _checks.count(list_to, "list_to", low=0)
     known: dict[tuple[int, ...], float] = {(): 0.0}
 
@@ -162,7 +173,7 @@ def gene_sets(
     def log_reward(sets: Tensor) -> Tensor:
         return (beta * (log_effect(sets) - scale)).clamp(min=_LEAST)
 
-    found, log_z = (sampler or GFlowNet())(log_reward, n=n, size=size, draws=draws, seed=seed)
+    found, log_z = (sampler or GFlowNet()).draw(log_reward, n=n, size=size, draws=draws, seed=seed)
     log_effect(found)  # also of what the sampler has not asked for
     log_z, n_evaluated = log_z + float(beta * scale), len(known) - 1
     if not any(known.values()):

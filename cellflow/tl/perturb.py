@@ -165,7 +165,7 @@ def gene_sets(
         Label of the cells at the last time that should become more.
     sampler
         ``cellflow.answers.GFlowNet()`` when omitted, which needs torchgfn. With few sets,
-        ``cellflow.answers.all_sets`` draws exactly.
+        ``cellflow.answers.AllSets()`` draws exactly.
     rng
         Seed or generator of noise, training and draws.
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cellflow.answers import GFlowNet, all_sets, gene_sets
+from cellflow.answers import AllSets, GFlowNet, Sampler, gene_sets
 
 WEIGHTS = {"a": 1.0, "b": 2.0, "c": 0.5, "d": 4.0, "e": 0.0}
 GENES = list(WEIGHTS)
@@ -28,7 +28,7 @@ def log_sum(size: int, beta: float) -> float:
 @pytest.mark.parametrize(("size", "beta"), [(1, 1.0), (3, 2.0), (5, 0.5)])
 def test_sets_come_in_proportion_to_a_power_of_their_effect(size, beta) -> None:
     draws = 20_000
-    found = gene_sets(product, GENES, size=size, beta=beta, sampler=all_sets, draws=draws)
+    found = gene_sets(product, GENES, size=size, beta=beta, sampler=AllSets(), draws=draws)
     assert found.exact_log_z == pytest.approx(log_sum(size, beta), abs=1e-12)
     assert found.log_z == pytest.approx(found.exact_log_z, abs=0.05)  # whose zeros are not quite
     for one, effect, share, p in zip(
@@ -43,21 +43,23 @@ def test_sets_come_in_proportion_to_a_power_of_their_effect(size, beta) -> None:
     assert (found.frequency.diff() <= 0).all()
 
 
-def uniform(log_reward, *, n, size, draws, seed):
+class Uniform(Sampler):
     """Sampler that knows no reward, of single things and none."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.eye(n + 1, n)[torch.randint(n + 1, (draws,), generator=generator)], 1.5
+
+    def draw(self, log_reward, *, n, size, draws, seed):
+        generator = torch.Generator().manual_seed(seed)
+        return torch.eye(n + 1, n)[torch.randint(n + 1, (draws,), generator=generator)], 1.5
 
 
 def test_the_distance_is_that_of_shares_and_probabilities() -> None:
     p, draws = np.array([1, 2, 0.5, 4, 0]) / 7.5, 50_000
-    found = gene_sets(product, GENES, size=1, sampler=uniform, draws=draws)
+    found = gene_sets(product, GENES, size=1, sampler=Uniform(), draws=draws)
     distance = np.abs(p - 0.2).sum() / 2  # sets of none have no effect, and are left out
     assert found.total_variation == pytest.approx(distance, abs=0.03)
     expected = np.sqrt(2 * p * (1 - p) / (np.pi * draws)).sum() / 2
     assert found.noise == pytest.approx(expected, rel=1.5)
     assert found.log_z == pytest.approx(1.5 + np.log(4))  # beside the best single gene
-    few = gene_sets(product, GENES, size=1, sampler=uniform, draws=draws, list_to=4)
+    few = gene_sets(product, GENES, size=1, sampler=Uniform(), draws=draws, list_to=4)
     assert few.exact_log_z is few.total_variation is few.noise is None
     torch.testing.assert_close(few.probability, few.effect / math.exp(few.log_z))
 
@@ -69,9 +71,9 @@ def test_each_set_is_asked_for_once() -> None:
         asked.extend(sets)
         return product(sets)
 
-    found = gene_sets(effect, GENES, size=2, sampler=all_sets)
+    found = gene_sets(effect, GENES, size=2, sampler=AllSets())
     assert len(asked) == len(set(asked)) == found.n_evaluated == 15
-    again = gene_sets(product, GENES, size=2, sampler=all_sets)
+    again = gene_sets(product, GENES, size=2, sampler=AllSets())
     assert again.sets == found.sets
     assert torch.equal(again.frequency, found.frequency)
 
@@ -79,12 +81,12 @@ def test_each_set_is_asked_for_once() -> None:
 def test_what_is_no_effect_is_refused() -> None:
     for wrong in ([-1.0], [np.nan], [np.inf], [1.0, 2.0]):
         with pytest.raises(ValueError, match="`effect`"):
-            gene_sets(lambda sets, wrong=wrong: wrong * len(sets), GENES, sampler=all_sets)
+            gene_sets(lambda sets, wrong=wrong: wrong * len(sets), GENES, sampler=AllSets())
     with pytest.raises(ValueError, match="zero for all of 15 sets"):
-        gene_sets(lambda sets: [0.0] * len(sets), GENES, size=2, sampler=all_sets)
+        gene_sets(lambda sets: [0.0] * len(sets), GENES, size=2, sampler=AllSets())
     for genes in (["a"], ["a", "a"]):
         with pytest.raises(ValueError, match="`genes`"):
-            gene_sets(product, genes, sampler=all_sets)
+            gene_sets(product, genes, sampler=AllSets())
 
 
 def test_a_gflownet_without_its_package_says_what_to_install(monkeypatch) -> None:

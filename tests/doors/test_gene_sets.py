@@ -12,7 +12,7 @@ from torch import nn
 
 import cellflow as cf
 from cellflow import tl
-from cellflow.answers import all_sets
+from cellflow.answers import AllSets
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
 
@@ -51,7 +51,7 @@ def fit(adata) -> cf.Fit:
 
 def test_genes_of_a_set_are_taken_out_together(adata, fit) -> None:
     """By their sum before, and on the way by what is left beside all of them."""
-    options = {"group": "right", "label_key": "kind", "sampler": all_sets}
+    options = {"group": "right", "label_key": "kind", "sampler": AllSets()}
     table = tl.gene_sets(adata, fit, ["A", "B", "C"], **options)
     assert {"A", "C", "A + C"} <= set(table["genes"])
     assert "B" not in set(table["genes"])  # without which fewer go right

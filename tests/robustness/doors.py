@@ -168,7 +168,7 @@ GOOD: dict[str, Callable[[], Any]] = {
     "transitions.table": lambda: WORLD.coupled.table("label", 0.0, 1.0),
     "holdout.table": lambda: WORLD.holdout,
     "sweep": lambda: WORLD.sweep,
-    "sampler": lambda: cf.answers.all_sets,
+    "sampler": cf.answers.AllSets,
     "uncertainty.fit": lambda: WORLD.ensemble,
     "velocity_agreement.fit": lambda: WORLD.bridge,
     "predict.start": lambda: WORLD.snapshot,
