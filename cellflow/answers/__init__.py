@@ -7,7 +7,8 @@ from cellflow.answers.batches import BatchFree, batch_free
 from cellflow.answers.comparison import Comparison, compare
 from cellflow.answers.drivers import Correlations, FateGradient, correlations, fate_gradient
 from cellflow.answers.fates import Fates, fates_by_flow, fates_by_plans, origins_by_plans
-from cellflow.answers.forecast import ForecastError, forecast_errors, held
+from cellflow.answers.forecast import ForecastError, forecast_errors, held, recurrent
+from cellflow.answers.gene_sets import AllSets, GeneSets, GFlowNet, Sampler, gene_sets
 from cellflow.answers.influence import Influence, influence
 from cellflow.answers.labels import labels_at, shares_near
 from cellflow.answers.outliers import Outliers, outliers
@@ -19,6 +20,7 @@ from cellflow.answers.uncertainty import Disagreement, disagreement
 
 __all__ = [
     "Agreement",
+    "AllSets",
     "BatchFree",
     "Comparison",
     "Correlations",
@@ -27,9 +29,12 @@ __all__ = [
     "FateGradient",
     "Fates",
     "ForecastError",
-    "Moves",
+    "GFlowNet",
+    "GeneSets",
     "Influence",
+    "Moves",
     "Outliers",
+    "Sampler",
     "Trends",
     "agreement",
     "batch_free",
@@ -42,11 +47,13 @@ __all__ = [
     "fates_by_flow",
     "fates_by_plans",
     "forecast_errors",
+    "gene_sets",
     "held",
     "influence",
     "labels_at",
     "origins_by_plans",
     "outliers",
+    "recurrent",
     "shares_near",
     "sinks",
     "transitions",

@@ -2,11 +2,13 @@
 
 from cellflow import _doors
 from cellflow.pl.animation import animation
+from cellflow.pl.batches import batches
 from cellflow.pl.comparison import comparison
 from cellflow.pl.composition import composition
 from cellflow.pl.drivers import drivers
 from cellflow.pl.fate_simplex import fate_simplex
 from cellflow.pl.fates import fates
+from cellflow.pl.forecast import forecast
 from cellflow.pl.gene_trends import gene_trends
 from cellflow.pl.growth import growth
 from cellflow.pl.history import history
@@ -14,6 +16,7 @@ from cellflow.pl.holdout import holdout
 from cellflow.pl.influence import influence
 from cellflow.pl.interpolation import interpolation
 from cellflow.pl.mean_changes import mean_changes
+from cellflow.pl.outliers import outliers
 from cellflow.pl.perturbation import perturbation
 from cellflow.pl.sigma import sigma
 from cellflow.pl.trajectories import trajectories
@@ -23,11 +26,13 @@ from cellflow.pl.velocity import velocity
 
 __all__ = [
     "animation",
+    "batches",
     "comparison",
     "composition",
     "drivers",
     "fate_simplex",
     "fates",
+    "forecast",
     "gene_trends",
     "growth",
     "history",
@@ -35,6 +40,7 @@ __all__ = [
     "influence",
     "interpolation",
     "mean_changes",
+    "outliers",
     "perturbation",
     "sigma",
     "trajectories",

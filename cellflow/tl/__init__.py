@@ -19,7 +19,7 @@ from cellflow.tl.holdout_conditions import holdout_conditions
 from cellflow.tl.influence import influence
 from cellflow.tl.interpolate import interpolate
 from cellflow.tl.outlier_score import outlier_score
-from cellflow.tl.perturb import perturb
+from cellflow.tl.perturb import gene_sets, perturb
 from cellflow.tl.predict import predict
 from cellflow.tl.projection import project_points, project_velocity
 from cellflow.tl.simulate import simulate
@@ -41,6 +41,7 @@ __all__ = [
     "fates",
     "fit",
     "forecast",
+    "gene_sets",
     "gene_trends",
     "growth",
     "holdout",

@@ -1,4 +1,4 @@
-"""Perturbation of genes: what it does to the fates of cells, by the fit."""
+"""Perturbation of genes and of sets of them: what it does to the fates of cells, by the fit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from anndata import AnnData
 from scipy.stats import false_discovery_control
 
 from cellflow import _checks
+from cellflow._random import draw_seed
 from cellflow._typing import Rng, Tensor
+from cellflow.answers import Sampler
+from cellflow.answers import gene_sets as drawn_sets
 from cellflow.answers.fates import BENDS, Bend
 from cellflow.answers.perturbation import Effects, effect_on_fates, most_alike, p_value
 from cellflow.fits import Ensemble, Fit
@@ -119,7 +122,7 @@ def perturb(
     factor = 0.0 if change == "knock-out" else change
     bends = None
     if not isinstance(factor, str):
-        bends = [_bend(to.to(start.x), factor) for to in some.loadings]
+        bends = [_bend(to[None].to(start.x), factor) for to in some.loadings]
         steps = steps.abs() + abs(factor - 1) * _gains(fit, start, ends.time, some.loadings)
     found = effect_on_fates(
         fit, start, moved, ends=ends, bends=bends, n_futures=n_futures, generator=generator
@@ -129,6 +132,74 @@ def perturb(
     adata.uns["perturbation"] = table.copy()
     key = label_key_of(fit.origin, label_key)
     adata.uns["perturbation_fit"] = {"label_key": key, "change": change}
+    return table
+
+
+def gene_sets(
+    adata: AnnData,
+    fit: Fit | Ensemble,
+    genes: Sequence[str],
+    *,
+    group: str,
+    size: int = 3,
+    beta: float = 1.0,
+    sampler: Sampler | None = None,
+    label_key: str | None = None,
+    rng: Rng = 0,
+) -> pd.DataFrame:
+    """Draw sets of genes by how much a group gains where they are knocked out together.
+
+    Each set is knocked out in the cells of the first time, as :func:`perturb` does with one gene,
+    and what the group's mean probability at the last time gains is its effect; a loss is none. Sets
+    come in proportion to a power of it (:func:`cellflow.answers.gene_sets`). It is an effect on the
+    fit and no cause; genes add up along their loadings, and what is more than a sum is of the flow.
+
+    Parameters
+    ----------
+    adata, fit, label_key
+        As in :func:`perturb`.
+    genes, size, beta
+        Names that sets are made of, how many of them at most, and the power of the effect: the
+        larger, the more the best sets come.
+    group
+        Label of the cells at the last time that should become more.
+    sampler
+        ``cellflow.answers.GFlowNet()`` when omitted, which needs torchgfn. With few sets,
+        ``cellflow.answers.AllSets()`` draws exactly.
+    rng
+        Seed or generator of noise, training and draws.
+
+    Returns
+    -------
+    DataFrame
+        One row for each set that was drawn, the most frequent first: ``genes``, joined by ``+``,
+        the ``effect``, the ``frequency`` among 1,000 draws, and the ``probability`` that it should
+        be. The same is in ``uns["gene_sets"]``, and ``uns["gene_sets_fit"]`` has how well these
+        match, as :class:`cellflow.answers.GeneSets` tells it.
+    """
+    names, stored = expression_of(adata, None)
+    pool = _pool(adata, fit, names)
+    pool = pool.of(_where(pool, names, genes))
+    start, ends, rows = _cells(adata, fit, label_key=label_key, times=None)
+    _checks.choice(group, sorted({g for g in ends.labels or () if g is not None}), "group")
+    steps = _steps(stored, _measure(stored, rows), pool.columns, change="knock-out")
+    at, seed = {gene: k for k, gene in enumerate(pool.names)}, draw_seed(rng)
+
+    def effect(sets: list[tuple[str, ...]]) -> Tensor:
+        chosen = [[at[gene] for gene in one] for one in sets]
+        moved = (start.x + (steps[:, k] @ pool.loadings[k].double()).to(start.x) for k in chosen)
+        bends = (_bend(pool.loadings[k].to(start.x), 0.0) for k in chosen)
+        found = effect_on_fates(fit, start, moved, ends=ends, bends=bends, generator=seed)
+        return found.effect[:, found.groups.index(group)].clamp(min=0)
+
+    found = drawn_sets(effect, pool.names, size=size, beta=beta, sampler=sampler, generator=seed)
+    columns = ("effect", "frequency", "probability")
+    table = pd.DataFrame({name: getattr(found, name).numpy() for name in columns})
+    table.insert(0, "genes", [" + ".join(one) for one in found.sets])
+    adata.uns["gene_sets"] = table.copy()
+    adata.uns["gene_sets_fit"] = {
+        k: v for k, v in vars(found).items() if isinstance(v, float | int)
+    }
     return table
 
 
@@ -253,14 +324,14 @@ def _step(value: np.ndarray, change: str | float, deviation: np.ndarray) -> np.n
     return np.maximum(value + by, 0) - value
 
 
-def _bend(loading: Tensor, factor: float) -> Bend:
-    """What becomes of displacements where what a gene gains or loses is multiplied by `factor`.
+def _bend(loadings: Tensor, factor: float) -> Bend:
+    """What becomes of displacements where what genes gain or lose is multiplied by `factor`.
 
-    The components of expression whose column of the gene, that of its `loading` ``(d,)``, is
-    multiplied.
+    The components of expression whose columns of the genes, those of their `loadings` ``(m, d)``,
+    are multiplied.
     """
-    to = (factor - 1) * loading / loading.square().sum().clamp(min=1)
-    return lambda step: step + (step @ loading)[:, None] * to
+    to = (factor - 1) * loadings / torch.linalg.matrix_norm(loadings, 2).square().clamp(min=1)
+    return lambda step: step + step @ loadings.T @ to
 
 
 def _gains(fit: Fit | Ensemble, start: Snapshot, end: float, loadings: Tensor) -> Tensor:

@@ -102,3 +102,20 @@ def test_cells_of_no_mass_are_of_no_matter():
     for name in ("last", "mean"):
         one, other = (getattr(error, name) for error in errors)
         assert one == pytest.approx(other, rel=1e-3)
+
+
+def test_recurrent_cells_go_a_third_of_the_way_of_their_like(fit):
+    """Two steps of the same translation at either of two places; units of data and of days."""
+    rng = np.random.default_rng(0)
+    side = np.repeat([0.0, 50.0], 100)
+    cloud = np.stack([side, 0 * side], 1) + 0.01 * rng.normal(size=(200, 2))
+    rate = np.where(side[:, None] > 0, [0.0, 3.0], [0.0, -6.0])
+    course = TimeCourse.from_arrays([cloud + t * rate for t in (0.0, 1.0, 3.0)], (0.0, 1.0, 3.0))
+    scaled = cf.preprocessing.Preprocessing(torch.ones(2), torch.tensor([2.0, 5.0]))
+    clock = Clock((0.0, 1.0, 3.0), (0.0, 2.0, 6.0))
+    known = replace(fit, course=course, preprocessing=scaled, clock=clock, origin={})
+    going = cf.answers.recurrent(known)
+    with pytest.warns(UserWarning, match="an extrapolation"):
+        moved = going.interpolate(5.0).x.numpy() - course.snapshots[-1].x.numpy()
+    np.testing.assert_allclose(moved, 2 * rate / 3, rtol=1e-4, atol=1e-3)
+    assert torch.equal(going.velocity(0.5, course.x), going.velocity(2.5, course.x))

@@ -14,7 +14,12 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
 SOURCE = sorted((ROOT / "cellflow").rglob("*.py"))
 #: Distributions whose import name is another one.
-DISTRIBUTIONS = {"ot": "pot", "sklearn": "scikit-learn", "lightning_fabric": "pytorch-lightning"}
+DISTRIBUTIONS = {
+    "gfn": "torchgfn",
+    "lightning_fabric": "pytorch-lightning",
+    "ot": "pot",
+    "sklearn": "scikit-learn",
+}
 
 
 def name_of(requirement: str) -> str:

@@ -139,6 +139,8 @@ class World:
         cf.tl.perturb(out, self.fit, "g0", n_null=3)
         cf.tl.influence(out, self.fit)
         cf.tl.uncertainty(out, self.ensemble)
+        cf.tl.outlier_score(out, reference=np.arange(len(out)) % 3 > 0, steps=2)
+        cf.tl.batch_free(out, batch_key="batch", steps=2)
         few = {"n_permutations": 2, "steps": 2, "workers": 1, "progress": False}
         cf.tl.compare(out, condition_key="batch", time_key="day", **few)
         return out
@@ -150,7 +152,7 @@ GOOD: dict[str, Callable[[], Any]] = {
     "adata": lambda: WORLD.cells.copy(),
     "drivers.adata": WORLD.answered,
     "forecast.time": lambda: 4.0,
-    "density_ratio.end": lambda: 3.0,
+    "forecast.cells": lambda: cf.tl.forecast(WORLD.fit, time=4.0, cuts=1, steps=2),
     "gene_trends.adata": WORLD.answered,
     "fit": lambda: WORLD.fit,
     "flow": lambda: WORLD.fit,
@@ -161,17 +163,16 @@ GOOD: dict[str, Callable[[], Any]] = {
     "toys.target": lambda: cf.toys.Gaussian(torch.ones(2), torch.eye(2)),
     "linear_flow.x0": lambda: torch.ones(3, 2),
     "linear_flow.matrix": lambda: torch.eye(2),
-    "t": lambda: 0.5,
     "trajectory": lambda: cf.tl.simulate(WORLD.cells, WORLD.fit, n_cells=3),
     "predicted": lambda: cf.tl.interpolate(WORLD.fit, time=1.5),
     "transitions.table": lambda: WORLD.coupled.table("label", 0.0, 1.0),
     "holdout.table": lambda: WORLD.holdout,
     "sweep": lambda: WORLD.sweep,
+    "sampler": cf.answers.AllSets,
     "uncertainty.fit": lambda: WORLD.ensemble,
     "velocity_agreement.fit": lambda: WORLD.bridge,
     "predict.start": lambda: WORLD.snapshot,
     "transform": lambda: lambda x: 2 * x,
-    "index": lambda: 0,
     "generator": lambda: torch.Generator().manual_seed(0),
     "subset.index": lambda: torch.tensor([0, 2]),
     "reference": lambda: np.arange(3 * SMALL) % 3 > 0,
@@ -191,7 +192,6 @@ GOOD: dict[str, Callable[[], Any]] = {
     "y": lambda: WORLD.course.snapshots[1].x,
     "x0": lambda: WORLD.snapshot.x,
     "log_likelihood.base": lambda: gaussian_mixture(WORLD.snapshot),
-    "base_time": lambda: 0.0,
     "states": lambda: WORLD.fit.course.x,
     "points": lambda: WORLD.cells.obsm["X_pca"][:4],
     "velocity": lambda: WORLD.cells.obsm["velocity_obs"],
@@ -217,20 +217,18 @@ GOOD: dict[str, Callable[[], Any]] = {
     "suggest_sigma.method": lambda: cf.SF2M,
     "sigma_sweep.method": lambda: cf.SF2M,
     "methods": cf.ICFM,
-    "device": lambda: "cpu",
-    "seeds": lambda: 2,
     "sigmas": lambda: [0.5, 1.0],
 } | {
     key: partial(lambda value: value, value)
     for key, value in {
-        "time_key": "day", "condition_key": "batch", "label_key": "label", "batch_key": "batch", "mass_key": "mass", "growth_key": "rate", "clone_key": "clone", "basis": "umap", "velocity_key": "velocity_obs", "weights.time": 1.0, "expect.start": 0.0, "expect.end": 1.0, "centre": 0.3, "width": 0.2, "most": 5, "fate": "a", "proliferation": ["g0"], "apoptosis": ["g1"], "time": 1.5, "end": 3.0, "t0": 0.0, "t1": 1.0, "steps": 2, "budget": 2, "workers": 1, "progress": False, "n_futures": 2,
-        "neighbours": 3, "n_neighbors": 3, "n_permutations": 9, "n_boot": 3, "n_null": 5, "n_cells": 5, "n_components": 2, "per_interval": 2, "n": 5, "sigma": 0.5, "fraction": 0.5, "block_size": 8, "batch_size": 8, "rounds": 2, "n_projections": 4, "repeats": 2, "members": 2, "max_iter": 1000, "n_splines": 4, "Entropic.epsilon": 0.5, "solver": "euler", "seed": 0,
+        "time_key": "day", "condition_key": "batch", "label_key": "label", "batch_key": "batch", "mass_key": "mass", "growth_key": "rate", "clone_key": "clone", "basis": "umap", "velocity_key": "velocity_obs", "weights.time": 1.0, "expect.start": 0.0, "expect.end": 1.0, "centre": 0.3, "width": 0.2, "most": 5, "fate": "a", "group": "a", "density_ratio.end": 3.0, "t": 0.5, "base_time": 0.0, "index": 0, "device": "cpu", "proliferation": ["g0"], "apoptosis": ["g1"], "time": 1.5, "end": 3.0, "t0": 0.0, "t1": 1.0, "steps": 2, "budget": 2, "workers": 1, "progress": False, "n_futures": 2,
+        "neighbours": 3, "n_neighbors": 3, "n_permutations": 9, "n_boot": 3, "n_null": 5, "n_cells": 5, "seeds": 2, "n_components": 2, "per_interval": 2, "n": 5, "sigma": 0.5, "fraction": 0.5, "block_size": 8, "batch_size": 8, "rounds": 2, "n_projections": 4, "repeats": 2, "members": 2, "max_iter": 1000, "n_splines": 4, "Entropic.epsilon": 0.5, "solver": "euler", "seed": 0,
     }.items()
 }  # fmt: skip
 #: Budgets that are given even though they have a default, so that a case is short.
 BUDGETS = _words("""
 steps budget workers progress n_futures neighbours n_permutations n_boot n_null per_interval
-repeats seeds sigmas candidates n_splines net rounds n_neighbors n_components epsilon
+repeats seeds sigmas candidates n_splines net rounds n_neighbors n_components epsilon sampler
 """)
 
 

@@ -64,7 +64,8 @@ def judge(call: Callable[[], Any]) -> tuple[str, str]:
         text = str(error.args[0]) if error.args else ""
         if isinstance(error, OSError) and error.strerror and error.filename:
             return "refused", f"{error.strerror}: {error.filename}"  # the system's own words
-        if type(error).__name__ in WORDED or PHRASED.match(text):
+        missing = isinstance(error, ImportError) and "pip install" in text  # an extra
+        if missing or type(error).__name__ in WORDED or PHRASED.match(text):
             return "refused", text
         return "raw error", _told(error)
     if not said and has_nan(out):
