@@ -11,14 +11,7 @@ import cellflow as cf
 from cellflow.conditions import Categorical, Conditions, Context
 from cellflow.couplings import Exact
 from cellflow.dynamics import divergence
-from cellflow.networks import (
-    DiTConfig,
-    MMDiTConfig,
-    Network,
-    NetworkConfig,
-    ResidualConfig,
-    Units,
-)
+from cellflow.networks import DiTConfig, MMDiTConfig, Network, NetworkConfig, ResidualConfig, Units
 from cellflow.networks.fast import written_out
 from cellflow.networks.layers import Heads, attention, rotated
 from cellflow.paths import Straight
@@ -159,7 +152,7 @@ def test_attention_is_that_of_torch() -> None:
     v = v.flip(0)
     hidden = torch.tensor([[0, 0, 0, 1, 1], [0, 0, 0, 0, 1], [1, 0, 0, 0, 0]]).bool()
     split = [x.unflatten(-1, (2, 4)).transpose(1, 2) for x in (q, k, v)]
-    own = attention(*split, ~hidden[:, None, None]).transpose(1, 2).flatten(2)
+    own = attention(*split, shown=~hidden[:, None, None]).transpose(1, 2).flatten(2)
     assert_close(own, torch_own(q, k, v, key_padding_mask=hidden)[0])
 
 
