@@ -9,8 +9,8 @@ from cellflow.timecourse import TimeCourse
 
 #: Hidden units for each dimension, and the least and most of them.
 PER_DIMENSION, LEAST, MOST = 12, 64, 512
-#: Steps of the narrowest one, of so many cells a snapshot or more.
-STEPS, CELLS = 3000, 1000
+#: Steps times dimension, and the fewest.
+STEPS, FEWEST = 6000, 400
 
 
 @dataclass(frozen=True)
@@ -40,22 +40,20 @@ def suggested(course: TimeCourse, n_components: int | None = None) -> Suggestion
     """Return the size of a perceptron for a course, and how to train it.
 
     Three layers of 12 hidden units for each dimension, to a power of two from 64 to 512; further
-    conditions count as dimensions do, which no benchmark has shown yet. 3,000 steps of 64 units, in
-    proportion fewer of wider networks, which take longer and learn more in a step, and of less
-    than 1,000 cells a snapshot, 200 at least. Longer training follows the pairs of cells more
-    closely and predicts days left out less well; larger blocks and other networks did not do better
-    at equal time (benchmarks/conditions/networks.py, simulated courses of 2 to 50 dimensions).
+    conditions count as dimensions do, which no benchmark has shown yet. The budget is 6,000 steps
+    over the dimension, from 400 to 3,000: beyond two dimensions longer training follows the pairs
+    of cells more closely and predicts days left out less well, of 150 cells a day as of 4,000. The
+    rate and the blocks are the defaults, to which others and larger ones were no better, and other
+    networks are behind at equal time (benchmarks/conditions/networks.py, simulated courses).
 
     Parameters
     ----------
     course
-        Its dimension, its conditions and the cells of a mean snapshot count.
+        Its dimension and its conditions count.
     n_components
         Dimension of what the network sees, where that is another one.
     """
+    dim = n_components or course.dim
     told = 0 if course.conditions is None else len(course.conditions) - 1
-    units = PER_DIMENSION * ((n_components or course.dim) + told)
-    width = min(max(2 ** round(math.log2(units)), LEAST), MOST)
-    cells = sum(map(len, course.snapshots)) / len(course)
-    steps = STEPS * LEAST / width * min(1, cells / CELLS)
-    return Suggestion(width, steps=max(round(steps), 200))
+    width = min(max(2 ** round(math.log2(PER_DIMENSION * (dim + told))), LEAST), MOST)
+    return Suggestion(width, steps=min(max(round(STEPS / dim), FEWEST), 3000))
