@@ -57,7 +57,7 @@ def modulated(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return layer_norm(h, h.shape[-1:]) * (1 + scale) + shift
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, shown: Tensor | None = None) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, *, shown: Tensor | None = None) -> Tensor:
     """Return what tokens read of each other, ``softmax(q k' / sqrt(e)) v``, ``(n, heads, m, e)``.
 
     Keys that are not `shown`, bool ``(n or 1, 1, 1, m)``, are read by none. Torch's kernel, twice
@@ -145,6 +145,6 @@ def joint(
     turns = [angles, *[None] * (len(tokens) - 1)]
     each = [s.ask(*own) for s, *own in zip(streams, tokens, parts, turns, strict=True)]
     q, k, v = (torch.cat(some, 2) for some in zip(*each, strict=True))
-    read = attention(q, k, v, shown).transpose(1, 2).flatten(2)
+    read = attention(q, k, v, shown=shown).transpose(1, 2).flatten(2)
     own_read = read.split([h.shape[1] for h in tokens], 1)
     return [s.take(*own) for s, *own in zip(streams, tokens, parts, own_read, strict=True)]

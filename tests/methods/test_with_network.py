@@ -31,6 +31,15 @@ def test_width_grows_with_the_dimension_between_its_bounds() -> None:
     assert suggested(course(90), 5) == suggested(course(5))
 
 
+def test_budget_falls_with_the_dimension_and_is_that_of_the_door() -> None:
+    assert [suggested(course(d)).steps for d in (1, 2, 5, 20, 50)] == [3000, 3000, 1200, 400, 400]
+    cells = adata(20)
+    fit = cf.tl.fit(cells, time_key="day", method="otcfm", network="auto", progress=False)
+    assert fit.history.step[-1] == 400
+    fit = cf.tl.fit(cells, time_key="day", network="auto", steps=1, method="otcfm", progress=False)
+    assert fit.history.step[-1] == 1
+
+
 @pytest.mark.parametrize(
     ("network", "net"),
     [
