@@ -13,9 +13,18 @@ from cellflow.timecourse import Snapshot, TimeCourse
 
 
 class Link(NamedTuple):
-    """Cells of two time points that are coupled with each other, and their rows in ``course.x``.
+    """Cells of two time points that are coupled with each other.
 
-    `codes` are those that pairs get, of each target cell; None without conditions.
+    Parameters
+    ----------
+    source, target
+        The cells, n and m of them.
+    rows, cols
+        Their rows in ``course.x``, shapes ``(n,)`` and ``(m,)``.
+    stratum
+        Number of their stratum; 0 without conditions.
+    codes
+        Codes that pairs get, by their target cells, shape ``(m,)``; None without conditions.
     """
 
     source: Snapshot
@@ -27,7 +36,7 @@ class Link(NamedTuple):
 
 
 def links(course: TimeCourse) -> list[Link]:
-    """Return which cells are coupled: within a stratum, of each time point with the next.
+    """Return which cells of a `course` are coupled: within strata, of each time with the next.
 
     A stratum has the cells of its control at the time points before its own first. One that it
     lacks later is passed over. A stratum of one time point has no link. A cell is there once,
@@ -61,7 +70,7 @@ def links(course: TimeCourse) -> list[Link]:
 
 
 def told(course: TimeCourse) -> tuple[str, bool]:
-    """Return what is done about time points that strata lack, and whether any is left out."""
+    """Return what is done about times that strata of `course` lack, and whether one is left out."""
     if course.conditions is None:
         return "", False
     present = [set(number.tolist()) for number in course.strata]

@@ -88,6 +88,8 @@ class TimeCourse:
         masses: Sequence[ArrayLike] | None = None,
         growths: Sequence[ArrayLike | None] | None = None,
         unit: str = "day",
+        conditions: Conditions | None = None,
+        codes: Sequence[ArrayLike] | None = None,
     ) -> TimeCourse:
         """Build a course from one array of cells per time point.
 
@@ -101,12 +103,15 @@ class TimeCourse:
             Of each cell, as in :class:`Snapshot`: one ``(n_k,)`` array per time point.
         unit
             Name of the time unit.
+        conditions, codes
+            Conditions that cells were under, and the position of each cell's among them: one
+            ``(n_k,)`` array per time point.
         """
         xs = list(xs)
         times = list(range(len(xs))) if times is None else list(times)
         if len(times) != len(xs):
             raise ValueError(_checks.message("times", f"{len(times)} times", f"{len(xs)}"))
-        for name, values in (("masses", masses), ("growths", growths)):
+        for name, values in (("masses", masses), ("growths", growths), ("codes", codes)):
             if values is not None and len(values) != len(xs):
                 raise ValueError(_checks.message(name, f"{len(values)} arrays", f"{len(xs)}"))
         cells = [_checks.as_cells(x, f"xs[{k}]") for k, x in enumerate(xs)]
@@ -114,9 +119,12 @@ class TimeCourse:
             dtype = reduce(torch.promote_types, (x.dtype for x in cells))
             cells = [x.to(dtype) for x in cells]
         nothing = [None] * len(xs)
-        weights, rates = (nothing if value is None else value for value in (masses, growths))
-        parts = zip(cells, times, weights, rates, strict=True)
-        return cls(tuple(Snapshot(x, t, mass, growth=rate) for x, t, mass, rate in parts), unit)
+        each = (nothing if value is None else value for value in (masses, growths, codes))
+        parts = (
+            Snapshot(x, t, mass, growth=rate, condition=code)
+            for x, t, mass, rate, code in zip(cells, times, *each, strict=True)
+        )
+        return cls(tuple(parts), unit, conditions)
 
     @classmethod
     def from_blocks(

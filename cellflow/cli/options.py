@@ -111,6 +111,10 @@ class Argument:
             return click.option(
                 spelled, self.name, is_flag=True, default=self.default, help=self.text
             )
+        if self.annotation == "str | Sequence[str] | None":
+            several: Any = {"multiple": True, "callback": lambda _, __, value: list(value) or None}
+            text = f"{self.text.rstrip('.')}; may be repeated."
+            return click.option(spelled, self.name, metavar="TEXT", help=text, **several)
         names = NAMES.get(self.name)
         if "Density" in rest:
             names = MATCHES if "Method" in rest else DENSITIES if self.default else FLOWS

@@ -43,7 +43,7 @@ class Context:
         return cls(torch.zeros(1, 1, features), torch.zeros(1, 1, dtype=torch.bool))
 
     def of_cells(self, encoded: Tensor) -> Tensor:
-        """Return what was made of each condition, ``(c, ...)``, per cell: ``(n or 1, ...)``."""
+        """Return what was `encoded` of conditions, ``(c, ...)``, per cell: ``(n or 1, ...)``."""
         return encoded if self.rows is None else encoded.index_select(0, self.rows)
 
     def to(self, like: Tensor) -> Context:
@@ -121,20 +121,43 @@ class Conditions:
         return tuple(self.text(v) for v in self.values)
 
     def text(self, condition: Condition) -> str:
-        """Return a condition as people write it; one text for equal conditions."""
+        """Return a `condition` as people write it; one text for equal conditions."""
         value = self._named(condition)
         told = [c.text(value[c.name]) for c in self.covariates if c.name in value]
         return ", ".join(told) or "any"
 
+    def read(self, text: str) -> Condition:
+        """Return the condition that a `text` such as ``"drug=A+B,dose=3"`` names.
+
+        Of the only covariate, ``"A+B"`` will do.
+        """
+        known = {c.name: c for c in self.covariates}
+        parts = [part.partition("=") for part in text.split(",")]
+        if len(known) == 1 and parts[0][0].strip() not in known:
+            parts = [(self.names[0], "=", text)]
+        told = {_checks.choice(n.strip(), known, "condition"): v.strip() for n, _, v in parts}
+        return {name: known[name].read(value) for name, value in told.items()}
+
     def code(self, condition: Condition) -> int | None:
-        """Return the code of a condition that cells were under; None for another one."""
+        """Return the code of a `condition` that cells were under; None for another one."""
         text = self.text(condition)
         return self.texts.index(text) if text in self.texts else None
 
-    def context(self, *conditions: Condition) -> Context:
-        """Return what a network is told of `conditions`, of all of the experiment's by default.
+    def codes(self, condition: Condition) -> tuple[int, ...]:
+        """Return the codes of the conditions that agree with what `condition` tells."""
+        value = self._named(condition)
+        told = {c: c.text(value[c.name]) for c in self.covariates if c.name in value}
+        agree = (all(c.text(v[c.name]) == text for c, text in told.items()) for v in self.values)
+        return tuple(code for code, same in enumerate(agree) if same)
 
-        Covariates that a condition does not tell have no token.
+    def context(self, *conditions: Condition) -> Context:
+        """Return what a network is told.
+
+        Parameters
+        ----------
+        *conditions
+            Conditions, all of the experiment when omitted. Covariates that one does not tell have
+            no token.
         """
         each = [self._tokens(self._named(c)) for c in conditions or self.values]
         most = max(1, *(len(tokens) for tokens in each))
@@ -174,7 +197,7 @@ class Conditions:
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> Conditions:
-        """Return the conditions that :meth:`facts` tells of."""
+        """Return the conditions that their `facts` tell of."""
         covariates = []
         for own in facts["covariates"]:
             given = {k: _tuples(v) for k, v in own.items() if k != "kind"}

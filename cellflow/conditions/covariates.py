@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
@@ -59,7 +59,7 @@ class Categorical(Covariate):
     name
         Name of the covariate.
     levels
-        Its levels. The text ``"A+B"`` is the set of two of them.
+        Its levels. The text ``"A+B"`` is the set of two of them, ``"A:1+B:0.3"`` with doses.
     embedding
         One row of features for each level; levels that no cell had can then be predicted.
     doses
@@ -94,18 +94,20 @@ class Categorical(Covariate):
 
     def parts(self, value: Value) -> dict[str, float]:
         """Return the levels of `value` with their doses, 1 where none is said, in order."""
+        given: dict[Any, float]
         if value is None or isinstance(value, str):
             whole = value is None or value in self.levels or value == self.none
-            given: dict[str, float] = dict.fromkeys([value] if whole else value.split("+"), 1.0)  # type: ignore[union-attr,list-item] # a text where it is cut
+            parts = [value] if whole else value.split("+")  # type: ignore[union-attr] # a text
+            given = dict(_dosed(p) if self.doses and p else (p, 1.0) for p in parts)
         elif isinstance(value, Mapping):
-            given = {level: _checks.number(v, self.name, low=0.0) for level, v in value.items()}
+            given = dict(value)
         elif isinstance(value, Sequence):
             given = dict.fromkeys(value, 1.0)
         else:
             given = dict.fromkeys([str(value)], 1.0)
         out = {}
         for level, dose in given.items():
-            if level is None or level == self.none or dose == 0:
+            if level is None or level == self.none or _checks.number(dose, self.name, low=0.0) == 0:
                 continue
             out[_checks.choice(level, self.levels, self.name)] = dose
         return dict(sorted(out.items()))
@@ -130,6 +132,15 @@ class Categorical(Covariate):
         if not parts:
             return self.none or "none"
         return "+".join(f"{k}:{v:g}" if self.doses else k for k, v in parts.items())
+
+
+def _dosed(part: str) -> tuple[str, float]:
+    """Return the level of ``"A:0.3"`` with its dose, 1 where there is none."""
+    level, _, dose = part.rpartition(":")
+    try:
+        return (level, float(dose)) if level else (part, 1.0)
+    except ValueError:
+        return part, 1.0
 
 
 @COVARIATES.register("continuous")

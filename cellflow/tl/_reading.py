@@ -59,6 +59,8 @@ def origin_of(
     labels = dict(zip(index.table.labels, index.table.times, strict=True))
     facts: dict[str, Any] = {"use_rep": index.use_rep, "labels": labels, "n_dims": cells.dim}
     facts |= {name: getattr(keys, name) for name in ("time_key", "label_key", "mass_key")}
+    if keys.conditions.columns:
+        facts["condition_key"] = list(keys.conditions.columns)
     facts |= gene_facts(adata, index.use_rep, cells.dim)
     if index.components is not None:
         facts["components"] = index.components

@@ -10,7 +10,7 @@ from cellflow._typing import Rng
 from cellflow.answers import batch_free as taken_out
 from cellflow.densities import Density
 from cellflow.densities.flows import NSF
-from cellflow.pp.reading import labels_of
+from cellflow.pp.access import labels_of
 from cellflow.tl._reading import read_all, resolve_density
 
 

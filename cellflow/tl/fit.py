@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from cellflow._typing import Rng
 from cellflow.evaluate import Chooser, HoldoutProtocol
 from cellflow.fits import Ensemble, Fit
 from cellflow.methods import Method
+from cellflow.pp.conditions import ConditionKeys
 from cellflow.pp.reading import Reading
 from cellflow.several import fit_members, fit_on, join_process_group
 from cellflow.timecourse import TimeCourse
@@ -38,6 +39,11 @@ def fit(
     mass_key: str | None = None,
     growth_key: str | None = None,
     label_key: str | None = None,
+    condition_key: str | Sequence[str] | None = None,
+    covariates: Mapping[str, object] | None = None,
+    control: str | Mapping[str, Any] | None = None,
+    across: str | Sequence[str] | None = None,
+    nuisance: str | Sequence[str] | None = None,
     time_map: Mapping[Hashable, float] | None = None,
     missing: str = "error",
     unit: str | None = None,
@@ -93,6 +99,23 @@ def fit(
     label_key
         Column of ``obs`` with a label that predicted cells inherit from their origin; not that
         of times, and not ``"mass"``, which predicted cells have as well.
+    condition_key
+        Column or columns of ``obs`` with the condition of each cell: a drug, a dose, a donor. One
+        flow learns all of them, and predicts others: combinations, doses. Numbers are taken as
+        such, all else as categories, of which ``"A+B"`` is a set. Cells are coupled within their
+        condition only.
+    covariates
+        What columns hold where their values do not say it: ``{"dose": "log"}`` numbers by their
+        logarithm, ``"linear"`` numbers, ``"categories"``; ``"doses"`` texts as ``"A:1+B:0.3"``; the
+        name of another column with the doses of the levels; or features of each level, so that
+        levels that no cell had can be predicted: a key of ``uns``, a mapping or a frame.
+    control
+        Condition of the cells that others start from where they have none of their own: a value
+        of the first column, or values by column.
+    across
+        Columns that couplings cross: cells that differ in these alone may be paired.
+    nuisance
+        Columns that predictions need not tell, such as a donor or a batch.
     time_map
         Time of each label, where labels do not say it themselves.
     missing
@@ -140,6 +163,9 @@ def fit(
     """
     keys = Reading(time_key, use_rep, n_dims, whiten, mass_key=mass_key, growth_key=growth_key)
     keys = replace(keys, label_key=label_key, time_map=time_map, missing=missing, unit=unit)
+    keys = replace(
+        keys, conditions=ConditionKeys(condition_key, covariates, control, across, nuisance)
+    )
     recipe = _reading.resolve_method(method)
     group = _join(devices, device, members=members, bootstrap=bootstrap)
     progress = progress and group.is_main
