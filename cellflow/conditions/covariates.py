@@ -40,6 +40,10 @@ class Covariate(ABC):
     def text(self, value: Value) -> str:
         """Return `value` as people write it; one text for equal values."""
 
+    def read(self, text: str) -> Value:
+        """Return the value that a `text` of :meth:`text` stands for."""
+        return text
+
 
 #: Kinds of covariates by name.
 COVARIATES: Registry[type[Covariate]] = Registry("cellflow.conditions")
@@ -112,6 +116,14 @@ class Categorical(Covariate):
             out[_checks.choice(level, self.levels, self.name)] = dose
         return dict(sorted(out.items()))
 
+    def read(self, text: str) -> Value:
+        if not self.doses or ":" not in text:
+            return text
+        parts = [part.rpartition(":") for part in text.split("+")]
+        return {
+            level or dose: as_number(dose, self.name) if level else 1.0 for level, _, dose in parts
+        }
+
     def tokens(self, value: Value) -> Tensor:
         parts = self.parts(value)
         out = torch.zeros(max(len(parts), 1), self.width, dtype=torch.float64)
@@ -180,6 +192,9 @@ class Continuous(Covariate):
     def width(self) -> int:
         return 1
 
+    def read(self, text: str) -> Value:
+        return as_number(text, self.name)
+
     def tokens(self, value: Value) -> Tensor:
         low = 0.0 if self.log else -math.inf
         x = _checks.number(value, self.name, low=low, open_low=self.log)  # type: ignore[arg-type] # it refuses others
@@ -188,3 +203,11 @@ class Continuous(Covariate):
 
     def text(self, value: Value) -> str:
         return f"{_checks.number(value, self.name):g}"  # type: ignore[arg-type] # it refuses others
+
+
+def as_number(text: str, name: str) -> float:
+    """Return the number that a `text` of the covariate `name` stands for."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(_checks.message(name, repr(text), "a number")) from None

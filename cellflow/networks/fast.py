@@ -64,17 +64,16 @@ def chain(layers: nn.Sequential, x: Tensor, shift: Tensor | None = None) -> Tens
     linear = list(layers)[::2]
     shift = shift if shift is None else shift.expand(len(x), -1)
     own = (p for layer in linear for p in (layer.weight, layer.bias))
-    return Chain.apply(x, shift, layers[1], *own)
+    return Chain.apply(x, layers[1], shift, *own)
 
 
 class Chain(torch.autograd.Function):
     """Dense layers as one operation, which knows the gradient of its parameters and its shift."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, shift: Tensor | None, activation: nn.Module, *parameters: Tensor
-    ) -> Tensor:
-        """Evaluate, and keep what the gradient needs."""
+    def forward(ctx: Any, x: Tensor, activation: nn.Module, *tensors: Tensor) -> Tensor:
+        """Evaluate, and keep what the gradient needs; of the `tensors` the first is the shift."""
+        shift, *parameters = tensors
         kept, h = [x], x
         *inner, last = zip(parameters[::2], parameters[1::2], strict=True)
         for weight, bias in inner:
@@ -98,7 +97,7 @@ class Chain(torch.autograd.Function):
             found += [g.sum(0), g.t() @ kept[2 * k]]
             if k:
                 g = ctx.slope(product(g, weights[k].t()), kept[2 * k - 1], kept[2 * k])
-        return None, g if ctx.needs_input_grad[1] else None, None, *found[::-1]
+        return None, None, g if ctx.needs_input_grad[2] else None, *found[::-1]
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

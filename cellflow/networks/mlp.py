@@ -140,15 +140,15 @@ class MLP(Network):
 
     def forward(self, t: Tensor, x: Tensor, context: Context | None = None) -> Tensor:
         """Evaluate at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``, in a `context`."""
-        return self.between(t, t, x, context)
+        return self.between(t, t, x, context=context)
 
     def between(
-        self, t: Tensor, until: Tensor, x: Tensor, context: Context | None = None
+        self, t: Tensor, until: Tensor, x: Tensor, *, context: Context | None = None
     ) -> Tensor:
         """Average velocity from `t` to `until`, in a `context`: see :meth:`Network.between`."""
         own = next(self.layers.parameters()).dtype
         if x.dtype != own:
-            return self.between(t, until, x.to(own), context).to(x.dtype)
+            return self.between(t, until, x.to(own), context=context).to(x.dtype)
         time = self.of_time(t, until).to(x.dtype).expand(x.shape[0], -1)
         centred = (x - self.centre.to(x.dtype)) / self.units.scale
         told, seen = self.told(context), torch.cat([centred, time], 1)
@@ -167,7 +167,7 @@ class MLP(Network):
         return out[:, 0] if self.answer == "growth" else out
 
     def told(self, context: Context | None) -> Tensor | None:
-        """Return what the layers see of each of c conditions; None if they are told nothing ever.
+        """Return what the layers see of c conditions in a `context`; None if they are told none.
 
         A shift of the first one, ``(c, width)``, which is concatenation and its weights; or,
         ``(c, depth, 2, width)``, what the scale is above one, and the shift, of each.

@@ -104,7 +104,7 @@ class Network(nn.Module):
         self.register_buffer("centre", torch.tensor(units.centre, dtype=torch.float64))
 
     def between(
-        self, t: Tensor, until: Tensor, x: Tensor, context: Context | None = None
+        self, t: Tensor, until: Tensor, x: Tensor, *, context: Context | None = None
     ) -> Tensor:
         """Average velocity of cells `x` ``(n, d)`` from `t` until then, scalars or ``(n,)``.
 
@@ -159,7 +159,7 @@ class GivenField:
 
     def between(self, t: Tensor, until: Tensor, x: Tensor) -> Tensor:
         """Average velocity from `t` to `until`: see :meth:`Network.between`."""
-        return self._guided(lambda context: self.network.between(t, until, x, context))
+        return self._guided(lambda context: self.network.between(t, until, x, context=context))
 
     def evaluator(self, like: Tensor) -> Field:
         """Return what evaluates this field without gradients: see :meth:`Network.evaluator`."""

@@ -87,6 +87,9 @@ class OwnNetworks(NetworkConfig):
             got = f"a function that returns {type(module).__name__}"
             raise TypeError(_checks.message("net", got, "one that returns an nn.Module"))
         module = copy.deepcopy(module)
+        if isinstance(module, Network) and module.units.features != units.features:
+            got = f"networks that are told {module.units.features} numbers of a condition"
+            raise ValueError(_checks.message("net", got, f"{units.features}, as of the course"))
         return module if isinstance(module, Network) else OwnField(module, units, answer)
 
 

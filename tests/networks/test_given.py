@@ -47,11 +47,11 @@ def test_each_cell_gets_what_its_condition_alone_would_give(condition, config, a
     net, x = network(condition, answer, **config), cells()
     together = net(T, x, replace(KNOWN.context(), rows=rows()))
     until = torch.tensor(4.0)
-    average = net.between(T, until, x, replace(KNOWN.context(), rows=rows()))
+    average = net.between(T, until, x, context=replace(KNOWN.context(), rows=rows()))
     for k, value in enumerate(KNOWN.values):
         mine, context = rows() == k, KNOWN.context(value)
         assert_close(together[mine], net(T, x[mine], context))
-        assert_close(average[mine], net.between(T, until, x[mine], context))
+        assert_close(average[mine], net.between(T, until, x[mine], context=context))
         assert not torch.allclose(net(T, x, context), net(T, x))
     assert torch.allclose(together, average) == (not config.get("average"))
 

@@ -11,14 +11,7 @@ import cellflow as cf
 from cellflow.conditions import Categorical, Conditions, Context
 from cellflow.couplings import Exact
 from cellflow.dynamics import divergence
-from cellflow.networks import (
-    DiTConfig,
-    MMDiTConfig,
-    Network,
-    NetworkConfig,
-    ResidualConfig,
-    Units,
-)
+from cellflow.networks import DiTConfig, MMDiTConfig, Network, NetworkConfig, ResidualConfig, Units
 from cellflow.networks.fast import written_out
 from cellflow.networks.layers import Heads, attention, rotated
 from cellflow.paths import Straight
