@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from cellflow import _moments
+from cellflow import _checks, _moments
 from cellflow._random import shuffle, stream_rng
 from cellflow._typing import Tensor
 from cellflow.snapshot import Snapshot, totals
@@ -31,6 +31,14 @@ def digest(*parts: TimeCourse) -> str:
             for some in part.detach().split(_BLOCK):
                 out.update(some.cpu().double().contiguous().numpy())
     return out.hexdigest()
+
+
+def refuse_conditions(course: TimeCourse, method: str) -> None:
+    """Refuse a `course` with conditions, which `method` does not learn."""
+    if course.conditions is not None:
+        got, expected = f"{len(course.conditions)} for {method!r}", "none: it does not learn them"
+        remedy = "Take a FlowMatching such as OTCFM(), or fit course.under(condition)."
+        raise ValueError(_checks.message("conditions", got, expected, remedy))
 
 
 def canonical(course: TimeCourse) -> TimeCourse:
