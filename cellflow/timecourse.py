@@ -240,22 +240,28 @@ class TimeCourse:
     def under(self, condition: Condition) -> TimeCourse:
         """Return the course of the cells under one `condition`, without codes.
 
+        One that does not tell all covariates is that of all cells which agree in those it tells.
         Time points before its first cells are those of its control; others that it lacks are left
         out. Of a condition that no cell was under, it is the control's course.
         """
         if self.conditions is None:
             raise ValueError(_checks.message("condition", condition, "none: the course has none"))
-        own, base = self.conditions.code(condition), self.conditions.control_of(condition)
-        own = base if own is None else own
-        if own is None:
+        known, codes = self.conditions, self.conditions.codes(condition)
+        bases = [known.control_of(known.values[code]) for code in codes]
+        base = [code for code in bases or [known.control_of(condition)] if code is not None]
+        own = codes or base
+        if not own:
             remedy = "Name a control, whose cells those of an unseen condition start from."
-            got = self.conditions.text(condition)
+            got = known.text(condition)
             raise ValueError(_checks.message("condition", got, "one that cells had", remedy))
         begun, snapshots = False, []
         for k, s in enumerate(self.snapshots):
-            codes = torch.as_tensor(s.condition)
-            begun = begun or base is None or bool(torch.eq(codes, own).any())
-            rows = torch.eq(codes, own if begun or base is None else base).nonzero()[:, 0]
+            of_cell = torch.as_tensor(s.condition)
+            mine = torch.isin(of_cell, torch.tensor(own, device=of_cell.device))
+            begun = begun or not base or bool(mine.any())
+            if not begun:
+                mine = torch.isin(of_cell, torch.tensor(base, device=of_cell.device))
+            rows = mine.nonzero()[:, 0]
             if len(rows):
                 snapshots.append(replace(self.part(k, rows), condition=None))
         return TimeCourse(tuple(snapshots), self.unit)

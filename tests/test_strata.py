@@ -219,3 +219,20 @@ def test_a_course_under_a_condition_has_its_cells_and_those_before_it_of_the_con
         bare.under("C")
     with pytest.raises(ValueError, match="has none"):
         bare.under("A").under("A")
+
+
+def test_a_condition_that_tells_less_is_that_of_all_cells_which_agree() -> None:
+    drug, donor = Categorical("drug", ("A", "B")), Categorical("donor", ("x", "y"))
+    values = [{"drug": a, "donor": b} for a in ("A", "B") for b in ("x", "y")]
+    known = Conditions((drug, donor), values)
+    codes = torch.tensor([0, 1, 2, 3, 3])
+    x = torch.arange(5.0)[:, None]
+    parts = (Snapshot(x, t, condition=codes) for t in (0.0, 1.0))
+    course = TimeCourse(tuple(parts), conditions=known)
+    for some, wanted in (
+        ({"drug": "B"}, [2, 3, 4]),
+        ({"donor": "x"}, [0, 2]),
+        ({}, [0, 1, 2, 3, 4]),
+    ):
+        assert known.codes(some) == tuple(codes[wanted].unique().tolist())
+        assert course.under(some).snapshots[1].x[:, 0].tolist() == wanted
