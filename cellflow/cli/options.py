@@ -237,6 +237,16 @@ ARGUMENTS = {
     "fate": click.argument("fate", metavar="FATE"),
     "genes": click.argument("genes", nargs=-1, required=True, metavar="GENE..."),
 }
+
+
+def given(command: Callable) -> Callable:
+    """Add the options of the condition that the fit of a `command` is given."""
+    example = "Condition to answer for, such as 'drug=A+B,dose=3'."
+    strength = "Strength of the condition; 1 as learned, 0 for that of all together."
+    command = click.option("--guidance", type=click.FLOAT, metavar="X", help=strength)(command)
+    return click.option("--condition", metavar="TEXT", help=example)(command)
+
+
 fitted = click.argument("folder", type=FOLDER, metavar="DIR")
 sigma = click.option(
     "--sigma",
