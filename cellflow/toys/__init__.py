@@ -2,6 +2,7 @@
 
 from cellflow import _doors
 from cellflow.toys.bridge import GaussianBridge, gaussian_bridge
+from cellflow.toys.drugs import TOGGLE, DosedGaussians, ToggleSwitch
 from cellflow.toys.gaussians import Gaussian, gaussian_displacement, gaussian_ot_map, gaussian_w2
 from cellflow.toys.genes import BIFURCATING, TRIFURCATING, GeneNetwork
 from cellflow.toys.linear import linear_flow
@@ -9,10 +10,13 @@ from cellflow.toys.samplers import eight_gaussians, gaussian, moons, s_curve
 
 __all__ = [
     "BIFURCATING",
+    "TOGGLE",
     "TRIFURCATING",
+    "DosedGaussians",
     "Gaussian",
     "GaussianBridge",
     "GeneNetwork",
+    "ToggleSwitch",
     "eight_gaussians",
     "gaussian",
     "gaussian_bridge",
