@@ -26,7 +26,7 @@ FAMILIES: tuple[tuple[str, Mapping[str, object], str], ...] = (
     ("Couplings", COUPLINGS, "`cf.tl.couple(adata, coupling=...)`, `cellflow couple --coupling`"),
     ("Paths", PATHS, "part of a method"),
     ("Densities of time", TIMESTEPS, "`timesteps=` of a method"),
-    ("Networks", NETWORKS, "`net=` of a method"),
+    ("Networks", NETWORKS, "`net=` of a method, `cf.tl.fit(adata, network=...)`, `--network`"),
     ("Solvers", SOLVERS, "`fit.simulate(solver=...)`, `cellflow simulate --solver`"),
     ("Metrics", METRICS, "distances between two clouds"),
 )

@@ -86,7 +86,7 @@ def fit(*, file: Path, keywords: dict[str, Any], sigma: float | None, out: Path)
     click.echo(f"times ({course.unit}): {times}")
     best = ", ".join(f"{h.best_step}" for h in histories)
     seconds = sum(h.seconds for h in histories)
-    click.echo(f"weights of step {best} of {keywords['steps']}, {seconds:.1f} s")
+    click.echo(f"weights of step {best} of {histories[0].step[-1]}, {seconds:.1f} s")
     click.echo(done.health)
     click.echo(f"saved to {out}")
     if histories[0].stopped == "interrupted":

@@ -70,9 +70,10 @@ def registered(folder: str, family: str) -> list[str]:
     return names
 
 
-#: Names that an argument may have; "auto" chooses a method.
+#: Names that an argument may have; "auto" chooses one.
 NAMES = {
     "method": [*registered("methods", "METHODS"), "auto"],
+    "network": [*registered("networks", "NETWORKS"), "auto"],
     "solver": registered("simulate", "SOLVERS"),
 }
 DENSITIES = registered("densities", "DENSITIES")

@@ -10,6 +10,7 @@ from cellflow.methods.match import BaseMatching, DirectMatching, Matching, match
 from cellflow.methods.method import METHODS, Method
 from cellflow.methods.recipes import DSBM, ICFM, MMFM, OTCFM, SBCFM, SF2M, UBSB, UOTCFM, ReachFM
 from cellflow.methods.shooting import Shooting
+from cellflow.methods.with_network import with_network
 
 __all__ = [
     "CNF",
@@ -38,6 +39,7 @@ __all__ = [
     "Shooting",
     "distill",
     "match",
+    "with_network",
 ]
 
 _doors.guard(__name__)

@@ -1,6 +1,7 @@
 """Networks for velocity, score and growth."""
 
 from cellflow import _doors
+from cellflow.networks.auto import Suggestion, suggested
 from cellflow.networks.dit import DiTConfig
 from cellflow.networks.encoder import SetEncoder
 from cellflow.networks.mlp import MLP, MLPConfig
@@ -21,8 +22,10 @@ __all__ = [
     "OwnNetworks",
     "ResidualConfig",
     "SetEncoder",
+    "Suggestion",
     "Units",
     "as_network_config",
+    "suggested",
 ]
 
 _doors.guard(__name__)

@@ -12,7 +12,7 @@ from torch import nn
 from cellflow import _checks
 from cellflow._typing import Rng, Tensor
 from cellflow.conditions import Context
-from cellflow.networks.layers import Linear, Stream, joint
+from cellflow.networks.layers import QUIET, Linear, Stream, joint
 from cellflow.networks.modulated import Modulated
 from cellflow.networks.network import NETWORKS, NetworkConfig, Units
 
@@ -40,9 +40,9 @@ class DiTConfig(NetworkConfig):
         Hidden units behind the attention, in multiples of `width`.
     """
 
-    width: int = 64
-    depth: int = 3
-    heads: int = 4
+    width: int = 32
+    depth: int = 2
+    heads: int = 2
     tokens: int = 8
     ratio: int = 2
 
@@ -76,7 +76,7 @@ class Patches(nn.Module):
         self.tokens = -(-dim // self.size)
         self.whole = out == dim
         self.first = Linear(self.size, width).draw(rng)
-        self.last = Linear(width, self.size if self.whole else out).draw(rng)
+        self.last = Linear(width, self.size if self.whole else out).draw(rng, QUIET * width)
 
     def cut(self, x: Tensor) -> Tensor:
         """Return the tokens of cells `x`, ``(n, tokens, width)``."""

@@ -15,6 +15,8 @@ from cellflow.networks.fast import parameters_alone
 
 #: Frequencies of time features.
 WAVES = 8
+#: Fan of a last layer, in multiples of its own: answers are a tenth of what they were at the start.
+QUIET = 100
 
 
 class Linear(nn.Linear):
@@ -55,7 +57,7 @@ def modulated(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return layer_norm(h, h.shape[-1:]) * (1 + scale) + shift
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, shown: Tensor | None = None) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, *, shown: Tensor | None = None) -> Tensor:
     """Return what tokens read of each other, ``softmax(q k' / sqrt(e)) v``, ``(n, heads, m, e)``.
 
     Keys that are not `shown`, bool ``(n or 1, 1, 1, m)``, are read by none. Torch's kernel, twice
@@ -143,6 +145,6 @@ def joint(
     turns = [angles, *[None] * (len(tokens) - 1)]
     each = [s.ask(*own) for s, *own in zip(streams, tokens, parts, turns, strict=True)]
     q, k, v = (torch.cat(some, 2) for some in zip(*each, strict=True))
-    read = attention(q, k, v, shown).transpose(1, 2).flatten(2)
+    read = attention(q, k, v, shown=shown).transpose(1, 2).flatten(2)
     own_read = read.split([h.shape[1] for h in tokens], 1)
     return [s.take(*own) for s, *own in zip(streams, tokens, parts, own_read, strict=True)]

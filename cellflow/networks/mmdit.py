@@ -50,10 +50,10 @@ class MMDiTConfig(NetworkConfig):
         Hidden units behind or beside the attention, in multiples of `width`.
     """
 
-    width: int = 64
-    double: int = 2
+    width: int = 32
+    double: int = 1
     single: int = 1
-    heads: int = 4
+    heads: int = 2
     tokens: int = 8
     positions: str = "learned"
     ratio: int = 2
@@ -83,13 +83,13 @@ class SingleStream(nn.Module):
         self.last = Linear(width + self.hidden, width).draw(rng)
 
     def forward(
-        self, h: Tensor, told: Tensor, shown: Tensor | None, angles: Tensor | None
+        self, h: Tensor, told: Tensor, *, shown: Tensor | None, angles: Tensor | None
     ) -> Tensor:
         """Return tokens `h` ``(n, m, w)`` after the block; arguments as in :func:`joint`."""
         shift, scale, gate = self.modulation(told).chunk(3, -1)
         qkv, hidden = self.first(modulated(h, shift, scale)).tensor_split([-self.hidden], -1)
         q, k, v = self.heads.split(qkv, angles)
-        read = attention(q, k, v, shown).transpose(1, 2).flatten(2)
+        read = attention(q, k, v, shown=shown).transpose(1, 2).flatten(2)
         hidden = nn.functional.gelu(hidden, approximate="tanh")
         return h + gate * self.last(torch.cat([read, hidden], -1))
 
@@ -135,5 +135,5 @@ class MMDiTTrunk(nn.Module):
         if angles is not None:  # a condition's tokens stand nowhere
             angles = nn.functional.pad(angles, (0, 0, 0, c.shape[1]))
         for block in self.shared:
-            h = block(h, told, shown, angles)
+            h = block(h, told, shown=shown, angles=angles)
         return self.patches.answer(h[:, :cells], x.shape[1])

@@ -12,7 +12,7 @@ from torch.nn.functional import silu
 from cellflow import _checks
 from cellflow._typing import Rng, Tensor
 from cellflow.conditions import Context
-from cellflow.networks.layers import Linear, modulated
+from cellflow.networks.layers import QUIET, Linear, modulated
 from cellflow.networks.modulated import Modulated
 from cellflow.networks.network import NETWORKS, SMALL, NetworkConfig, Units
 
@@ -37,7 +37,7 @@ class ResidualConfig(NetworkConfig):
         Number of blocks.
     """
 
-    width: int = 128
+    width: int = 64
     depth: int = 3
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class ResidualTrunk(nn.Module):
         self.modulations = nn.ModuleList(Linear(width, 3 * width).zero() for _ in depth)
         self.inner = nn.ModuleList(Linear(width, width).draw(rng) for _ in depth)
         self.outer = nn.ModuleList(Linear(width, width).draw(rng) for _ in depth)
-        self.last = Linear(width, out).draw(rng)
+        self.last = Linear(width, out).draw(rng, QUIET * width)
 
     def forward(self, x: Tensor, told: Tensor, context: Context | None) -> Tensor:
         """Answer for cells `x`, ``(n, d)``; the `context` is known from what is `told` alone."""

@@ -18,7 +18,8 @@ from cellflow._process_group import ProcessGroup
 from cellflow._typing import Rng
 from cellflow.evaluate import Chooser, HoldoutProtocol
 from cellflow.fits import Ensemble, Fit
-from cellflow.methods import Method
+from cellflow.methods import Method, with_network
+from cellflow.networks import NetworkLike, suggested
 from cellflow.pp.conditions import ConditionKeys
 from cellflow.pp.reading import Reading
 from cellflow.several import fit_members, fit_on, join_process_group
@@ -34,7 +35,8 @@ def fit(
     use_rep: str = "X_pca",
     n_dims: int | None = None,
     method: str | Method = "reach",
-    steps: int = 3000,
+    network: str | NetworkLike | None = None,
+    steps: int | None = None,
     whiten: bool = False,
     mass_key: str | None = None,
     growth_key: str | None = None,
@@ -85,8 +87,12 @@ def fit(
         or ``"ubsb"`` (the first two with growth), or a method such as ``OTCFM(sigma=0.2)``.
         ``"auto"`` first chooses by predicting time points left out, on the CPU and with seeds of
         its own: see :func:`cellflow.evaluate.choose`. ``fit.origin["choice"]`` says why.
+    network
+        Instead of the method's: a name in :data:`cellflow.networks.NETWORKS`, ``"auto"`` for one of
+        the size that :func:`cellflow.networks.suggested` says, or networks as a method takes them.
+        A method that is chosen by ``"auto"`` is chosen with the networks of its candidates.
     steps
-        Budget of training steps.
+        Budget of training steps; 3000 when omitted, or what is suggested with ``network="auto"``.
     whiten
         Scale each dimension to unit standard deviation for training.
     mass_key
@@ -170,8 +176,9 @@ def fit(
     group = _join(devices, device, members=members, bootstrap=bootstrap)
     progress = progress and group.is_main
     cells, n_components, facts = _read(adata, keys, show=progress)
+    found = suggested(cells, n_components) if network == "auto" else None
     options = FitOptions(
-        steps=steps,
+        steps=(found.steps if found else Method.default_steps) if steps is None else steps,
         generator=_checks.as_generator(rng, "rng"),
         device=device,
         dtype=dtype,
@@ -181,6 +188,8 @@ def fit(
         group=group,
     )
     recipe, choice = _chosen(recipe, cells, keys, n_components, options=options, workers=workers)
+    if network is not None:
+        recipe = with_network(recipe, found or network)
     several = partial(fit_members, members=members, bootstrap=bootstrap, workers=workers)
     fit_all = partial(fit_on, devices=devices) if members == 1 else several
     prep = _reading.preprocessing_of([s.x for s in cells.snapshots], n_components, whiten)

@@ -152,7 +152,7 @@ def test_attention_is_that_of_torch() -> None:
     v = v.flip(0)
     hidden = torch.tensor([[0, 0, 0, 1, 1], [0, 0, 0, 0, 1], [1, 0, 0, 0, 0]]).bool()
     split = [x.unflatten(-1, (2, 4)).transpose(1, 2) for x in (q, k, v)]
-    own = attention(*split, ~hidden[:, None, None]).transpose(1, 2).flatten(2)
+    own = attention(*split, shown=~hidden[:, None, None]).transpose(1, 2).flatten(2)
     assert_close(own, torch_own(q, k, v, key_padding_mask=hidden)[0])
 
 
