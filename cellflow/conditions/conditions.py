@@ -141,6 +141,18 @@ class Conditions:
         told = {_checks.choice(n.strip(), known, "condition"): v.strip() for n, _, v in parts}
         return {name: known[name].read(value) for name, value in told.items()}
 
+    def read(self, text: str) -> Condition:
+        """Return the condition that a `text` such as ``"drug=A+B,dose=3"`` names.
+
+        Of the only covariate, ``"A+B"`` will do.
+        """
+        known = {c.name: c for c in self.covariates}
+        parts = [part.partition("=") for part in text.split(",")]
+        if len(known) == 1 and parts[0][0].strip() not in known:
+            parts = [(self.names[0], "=", text)]
+        told = {_checks.choice(n.strip(), known, "condition"): v.strip() for n, _, v in parts}
+        return {name: known[name].read(value) for name, value in told.items()}
+
     def code(self, condition: Condition) -> int | None:
         """Return the code of a `condition` that cells were under; None for another one."""
         text = self.text(condition)

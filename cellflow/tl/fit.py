@@ -176,9 +176,8 @@ def fit(
     keys = Reading(time_key, use_rep, n_dims, whiten, mass_key=mass_key, growth_key=growth_key)
     keys = replace(keys, reference=reference)
     keys = replace(keys, label_key=label_key, time_map=time_map, missing=missing, unit=unit)
-    keys = replace(
-        keys, conditions=ConditionKeys(condition_key, covariates, control, across, nuisance)
-    )
+    told = ConditionKeys(condition_key, covariates, control, across, nuisance)
+    keys = replace(keys, conditions=told)
     recipe = _reading.resolve_method(method)
     _reading.check_reference([recipe], reference)
     group = _join(devices, device, members=members, bootstrap=bootstrap)
@@ -196,8 +195,7 @@ def fit(
         group=group,
     )
     recipe, choice = _chosen(recipe, cells, keys, n_components, options=options, workers=workers)
-    if network is not None:
-        recipe = with_network(recipe, found or network)
+    recipe = recipe if network is None else with_network(recipe, found or network)
     several = partial(fit_members, members=members, bootstrap=bootstrap, workers=workers)
     fit_all = partial(fit_on, devices=devices) if members == 1 else several
     prep = _reading.preprocessing_of([s.x for s in cells.snapshots], n_components, whiten)
