@@ -141,18 +141,6 @@ class Conditions:
         told = {_checks.choice(n.strip(), known, "condition"): v.strip() for n, _, v in parts}
         return {name: known[name].read(value) for name, value in told.items()}
 
-    def read(self, text: str) -> Condition:
-        """Return the condition that a `text` such as ``"drug=A+B,dose=3"`` names.
-
-        Of the only covariate, ``"A+B"`` will do.
-        """
-        known = {c.name: c for c in self.covariates}
-        parts = [part.partition("=") for part in text.split(",")]
-        if len(known) == 1 and parts[0][0].strip() not in known:
-            parts = [(self.names[0], "=", text)]
-        told = {_checks.choice(n.strip(), known, "condition"): v.strip() for n, _, v in parts}
-        return {name: known[name].read(value) for name, value in told.items()}
-
     def code(self, condition: Condition) -> int | None:
         """Return the code of a `condition` that cells were under; None for another one."""
         text = self.text(condition)
@@ -160,9 +148,8 @@ class Conditions:
 
     def codes(self, condition: Condition) -> tuple[int, ...]:
         """Return the codes of the conditions that agree with what `condition` tells."""
-        value = self._named(condition)
-        told = {c: c.text(value[c.name]) for c in self.covariates if c.name in value}
-        agree = (all(c.text(v[c.name]) == text for c, text in told.items()) for v in self.values)
+        told = self.told(condition).items()
+        agree = (told <= self.told(value).items() for value in self.values)
         return tuple(code for code, same in enumerate(agree) if same)
 
     def context(self, *conditions: Condition) -> Context:
