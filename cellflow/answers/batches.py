@@ -56,10 +56,9 @@ def batch_free(
 
     Parameters
     ----------
-    x
-        Cells, shape ``(n, d)``.
-    batches, labels
-        Batch and label of each cell, ``(n,)``. Labels are not used for the map.
+    x, batches, labels
+        Cells, shape ``(n, d)``, and the batch and label of each, ``(n,)``. Labels are not used for
+        the map.
     density
         Flow to fit to each batch.
     reference

@@ -31,16 +31,10 @@ Bend = Callable[[Tensor], Tensor]
 class Fates:
     """Probability of each of several groups for each of `n` cells, and what is known of its error.
 
-    Parameters
-    ----------
-    groups
-        Names of the groups.
-    probabilities
-        Shape ``(n, k)``, rows of sum one; NaN where a cell has no descendants.
-    sampling_error
-        Standard error by the finite number of futures, ``(n, k)``; zero where a cell has one.
-    member_error
-        Standard deviation between the members of an ensemble, ``(n, k)``; None of one fit.
+    The `groups` are names. Of shape ``(n, k)`` are `probabilities`, whose rows have sum one, NaN
+    where a cell has no descendants; `sampling_error`, their standard error by the finite number of
+    futures, zero where a cell has one; and `member_error`, the standard deviation between the
+    members of an ensemble, None of one fit.
     """
 
     groups: tuple[str, ...]
@@ -72,10 +66,9 @@ def fates_by_plans(
 
     Parameters
     ----------
-    transitions
-        Plans between consecutive snapshots.
-    labels
-        Group of each cell at `end`; None tells nothing.
+    transitions, labels
+        Plans between consecutive snapshots, and the group of each cell at `end`; None tells
+        nothing.
     start, end
         Times of two snapshots, in order.
     growth
@@ -132,10 +125,8 @@ def fates_by_flow(
     ----------
     fit
         A fit; of an ensemble, probabilities are means over members.
-    start
-        Cells in data coordinates, at their time.
-    ends
-        Cells with labels at another time.
+    start, ends
+        Cells in data coordinates, at their time, and cells with labels at another time.
     n_futures
         Futures of each cell by each member, where the method learned noise; one otherwise.
     solver
@@ -179,14 +170,9 @@ def futures(fit: Fit | Ensemble, cells: Snapshot, time: float, *, generator: Rng
     each with an equal part of the mass.
     """
     first = next(iter(fit)) if isinstance(fit, Ensemble) else fit
-    solver = "sra1" if _noisy(first) else "rk4"
+    solver = "sra1" if first.dynamics.noisy else "rk4"
     found = fit.predict(cells, time, solver=solver, generator=generator)
     return found.pooled if isinstance(found, Interpolation) else found
-
-
-def _noisy(fit: Fit) -> bool:
-    """Whether the method learned noise."""
-    return fit.dynamics.noisy
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +190,7 @@ class _Futures:
 
     def of(self, fit: Fit, start: Snapshot) -> tuple[Tensor, Tensor]:
         """Mean over futures of the shares of groups at their ends, and its variance, ``(n, k)``."""
-        prep, noisy = fit.preprocessing, _noisy(fit)
+        prep, noisy = fit.preprocessing, fit.dynamics.noisy
         solver = self.solver or ("sra1" if noisy else "rk4")
         copies = self.number if noisy and SOLVERS[solver].stochastic else 1
         there = self.ends.x if prep is None else prep.apply(self.ends.x)

@@ -18,14 +18,9 @@ from cellflow.timecourse import TimeCourse
 
 @dataclass(frozen=True, eq=False)
 class Moves:
-    """Mass that goes from each of `k` groups to each of `l`.
+    """Mass ``(k, l)`` that goes from each of the groups `before` to each of those `after`.
 
-    Parameters
-    ----------
-    before, after
-        Names of the groups at either time.
-    mass
-        Shape ``(k, l)``, of total one but for growth, float64.
+    The `mass` is of total one but for growth, in float64.
     """
 
     before: tuple[str, ...]
@@ -53,16 +48,11 @@ def transitions(
     ----------
     fit
         A fit or an ensemble, whose futures are pooled.
-    course
-        Labelled cells of its times, in data coordinates.
-    times
-        Two, the earlier first.
-    n_futures
-        Futures of each cell, by each member.
-    neighbours
-        Observed cells that label a place.
-    generator
-        Seed or generator of the noise.
+    course, times
+        Labelled cells of its times, in data coordinates; and two times, the earlier first.
+    n_futures, neighbours, generator
+        Futures of each cell by each member, observed cells that label a place, and the seed or
+        generator of the noise.
     """
     start, end = (_checks.number(t, "times") for t in times)
     if end <= start:
