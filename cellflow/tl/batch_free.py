@@ -42,11 +42,9 @@ def batch_free(
         Column of ``obs`` with what should stay, such as the cell type: it is not used for the map.
     reference
         Batch whose cells stay where they are; that of most cells when omitted.
-    method, use_rep, n_dims, steps
+    method, use_rep, n_dims, steps, rng
         As in :func:`outlier_score`; a flow is fitted to each batch, one layer of splines unless
         told otherwise. Of several layers, fewer labels stay.
-    rng
-        Seed or generator of training, and of the cells that are judged.
 
     Returns
     -------

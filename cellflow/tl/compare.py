@@ -58,7 +58,7 @@ def compare(
         Column of ``obs`` with the animal or dish of each cell, named once for all conditions:
         conditions are permuted among whole ones. Three of each condition at least, if they were
         observed at all times; fewer where each time has its own.
-    time_key, use_rep, n_dims, whiten, mass_key, time_map, missing, unit, method
+    time_key, use_rep, n_dims, whiten, mass_key, time_map, missing, unit, method, rng, progress
         As in :func:`fit`. Differences are in data units, and means over cells are by mass.
     steps
         Training steps of each fit; there are two for each permutation. A hundred permutations of
@@ -67,13 +67,9 @@ def compare(
     n_permutations
         The smallest possible p value is one over one more. Of `g` genes, the false discovery rate
         of `k` that no permutation equals is `g` over `k` times that.
-    rng
-        Seed or generator of permutations and fits.
     workers
         Processes, each with one thread; as many as there are cores when omitted. The answer is the
         same.
-    progress
-        Whether to print the table of times and a progress bar to standard error.
 
     Returns
     -------

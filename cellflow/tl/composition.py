@@ -43,18 +43,15 @@ def composition(
     ----------
     adata, fit
         As in :func:`simulate`.
-    label_key
-        Column of ``obs``; that of the fit when omitted.
+    label_key, rng
+        As in :func:`fates`.
     times
         Times to predict, between the observed ones; when omitted, half-way between them.
     held_out
         Whether to predict each inner day by a fit to the others, too.
-    steps
-        Training steps of these fits; the method's own when omitted.
-    rng
-        Seed or generator of stochastic choices.
-    progress
-        Whether to show the progress of these fits.
+    steps, progress
+        Training steps of these fits; the method's own when omitted. And whether to show their
+        progress.
 
     Returns
     -------

@@ -61,8 +61,9 @@ def couple(
     ----------
     adata
         Cells of all time points; it is not changed.
-    time_key, use_rep, n_dims, mass_key, growth_key, time_map, missing, unit
-        As in :func:`cellflow.tl.fit`; growth rates are used by ``"unbalanced"`` alone.
+    time_key, use_rep, n_dims, whiten, mass_key, growth_key, time_map, missing, unit, rng, progress
+        As in :func:`cellflow.tl.fit`; growth rates are used by ``"unbalanced"`` alone, and what is
+        random are draws from plans too large to be written out.
     coupling
         ``"exact"`` (optimal transport), ``"global"`` (near optimal, up to millions of cells),
         ``"entropic"`` (the static Schrödinger bridge), ``"unbalanced"`` (cells divide and die),
@@ -79,12 +80,6 @@ def couple(
         ``dataclasses.replace(OTCFM(), coupling=Given(coupled.tmaps()))``.
     clone_bonus
         What a pair of one clone costs less, in median costs of a pair.
-    whiten
-        Scale each dimension to unit standard deviation before distances are measured.
-    rng
-        Seed or generator of what is random: the draws from plans too large to be written out.
-    progress
-        Whether to print the table of times and a progress bar to standard error.
 
     Returns
     -------

@@ -36,12 +36,8 @@ def density_ratio(
         As in :func:`fit`.
     start, end
         Times to compare: numbers, or labels such as ``"E7.5"``.
-    method, use_rep, n_dims, steps
+    method, use_rep, n_dims, steps, key_added, rng
         As in :func:`outlier_score`. A density is fitted to the cells of either time.
-    key_added
-        Key that is written.
-    rng
-        Seed or generator of training.
 
     Returns
     -------

@@ -45,12 +45,8 @@ def gene_trends(
         Names of genes.
     fate
         One or several columns of ``obsm["fates"]``; when omitted, all cells count alike.
-    key
-        Key of the fates in ``obsm`` and ``uns``.
-    time_key
-        Column of ``obs``; that of the fit behind the fates when omitted.
-    layer
-        A layer, or ``"raw"``; ``X`` when omitted.
+    key, time_key, layer
+        As in :func:`drivers`.
     n_splines
         Number of cubic B-splines, at least four: the finest curve that there may be.
     n_boot

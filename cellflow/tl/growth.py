@@ -39,14 +39,12 @@ def growth(
         As in :func:`simulate`; of a method with growth, such as ``"uotcfm"`` or ``"ubsb"``.
     key_added
         Column of ``obs`` for the rates, and first part of the other keys.
-    solver
-        As in :func:`cellflow.tl.simulate`: along the mean flow, or with a stochastic solver over
-        random futures.
+    solver, rng
+        As in :func:`simulate`: along the mean flow, or with a stochastic solver over random
+        futures.
     n_paths
         Futures of each cell over which the mass of its descendants is averaged, for a stochastic
         solver; without noise they are all the same.
-    rng
-        Seed or generator of a stochastic solver.
 
     Returns
     -------

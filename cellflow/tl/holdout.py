@@ -42,7 +42,7 @@ def holdout(
     ----------
     adata
         Cells of at least three time points; it is not changed.
-    time_key, use_rep, n_dims, whiten, mass_key, growth_key, time_map, missing, unit
+    time_key, use_rep, n_dims, whiten, mass_key, growth_key, time_map, missing, unit, progress
         As in :func:`cellflow.tl.fit`.
     method
         One or several methods of distinct names, by name or as objects; ``"auto"`` chooses for
@@ -60,8 +60,6 @@ def holdout(
     workers
         Processes to share the fits, each with one thread; as many as there are cores when
         omitted. The table is the same. Under ``torchrun`` its processes share the fits, too.
-    progress
-        Whether to show a progress bar on standard error.
 
     Returns
     -------

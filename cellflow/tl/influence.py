@@ -37,16 +37,13 @@ def influence(
 
     Parameters
     ----------
-    adata
-        Where the table is written.
-    fit
-        What :func:`fit` returned.
+    adata, fit
+        Where the table is written, and what :func:`fit` returned.
     genes
         Genes of the table; all that the fit knows of when omitted.
-    group
-        A value of the column `label_key`: cells to average over; all of them when omitted.
-    label_key
-        Column of ``obs``; that of the fit when omitted.
+    group, label_key
+        A value of this column of ``obs``, that of the fit when omitted: cells to average over; all
+        of them when omitted.
     times
         Times of these cells; all of them when omitted.
     drift

@@ -48,14 +48,10 @@ def interpolate(
     weighted
         Whether cells carry their masses; if not, `n_cells` (as many as the earlier snapshot has)
         are drawn in proportion to mass and count the same.
-    solver
-        As in :func:`cellflow.tl.simulate`.
-    rng
-        Seed or generator of the choice of cells, and of a stochastic solver.
-    genes, decoder
+    solver, rng
+        As in :func:`cellflow.tl.simulate`; the choice of cells is random, too.
+    genes, decoder, floor
         As in :func:`cellflow.tl.expression`. An empty list of genes leaves them out.
-    floor
-        Whether to set expression below zero to zero, as :func:`cellflow.tl.expression` does.
 
     Returns
     -------

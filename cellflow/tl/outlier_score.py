@@ -41,14 +41,12 @@ def outlier_score(
         Density to fit: a name of :data:`cellflow.densities.DENSITIES`, or one such as ``NSF()``.
     false_positive_rate
         Share of cells like the reference that may be called outliers.
-    use_rep, n_dims
+    use_rep, n_dims, rng
         As in :func:`fit`. Many dimensions need many cells.
     steps
         Training steps at most; those of the density when omitted.
     key_added
         First part of the keys that are written.
-    rng
-        Seed or generator of the halves and of training.
 
     Returns
     -------

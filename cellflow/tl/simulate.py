@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,12 +58,10 @@ def simulate(
         ``"sf2m"``: possible futures, or backward in time possible ancestors.
     rng
         Seed or generator of that draw, and of a stochastic solver.
-    store
-        Folder of a zarr store to write to, for trajectories that exceed memory. One that was
-        interrupted is gone on with, if everything else is the same.
-    store_dtype
-        Type of its numbers: ``"float16"``, ``"float32"`` or ``"float64"``; that of the fit when
-        omitted.
+    store, store_dtype
+        Folder of a zarr store to write to, for trajectories that exceed memory, and the type of its
+        numbers, ``"float16"``, ``"float32"`` or ``"float64"``; that of the fit when omitted. A
+        store that was interrupted is gone on with, if everything else is the same.
     progress
         Whether to show a progress bar.
 
@@ -89,21 +88,14 @@ def simulate(
         keep = torch.randperm(len(rows), generator=rng)
         rows = rows[keep[: _checks.count(n_cells, "n_cells")].numpy()]
     x0 = torch.from_numpy(x[rows, : fit.course.dim])
-    if isinstance(fit, Ensemble):
-        if store is not None or store_dtype is not None:
-            name = "store" if store is not None else "store_dtype"
-            remedy = "Write those of `fit.members` one by one."
-            raise ValueError(_checks.message(name, "an ensemble", "a fit", remedy))
-        return fit.simulate(x0, grid, solver=solver, generator=rng, progress=progress)
-    return fit.simulate(
-        x0,
-        grid,
-        solver=solver,
-        generator=rng,
-        store=store,
-        store_dtype=store_dtype,
-        progress=progress,
-    )
+    how: dict[str, Any] = {"solver": solver, "generator": rng, "progress": progress}
+    if not isinstance(fit, Ensemble):
+        return fit.simulate(x0, grid, store=store, store_dtype=store_dtype, **how)
+    if store is not None or store_dtype is not None:
+        name = "store" if store is not None else "store_dtype"
+        remedy = "Write those of `fit.members` one by one."
+        raise ValueError(_checks.message(name, "an ensemble", "a fit", remedy))
+    return fit.simulate(x0, grid, **how)
 
 
 def _rows(

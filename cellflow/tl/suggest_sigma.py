@@ -11,7 +11,7 @@ from cellflow import _checks, _doors
 from cellflow.evaluate import SigmaSweep, sigma_sweep, without_times
 from cellflow.methods import SF2M, FlowMatching
 from cellflow.pp.reading import Reading
-from cellflow.pp.times import TimeTable, parse_times
+from cellflow.pp.times import parse_times
 from cellflow.tl._reading import preprocessing_of, read_course
 
 
@@ -45,7 +45,7 @@ def suggest_sigma(
     ----------
     adata
         Cells of the time points to train on; it is not changed.
-    time_key, use_rep, n_dims, whiten, mass_key, growth_key, time_map, missing, unit
+    time_key, use_rep, n_dims, whiten, mass_key, growth_key, time_map, missing, unit, progress
         As in :func:`cellflow.tl.fit`, so that the answer is in the coordinates of that fit.
     exclude
         Time points that are not looked at, as numbers in the unit of the data or as their
@@ -66,8 +66,6 @@ def suggest_sigma(
         Any of ``"energy"``, ``"w1"``, ``"w2"``; the first one decides.
     workers
         Processes to share the work; as many as there are cores when omitted and worth it.
-    progress
-        Whether to print the table of times and a progress bar to standard error.
 
     Returns
     -------
@@ -87,8 +85,16 @@ def suggest_sigma(
     """
     keys = Reading(time_key, use_rep, n_dims, whiten, mass_key=mass_key, growth_key=growth_key)
     keys = replace(keys, time_map=time_map, missing=missing, unit=unit)
+    if isinstance(exclude, str):
+        expected, remedy = "a list of times", f"Pass [{exclude!r}]."
+        raise TypeError(_checks.message("exclude", repr(exclude), expected, remedy))
     cells, index, n_components = read_course(adata, keys, streams=False, show=progress)
-    kept = without_times(cells, _read(exclude, index.table))
+    table = index.table
+    known = dict(zip(table.labels, table.times, strict=True))
+    unread = [value for value in exclude if str(value) not in known]  # other labels, or numbers
+    others = [parse_times([value], unit=table.unit, name="exclude") for value in unread]
+    known |= {str(value): other.times[0] for value, other in zip(unread, others, strict=True)}
+    kept = without_times(cells, [known[str(value)] for value in exclude])
     # On the kept cells alone: what is excluded decides nothing here.
     prep = preprocessing_of(kept.x, n_components, whiten)
     if prep is not None:
@@ -104,18 +110,3 @@ def suggest_sigma(
         workers=workers,
         progress=progress,
     )
-
-
-def _read(exclude: Sequence[float | str], table: TimeTable) -> list[float]:
-    """Return times in the unit of `table`, of its labels, of other labels and of numbers."""
-    if isinstance(exclude, str):
-        expected, remedy = "a list of times", f"Pass [{exclude!r}]."
-        raise TypeError(_checks.message("exclude", repr(exclude), expected, remedy))
-    known: dict[str, float] = dict(zip(table.labels, table.times, strict=True))
-    times = []
-    for value in exclude:
-        if str(value) in known:
-            times.append(known[str(value)])
-        else:
-            times.append(parse_times([value], unit=table.unit, name="exclude").times[0])
-    return times

@@ -33,12 +33,8 @@ def transitions(
 
     Parameters
     ----------
-    adata
-        Cells with the representation and the time column that the fit was made from.
-    fit
-        A fit, an ensemble, or what :func:`cellflow.tl.couple` returned.
-    label_key
-        Column of ``obs`` with the groups; that of the fit when omitted.
+    adata, fit, label_key, neighbours, rng
+        As in :func:`fates`.
     start, end
         Times, or labels of the time column, observed or not; the first and the last when omitted.
     normalize
@@ -46,10 +42,6 @@ def transitions(
         None: masses, of total one but for growth.
     n_futures
         Futures of each cell by each member.
-    neighbours
-        Observed cells that say in which group a future ends.
-    rng
-        Seed or generator of the noise.
 
     Returns
     -------

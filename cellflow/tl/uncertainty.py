@@ -21,15 +21,11 @@ def uncertainty(
 
     Parameters
     ----------
-    adata
-        Where the table is written.
-    fit
-        What :func:`fit` returned with ``members=``; with ``bootstrap=True``, the spread covers
-        which cells were sampled, too.
-    per_interval
-        Times to look at between two snapshots.
-    rng
-        Seed or generator of stochastic predictions.
+    adata, fit
+        Where the table is written, and what :func:`fit` returned with ``members=``; with
+        ``bootstrap=True``, the spread covers which cells were sampled, too.
+    per_interval, rng
+        Times to look at between two snapshots, and seed or generator of stochastic predictions.
 
     Returns
     -------

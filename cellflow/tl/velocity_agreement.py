@@ -38,10 +38,9 @@ def velocity_agreement(
         Where the RNA velocity is: a key of ``obsm``, in the columns of the representation that the
         fit is on; or one of ``layers``, such as scVelo's ``"velocity"``, which is carried into that
         representation by its loadings, with NaN, of genes without a velocity, as zero.
-    n_permutations
-        The smallest possible p value is one over one more.
-    rng
-        Seed or generator of permutations.
+    n_permutations, rng
+        Permutations, of which the smallest possible p value is one over one more; and their seed or
+        generator.
 
     Returns
     -------
