@@ -44,11 +44,10 @@ def animation(
         As in :func:`trajectories`.
     file
         Where to write: ``.gif``, or ``.mp4`` where ffmpeg is installed.
-    color
+    color, seconds
         Column of ``obs`` with categories: cells that move have the colour of the place where they
-        end, by ``uns["<color>_colors"]``. When omitted, the colour of the time.
-    seconds
-        How long it takes from the first time to the last.
+        end, by ``uns["<color>_colors"]``; when omitted, the colour of the time. And how long it
+        takes from the first time to the last.
 
     Returns
     -------

@@ -36,12 +36,8 @@ def comparison(
     basis, dims, size
         As in :func:`trajectories`.
     ax
-        Where to draw: two axes; a new figure when omitted.
-
-    Returns
-    -------
-    numpy.ndarray of matplotlib.axes.Axes
-        The map and the p values.
+        Where to draw: two axes, for the map and the p values, which are returned; a new figure when
+        omitted.
     """
     call = "compare(adata, condition_key=…, time_key=…)"
     table = _cells.written(adata, "uns", "comparison", call=call)

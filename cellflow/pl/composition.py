@@ -47,17 +47,12 @@ def composition(
     ----------
     adata
         Cells with ``uns["composition"]``, as :func:`cellflow.tl.composition` writes it.
-    label_key
-        Column of ``obs`` whose colours labels have; that of the table when omitted.
-    palette
-        Colours, as in :func:`trajectories`.
+    label_key, palette
+        Column of ``obs`` whose colours labels have, that of the table when omitted; and colours as
+        in :func:`trajectories`.
     ax
-        Where to draw: as many axes as there are labels; a new figure when omitted.
-
-    Returns
-    -------
-    numpy.ndarray of matplotlib.axes.Axes
-        The panels, in the order of the labels.
+        Where to draw: an axes for each label, in their order, which are returned; a new figure when
+        omitted.
     """
     table = _cells.written(adata, "uns", "composition", call="composition(adata, fit)")
     about = adata.uns.get("composition_fit", {})

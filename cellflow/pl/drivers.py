@@ -45,11 +45,8 @@ def drivers(
     palette
         Colours of fates, as in :func:`trajectories`.
     ax
-        Where to draw: one, or of a volcano as many as there are fates; a new figure when omitted.
-
-    Returns
-    -------
-    Axes of the heat map, or an array of the panels.
+        Where to draw: one axes, or of a volcano one for each fate, which are returned; a new figure
+        when omitted.
     """
     _checks.choice(kind, ("heatmap", "volcano"), "kind")
     n = _checks.count(n_genes, "n_genes")

@@ -36,12 +36,8 @@ def fates(
     groups
         Fates to draw, in this order; all of them when omitted.
     ax
-        Where to draw: as many axes as there are fates; a new figure when omitted.
-
-    Returns
-    -------
-    numpy.ndarray of matplotlib.axes.Axes
-        The panels, in the order of the fates.
+        Where to draw: an axes for each fate, in their order, which are returned; a new figure when
+        omitted.
     """
     table = _cells.written(adata, "obsm", "fates", call="fates(adata, fit)")
     known = [str(group) for group in table.columns]

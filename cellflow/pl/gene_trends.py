@@ -30,18 +30,12 @@ def gene_trends(
         Cells with ``uns["gene_trends"]``, as :func:`cellflow.tl.gene_trends` writes it.
     genes, fates
         What to draw of it, in this order; all when omitted.
-    key
-        Key of the fates in ``uns``, which says the unit of time and the column whose colours
-        fates have.
-    palette
-        Colours, as in :func:`trajectories`.
+    key, palette
+        Key of the fates in ``uns``, which says the unit of time and the column whose colours fates
+        have; and colours as in :func:`trajectories`.
     ax
-        Where to draw: as many axes as there are genes; a new figure when omitted.
-
-    Returns
-    -------
-    numpy.ndarray of matplotlib.axes.Axes
-        The panels, in the order of the genes.
+        Where to draw: an axes for each gene, in their order, which are returned; a new figure when
+        omitted.
     """
     table = _cells.written(adata, "uns", "gene_trends", call="gene_trends(adata, genes)")
     table, about = table.astype({"gene": str, "fate": str}), adata.uns.get(key, {})

@@ -31,18 +31,12 @@ def growth(
         Cells with the embedding and ``obs["growth"]``, as :func:`cellflow.tl.growth` writes it.
     basis, dims, palette, size
         As in :func:`trajectories`.
-    label_key
-        Column of ``obs``: a second panel has the median rate of each of its groups, with the
-        middle half and the middle 90 % of its cells.
-    key
-        ``key_added`` of :func:`cellflow.tl.growth`.
+    label_key, key
+        Column of ``obs``: a second panel has the median rate of each of its groups, with the middle
+        half and the middle 90 % of its cells. And ``key_added`` of :func:`cellflow.tl.growth`.
     ax
-        Where to draw: one axes, or two with `label_key`; a new figure when omitted.
-
-    Returns
-    -------
-    numpy.ndarray of matplotlib.axes.Axes
-        The map and, with `label_key`, the groups.
+        Where to draw: one axes for the map and, with `label_key`, one for the groups, which are
+        returned; a new figure when omitted.
     """
     rates = np.asarray(_cells.written(adata, "obs", key, call="growth(adata, fit)"), dtype=float)
     unit = adata.uns.get(f"{key}_fit", {}).get("unit", "")

@@ -19,14 +19,9 @@ _LOG_FROM = 5.0
 def history(fit: Fit | History, *, ax: Axes | None = None) -> Axes:
     """Draw training and validation loss, the step that was kept, and the learning rate.
 
-    Flow-matching losses do not go to zero: what remains is how far pairs that cross disagree.
-
-    Parameters
-    ----------
-    fit
-        A fit, or its history.
-    ax
-        Where to draw; a new figure when omitted. The axes of the learning rate lie over it.
+    Of a fit, or of its history (`fit`), on the axes `ax` or in a new figure; those of the learning
+    rate lie over it. Flow-matching losses do not go to zero: what remains is how far pairs that
+    cross disagree.
     """
     record = fit.history if isinstance(fit, Fit) else fit
     unit = "model units² / time²"

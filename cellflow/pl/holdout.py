@@ -29,18 +29,11 @@ _SPREAD = 0.62
 def holdout(table: HoldoutTable, *, metric: str = "w1", ax: Axes | None = None) -> Axes:
     """Draw how far models and yardsticks are from each held-out time point.
 
-    Filled dots are models, open markers are predictions that need no model; bars are one standard
-    deviation over seeds. The shaded band reaches up to the noise floor, the distance between two
-    halves of the held-out cells: below it, nothing can be told apart.
-
-    Parameters
-    ----------
-    table
-        What the hold-out evaluation returned.
-    metric
-        Which of its metrics.
-    ax
-        Where to draw; a new figure when omitted.
+    The `table` is what the hold-out evaluation returned, `metric` one of its metrics, and `ax`
+    where to draw; a new figure when omitted. Filled dots are models, open markers are predictions
+    that need no model; bars are one standard deviation over seeds. The shaded band reaches up to
+    the noise floor, the distance between two halves of the held-out cells: below it, nothing can be
+    told apart.
     """
     if not table.rows:
         raise ValueError(_checks.message("table", "no rows", "at least one"))

@@ -37,12 +37,8 @@ def influence(
         ``"network"``: genes on a circle and an arrow for each of the strongest influences, as wide
         as it is strong, without those of genes on themselves. ``"heatmap"``: the genes of these
         influences, all of them.
-    n_edges
-        How many influences count as the strongest.
-    title
-        Title of the axes.
-    ax
-        Where to draw; a new figure when omitted.
+    n_edges, title, ax
+        How many influences count as the strongest; the rest as in :func:`trajectories`.
     """
     _checks.choice(kind, ("network", "heatmap"), "kind")
     wanted = _checks.count(n_edges, "n_edges")

@@ -38,18 +38,12 @@ def perturbation(
     ----------
     adata
         Cells with ``uns["perturbation"]``, as :func:`cellflow.tl.perturb` writes it.
-    genes, groups
-        What to draw of it, in this order; all when omitted.
-    palette
-        Colours of groups, as in :func:`trajectories`.
+    genes, groups, palette
+        What to draw of it, in this order, all when omitted; and colours of groups, as in
+        :func:`trajectories`.
     ax
-        Where to draw: as many axes as there are panels; a new figure when omitted.
-
-    Returns
-    -------
-    numpy.ndarray of matplotlib.axes.Axes
-        A panel for each group with a row for each gene, or the other way round where there are
-        more groups than genes.
+        Where to draw: an axes for each group, with a row for each gene, or the other way round
+        where there are more groups than genes. They are returned; a new figure when omitted.
     """
     table = _cells.written(adata, "uns", "perturbation", call="perturb(adata, fit, genes)")
     table = table.astype({"gene": str, "group": str})

@@ -14,18 +14,11 @@ from cellflow.pl import _frame
 def sigma(sweep: SigmaSweep, *, metric: str | None = None, ax: Axes | None = None) -> Axes:
     """Draw how well each diffusion predicts the time points that were left out.
 
-    Thin lines are single time points, the thick one their mean; bars are two standard errors of
-    its difference to the least, which the dot marks. Diffusions in the shaded band are not told
-    apart from that. The dashed line is the default of a fit.
-
-    Parameters
-    ----------
-    sweep
-        What :func:`cellflow.tl.suggest_sigma` returned.
-    metric
-        Which of its metrics; the one that decides when omitted.
-    ax
-        Where to draw; a new figure when omitted.
+    By a `metric` of the `sweep` that :func:`cellflow.tl.suggest_sigma` returned, the one that
+    decides when omitted; on the axes `ax` or in a new figure. Thin lines are single time points,
+    the thick one their mean; bars are two standard errors of its difference to the least, which the
+    dot marks. Diffusions in the shaded band are not told apart from that. The dashed line is the
+    default of a fit.
     """
     if not sweep.rows:
         remedy = "Only a time point between two others can be left out."

@@ -74,10 +74,9 @@ def trajectories(
         Colours of categories, one for each or by name, or the name of a colour map; when omitted,
         those of ``uns["<color>_colors"]``, else colours that differ. Of numbers, the name of the
         colour map.
-    size
-        Area of the cells' dots in points²; when omitted, the smaller the more cells there are.
-    title
-        Title of the axes.
+    size, title
+        Area of the cells' dots in points², when omitted the smaller the more cells there are; and
+        title of the axes.
     n_trajectories, generator
         How many lines to draw, and seed or generator of the choice if there are more.
     ax

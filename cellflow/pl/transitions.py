@@ -46,12 +46,8 @@ def transitions(
         these are.
     adata, label_key
         Cells, and the column of ``obs`` whose colours labels have.
-    palette
-        Colours, as in :func:`trajectories`.
-    title
-        Title of the axes.
-    ax
-        Where to draw; a new figure when omitted.
+    palette, title, ax
+        As in :func:`trajectories`.
     """
     table = _checked(table)
     before, after = ([str(v) for v in axis] for axis in (table.index, table.columns))

@@ -34,12 +34,8 @@ def uncertainty(
     dims, size
         As in :func:`trajectories`.
     ax
-        Where to draw: one axes, or two with a `basis`; a new figure when omitted.
-
-    Returns
-    -------
-    numpy.ndarray of matplotlib.axes.Axes
-        The panel over time and, with a `basis`, the cells.
+        Where to draw: one axes over time and, with a `basis`, one for the cells, which are
+        returned; a new figure when omitted.
     """
     table = _cells.written(adata, "uns", "uncertainty", call="uncertainty(adata, ensemble)")
     numbers = None

@@ -47,10 +47,9 @@ def velocity(
         writes it, in embedding units per unit of time.
     basis, dims, time_key, time_map, color, palette, size, title, ax
         As in :func:`trajectories`; cells are grey without `time_key` and `color`.
-    kind
-        ``"stream"`` for stream lines, ``"grid"`` for arrows as long as the velocity.
-    n_grid
-        Nodes of the grid along the longer side.
+    kind, n_grid
+        ``"stream"`` for stream lines, ``"grid"`` for arrows as long as the velocity; and nodes of
+        the grid along the longer side.
     """
     _checks.choice(kind, ("stream", "grid"), "kind")
     n_grid = _checks.count(n_grid, "n_grid", low=4, high=1000)
