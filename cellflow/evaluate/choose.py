@@ -32,16 +32,10 @@ def family() -> tuple[Method, ...]:
 class Choice:
     """What :func:`choose` chose.
 
-    Parameters
-    ----------
-    method
-        The method to fit.
-    default
-        The first candidate, which stays unless another one is better beyond doubt.
-    reason
-        A sentence: what was chosen, by how much, with what error, over how many time points.
-    table
-        Scores of all candidates; without rows where nothing could be compared.
+    The `method` to fit; the `default`, the first candidate, which stays unless another one is
+    better beyond doubt; the `reason`, a sentence: what was chosen, by how much, with what error,
+    over how many time points; and the `table` of the scores of all candidates, without rows where
+    nothing could be compared.
     """
 
     method: Method
@@ -81,17 +75,10 @@ def choose(
         Methods of distinct names, the default first; those of :func:`family` when omitted.
     steps
         Training steps of each fit; as many as the default takes when omitted.
-    seeds
-        Number of seeds (0, 1, …), or the seeds.
+    seeds, protocol, workers, progress, ranks
+        As in :func:`holdout`.
     metric
         ``"w1"``, ``"w2"`` or ``"energy"``.
-    protocol, workers, progress, ranks
-        As in :func:`holdout`.
-
-    Returns
-    -------
-    Choice
-        The method and the reason; print it for the table, too.
     """
     default, *others = methods = as_methods(family() if candidates is None else candidates)
     _checks.choice(metric, METRICS, "metric")
@@ -140,16 +127,9 @@ def _log_ratios(table: HoldoutTable, name: str, default: str, metric: str) -> li
 class Auto(Method, Chooser):
     """The method that :func:`choose` chooses on the course that it is fitted to.
 
-    A hold-out repeats the choice for every time point, on the others. It does not depend on the
-    seed of the fit. A fit is one of the method chosen, and ``fit.origin["choice"]`` holds the
-    reason.
-
-    Parameters
-    ----------
-    candidates, seeds, metric
-        As in :func:`choose`.
-    name
-        What tables call it.
+    Of `candidates`, by `seeds` and `metric` as in :func:`choose`; tables call it by its `name`. A
+    hold-out repeats the choice for every time point, on the others. It does not depend on the seed
+    of the fit. A fit is one of the method chosen, and ``fit.origin["choice"]`` holds the reason.
     """
 
     candidates: tuple[Method, ...] = field(default_factory=family)

@@ -67,10 +67,9 @@ def sigma_sweep(
         0.05 to 1.6 times :func:`~cellflow.training.cells.natural_sigma` when omitted.
     steps
         Training steps of a network for each diffusion, time point and seed; None for no networks.
-    seeds
-        Number of seeds (0, 1, …), or the seeds.
-    n_cells
-        At most so many cells of each time point, drawn anew by each seed.
+    seeds, n_cells
+        Number of seeds (0, 1, …), or the seeds; and how many cells of each time point at most,
+        drawn anew by each seed.
     metrics
         Any of ``"w1"``, ``"w2"``, ``"energy"``; the first one decides.
     workers

@@ -224,20 +224,11 @@ class HoldoutTable(Table[Row]):
 class SigmaSweep(Table[SigmaRow]):
     """Scores of diffusions, each predicting time points that were left out.
 
-    Parameters
-    ----------
-    rows
-        One for each diffusion, time point, seed and metric; none where no time point is interior.
-    natural
-        The data's own diffusion: :func:`~cellflow.training.cells.natural_sigma`.
-    default
-        What a fit takes when it is given none.
-    metric
-        The metric that decides.
-    unit
-        Unit of the time points, singular.
-    learned
-        Whether networks were trained.
+    There are `rows` for each diffusion, time point, seed and metric; none where no time point is
+    interior. The data's own diffusion is `natural`
+    (:func:`~cellflow.training.cells.natural_sigma`), and `default` what a fit takes when it is
+    given none. The `metric` decides, the `unit` of the time points is singular, and `learned` says
+    whether networks were trained.
     """
 
     rows: tuple[SigmaRow, ...]

@@ -26,16 +26,14 @@ def split_half_floor(
 
     Parameters
     ----------
-    x
-        Cells, shape ``(n, d)``.
+    x, mass
+        Cells, shape ``(n, d)``, and the mass of each, ``(n,)``, passed on as ``x_mass`` and
+        ``y_mass``; it may be omitted.
     metric
         ``(x, y) -> float``, for example :func:`cellflow.metrics.wasserstein1`.
-    mass
-        Mass of each cell, shape ``(n,)``, passed on as ``x_mass`` and ``y_mass``; may be omitted.
-    generator
-        Seed or generator of the splits.
-    repeats
-        Number of random splits: values are returned as ``(repeats,)``, in float64.
+    generator, repeats
+        Seed or generator, and number, of random splits: values are returned as ``(repeats,)``, in
+        float64.
     size
         Cells in each part; ``n // 2`` when omitted.
     """

@@ -53,17 +53,11 @@ class Change:
 class PCASource:
     """What an AnnData tells of the PCA behind a representation.
 
-    Parameters
-    ----------
-    variance, ratio
-        Variance of each component, and its share of the total one; empty where not written down.
-    zero_centred
-        Whether genes were centred; None where not written down.
-    n_genes
-        Genes with a loading, by which predictions are turned into expression; 0 without any.
-    same_cells
-        Whether the representation has these variances and is centred on the cells at hand; None
-        where no variances are written down.
+    The `variance` of each component and its `ratio` to the total one, empty where not written down;
+    whether genes were centred (`zero_centred`), None where not written down; `n_genes` with a
+    loading, by which predictions are turned into expression; and whether the representation has
+    these variances and is centred on the cells at hand (`same_cells`), None where no variances are
+    written down.
     """
 
     variance: tuple[float, ...] = ()
@@ -158,7 +152,7 @@ def check(
     """Look at a time course before it is fitted: sizes, groups, batches, duplicates, components.
 
     Nothing is trained or written. Whatever a fit would refuse, such as missing keys and NaN, is
-    refused here with the same words.
+    refused here with the same words. Print the answer; its `warnings` are sentences.
 
     Parameters
     ----------
@@ -168,11 +162,6 @@ def check(
         As in :func:`course`.
     label_key, batch_key
         Columns of ``obs`` with groups, such as cell types, and with batches.
-
-    Returns
-    -------
-    CourseCheck
-        Print it; its `warnings` are sentences.
 
     Notes
     -----

@@ -42,14 +42,12 @@ def pca(
     ----------
     adata
         Cells, also backed by a file or read lazily, whose expression is normalised as it should be.
-    n_components
-        How many.
+    n_components, memory
+        How many, and bytes of expression in memory at a time.
     genes
         Boolean column of ``var``, such as ``"highly_variable"``; all genes when omitted.
     key_added
         Key of ``obsm`` for the representation.
-    memory
-        Bytes of expression in memory at a time.
 
     Returns
     -------

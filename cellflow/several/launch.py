@@ -79,20 +79,14 @@ def fit_on(
 
     Parameters
     ----------
-    method
-        What to fit.
-    course, preprocessing
-        As in :meth:`Method.fit`.
+    method, course, preprocessing
+        What to fit, and to what: as in :meth:`Method.fit`.
     options
         As in :meth:`Method.fit`; its device is the type, ``"cpu"`` or ``"cuda"``. The number of
         processes may change where a fit is resumed.
     devices
         Processes on this machine, one for each GPU or for each part of the cores. When omitted, as
         many as ``torchrun`` has started, or one.
-
-    Returns
-    -------
-    The fit: in every process that was there before, the same.
 
     Raises
     ------

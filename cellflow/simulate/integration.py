@@ -52,17 +52,12 @@ class Limits:
 class Output:
     """What is kept of the states, and where.
 
-    Parameters
-    ----------
-    readout
-        Function from states ``(m, d)`` to what is kept of them, ``(m, k)``, such as the way back
-        to the coordinates of the data; applied chunk by chunk.
-    store
-        Folder of a zarr store to write to, for results that exceed memory: some thousand cells
-        at a time are integrated and written. A store that was interrupted is gone on with, one
-        that is complete is opened, and one of another simulation is refused.
-    store_dtype
-        Of the stored states, such as ``torch.float16``, whose relative error is 5e-4 at most.
+    A `readout`, a function from states ``(m, d)`` to what is kept of them, ``(m, k)``, such as the
+    way back to the coordinates of the data, is applied chunk by chunk. With `store`, the folder of
+    a zarr store, for results that exceed memory, some thousand cells at a time are integrated and
+    written: a store that was interrupted is gone on with, one that is complete is opened, and one
+    of another simulation is refused. Its numbers are of `store_dtype`, such as ``torch.float16``,
+    whose relative error is 5e-4 at most.
     """
 
     readout: Readout | None = None

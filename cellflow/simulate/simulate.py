@@ -57,10 +57,9 @@ def simulate(
 
     Parameters
     ----------
-    dynamics
-        Its fields are called with a scalar time and ``(n, d)`` cells, in the dtype of `x0`.
-    x0
-        Cells at the first time, ``(n, d)``.
+    dynamics, x0
+        Its fields are called with a scalar time and ``(n, d)`` cells, those at the first time, in
+        whose dtype they answer.
     times
         At least two times in the user's unit, strictly increasing, or strictly decreasing to
         integrate backward.
@@ -75,12 +74,10 @@ def simulate(
     generator
         Seed or generator of the noise: one number is drawn from it. The noise of a cell follows
         from that number and from the cell's position in `x0`, for one device and dtype.
-    limits
-        Tolerances of an adaptive solver, and bounds on evaluations and memory: `Limits`.
-    output
-        What is kept of the states, and where; all of them in memory by default: `Output`.
-    progress
-        Whether to show a progress bar.
+    limits, output, progress
+        Tolerances of an adaptive solver, and bounds on evaluations and memory: `Limits`. What is
+        kept of the states, and where; all of them in memory by default: `Output`. And whether to
+        show a bar.
 
     Raises
     ------

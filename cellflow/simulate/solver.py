@@ -45,16 +45,11 @@ Weights = tuple[float, ...]
 class Pair:
     r"""Embedded pair of explicit Runge-Kutta methods, with a polynomial between the nodes.
 
-    Parameters
-    ----------
-    a, c
-        Weights of the stages before each stage, in units of the step, and the times of the stages.
-        The last stage is at the solution, and so the first of the next step.
-    error
-        Weights of the stages in the difference of the two solutions.
-    quartic
-        Weights of the stages in the term :math:`\theta^2 (1 - \theta)^2` that the polynomial has
-        beyond the cubic through both ends and their slopes.
+    Weights of the stages before each stage, in units of the step (`a`), and the times of the stages
+    (`c`), of which the last is at the solution, and so the first of the next step; weights of the
+    stages in the difference of the two solutions (`error`), and in the term :math:`\theta^2 (1 -
+    \theta)^2` that the polynomial has beyond the cubic through both ends and their slopes
+    (`quartic`).
     """
 
     a: tuple[Weights, ...]

@@ -26,16 +26,9 @@ class GaussianBridge:
         S_0^{-1/2} - \varepsilon I\bigr)
 
     (Bunne et al. 2023, theorem 3, with a span; the static plan is in Mallasto et al. 2022 and
-    Janati et al. 2020). With ``sigma = 0`` it is the displacement interpolation.
-
-    Parameters
-    ----------
-    source, target
-        Laws at time 0 and at time `span`, of equal dimension; `source` not singular.
-    span
-        Time between them; positive.
-    sigma
-        Diffusion of the reference, data units per square root of time; not negative.
+    Janati et al. 2020). With ``sigma = 0`` it is the displacement interpolation. The laws `source`
+    at time 0, not singular, and `target` at the time `span`, positive, are of equal dimension;
+    `sigma` is the diffusion of the reference, in data units per square root of time, not negative.
     """
 
     source: Gaussian
