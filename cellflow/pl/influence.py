@@ -12,7 +12,7 @@ from matplotlib.patches import FancyArrowPatch
 
 from cellflow import _checks
 from cellflow.pl import _cells, _frame
-from cellflow.pl.fate_simplex import simplex_corners
+from cellflow.pl.fates import simplex_corners
 
 #: Width in points of the arrow of the strongest influence.
 _WIDTH = 2.0

@@ -18,9 +18,7 @@ from cellflow._typing import Field, Tensor
 from cellflow.dynamics import ComposedField, Dynamics
 from cellflow.networks import Network
 from cellflow.simulate.field import RescaledField
-from cellflow.simulate.integrate.adaptive import integrate_adaptive
-from cellflow.simulate.integrate.fixed import integrate_fixed
-from cellflow.simulate.integrate.stochastic import integrate_stochastic
+from cellflow.simulate.integrate import integrate_adaptive, integrate_fixed, integrate_stochastic
 from cellflow.simulate.integration import Integration
 from cellflow.simulate.noise import Noise, block_size
 from cellflow.simulate.solver import SOLVERS, Solver

@@ -23,7 +23,6 @@ class Density(Protocol):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density at cells `x` ``(n, d)``: ``(n,)``."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 
@@ -34,6 +35,10 @@ class Increments:
 
     total: Tensor
     mean: Tensor | None
+
+
+#: Increments of a step, None where there is no noise.
+Drawn: TypeAlias = Increments | None
 
 
 class Noise:

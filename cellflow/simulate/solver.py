@@ -8,7 +8,7 @@ from typing import Protocol
 from cellflow._registry import Registry
 from cellflow._typing import Tensor
 from cellflow.simulate.field import RescaledField
-from cellflow.simulate.noise import Increments
+from cellflow.simulate.noise import Drawn
 
 
 class Step(Protocol):
@@ -18,7 +18,6 @@ class Step(Protocol):
         self, field: RescaledField, x: Tensor, slope: Tensor, *, u: float, h: float
     ) -> Tensor:
         """Advance `x` ``(n, d)`` from ``u`` to ``u + h``, given the field there."""
-        ...
 
 
 class NoisyStep(Protocol):
@@ -32,10 +31,9 @@ class NoisyStep(Protocol):
         *,
         u: float,
         h: float,
-        noise: Increments | None = None,
+        noise: Drawn = None,
     ) -> Tensor:
         """Advance `x` ``(n, d)`` from ``u`` to ``u + h``, given the field there."""
-        ...
 
 
 Weights = tuple[float, ...]

@@ -1,4 +1,4 @@
-"""Adaptive integration: an embedded pair, whose error chooses the steps."""
+"""Ways to integrate over a segment: in fixed steps, with noise or without, and adaptively."""
 
 from __future__ import annotations
 
@@ -10,11 +10,93 @@ import torch
 from cellflow._typing import Tensor
 from cellflow.simulate.field import RescaledField
 from cellflow.simulate.integration import Limits
-from cellflow.simulate.interpolation import Cubic
-from cellflow.simulate.solver import Pair
+from cellflow.simulate.interpolation import Cubic, quintic_terms, steps_with_rows
+from cellflow.simulate.noise import Noise
+from cellflow.simulate.solver import NoisyStep, Pair, Step
 
 #: What is taken of the step that the error allows, the bounds of a change, and the least step.
 SAFETY, SHRINK, GROW, LEAST = 0.9, 0.2, 10.0, 1e-15
+
+
+def integrate_fixed(
+    field: RescaledField, x: Tensor, *, u: Tensor, step: Step, n_steps: int, out: Tensor
+) -> None:
+    """Take `n_steps` equal steps through [0, 1] and write the states at `u` into `out`.
+
+    The steps do not depend on `u`: states between the nodes are those of the quintic through a
+    step and its neighbour. It takes the slopes that the steps need in any case.
+    """
+    h = 1.0 / n_steps
+    nodes = torch.arange(n_steps + 1, dtype=torch.float64) / n_steps
+    out[0] = x
+    slope = field(0.0, x)
+    previous: tuple[Tensor, Tensor] | None = None
+    first: tuple[Cubic, Tensor, Tensor] | None = None  # waits for its neighbour, the second step
+    for here, there, between, end in steps_with_rows(u, nodes):
+        new = step(field, x, slope, u=here, h=h)
+        field.require_finite(new, there)
+        field.advance(there)
+        if end is not None:
+            out[end] = new
+        inside = between.stop > between.start
+        if there == 1 and not inside and first is None:
+            break  # the last slope is not needed
+        new_slope = field(there, new)
+        if there == 1:
+            field.require_finite(new_slope, there)
+        if first is not None:
+            cubic, theta, target = first
+            terms = quintic_terms(cubic, 2.0, x=new, v=h * new_slope)
+            cubic.write(theta, target, terms=terms)
+            first = None
+        if inside:
+            theta, target = (u[between] - here) * n_steps, out[between]
+            cubic = Cubic(x, new, h * slope, h * new_slope)
+            if previous is not None:
+                terms = quintic_terms(cubic, -1.0, x=previous[0], v=h * previous[1])
+                cubic.write(theta, target, terms=terms)
+            elif n_steps == 1:
+                cubic.write(theta, target)
+            else:
+                first = (cubic, theta, target)
+        previous = (x, slope)
+        x, slope = new, new_slope
+
+
+def integrate_stochastic(
+    field: RescaledField,
+    x: Tensor,
+    *,
+    u: Tensor,
+    step: NoisyStep,
+    n_steps: int,
+    noise: Noise,
+    mean: bool = True,
+    out: Tensor,
+) -> None:
+    r"""Take `n_steps` equal steps through [0, 1] and write states at `u` into `out`.
+
+    Neither the steps nor their noise depend on `u`. A state between two nodes is drawn from the
+    Brownian bridge through them. The drift varies by :math:`O(\sqrt h)` within a step, so that
+    this is a draw from the law up to a local error of :math:`O(h^{3/2})` in the path and of
+    :math:`O(h^2)` in law, which do not accumulate: no step is worse.
+    """
+    h = 1.0 / n_steps
+    nodes = torch.arange(n_steps + 1, dtype=torch.float64) / n_steps
+    out[0] = x
+    for here, there, between, end in steps_with_rows(u, nodes):
+        scale = field.scale(here, h, x)
+        drawn = noise.increments(scale, mean=mean)
+        new = step(field, x, field(here, x), u=here, h=h, noise=drawn)
+        field.require_finite(new, there)
+        field.advance(there)
+        if between.stop > between.start:
+            theta = (u[between] - here) * n_steps
+            line = torch.addcmul(x, theta.to(x)[:, None, None], new - x)
+            torch.add(line, noise.bridge(theta, scale), out=out[between])
+        if end is not None:
+            out[end] = new
+        x = new
 
 
 def integrate_adaptive(
