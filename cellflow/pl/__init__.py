@@ -1,17 +1,13 @@
 """Figures: they draw on the given axes, return them, and leave the AnnData as it is."""
 
 from cellflow import _doors
-from cellflow.pl.animation import animation
-from cellflow.pl.evaluation import holdout, sigma
+from cellflow.pl.evaluation import history, holdout, sigma
 from cellflow.pl.fates import fate_simplex, fates
-from cellflow.pl.genes import drivers, gene_trends
+from cellflow.pl.genes import drivers, gene_trends, influence, perturbation
 from cellflow.pl.groups import composition, transitions
-from cellflow.pl.history import history
-from cellflow.pl.influence import influence
 from cellflow.pl.interpolation import interpolation
 from cellflow.pl.maps import comparison, growth, uncertainty
-from cellflow.pl.perturbation import perturbation
-from cellflow.pl.trajectories import trajectories
+from cellflow.pl.trajectories import animation, trajectories
 from cellflow.pl.velocity import velocity
 
 __all__ = [

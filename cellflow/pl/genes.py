@@ -1,4 +1,4 @@
-"""Genes that go with fates, by effect and error rate, and over time."""
+"""Genes: those that go with fates, over time, on each other, and what their perturbation does."""
 
 from __future__ import annotations
 
@@ -9,16 +9,23 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch
 
 from cellflow import _checks
+from cellflow.answers.drivers import WIDTH
 from cellflow.pl import _cells, _frame
+from cellflow.pl.fates import simplex_corners
 from cellflow.tl.genes import ALL
 
 _PREFIX = "drivers_"
-#: False discovery rate below which genes have a colour, and the least that is drawn.
+#: False discovery rate below which genes have a colour, and effects are filled; least one drawn.
 _LEVEL, _LEAST = 0.05, 1e-300
 _MARKS: dict[str, Any] = {"lw": 0.4, "color": _frame.GREY}
+#: Width in points of the arrow of the strongest influence.
+_WIDTH = 2.0
+_NULL: dict[str, Any] = {"color": "#e2e2e2", "lw": 5, "solid_capstyle": "butt", "zorder": 1}
 
 
 def drivers(
@@ -166,3 +173,156 @@ def gene_trends(
     x = _frame.plural(about.get("unit", ""))
     _frame.dress_row(axes, handles, x=x, y="expression", own=ax is None)
     return axes
+
+
+def influence(
+    adata: AnnData | pd.DataFrame,
+    *,
+    kind: str = "network",
+    n_edges: int = 30,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the influence of genes on each other: what raises another is red, what lowers it blue.
+
+    Parameters
+    ----------
+    adata
+        Cells with ``uns["influence"]``, or such a table: a row for each gene that changes, a
+        column for each that acts on it.
+    kind
+        ``"network"``: genes on a circle and an arrow for each of the strongest influences, as wide
+        as it is strong, without those of genes on themselves. ``"heatmap"``: the genes of these
+        influences, all of them.
+    n_edges, title, ax
+        How many influences count as the strongest; the rest as in :func:`trajectories`.
+    """
+    _checks.choice(kind, ("network", "heatmap"), "kind")
+    wanted = _checks.count(n_edges, "n_edges")
+    table = adata
+    if not isinstance(table, pd.DataFrame):
+        table = _cells.written(adata, "uns", "influence", call="influence(adata, fit)")
+    table = table.rename(index=str, columns=str)
+    strength = np.abs(table.to_numpy(dtype=float))
+    strength[table.index.to_numpy()[:, None] == table.columns.to_numpy()] = 0
+    order = np.argsort(-np.nan_to_num(strength), axis=None, kind="stable")[:wanted]
+    edges = [(i, j) for i, j in zip(*np.unravel_index(order, strength.shape), strict=True)]
+    edges = [(table.columns[j], table.index[i]) for i, j in edges if strength[i, j] > 0]
+    if not edges:
+        got = "no influence of one gene on another"
+        raise ValueError(_checks.message("adata", got, "a table of influences"))
+    ends = [gene for edge in edges for gene in edge]
+    genes = list(dict.fromkeys([*table.index[table.index.isin(ends)], *ends]))
+    if kind == "network":
+        ax = _frame.axes(ax, size=(3.6, 3.4))
+        _draw_network(ax, genes, {(a, b): float(table.loc[b, a]) for a, b in edges})
+    else:
+        rows, columns = ([g for g in genes if g in axis] for axis in (table.index, table.columns))
+        ax = _frame.axes(ax, size=(1.5 + 0.15 * len(columns), 0.9 + 0.15 * len(rows)))
+        _frame.heatmap(ax, table.loc[rows, columns], "influence", square=True)
+        ax.set_xlabel("gene that acts", fontsize=_frame.FONT)
+        ax.set_ylabel("gene that changes", fontsize=_frame.FONT)
+    ax.set_title(title or "", fontsize=_frame.FONT)
+    return ax
+
+
+def _draw_network(ax: Axes, genes: list[str], edges: dict[tuple[str, str], float]) -> None:
+    """Draw arrows between genes on a circle, the strongest above, and names outside."""
+    places = dict(zip(genes, simplex_corners(len(genes)), strict=True))
+    most = max(map(abs, edges.values()))
+    for (source, target), value in reversed(edges.items()):
+        style: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 7, "lw": 0.3}
+        style["lw"] += (_WIDTH - 0.3) * abs(value) / most
+        style |= {"connectionstyle": "arc3,rad=0.15", "shrinkA": 3, "shrinkB": 4}
+        ink = _frame.SIGNED_COLORS(0.9 if value > 0 else 0.1)
+        first, last = places[source], places[target]
+        ax.add_patch(FancyArrowPatch(first, last, color=ink, alpha=0.8, **style))
+    for gene, (x, y) in places.items():
+        ax.plot([x], [y], "o", color=_frame.DARK, ms=4, mec="white", mew=0.6, zorder=3)
+        angle = np.degrees(np.arctan2(y, x))
+        flip = abs(angle) > 90  # so that no name stands on its head
+        turn: dict[str, Any] = {"rotation": angle + 180 * flip, "rotation_mode": "anchor"}
+        turn |= {"ha": "right" if flip else "left", "va": "center", "fontsize": _frame.SMALL}
+        ax.text(1.08 * x, 1.08 * y, gene, **turn)
+    ax.set_aspect("equal")
+    ax.set_xlim(-1.1, 1.1)
+    ax.set_ylim(-1.1, 1.1)
+    ax.set_axis_off()
+
+
+def perturbation(
+    adata: AnnData,
+    *,
+    genes: str | Sequence[str] | None = None,
+    groups: str | Sequence[str] | None = None,
+    palette: _cells.Palette | None = None,
+    ax: Axes | Sequence[Axes] | None = None,
+) -> np.ndarray:
+    """Draw what a change of genes does to the probability of groups, beside its null.
+
+    Dots are effects, lines their 95 % intervals over cells, and grey bars the middle 95 % of the
+    effects of other genes that are expressed and loaded alike. A dot is filled where the false
+    discovery rate is below 5 %.
+
+    Parameters
+    ----------
+    adata
+        Cells with ``uns["perturbation"]``, as :func:`cellflow.tl.perturb` writes it.
+    genes, groups, palette
+        What to draw of it, in this order, all when omitted; and colours of groups, as in
+        :func:`trajectories`.
+    ax
+        Where to draw: an axes for each group, with a row for each gene, or the other way round
+        where there are more groups than genes. They are returned; a new figure when omitted.
+    """
+    table = _cells.written(adata, "uns", "perturbation", call="perturb(adata, fit, genes)")
+    table = table.astype({"gene": str, "group": str})
+    about, known = adata.uns.get("perturbation_fit", {}), list(table["group"].unique())
+    colors = _cells.named_colors(adata, known, about.get("label_key"), palette)
+    asked = {
+        "gene": _cells.chosen(genes, list(table["gene"].unique()), "genes"),
+        "group": _cells.chosen(groups, list(colors) if groups is None else known, "groups"),
+    }
+    outer, inner = sorted(asked, key=lambda name: len(asked[name]))
+    if len(asked["gene"]) == len(asked["group"]):
+        outer, inner = "group", "gene"
+    n = len(asked[inner])
+    height, width = 0.75 + 0.17 * n, 1.7 if len(asked[outer]) > 1 else 2.8
+    axes = _frame.row_of_axes(ax, len(asked[outer]), extent=(width, height - 0.8), height=height)
+    for panel, name in zip(axes, asked[outer], strict=True):
+        part = table[table[outer] == name].set_index(inner).loc[asked[inner]]
+        inks = [to_rgba(colors[g]) for g in (part.index if inner == "group" else [name] * n)]
+        _draw_effects(panel, part, inks)
+        panel.set_title(name, fontsize=_frame.FONT)
+    _frame.dress_row(axes, _legend(), x="change of probability", y="", own=ax is None)
+    columns = axes[0].get_subplotspec().get_gridspec().ncols if ax is None else len(axes)
+    limits = np.array([panel.get_xlim() for panel in axes])
+    for k, panel in enumerate(axes):
+        panel.set_xlim(limits.min(), limits.max())
+        panel.set_yticks(range(n), asked[inner] if k % columns == 0 else [""] * n)
+    return axes
+
+
+def _draw_effects(ax: Axes, part: pd.DataFrame, inks: list[Any]) -> None:
+    """Draw a row for each effect, the first at the top."""
+    for y, (row, ink) in enumerate(zip(part.itertuples(), inks, strict=True)):
+        ax.plot([row.null_low, row.null_high], [y, y], **_NULL)
+        half = WIDTH * row.standard_error
+        ax.plot([row.effect - half, row.effect + half], [y, y], color=ink, lw=0.9, zorder=2)
+    sure = part["fdr"].to_numpy() < _LEVEL
+    fill = [ink if yes else (1, 1, 1, 1) for ink, yes in zip(inks, sure, strict=True)]
+    style: dict[str, Any] = {"s": 16, "linewidths": 0.9, "zorder": 3}
+    ax.scatter(part["effect"], np.arange(len(part)), facecolors=fill, edgecolors=inks, **style)
+    ax.axvline(0, color=_frame.DARK, lw=0.5, zorder=1.5)
+    ax.set_ylim(len(part) - 0.5, -0.5)
+    ax.locator_params(axis="x", nbins=3)
+    ax.xaxis.set_major_formatter("{x:g}")
+
+
+def _legend() -> list[Line2D]:
+    dot: dict[str, Any] = {"color": _frame.DARK, "marker": "o", "ms": 4, "lw": 0.9}
+    return [
+        Line2D([], [], label=f"q < {_LEVEL:g}", **dot),
+        Line2D([], [], label=f"q ≥ {_LEVEL:g}", mfc="white", **dot),
+        Line2D([], [], label="other genes, middle 95 %", **_NULL),
+    ]

@@ -6,7 +6,6 @@ from cellflow.tl.couple import couple
 from cellflow.tl.coupled import Coupled
 from cellflow.tl.densities import batch_free, density_ratio, outlier_score
 from cellflow.tl.evaluation import holdout
-from cellflow.tl.expression import expression
 from cellflow.tl.fates import ancestors, fates
 from cellflow.tl.fit import fit
 from cellflow.tl.forecast import forecast
@@ -14,7 +13,7 @@ from cellflow.tl.genes import drivers, gene_trends
 from cellflow.tl.groups import composition, transitions
 from cellflow.tl.growth import growth
 from cellflow.tl.influence import influence
-from cellflow.tl.interpolate import interpolate
+from cellflow.tl.interpolate import expression, interpolate
 from cellflow.tl.perturb import perturb
 from cellflow.tl.projection import project_points, project_velocity
 from cellflow.tl.simulate import simulate

@@ -1,10 +1,16 @@
 """Problems with exact answers, and seeded clouds to play with."""
 
 from cellflow import _doors
-from cellflow.toys.bridge import GaussianBridge, gaussian_bridge
-from cellflow.toys.gaussians import Gaussian, gaussian_displacement, gaussian_ot_map, gaussian_w2
+from cellflow.toys.exact import (
+    Gaussian,
+    GaussianBridge,
+    gaussian_bridge,
+    gaussian_displacement,
+    gaussian_ot_map,
+    gaussian_w2,
+    linear_flow,
+)
 from cellflow.toys.genes import BIFURCATING, TRIFURCATING, GeneNetwork
-from cellflow.toys.linear import linear_flow
 from cellflow.toys.samplers import eight_gaussians, gaussian, moons, s_curve
 
 __all__ = [
