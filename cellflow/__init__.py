@@ -18,18 +18,8 @@ _guard.refuse_rivals()
 #: Sub-packages and modules: ``cellflow.<name>``.
 _MODULES = (
     *("tl", "pl", "pp", "datasets", "answers", "evaluate", "several", "methods", "fits"),
-    *(
-        "objectives",
-        "densities",
-        "training",
-        "batches",
-        "simulate",
-        "metrics",
-        "toys",
-        "couplings",
-        "plans",
-        "transport",
-    ),
+    *("objectives", "densities", "training", "batches", "simulate", "metrics", "toys"),
+    *("couplings", "plans", "transport"),
     *("paths", "dynamics", "timecourse", "clock", "costs", "networks"),
 )
 #: Names short-cut from the module where they are defined: ``cellflow.<name>``.

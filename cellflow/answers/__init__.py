@@ -16,40 +16,11 @@ from cellflow.answers.transitions import Moves, transitions
 from cellflow.answers.trends import Trends, trends
 from cellflow.answers.uncertainty import Disagreement, disagreement
 
-__all__ = [
-    "Agreement",
-    "BatchFree",
-    "Comparison",
-    "Correlations",
-    "Disagreement",
-    "Effects",
-    "FateGradient",
-    "Fates",
-    "ForecastError",
-    "Moves",
-    "Influence",
-    "Outliers",
-    "Trends",
-    "agreement",
-    "batch_free",
-    "compare",
-    "composition",
-    "correlations",
-    "disagreement",
-    "effect_on_fates",
-    "fate_gradient",
-    "fates_by_flow",
-    "fates_by_plans",
-    "forecast_errors",
-    "held",
-    "influence",
-    "labels_at",
-    "origins_by_plans",
-    "outliers",
-    "shares_near",
-    "sinks",
-    "transitions",
-    "trends",
-]
+__all__ = ["Agreement", "BatchFree", "Comparison", "Correlations", "Disagreement", "Effects"]
+__all__ += ["FateGradient", "Fates", "ForecastError", "Moves", "Influence", "Outliers", "Trends"]
+__all__ += ["agreement", "batch_free", "compare", "composition", "correlations", "disagreement"]
+__all__ += ["effect_on_fates", "fate_gradient", "fates_by_flow", "fates_by_plans"]
+__all__ += ["forecast_errors", "held", "influence", "labels_at", "origins_by_plans", "outliers"]
+__all__ += ["shares_near", "sinks", "transitions", "trends"]
 
 _doors.guard(__name__)

@@ -10,25 +10,8 @@ from cellflow.pl.maps import comparison, growth, uncertainty
 from cellflow.pl.trajectories import animation, trajectories
 from cellflow.pl.velocity import velocity
 
-__all__ = [
-    "animation",
-    "comparison",
-    "composition",
-    "drivers",
-    "fate_simplex",
-    "fates",
-    "gene_trends",
-    "growth",
-    "history",
-    "holdout",
-    "influence",
-    "interpolation",
-    "perturbation",
-    "sigma",
-    "trajectories",
-    "transitions",
-    "uncertainty",
-    "velocity",
-]
+__all__ = ["animation", "comparison", "composition", "drivers", "fate_simplex", "fates"]
+__all__ += ["gene_trends", "growth", "history", "holdout", "influence", "interpolation"]
+__all__ += ["perturbation", "sigma", "trajectories", "transitions", "uncertainty", "velocity"]
 
 _doors.guard(__name__)

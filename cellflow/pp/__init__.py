@@ -12,18 +12,8 @@ from cellflow.pp.growth import RateCurve, growth_rates
 from cellflow.pp.reading import CourseIndex, course
 from cellflow.pp.times import TimeTable, parse_times
 
-__all__ = [
-    "CourseCheck",
-    "CourseIndex",
-    "RateCurve",
-    "TimeTable",
-    "check",
-    "course",
-    "growth_rates",
-    "parse_times",
-    "pca",
-    "suggest_sigma",
-]
+__all__ = ["CourseCheck", "CourseIndex", "RateCurve", "TimeTable", "check", "course"]
+__all__ += ["growth_rates", "parse_times", "pca", "suggest_sigma"]
 
 _doors.guard(__name__)
 

@@ -13,20 +13,8 @@ from cellflow.simulate.solver import SOLVERS
 from cellflow.simulate.trajectory import Trajectory
 from cellflow.simulate.zarr_store import StoredTrajectory, open_trajectory
 
-__all__ = [
-    "SOLVERS",
-    "Density",
-    "IntegrationError",
-    "Likelihood",
-    "Limits",
-    "Output",
-    "StoredTrajectory",
-    "Trajectory",
-    "flow",
-    "log_likelihood",
-    "open_trajectory",
-    "path_energy",
-    "simulate",
-]
+__all__ = ["SOLVERS", "Density", "IntegrationError", "Likelihood", "Limits", "Output"]
+__all__ += ["StoredTrajectory", "Trajectory", "flow", "log_likelihood", "open_trajectory"]
+__all__ += ["path_energy", "simulate"]
 
 _doors.guard(__name__)

@@ -20,33 +20,10 @@ from cellflow.tl.simulate import simulate
 from cellflow.tl.uncertainty import uncertainty
 from cellflow.tl.velocity import velocity, velocity_agreement
 
-__all__ = [
-    "Coupled",
-    "ancestors",
-    "batch_free",
-    "compare",
-    "composition",
-    "couple",
-    "density_ratio",
-    "drivers",
-    "expression",
-    "fates",
-    "fit",
-    "forecast",
-    "gene_trends",
-    "growth",
-    "holdout",
-    "influence",
-    "interpolate",
-    "outlier_score",
-    "perturb",
-    "project_points",
-    "project_velocity",
-    "simulate",
-    "transitions",
-    "uncertainty",
-    "velocity",
-    "velocity_agreement",
-]
+__all__ = ["Coupled", "ancestors", "batch_free", "compare", "composition", "couple"]
+__all__ += ["density_ratio", "drivers", "expression", "fates", "fit", "forecast", "gene_trends"]
+__all__ += ["growth", "holdout", "influence", "interpolate", "outlier_score", "perturb"]
+__all__ += ["project_points", "project_velocity", "simulate", "transitions", "uncertainty"]
+__all__ += ["velocity", "velocity_agreement"]
 
 _doors.guard(__name__)
