@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -159,12 +158,9 @@ def _numbers(values: float | ArrayLike, name: str) -> np.ndarray:
 def _distance(source: Snapshot, target: Snapshot) -> float:
     """Root of the mean squared distance between two shuffled snapshots, without its noise."""
     size = max(1, min(len(source), len(target)) // 2)
-    (a, b), (c, d) = (_halves(snapshot, size) for snapshot in (source, target))
+    (a, b), (c, d) = (  # the first and the last cells; of one cell, that one twice
+        [s.subset(torch.arange(k, k + size)) for k in (0, len(s) - size)] for s in (source, target)
+    )
     between = Exact()(a, c).cost + Exact()(b, d).cost
     within = Exact()(a, b).cost + Exact()(c, d).cost
     return float(max(between - within, SIGNAL * between) ** 0.5)
-
-
-def _halves(snapshot: Snapshot, size: int) -> Sequence[Snapshot]:
-    """Return the first and the last cells; of one cell, that one twice."""
-    return [snapshot.subset(torch.arange(k, k + size)) for k in (0, len(snapshot) - size)]

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Any
 
 from cellflow import _checks
 from cellflow._process_group import ProcessGroup
@@ -88,17 +89,9 @@ def choose(
         why = few if others else "there is no other candidate"
         table = HoldoutTable((), course.unit)
         return Choice(default, default, f"The default {default.name!r} stays ({why}).", table)
-    table = holdout(
-        course,
-        methods,
-        steps=default.default_steps if steps is None else steps,
-        seeds=seeds,
-        protocol=protocol,
-        metrics=(metric,),
-        workers=workers,
-        progress=progress,
-        ranks=ranks,
-    )
+    how: dict[str, Any] = {"workers": workers, "progress": progress, "ranks": ranks}
+    how["steps"] = default.default_steps if steps is None else steps
+    table = holdout(course, methods, seeds=seeds, protocol=protocol, metrics=(metric,), **how)
     ratios = {m.name: _log_ratios(table, m.name, default.name, metric) for m in others}
     best = min(others, key=lambda m: fmean(ratios[m.name]))
     mean = fmean(ratios[best.name])
@@ -156,17 +149,9 @@ class Auto(Method, Chooser):
         ranks: ProcessGroup | None = None,
     ) -> tuple[Method, str]:
         """Return the method chosen on `course`, and the reason; see :meth:`Chooser.chosen`."""
-        choice = choose(
-            course,
-            self.candidates,
-            steps=steps,
-            seeds=self.seeds,
-            metric=self.metric,
-            protocol=protocol,
-            workers=workers,
-            progress=progress,
-            ranks=ranks,
-        )
+        how: dict[str, Any] = {"seeds": self.seeds, "metric": self.metric, "protocol": protocol}
+        how |= {"steps": steps, "workers": workers, "progress": progress, "ranks": ranks}
+        choice = choose(course, self.candidates, **how)
         return choice.method, choice.reason
 
     def fit_with(
@@ -174,12 +159,9 @@ class Auto(Method, Chooser):
     ) -> Fit:
         """Choose on `course`, then fit; see :meth:`Method.fit_with`."""
         model = course if preprocessing is None else course.map(preprocessing.apply)
+        steps, group, protocol = options.steps, options.group, HoldoutProtocol()
         method, reason = self.chosen(
-            model,
-            HoldoutProtocol(),
-            steps=options.steps,
-            progress=options.progress,
-            ranks=options.group,
+            model, protocol, steps=steps, progress=options.progress, ranks=group
         )
         fit = method.fit_with(course, options, preprocessing)
         fit.origin["choice"] = reason

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessException
 
 from cellflow import _checks
 from cellflow._process_group import ProcessGroup, RankLost, here
@@ -154,7 +154,7 @@ def _launch(fabric: Fabric, folder: Path, options: FitOptions) -> None:
     with deferred_interrupt() as interrupted:
         try:
             fabric.launch(partial(_work, folder=folder))
-        except (ProcessExitedException, ProcessRaisedException) as ended:
+        except ProcessException as ended:
             if interrupted():  # before or after the training
                 raise KeyboardInterrupt from None
             raise _reason(ended, folder, options, fabric.world_size) from None
@@ -181,12 +181,7 @@ def _work(fabric: Fabric, folder: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
-def _reason(
-    ended: ProcessExitedException | ProcessRaisedException,
-    folder: Path,
-    options: FitOptions,
-    world: int,
-) -> Exception:
+def _reason(ended: ProcessException, folder: Path, options: FitOptions, world: int) -> Exception:
     """Return what to raise when a process has ended early."""
     told = [torch.load(p, weights_only=False) for p in sorted(folder.glob("error-*"))]
     for error in told:

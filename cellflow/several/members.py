@@ -30,8 +30,6 @@ Job = tuple[int | None, FitOptions]
 MIN_STEPS_FOR_PROCESSES = 4000
 #: Devices on which members are trained as one.
 STACKED = ("cuda",)
-
-
 #: Members, at most: each is a fit.
 MOST = 10_000
 

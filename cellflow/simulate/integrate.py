@@ -179,14 +179,7 @@ def integrate_stochastic(
 
 
 def integrate_adaptive(
-    field: RescaledField,
-    x: Tensor,
-    *,
-    u: Tensor,
-    pair: Pair,
-    order: int,
-    limits: Limits,
-    out: Tensor,
+    field: RescaledField, x: Tensor, *, u: Tensor, pair: Pair, limits: Limits, out: Tensor
 ) -> None:
     """Integrate through [0, 1] in steps chosen by the error, and write the states at `u`.
 
@@ -201,7 +194,7 @@ def integrate_adaptive(
     stages = k.flatten(1).t()
     out[0], here, row = x, 0.0, 1
     k[0] = _finite(field, 0.0, x)
-    allowed = _first_step(field, x, k[0], order=order, limits=limits)
+    allowed = _first_step(field, x, k[0], order=pair.order, limits=limits)
     while here < 1.0:
         left = math.ceil((1.0 - here) / allowed - 1e-9)
         h = (1.0 - here) / left
@@ -224,7 +217,7 @@ def integrate_adaptive(
                 cubic.write((u[row:stop] - here) / h, out[row:stop], terms=(term,))
             x, here, row = new, there, stop
             k[0] = k[-1]
-        change = SAFETY * max(error, 1e-10) ** (-1 / order)
+        change = SAFETY * max(error, 1e-10) ** (-1 / pair.order)
         allowed = max(h * min(GROW, max(SHRINK, change)), LEAST)  # NaN shrinks
     field.require_finite(x, 1.0)
     out[-1] = x

@@ -147,10 +147,7 @@ class Job:
             elif solver.step is not None:
                 integrate_fixed(field, x, u=u, step=solver.step, n_steps=n, out=rows)
             elif solver.pair is not None:
-                pair, limits = solver.pair, how.limits
-                integrate_adaptive(
-                    field, x, u=u, pair=pair, order=solver.order, limits=limits, out=rows
-                )
+                integrate_adaptive(field, x, u=u, pair=solver.pair, limits=how.limits, out=rows)
             n_evaluations += field.n_evaluations
             x = rows[-1]
         return n_evaluations

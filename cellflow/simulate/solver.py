@@ -43,13 +43,14 @@ Weights = tuple[float, ...]
 class Pair:
     r"""Embedded pair of explicit Runge-Kutta methods, with a polynomial between the nodes.
 
-    Weights of the stages before each stage, in units of the step (`a`), and the times of the stages
-    (`c`), of which the last is at the solution, and so the first of the next step; weights of the
-    stages in the difference of the two solutions (`error`), and in the term :math:`\theta^2 (1 -
-    \theta)^2` that the polynomial has beyond the cubic through both ends and their slopes
-    (`quartic`).
+    Of the `order` of the solution, it has weights of the stages before each stage, in units of the
+    step (`a`), and the times of the stages (`c`), of which the last is at the solution, and so the
+    first of the next step; weights of the stages in the difference of the two solutions (`error`),
+    and in the term :math:`\theta^2 (1 - \theta)^2` that the polynomial has beyond the cubic through
+    both ends and their slopes (`quartic`).
     """
 
+    order: int
     a: tuple[Weights, ...]
     c: Weights
     error: Weights
