@@ -19,14 +19,11 @@ from cellflow.timecourse import Snapshot, TimeCourse
 #: How a method may count time, and the weight of the distance that cells travel in it: as the user
 #: does, by distance, or by the geometric mean of both.
 CLOCKS = {"physical": 0.0, "distance": 1.0, "tempered": 0.5}
-#: Cells of a snapshot, at most, by which distances are measured.
-CELLS = 2000
-#: Share of a mean squared distance that is left, at least, when its noise is taken off.
-SIGNAL = 0.1
-#: Share of its even progress that an interval has at least.
-LEAST_STEP = 0.01
-#: Share of the slowest interval's mean rate that no rate falls below.
-LEAST_RATE = 0.1
+#: Cells of a snapshot, at most, by which distances are measured; and the share of a mean squared
+#: one that is left, at least, when its noise is taken off.
+CELLS, SIGNAL = 2000, 0.1
+#: Share of its even progress that an interval has, and of the slowest one's mean rate that any has.
+LEAST_STEP, LEAST_RATE = 0.01, 0.1
 #: Halvings that lead from an interval to a time in it, to the last bit.
 HALVINGS = 64
 

@@ -22,10 +22,8 @@ from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import TimeCourse
 from cellflow.training import FitOptions
 
-#: Fewest cells of a condition at a time.
-FEWEST = 10
-#: What the least possible p value must not exceed: two times three replicates attain it.
-LEVEL = 0.1
+#: Fewest cells of a condition at a time; most that the least p may be: of twice three replicates.
+FEWEST, LEVEL = 10, 0.1
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,11 +18,8 @@ from cellflow.plans import Transitions
 from cellflow.simulate import SOLVERS
 from cellflow.timecourse import Snapshot
 
-#: Cells and futures that are simulated at once.
-BLOCK = 2**16
-#: Parts of a span after each of which displacements are bent.
-BENDS = 16
-
+#: Futures that are simulated at once; and parts of a span after each of which they are bent.
+BLOCK, BENDS = 2**16, 16
 #: What becomes of short displacements ``(n, d)`` of cells.
 Bend = Callable[[Tensor], Tensor]
 

@@ -14,10 +14,8 @@ from cellflow import _checks
 from cellflow._random import draw_seed
 from cellflow._typing import Rng, Tensor
 
-#: Penalties that are tried, in units in which splines weigh as much as the data.
-PENALTIES = np.logspace(-6, 4, 21)
-#: Times at which a trend is given.
-POINTS = 51
+#: Penalties that are tried, where splines weigh as much as the data; and times of a trend.
+PENALTIES, POINTS = np.logspace(-6, 4, 21), 51
 
 
 @dataclass(frozen=True, eq=False)

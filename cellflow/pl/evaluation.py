@@ -25,10 +25,8 @@ _NAMES = {
     "uot_clock": "Reach-limited by the clock, unlearned",
 }
 _MARKERS = dict(zip(YARDSTICKS[:-1], "<>sDPX", strict=True))
-#: Width of the dots of one time point, where time points are one apart.
-_SPREAD = 0.62
-#: Losses that span more than this factor are drawn on a logarithmic axis.
-_LOG_FROM = 5.0
+#: Width of the dots of one time point, where two are one apart; and span of losses for a log axis.
+_SPREAD, _LOG_FROM = 0.62, 5.0
 
 
 def holdout(table: HoldoutTable, *, metric: str = "w1", ax: Axes | None = None) -> Axes:

@@ -30,12 +30,10 @@ _DASH: dict[str, Any] = {"marker": "_", "ms": 10, "mew": 1.2, "ls": "", "zorder"
 _LINE: dict[str, Any] = {"lw": 0.8, "alpha": 0.7, "zorder": 1}
 #: Points of the line between two observed times.
 _STEPS = 17
-#: Width of a block, where the two columns of blocks are one apart.
-_WIDTH = 0.05
+#: Width of a block, where both columns are one apart; and the gap between two, in lines of text.
+_WIDTH, _GAP = 0.05, 0.4
 #: Inches from one label to the next at least, and of all blocks without the gaps between them.
 _ROW, _HEIGHT = 0.15, 2.2
-#: The gap between blocks, in lines of text.
-_GAP = 0.4
 
 
 def composition(

@@ -23,10 +23,8 @@ from cellflow.tl.projection import embedding, nearest_category, project_points
 
 #: Width in points of the path of a cell of mass one, and the factors it is clipped to.
 _WIDTH, _EXTREMES = 0.7, (0.15, 4.0)
-#: Cells of which means and bands are made, at most, and at least.
-_MOST, _LEAST = 500, 5
-#: Shares of the mass between which a band lies.
-_BAND = (0.1, 0.9)
+#: Cells of which means and bands are made, at most and at least; shares of mass about a band.
+_MOST, _LEAST, _BAND = 500, 5, (0.1, 0.9)
 #: Cells that move, at most; dots per inch; and the factors that the area of a dot is clipped to.
 _MOVING, _DPI, _AREAS = 2000, 150, (0.2, 5.0)
 

@@ -14,10 +14,8 @@ from cellflow import _checks
 from cellflow.pl import _cells, _frame
 from cellflow.tl.projection import embedding
 
-#: A node is drawn if this many cells lie within the width of the kernel around it.
-_LEAST = 3
-#: Length of a long arrow, in cells of the grid.
-_LONG = 0.85
+#: Cells within the width of the kernel around a node that is drawn; and length of a long arrow.
+_LEAST, _LONG = 3, 0.85
 
 
 def velocity(

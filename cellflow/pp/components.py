@@ -17,10 +17,8 @@ from cellflow.preprocessing import Preprocessing, oriented
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: Bytes of expression in memory at a time.
-MEMORY = 2.0**28
-#: Most genes whose covariances are held: 0.8 GB in float64.
-MAX_GENES = 10_000
+#: Bytes of expression in memory at a time, and most genes whose covariances are held: 0.8 GB.
+MEMORY, MAX_GENES = 2.0**28, 10_000
 
 
 def pca(

@@ -14,10 +14,8 @@ from cellflow.preprocessing import Preprocessing
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: Cells whose expression is compared with their states.
-SAMPLE = 256
-#: Largest difference between states and what expression makes of them, relative to the states.
-TOLERANCE = 0.01
+#: Cells whose states are compared with what expression makes of them, and the largest difference.
+SAMPLE, TOLERANCE = 256, 0.01
 
 
 def pca_keys(rep: str) -> tuple[str, str]:

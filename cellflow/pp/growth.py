@@ -47,10 +47,8 @@ class RateCurve:
         return self.low + (self.high - self.low) * 0.5 * (1.0 + np.tanh(0.5 * slope))
 
 
-#: Divisions: with the defaults half-way at a score of 0.25.
-BIRTH = RateCurve(centre=0.25, width=0.5)
-#: Deaths: with the defaults half-way at a score of 0.1.
-DEATH = RateCurve(centre=0.1, width=0.2)
+#: Divisions and deaths: half-way at scores of 0.25 and 0.1.
+BIRTH, DEATH = RateCurve(centre=0.25, width=0.5), RateCurve(centre=0.1, width=0.2)
 
 
 def growth_rates(

@@ -23,12 +23,9 @@ from cellflow.simulate.integration import Integration
 from cellflow.simulate.noise import Noise, block_size
 from cellflow.simulate.solver import SOLVERS, Solver
 
-#: Steps over the whole span unless `max_step` or `knots` say otherwise.
-DEFAULT_STEPS = 32
-#: The least of them between two breaks.
-SEGMENT_STEPS = 8
-#: Steps beyond which a span is taken for a mistake.
-MAX_STEPS = 100_000
+#: Steps over the whole span unless `max_step` or `knots` say otherwise, the least of them between
+#: two breaks, and those beyond which a span is taken for a mistake.
+DEFAULT_STEPS, SEGMENT_STEPS, MAX_STEPS = 32, 8, 100_000
 #: Cells integrated together by one thread of a CPU: hidden layers of 64 units then stay in its
 #: cache, which is worth a third of the time, and calls of Python cost next to nothing.
 CACHED = 4096

@@ -25,14 +25,10 @@ from cellflow._typing import Tensor
 from cellflow.simulate.job import Chunks, Job, integrate_cells
 from cellflow.simulate.trajectory import Trajectory, row_of
 
-#: Raised when the layout of stores changes.
-FORMAT = 1
-#: Under which our attributes are kept.
-KEY = "cellflow"
-#: Chunks that are written at once, at most.
-PART_CHUNKS = 16
-#: Bytes of a chunk of the store, so that one time is read without reading all of them.
-CHUNK_BYTES = 2**24
+#: Raised when the layout of stores changes; and under which our attributes are kept.
+FORMAT, KEY = 1, "cellflow"
+#: Chunks written at once, at most, and their bytes: one time is read without reading all of them.
+PART_CHUNKS, CHUNK_BYTES = 16, 2**24
 #: Types of numbers that a store can hold.
 STORE_DTYPES = ("float16", "float32", "float64")
 

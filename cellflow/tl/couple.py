@@ -25,10 +25,9 @@ from cellflow.tl._reading import preprocessing_of, read_course
 from cellflow.tl.coupled import Coupled
 from cellflow.training.cells import natural_sigma
 
-#: Cells of a time point up to which ``"auto"`` is exact.
-EXACT_CELLS = 4000
-#: Diffusion of the entropic plan, in the data's own: as that of the bridges.
-SIGMA = 0.2
+#: Cells of a time point up to which ``"auto"`` is exact; and the entropic plan's diffusion, as that
+#: of the bridges in the data's own.
+EXACT_CELLS, SIGMA = 4000, 0.2
 
 
 def couple(
