@@ -208,6 +208,8 @@ def animation(
     Where the method learned growth, a dot is as large as its cell's mass. Of more than 2,000 cells
     every so many are drawn.
 
+    ``to_jshtml()`` shows the film in a notebook.
+
     Parameters
     ----------
     adata, trajectory, time_key, basis, dims, use_rep
@@ -218,11 +220,6 @@ def animation(
         Column of ``obs`` with categories: cells that move have the colour of the place where they
         end, by ``uns["<color>_colors"]``; when omitted, the colour of the time. And how long it
         takes from the first time to the last.
-
-    Returns
-    -------
-    matplotlib.animation.FuncAnimation
-        ``to_jshtml()`` shows it in a notebook.
     """
     clock = trajectory.times.detach().cpu().numpy()
     fps = len(clock) / _checks.number(seconds, "seconds", low=0, open_low=True)

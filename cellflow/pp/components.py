@@ -36,6 +36,9 @@ def pca(
     genes (``8 g²`` bytes) and the representation are held. Rows are read in sequence, which is
     the fastest way there is; a loader of shuffled minibatches would gain nothing here.
 
+    It writes ``obsm["X_pca"]`` and, as scanpy does, ``varm["PCs"]`` and ``uns["pca"]`` with
+    variances and their ratios; ``uns["pca"]["mean"]`` has the mean of each gene.
+
     Parameters
     ----------
     adata
@@ -46,12 +49,6 @@ def pca(
         Boolean column of ``var``, such as ``"highly_variable"``; all genes when omitted.
     key_added
         Key of ``obsm`` for the representation.
-
-    Returns
-    -------
-    None
-        Writes ``obsm["X_pca"]`` and, as scanpy does, ``varm["PCs"]`` and ``uns["pca"]`` with
-        variances and their ratios; ``uns["pca"]["mean"]`` has the mean of each gene.
     """
     _checks.key(key_added, "key_added")
     chosen = np.ones(adata.n_vars, dtype=bool)

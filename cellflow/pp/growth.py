@@ -73,6 +73,10 @@ def growth_rates(
     :func:`cellflow.tl.fit`, where only differences between cells of one time point count: how much
     the population grows as a whole is told by masses.
 
+    It writes ``obs[key_added]``; where genes were given, ``obs[f"{key_added}_proliferation"]`` and
+    ``obs[f"{key_added}_apoptosis"]``, their scores; and ``uns[key_added]``, the curves, the unit
+    and the genes. All of it, or nothing if there is an error.
+
     Parameters
     ----------
     adata
@@ -94,13 +98,6 @@ def growth_rates(
     rng
         Seed or generator of the choice of random genes. Scanpy seeds numpy's global generator
         with a number drawn from it; the state from before is put back.
-
-    Returns
-    -------
-    None
-        Writes ``obs[key_added]``; where genes were given, ``obs[f"{key_added}_proliferation"]``
-        and ``obs[f"{key_added}_apoptosis"]``, their scores; and ``uns[key_added]``, the curves,
-        the unit and the genes. All of it, or nothing if there is an error.
 
     Examples
     --------

@@ -48,6 +48,17 @@ def compare(
     independent: with several animals or dishes of a condition, differences between these are found
     as well.
 
+    The table has one row for each time, and one for all together (time NaN): ``difference`` of
+    velocities, root mean square over cells, in data units per unit of time, and ``p``. The same is
+    in ``uns["comparison"]``, and the conditions, the unit of time and the number of labelings are
+    in ``uns["comparison_fit"]``; ``obs["flow_difference"]`` has the difference at each cell, NaN
+    for cells without a time.
+
+    ``uns["comparison_genes"]`` has a row for each gene, the surest first, where the representation
+    leads back to genes: ``effect``, the mean velocity of the second condition less that of the
+    first, each over its own cells, mean over times; ``difference``, its root mean square over
+    times; the ``p`` of this, and ``fdr`` (Benjamini and Hochberg).
+
     Parameters
     ----------
     adata
@@ -70,20 +81,6 @@ def compare(
     workers
         Processes, each with one thread; as many as there are cores when omitted. The answer is the
         same.
-
-    Returns
-    -------
-    DataFrame
-        One row for each time, and one for all together (time NaN): ``difference`` of velocities,
-        root mean square over cells, in data units per unit of time, and ``p``. The same is in
-        ``uns["comparison"]``, and the conditions, the unit of time and the number of labelings are
-        in ``uns["comparison_fit"]``; ``obs["flow_difference"]`` has the difference at each cell,
-        NaN for cells without a time.
-
-        ``uns["comparison_genes"]`` has a row for each gene, the surest first, where the
-        representation leads back to genes: ``effect``, the mean velocity of the second condition
-        less that of the first, each over its own cells, mean over times; ``difference``, its root
-        mean square over times; the ``p`` of this, and ``fdr`` (Benjamini and Hochberg).
     """
     keys = Reading(time_key, use_rep, n_dims, whiten, mass_key=mass_key, label_key=condition_key)
     keys = replace(keys, time_map=time_map, missing=missing, unit=unit)

@@ -56,6 +56,8 @@ def couple(
     of pairs by themselves are made so: see :func:`cellflow.plans.sparsify`. Time and memory
     are those of the coupling; of ``"global"`` nearly linear in the number of cells.
 
+    The answer has the pairs: ask it for descendants, ancestors and tables of transitions.
+
     Parameters
     ----------
     adata
@@ -79,11 +81,6 @@ def couple(
         ``dataclasses.replace(OTCFM(), coupling=Given(coupled.tmaps()))``.
     clone_bonus
         What a pair of one clone costs less, in median costs of a pair.
-
-    Returns
-    -------
-    Coupled
-        The pairs; ask it for descendants, ancestors and tables of transitions.
     """
     keys = Reading(time_key, use_rep, n_dims, whiten, mass_key=mass_key, growth_key=growth_key)
     keys = replace(keys, time_map=time_map, missing=missing, unit=unit)

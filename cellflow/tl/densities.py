@@ -36,6 +36,12 @@ def outlier_score(
     Half of the reference cells are fitted, and half say from which score on a cell is called:
     :func:`cellflow.answers.outliers`.
 
+    It writes ``obs["outlier_score"]``, the negative log-density in nats (per volume of the
+    representation), ``obs["outlier_p"]``, the share of held-back reference cells as strange, and
+    ``obs["outlier"]``, whether a cell is called. ``obs["outlier_fitted"]`` says which reference
+    cells were fitted: these look less strange than they are. ``uns["outlier"]`` has the method, the
+    rate, the threshold of the score and the number of cells held back.
+
     Parameters
     ----------
     adata
@@ -53,15 +59,6 @@ def outlier_score(
         Training steps at most; those of the density when omitted.
     key_added
         First part of the keys that are written.
-
-    Returns
-    -------
-    None
-        Writes ``obs["outlier_score"]``, the negative log-density in nats (per volume of the
-        representation), ``obs["outlier_p"]``, the share of held-back reference cells as strange,
-        and ``obs["outlier"]``, whether a cell is called. ``obs["outlier_fitted"]`` says which
-        reference cells were fitted: these look less strange than they are. ``uns["outlier"]`` has
-        the method, the rate, the threshold of the score and the number of cells held back.
     """
     key, density = _checks.key(key_added, "key_added"), resolve_density(method)
     given = column_of(adata, reference, "reference") if isinstance(reference, str) else reference
@@ -104,6 +101,11 @@ def density_ratio(
 
     It says where cells become more; whether they divided there or came from elsewhere, it does not.
 
+    It writes ``obs["density_ratio"]``: the log-density of a cell's place at the end less that at
+    the start, in nats, whatever time the cell is of, an extrapolation far from the cells of both.
+    Shares of cells are compared, not numbers. ``uns["density_ratio"]`` has the times and the
+    method.
+
     Parameters
     ----------
     adata, time_key
@@ -112,14 +114,6 @@ def density_ratio(
         Times to compare: numbers, or labels such as ``"E7.5"``.
     method, use_rep, n_dims, steps, key_added, rng
         As in :func:`outlier_score`. A density is fitted to the cells of either time.
-
-    Returns
-    -------
-    None
-        Writes ``obs["density_ratio"]``: the log-density of a cell's place at the end less
-        that at the start, in nats, whatever time the cell is of, an extrapolation far from
-        the cells of both. Shares of cells are compared, not numbers. ``uns["density_ratio"]`` has
-        the times and the method.
     """
     key, density = _checks.key(key_added, "key_added"), resolve_density(method)
     column = column_of(adata, time_key, "time_key")
@@ -158,6 +152,12 @@ def batch_free(
     :func:`cellflow.answers.batch_free`. For batches of equal composition, such as halves of one
     sample; not for batches that are days or conditions.
 
+    The table has rows ``"before"`` and ``"after"``: ``batch_accuracy``, how often nearest
+    neighbours tell the batch of a cell that was left out, and its ``chance``; with a `label_key`
+    also ``label_purity``, the share of nearest neighbours with a cell's own label, and
+    ``label_transfer``, that among neighbours in other batches. The same is in
+    ``uns["batch_free"]``, and the cells are in ``obsm["X_batch_free"]``.
+
     Parameters
     ----------
     adata
@@ -171,15 +171,6 @@ def batch_free(
     method, use_rep, n_dims, steps, rng
         As in :func:`outlier_score`; a flow is fitted to each batch, one layer of splines unless
         told otherwise. Of several layers, fewer labels stay.
-
-    Returns
-    -------
-    DataFrame
-        Rows ``"before"`` and ``"after"``: ``batch_accuracy``, how often nearest neighbours tell
-        the batch of a cell that was left out, and its ``chance``; with a `label_key` also
-        ``label_purity``, the share of nearest neighbours with a cell's own label, and
-        ``label_transfer``, that among neighbours in other batches. The same is in
-        ``uns["batch_free"]``, and the cells are in ``obsm["X_batch_free"]``.
     """
     x, rows = read_all(adata, use_rep, n_dims), np.arange(adata.n_obs)
     found = taken_out(

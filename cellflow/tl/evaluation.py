@@ -44,6 +44,9 @@ def holdout(
 ) -> HoldoutTable:
     """Predict each interior time point from the others, beside predictions without a model.
 
+    See :func:`cellflow.evaluate.holdout`; print the table, or draw it with
+    :func:`cellflow.pl.holdout`.
+
     Parameters
     ----------
     adata
@@ -66,12 +69,6 @@ def holdout(
     workers
         Processes to share the fits, each with one thread; as many as there are cores when
         omitted. The table is the same. Under ``torchrun`` its processes share the fits, too.
-
-    Returns
-    -------
-    HoldoutTable
-        See :func:`cellflow.evaluate.holdout`; print it, or draw it with
-        :func:`cellflow.pl.holdout`.
     """
     keys = Reading(time_key, use_rep, n_dims, whiten, mass_key=mass_key, growth_key=growth_key)
     keys = replace(keys, time_map=time_map, missing=missing, unit=unit)
@@ -123,6 +120,9 @@ def suggest_sigma(
 ) -> SigmaSweep:
     """Suggest the diffusion of a Schrödinger bridge, by predicting time points left out.
 
+    Print the answer, draw it with :func:`cellflow.pl.sigma`, and give its `best` to a method:
+    ``SF2M(sweep.best)``. See :func:`cellflow.evaluate.sigma_sweep`.
+
     Parameters
     ----------
     adata
@@ -148,12 +148,6 @@ def suggest_sigma(
         Any of ``"energy"``, ``"w1"``, ``"w2"``; the first one decides.
     workers
         Processes to share the work; as many as there are cores when omitted and worth it.
-
-    Returns
-    -------
-    SigmaSweep
-        Print it, draw it with :func:`cellflow.pl.sigma`, and give its `best` to a method:
-        ``SF2M(sweep.best)``. See :func:`cellflow.evaluate.sigma_sweep`.
 
     Examples
     --------

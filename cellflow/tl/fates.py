@@ -46,6 +46,12 @@ def fates(
     cells around the place where it comes to; of plans, the descendants are followed from cell to
     cell (:mod:`cellflow.answers.fates`). Cells observed at the end have the group that they are in.
 
+    It writes ``obsm["fates"]``, a table with one column a group and rows of sum one, NaN for cells
+    after the end and without a time; ``obs["fate_entropy"]``, from 0, one fate, to 1, all equally
+    likely; and ``uns["fates"]``. Standard errors by the number of futures are in
+    ``obsm["fates_sampling_error"]``, where there are several, and standard deviations between the
+    members of an ensemble in ``obsm["fates_member_error"]``.
+
     Parameters
     ----------
     adata
@@ -74,15 +80,6 @@ def fates(
         Observed cells that say in which group a future ends.
     rng
         Seed or generator of the noise.
-
-    Returns
-    -------
-    None
-        Writes ``obsm["fates"]``, a table with one column a group and rows of sum one, NaN for cells
-        after the end and without a time; ``obs["fate_entropy"]``, from 0, one fate, to 1, all
-        equally likely; and ``uns["fates"]``. Standard errors by the number of futures are in
-        ``obsm["fates_sampling_error"]``, where there are several, and standard deviations between
-        the members of an ensemble in ``obsm["fates_member_error"]``.
     """
     question = _Question(adata, fit, n_futures, neighbours, growth)
     at = observed_time(question.known[1:], question.known[-1] if end is None else end, "end")
@@ -109,6 +106,9 @@ def ancestors(
     The dynamics are simulated back from each cell to the `start`, with the noise of the reversed
     process; of plans, ancestors are followed from cell to cell.
 
+    It writes ``obsm["ancestors"]``, ``obs["ancestor_entropy"]``, ``uns["ancestors"]`` and errors,
+    all as :func:`fates` does; NaN for cells before the start.
+
     Parameters
     ----------
     adata, fit, label_key, neighbours, rng
@@ -117,12 +117,6 @@ def ancestors(
         Observed time at which ancestors are looked up; the first one when omitted.
     n_futures
         Pasts of each cell by each member, where the method learned noise; one otherwise.
-
-    Returns
-    -------
-    None
-        Writes ``obsm["ancestors"]``, ``obs["ancestor_entropy"]``, ``uns["ancestors"]`` and errors,
-        all as :func:`fates` does; NaN for cells before the start.
     """
     question = _Question(adata, fit, n_futures, neighbours, False)
     at = observed_time(question.known[:-1], question.known[0] if start is None else start, "start")

@@ -54,6 +54,13 @@ def drivers(
     genes by the components that the fit was made on: what one unit more of a gene would change.
     See :func:`cellflow.answers.correlations` and :func:`cellflow.answers.fate_gradient`.
 
+    The table has one row a gene, the highest first. By correlation: ``correlation``, its 95 %
+    interval ``low`` to ``high``, ``p_value`` and ``fdr`` (Benjamini and Hochberg); NaN for a gene
+    that is the same in all cells. By gradient: ``gradient``, with the 95 % interval of a mean over
+    these cells, and of an ensemble ``member_std``, the standard deviation between members; genes
+    that the components leave out are not in the table. The same is in ``uns["drivers_<fate>"]``,
+    where a slash in the name of a fate is an underscore.
+
     Parameters
     ----------
     adata
@@ -73,16 +80,6 @@ def drivers(
     neighbours
         Observed cells that say how a path ends, for the gradient. More of them see farther: a cell
         that ends amid one group has no gradient.
-
-    Returns
-    -------
-    DataFrame
-        One row a gene, the highest first. By correlation: ``correlation``, its 95 % interval
-        ``low`` to ``high``, ``p_value`` and ``fdr`` (Benjamini and Hochberg); NaN for a gene that
-        is the same in all cells. By gradient: ``gradient``, with the 95 % interval of a mean over
-        these cells, and of an ensemble ``member_std``, the standard deviation between members;
-        genes that the components leave out are not in the table. The same is in
-        ``uns["drivers_<fate>"]``, where a slash in the name of a fate is an underscore.
     """
     _checks.choice(method, METHODS, "method")
     p = chances_of(adata, key, fate)
@@ -168,6 +165,10 @@ def gene_trends(
     Each cell counts with its probability of the fate; cells observed at the end have the group
     that they are in. See :func:`cellflow.answers.trends`.
 
+    The table has one row for each fate, gene and ``time``, with the ``mean`` and its pointwise 95 %
+    band over the cells sampled, ``low`` to ``high``. The fate is ``"all"`` where all cells count
+    alike. The same is in ``uns["gene_trends"]``.
+
     Parameters
     ----------
     adata
@@ -184,13 +185,6 @@ def gene_trends(
         Bootstrap draws of cells within time points behind the bands.
     rng
         Seed or generator of the bootstrap.
-
-    Returns
-    -------
-    DataFrame
-        One row for each fate, gene and ``time``, with the ``mean`` and its pointwise 95 % band over
-        the cells sampled, ``low`` to ``high``. The fate is ``"all"`` where all cells count alike.
-        The same is in ``uns["gene_trends"]``.
     """
     names, stored = expression_of(adata, layer)
     asked, columns = columns_of(names, genes)

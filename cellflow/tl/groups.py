@@ -41,6 +41,11 @@ def composition(
     of the neighbouring days, interpolated as they are (``"arithmetic"``), or as if each label grew
     at a constant rate (``"geometric"``).
 
+    The table has one row for each time, label and source: ``"observed"``, ``"predicted"``, ``"held
+    out"``, ``"arithmetic"`` or ``"geometric"``, with its ``share`` and, where cells were sampled, a
+    95 % interval, ``low`` to ``high``, elsewhere NaN. The same is in ``uns["composition"]``, and
+    the column and the unit of time are in ``uns["composition_fit"]``.
+
     Parameters
     ----------
     adata, fit
@@ -54,14 +59,6 @@ def composition(
     steps, progress
         Training steps of these fits; the method's own when omitted. And whether to show their
         progress.
-
-    Returns
-    -------
-    DataFrame
-        One row for each time, label and source: ``"observed"``, ``"predicted"``, ``"held out"``,
-        ``"arithmetic"`` or ``"geometric"``, with its ``share`` and, where cells were sampled, a
-        95 % interval, ``low`` to ``high``, elsewhere NaN. The same is in ``uns["composition"]``,
-        and the column and the unit of time are in ``uns["composition_fit"]``.
     """
     course = labelled_course(adata, fit, label_key)
     names = sorted({label for s in course.snapshots for label in s.labels or ()})
@@ -134,6 +131,9 @@ def transitions(
     where the method learned growth. What is predicted has the labels of the observed cells around
     it. Of plans, descendants are followed from cell to cell, between observed times.
 
+    The table has one row for each group at the start, one column for each group at the end; both
+    axes are named by their time. Drawn by :func:`cellflow.pl.transitions`.
+
     Parameters
     ----------
     adata, fit, label_key, neighbours, rng
@@ -145,12 +145,6 @@ def transitions(
         None: masses, of total one but for growth.
     n_futures
         Futures of each cell by each member.
-
-    Returns
-    -------
-    DataFrame
-        One row for each group at the start, one column for each group at the end; both axes are
-        named by their time. Drawn by :func:`cellflow.pl.transitions`.
     """
     if isinstance(fit, Coupled):
         first, *_, last = fit.transitions.times

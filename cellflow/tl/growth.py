@@ -33,6 +33,15 @@ def growth(
     than a twentieth of what those of the mean cell of its time do counts as one without
     descendants (:data:`cellflow.plans.plan.CHILDLESS`).
 
+    It writes ``obs["growth"]``, the rate at the cell's own time, births less deaths per unit of
+    time; ``obs["growth_descendants"]``, the expected mass of the descendants at the next snapshot
+    relative to the cell's own, which is 1 where births and deaths balance;
+    ``obs["growth_childless"]``, whether a cell has none; and ``uns["growth_fit"]``, with the share
+    of cells without descendants among those that could have some (``"childless"``). Rates are NaN
+    for cells without a time; masses also for those of the last time point, which nothing follows,
+    and neither counts as childless. Of an ensemble, rates and masses are means over its members,
+    and ``obs["growth_std"]`` is the rates' standard deviation.
+
     Parameters
     ----------
     adata, fit
@@ -45,18 +54,6 @@ def growth(
     n_paths
         Futures of each cell over which the mass of its descendants is averaged, for a stochastic
         solver; without noise they are all the same.
-
-    Returns
-    -------
-    None
-        Writes ``obs["growth"]``, the rate at the cell's own time, births less deaths per unit of
-        time; ``obs["growth_descendants"]``, the expected mass of the descendants at the next
-        snapshot relative to the cell's own, which is 1 where births and deaths balance;
-        ``obs["growth_childless"]``, whether a cell has none; and ``uns["growth_fit"]``, with the
-        share of cells without descendants among those that could have some (``"childless"``).
-        Rates are NaN for cells without a time; masses also for those of the last time point,
-        which nothing follows, and neither counts as childless. Of an ensemble, rates and masses
-        are means over its members, and ``obs["growth_std"]`` is the rates' standard deviation.
     """
     _checks.key(key_added, "key_added")
     members = list(fit) if isinstance(fit, Ensemble) else [fit]

@@ -35,6 +35,12 @@ def influence(
     See :func:`cellflow.answers.influence`. A hypothesis, and no evidence that one gene regulates
     another: snapshots seldom tell causes from what goes along with them.
 
+    The table is genes × genes, per unit of time: in a row what changes, in a column what is more.
+    The same is in ``uns["influence"]``. ``uns["influence_strength"]`` has means of absolute values,
+    in which opposite signs in different cells do not cancel, and of an ensemble
+    ``uns["influence_std"]`` the standard deviation between members. ``uns["influence_params"]``
+    says over how many cells.
+
     Parameters
     ----------
     adata, fit
@@ -49,15 +55,6 @@ def influence(
     drift
         Whether to take the drift of the stochastic dynamics and not the velocity of the flow; where
         the method learned both when omitted.
-
-    Returns
-    -------
-    DataFrame
-        Genes × genes, per unit of time: in a row what changes, in a column what is more. The same
-        is in ``uns["influence"]``. ``uns["influence_strength"]`` has means of absolute values,
-        in which opposite signs in different cells do not cancel, and of an ensemble
-        ``uns["influence_std"]`` the standard deviation between members.
-        ``uns["influence_params"]`` says over how many cells.
     """
     known, loadings = loadings_of(adata, fit)
     names, rows = columns_of(known, known if genes is None else genes)

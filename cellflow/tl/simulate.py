@@ -35,6 +35,11 @@ def simulate(
 ) -> Trajectory | StoredTrajectory:
     """Carry observed cells of one time point along the learned flow.
 
+    Returns states ``(T, n, d)`` in the coordinates of the representation, and masses where the
+    method learned growth. The AnnData is not changed. Of an ensemble, means over its members and
+    their standard deviations (:class:`~cellflow.fits.EnsembleTrajectory`). With `store`, one that
+    is read as it is asked for (:class:`~cellflow.simulate.StoredTrajectory`).
+
     Parameters
     ----------
     adata, fit
@@ -64,14 +69,6 @@ def simulate(
         store that was interrupted is gone on with, if everything else is the same.
     progress
         Whether to show a progress bar.
-
-    Returns
-    -------
-    Trajectory
-        States ``(T, n, d)`` in the coordinates of the representation, and masses where the method
-        learned growth. The AnnData is not changed. Of an ensemble, means over its members and their
-        standard deviations (:class:`~cellflow.fits.EnsembleTrajectory`). With `store`, one that is
-        read as it is asked for (:class:`~cellflow.simulate.StoredTrajectory`).
     """
     _, cell_times, x = states_and_times(adata, fit)
     if times is None:

@@ -19,6 +19,10 @@ def uncertainty(
     courses, a day in the middle of the widest gap shrank errors more than the day suggested here.
     In state space, see ``obs["velocity_uncertainty"]`` of :func:`velocity`.
 
+    The table has one row for each time: ``spread``, how far a cell is from the members' mean (root
+    mean square, in data units), ``moved``, how far it has come, and ``relative``, their ratio. The
+    same is in ``uns["uncertainty"]``, and the time of the largest spread in ``uns["sample_next"]``.
+
     Parameters
     ----------
     adata, fit
@@ -26,14 +30,6 @@ def uncertainty(
         ``bootstrap=True``, the spread covers which cells were sampled, too.
     per_interval, rng
         Times to look at between two snapshots, and seed or generator of stochastic predictions.
-
-    Returns
-    -------
-    DataFrame
-        One row for each time: ``spread``, how far a cell is from the members' mean (root mean
-        square, in data units), ``moved``, how far it has come, and ``relative``, their ratio. The
-        same is in ``uns["uncertainty"]``, and the time of the largest spread in
-        ``uns["sample_next"]``.
     """
     out = pd.DataFrame(disagreements(fit, per_interval=per_interval, generator=rng))
     out["relative"] = (out["spread"] / out["moved"]).where(out["moved"] > 0, 0.0)

@@ -30,6 +30,21 @@ def velocity(
 ) -> None:
     """Write each cell's velocity, at its own time, into the AnnData.
 
+    It writes ``obsm["velocity_pca"]`` (named after the representation), in data units per unit of
+    time and of the representation's shape, with zeros in dimensions that were not modelled and for
+    cells without a time; with `basis`, also ``obsm["velocity_umap"]``; and ``uns["velocity_fit"]``,
+    which says which fit they are from and how many cells had no time.
+
+    With `genes`, ``layers["velocity"]`` in units of expression per unit of time, zero for genes
+    that the components leave out, and ``var["velocity_genes"]``, which genes they do not;
+    ``layers["Ms"]``, the expression that the states stand for, without a floor, so that differences
+    between cells are those of the representation. An ``"Ms"`` that others wrote is left as it is.
+
+    Of an ensemble the velocities are means over its members. ``obs["velocity_uncertainty"]`` then
+    says how far these disagree: their standard deviation relative to the root mean square speed,
+    from 0, where all say the same, to 1, where no direction is left; NaN for cells without a time.
+    ``obsm["velocity_pca_std"]`` has the deviation of each dimension.
+
     Parameters
     ----------
     adata, fit
@@ -42,25 +57,6 @@ def velocity(
         and whatever else reads them; when omitted, for fits to ``X`` that was in memory.
     key_added
         First part of the keys that are written.
-
-    Returns
-    -------
-    None
-        Writes ``obsm["velocity_pca"]`` (named after the representation), in data units per unit
-        of time and of the representation's shape, with zeros in dimensions that were not
-        modelled and for cells without a time; with `basis`, also ``obsm["velocity_umap"]``; and
-        ``uns["velocity_fit"]``, which says which fit they are from and how many cells had no time.
-
-        With `genes`, ``layers["velocity"]`` in units of expression per unit of time, zero for genes
-        that the components leave out, and ``var["velocity_genes"]``, which genes they do not;
-        ``layers["Ms"]``, the expression that the states stand for, without a floor, so that
-        differences between cells are those of the representation. An ``"Ms"`` that others wrote
-        is left as it is.
-
-        Of an ensemble the velocities are means over its members. ``obs["velocity_uncertainty"]``
-        then says how far these disagree: their standard deviation relative to the root mean
-        square speed, from 0, where all say the same, to 1, where no direction is left; NaN for
-        cells without a time. ``obsm["velocity_pca_std"]`` has the deviation of each dimension.
     """
     _checks.key(key_added, "key_added")
     rep, times, x = states_and_times(adata, fit)
@@ -147,6 +143,12 @@ def velocity_agreement(
     makes of it: RNA velocities permuted between the cells of a time. See
     :func:`cellflow.answers.agreement`. RNA velocity is an estimate itself, and no truth.
 
+    The table has one row for each time, and one for all together (time NaN): ``cells`` that have
+    both velocities, ``mean`` cosine with its 95 % interval ``low`` to ``high``, ``chance``, the
+    mean after permutation, and ``p``, of a mean as high. Times at which no cell has an RNA velocity
+    are left out. The same is in ``uns["velocity_agreement"]``; ``obs["velocity_agreement"]`` has
+    the cosine of each cell, NaN where there is none.
+
     Parameters
     ----------
     adata, fit
@@ -158,15 +160,6 @@ def velocity_agreement(
     n_permutations, rng
         Permutations, of which the smallest possible p value is one over one more; and their seed or
         generator.
-
-    Returns
-    -------
-    DataFrame
-        One row for each time, and one for all together (time NaN): ``cells`` that have both
-        velocities, ``mean`` cosine with its 95 % interval ``low`` to ``high``, ``chance``, the
-        mean after permutation, and ``p``, of a mean as high. Times at which no cell has an RNA
-        velocity are left out. The same is in ``uns["velocity_agreement"]``;
-        ``obs["velocity_agreement"]`` has the cosine of each cell, NaN where there is none.
     """
     rep, times, x = states_and_times(adata, fit)
     measured = _measured(adata, fit, velocity_key, rep)
