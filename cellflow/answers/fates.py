@@ -57,20 +57,12 @@ def fates_by_plans(
 ) -> Fates:
     r"""Fates of the cells at `start` by a chain of plans, without a network.
 
-    The share of each group among the descendants at `end`, whose `labels` are given: with
-    :math:`F` of :class:`~cellflow.plans.Transitions`, row i of :math:`F^{(1)} F^{(2)} \cdots`
-    summed over the cells of a group and divided by its total.
-
-    Parameters
-    ----------
-    transitions, labels
-        Plans between consecutive snapshots, and the group of each cell at `end`; None tells
-        nothing.
-    start, end
-        Times of two snapshots, in order.
-    growth
-        Whether descendants weigh by their mass. If not, each step of the chain has rows of sum
-        one: every cell at every time leaves as much.
+    The share of each group among the descendants at `end`, whose `labels` are given, None of one
+    that tells nothing: with :math:`F` of :class:`~cellflow.plans.Transitions`, row i of
+    :math:`F^{(1)} F^{(2)} \cdots` summed over the cells of a group and divided by its total. The
+    `transitions` are plans between consecutive snapshots; `growth` says whether descendants weigh
+    by their mass. If not, each step of the chain has rows of sum one: every cell at every time
+    leaves as much.
     """
     if not growth:
         still = (replace(p, source_growth=None, target_growth=None) for p in transitions.plans)

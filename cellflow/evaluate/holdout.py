@@ -116,10 +116,9 @@ def holdout(
         :class:`~cellflow.evaluate.Auto`, does so for each time point, on the others.
     steps, seeds
         Training steps of each fit, and the number of seeds (0, 1, …), or the seeds.
-    protocol
-        Clock, coordinates and solver.
-    metrics
-        Any of ``"w1"``, ``"w2"``, ``"energy"``; the first one decides the verdicts.
+    protocol, metrics
+        Clock, coordinates and solver; and any of ``"w1"``, ``"w2"``, ``"energy"``, of which the
+        first decides the verdicts.
     workers
         Processes, each with one thread; as many as there are cores when omitted, if the steps
         are worth starting them; 1 for none. The table is the same to the bit. On a GPU, all is

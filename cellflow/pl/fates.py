@@ -72,17 +72,11 @@ def fate_simplex(
 ) -> Axes:
     """Draw each cell at the mean of its fates, which are corners on a circle.
 
-    A cell in a corner has one fate, one in the centre may have all. With more than three fates
-    different probabilities may come to one place. Cells without fates are left out.
-
-    Parameters
-    ----------
-    adata
-        Cells with ``obsm["fates"]``, three or more, as :func:`cellflow.tl.fates` writes it.
-    color
-        What colours the cells: a column of ``obs``, or a gene; their likeliest fate when omitted.
-    palette, size, title, ax
-        As in :func:`trajectories`.
+    Of cells `adata` with ``obsm["fates"]``, three or more, as :func:`cellflow.tl.fates` writes it.
+    They are coloured by `color`, a column of ``obs`` or a gene, by their likeliest fate when
+    omitted; with `palette`, `size`, `title` and `ax` as in :func:`trajectories`. A cell in a corner
+    has one fate, one in the centre may have all. With more than three fates different probabilities
+    may come to one place. Cells without fates are left out.
     """
     table = _cells.written(adata, "obsm", "fates", call="fates(adata, fit)")
     names, values = [str(name) for name in table.columns], table.to_numpy(dtype=float)

@@ -27,18 +27,11 @@ def comparison(
 ) -> np.ndarray:
     """Draw the difference between the flows of two conditions at each cell, and p by time.
 
-    Dots below the dashed line, p = 0.05, are filled; the title says p of all times together.
-
-    Parameters
-    ----------
-    adata
-        Cells with the embedding, ``uns["comparison"]`` and ``obs["flow_difference"]``, as
-        :func:`cellflow.tl.compare` writes them.
-    basis, dims, size
-        As in :func:`trajectories`.
-    ax
-        Where to draw: two axes, for the map and the p values, which are returned; a new figure when
-        omitted.
+    Of cells `adata` with the embedding, ``uns["comparison"]`` and ``obs["flow_difference"]``, as
+    :func:`cellflow.tl.compare` writes them; with `basis`, `dims` and `size` as in
+    :func:`trajectories`; on two axes `ax`, for the map and the p values, which are returned, or in
+    a new figure. Dots below the dashed line, p = 0.05, are filled; the title says p of all times
+    together.
     """
     call = "compare(adata, condition_key=…, time_key=…)"
     table = _cells.written(adata, "uns", "comparison", call=call)
@@ -129,20 +122,11 @@ def uncertainty(
 ) -> np.ndarray:
     """Draw how far the members of an ensemble are from each other over time, and at each cell.
 
-    The dashed line is the time at which another sample would tell most.
-
-    Parameters
-    ----------
-    adata
-        Cells with ``uns["uncertainty"]``, as :func:`cellflow.tl.uncertainty` writes it; with a
-        `basis` also ``obs["velocity_uncertainty"]``, of :func:`cellflow.tl.velocity`.
-    basis
-        An embedding, to draw the disagreement about velocities at each cell as well.
-    dims, size
-        As in :func:`trajectories`.
-    ax
-        Where to draw: one axes over time and, with a `basis`, one for the cells, which are
-        returned; a new figure when omitted.
+    Of cells `adata` with ``uns["uncertainty"]``, as :func:`cellflow.tl.uncertainty` writes it. The
+    dashed line is the time at which another sample would tell most. With a `basis`, an embedding,
+    the disagreement about velocities at each cell is drawn as well, ``obs["velocity_uncertainty"]``
+    of :func:`cellflow.tl.velocity`, with `dims` and `size` as in :func:`trajectories`: on a second
+    of the axes `ax`, which are returned, or in a new figure.
     """
     table = _cells.written(adata, "uns", "uncertainty", call="uncertainty(adata, ensemble)")
     numbers = None

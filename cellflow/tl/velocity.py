@@ -140,26 +140,21 @@ def velocity_agreement(
     """Tell whether a fit moves cells in the direction of their RNA velocity.
 
     By the cosine of both velocities at each cell, which units do not change, beside what chance
-    makes of it: RNA velocities permuted between the cells of a time. See
-    :func:`cellflow.answers.agreement`. RNA velocity is an estimate itself, and no truth.
+    makes of it: RNA velocities permuted `n_permutations` times between the cells of a time, by the
+    seed or generator `rng`. See :func:`cellflow.answers.agreement`. RNA velocity is an estimate
+    itself, and no truth. Of an ensemble, the mean velocity is compared; `adata` and `fit` are as in
+    :func:`velocity`.
+
+    The RNA velocity `velocity_key` is a key of ``obsm``, in the columns of the representation that
+    the fit is on; or one of ``layers``, such as scVelo's ``"velocity"``, which is carried into that
+    representation by its loadings, with NaN, of genes without a velocity, as zero.
 
     The table has one row for each time, and one for all together (time NaN): ``cells`` that have
     both velocities, ``mean`` cosine with its 95 % interval ``low`` to ``high``, ``chance``, the
-    mean after permutation, and ``p``, of a mean as high. Times at which no cell has an RNA velocity
-    are left out. The same is in ``uns["velocity_agreement"]``; ``obs["velocity_agreement"]`` has
-    the cosine of each cell, NaN where there is none.
-
-    Parameters
-    ----------
-    adata, fit
-        As in :func:`velocity`; of an ensemble, the mean velocity is compared.
-    velocity_key
-        Where the RNA velocity is: a key of ``obsm``, in the columns of the representation that the
-        fit is on; or one of ``layers``, such as scVelo's ``"velocity"``, which is carried into that
-        representation by its loadings, with NaN, of genes without a velocity, as zero.
-    n_permutations, rng
-        Permutations, of which the smallest possible p value is one over one more; and their seed or
-        generator.
+    mean after permutation, and ``p``, of a mean as high, of which the smallest possible is one over
+    one more than the permutations. Times at which no cell has an RNA velocity are left out. The
+    same is in ``uns["velocity_agreement"]``; ``obs["velocity_agreement"]`` has the cosine of each
+    cell, NaN where there is none.
     """
     rep, times, x = states_and_times(adata, fit)
     measured = _measured(adata, fit, velocity_key, rep)
