@@ -33,15 +33,10 @@ class Clock:
     """A smooth, strictly increasing map from the user's time to the progress of cells.
 
     A line of a tenth of the slowest interval's mean rate, and on top of it a monotone cubic through
-    the knots (PCHIP, :cite:`fritsch1984`): so the clock never stands still, and one with even
-    knots is straight. Beyond the knots it goes on with the mean rate of the interval at that end.
-
-    Parameters
-    ----------
-    times
-        Times of the knots in the user's unit, at least two, strictly increasing.
-    progress
-        Progress at each, strictly increasing.
+    the knots (PCHIP, :cite:`fritsch1984`): so the clock never stands still, and one with even knots
+    is straight. Beyond the knots it goes on with the mean rate of the interval at that end. The
+    `times` of the knots are in the user's unit, at least two; they, and the `progress` at each,
+    increase strictly.
 
     Examples
     --------

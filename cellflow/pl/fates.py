@@ -28,20 +28,11 @@ def fates(
 ) -> np.ndarray:
     """Draw the probability of each fate over the cells of an embedding.
 
-    One panel for each fate, all with the same colours from 0 to 1; likely cells are drawn above
-    unlikely ones. Cells without fates, such as those without a time, are grey.
-
-    Parameters
-    ----------
-    adata
-        Cells with the embedding and ``obsm["fates"]``, as :func:`cellflow.tl.fates` writes it.
-    basis, dims, size
-        As in :func:`trajectories`.
-    groups
-        Fates to draw, in this order; all of them when omitted.
-    ax
-        Where to draw: an axes for each fate, in their order, which are returned; a new figure when
-        omitted.
+    Of cells `adata` with the embedding and ``obsm["fates"]``, as :func:`cellflow.tl.fates` writes
+    it; with `basis`, `dims` and `size` as in :func:`trajectories`. One panel for each of the fates
+    in `groups`, in this order, all of them when omitted, with the same colours from 0 to 1: on as
+    many axes `ax`, which are returned, or in a new figure. Likely cells are drawn above unlikely
+    ones. Cells without fates, such as those without a time, are grey.
     """
     table = _cells.written(adata, "obsm", "fates", call="fates(adata, fit)")
     known = [str(group) for group in table.columns]

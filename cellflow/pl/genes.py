@@ -139,18 +139,11 @@ def gene_trends(
 ) -> np.ndarray:
     """Draw the mean expression of genes over time, with its 95 % band, a line for each fate.
 
-    Parameters
-    ----------
-    adata
-        Cells with ``uns["gene_trends"]``, as :func:`cellflow.tl.gene_trends` writes it.
-    genes, fates
-        What to draw of it, in this order; all when omitted.
-    key, palette
-        Key of the fates in ``uns``, which says the unit of time and the column whose colours fates
-        have; and colours as in :func:`trajectories`.
-    ax
-        Where to draw: an axes for each gene, in their order, which are returned; a new figure when
-        omitted.
+    Of cells `adata` with ``uns["gene_trends"]``, as :func:`cellflow.tl.gene_trends` writes it:
+    these `genes` and `fates`, in this order, all when omitted. The `key` of the fates in ``uns``
+    says the unit of time and the column whose colours fates have; `palette` is as in
+    :func:`trajectories`. Each gene is drawn on one of the axes `ax`, which are returned, or in a
+    new figure.
     """
     table = _cells.written(adata, "uns", "gene_trends", call="gene_trends(adata, genes)")
     table, about = table.astype({"gene": str, "fate": str}), adata.uns.get(key, {})

@@ -45,21 +45,14 @@ def composition(
 ) -> np.ndarray:
     """Draw the share of each label over time, as predicted beside what was observed.
 
-    One panel for each label, each with a scale of its own from zero. Dots are observed shares,
-    diamonds predicted ones, squares those of days that a fit did not see; bars are 95 % intervals
-    over the cells sampled. The line joins observed shares as if each label grew at a constant rate
-    between them; the dash at a square is what that says of the day held out.
-
-    Parameters
-    ----------
-    adata
-        Cells with ``uns["composition"]``, as :func:`cellflow.tl.composition` writes it.
-    label_key, palette
-        Column of ``obs`` whose colours labels have, that of the table when omitted; and colours as
-        in :func:`trajectories`.
-    ax
-        Where to draw: an axes for each label, in their order, which are returned; a new figure when
-        omitted.
+    Of cells `adata` with ``uns["composition"]``, as :func:`cellflow.tl.composition` writes it. One
+    panel for each label, each with a scale of its own from zero: on as many axes `ax`, in the order
+    of the labels, which are returned, or in a new figure. Dots are observed shares, diamonds
+    predicted ones, squares those of days that a fit did not see; bars are 95 % intervals over the
+    cells sampled. The line joins observed shares as if each label grew at a constant rate between
+    them; the dash at a square is what that says of the day held out. Labels have the colours of a
+    column `label_key` of ``obs``, that of the table when omitted; `palette` is as in
+    :func:`trajectories`.
     """
     table = _cells.written(adata, "uns", "composition", call="composition(adata, fit)")
     about = adata.uns.get("composition_fit", {})
@@ -132,20 +125,12 @@ def transitions(
 ) -> Axes:
     """Draw how much goes from each label before to each label after, as an alluvial diagram.
 
-    Blocks on the left are rows of the table, those on the right its columns; a band between two is
-    as wide as the mass that goes, and has the colour of its row. Labels with no mass are left out.
-
-    Parameters
-    ----------
-    table
-        Masses, one row for each label before and one column for each label after, as
-        ``cellflow.tl.transitions(adata, fit, normalize=None)`` returns them. Where rows sum to
-        one, all blocks before are equal. Names of the index and of the columns say which times
-        these are.
-    adata, label_key
-        Cells, and the column of ``obs`` whose colours labels have.
-    palette, title, ax
-        As in :func:`trajectories`.
+    Blocks on the left are rows of the `table`, those on the right its columns; a band between two
+    is as wide as the mass that goes, and has the colour of its row. Labels with no mass are left
+    out. Masses are as ``cellflow.tl.transitions(adata, fit, normalize=None)`` returns them; where
+    rows sum to one, all blocks before are equal. Names of the index and of the columns say which
+    times these are. Labels have the colours of a column `label_key` of ``obs`` of cells `adata`;
+    `palette`, `title` and `ax` are as in :func:`trajectories`.
     """
     table = _checked(table)
     before, after = ([str(v) for v in axis] for axis in (table.index, table.columns))

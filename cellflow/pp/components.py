@@ -31,24 +31,17 @@ def pca(
 ) -> None:
     """Find principal components of expression, in memory or on disk, and write them down.
 
-    The exact components, from two passes over the cells: one for means and covariances, one that
-    projects. Expression is read in chunks of `memory` bytes; beside these, the covariances of the
-    genes (``8 g²`` bytes) and the representation are held. Rows are read in sequence, which is
-    the fastest way there is; a loader of shuffled minibatches would gain nothing here.
+    The `n_components` exact components, from two passes over the cells: one for means and
+    covariances, one that projects. Expression is read in chunks of `memory` bytes; beside these,
+    the covariances of the genes (``8 g²`` bytes) and the representation are held. Rows are read in
+    sequence, which is the fastest way there is; a loader of shuffled minibatches would gain nothing
+    here.
 
-    It writes ``obsm["X_pca"]`` and, as scanpy does, ``varm["PCs"]`` and ``uns["pca"]`` with
-    variances and their ratios; ``uns["pca"]["mean"]`` has the mean of each gene.
-
-    Parameters
-    ----------
-    adata
-        Cells, also backed by a file or read lazily, whose expression is normalised as it should be.
-    n_components, memory
-        How many, and bytes of expression in memory at a time.
-    genes
-        Boolean column of ``var``, such as ``"highly_variable"``; all genes when omitted.
-    key_added
-        Key of ``obsm`` for the representation.
+    Of cells `adata`, also backed by a file or read lazily, whose expression is normalised as it
+    should be, and of the `genes` for which that boolean column of ``var`` is true, such as
+    ``"highly_variable"``; of all genes when omitted. It writes ``obsm["X_pca"]``, or another
+    `key_added`, and, as scanpy does, ``varm["PCs"]`` and ``uns["pca"]`` with variances and their
+    ratios; ``uns["pca"]["mean"]`` has the mean of each gene.
     """
     _checks.key(key_added, "key_added")
     chosen = np.ones(adata.n_vars, dtype=bool)
