@@ -193,8 +193,10 @@ def interpolate(
         are drawn in proportion to mass and count the same.
     solver, rng
         As in :func:`cellflow.tl.simulate`; the choice of cells is random, too.
-    genes, decoder, floor
+    genes, decoder
         As in :func:`cellflow.tl.expression`. An empty list of genes leaves them out.
+    floor
+        Whether to set expression below zero to zero, as :func:`cellflow.tl.expression` does.
 
     Returns
     -------
