@@ -61,10 +61,9 @@ def outliers(
     reference
         Cells that are as they should be, shape ``(k, d)``. Of cells that are in `x` too, the half
         that was fitted looks less strange than it is.
-    density
-        Density model to fit, such as ``NSF()``.
-    false_positive_rate
-        Share :math:`\alpha` of such cells that may be called; at least one in ``k / 2 + 1``.
+    density, false_positive_rate
+        Density model to fit, such as ``NSF()``; and the share :math:`\alpha` of such cells that may
+        be called, at least one in ``k / 2 + 1``.
     steps, generator
         As in :meth:`~cellflow.densities.Density.fit`; the generator also draws the halves.
     """

@@ -149,13 +149,11 @@ def fate_gradient(
 
     Parameters
     ----------
-    fit
-        A fit or an ensemble.
+    fit, neighbours
+        A fit or an ensemble; and how many observed cells label the end of a path.
     start, ends, group
         Cells in data coordinates, at their time; cells with labels at a later time; and one of
         these labels.
-    neighbours
-        Observed cells that label the end of a path.
     """
     if ends.labels is None or ends.time <= start.time:
         got = "cells without labels" if ends.labels is None else f"cells at time {ends.time:g}"

@@ -72,14 +72,13 @@ def choose(
     ----------
     course
         Snapshots to choose by, without the days that a final figure is to be scored on.
-    candidates
-        Methods of distinct names, the default first; those of :func:`family` when omitted.
+    candidates, metric
+        Methods of distinct names, the default first, those of :func:`family` when omitted; and
+        ``"w1"``, ``"w2"`` or ``"energy"``.
     steps
         Training steps of each fit; as many as the default takes when omitted.
     seeds, protocol, workers, progress, ranks
         As in :func:`holdout`.
-    metric
-        ``"w1"``, ``"w2"`` or ``"energy"``.
     """
     default, *others = methods = as_methods(family() if candidates is None else candidates)
     _checks.choice(metric, METRICS, "metric")

@@ -181,8 +181,8 @@ def influence(
     Parameters
     ----------
     adata
-        Cells with ``uns["influence"]``, or such a table: a row for each gene that changes, a
-        column for each that acts on it.
+        Cells with ``uns["influence"]``, or such a table: a row for each gene that changes, a column
+        for each that acts on it.
     kind
         ``"network"``: genes on a circle and an arrow for each of the strongest influences, as wide
         as it is strong, without those of genes on themselves. ``"heatmap"``: the genes of these

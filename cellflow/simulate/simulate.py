@@ -69,8 +69,8 @@ def simulate(
         the SDE, fixed-step ``"euler_maruyama"`` (strong order 1) or ``"sra1"`` (1.5); where
         sigma is zero there is no noise to draw, and these solve the ODE.
     max_step
-        Longest step of a fixed-step solver in units of time. When omitted a 32nd of the span,
-        and between two breaks at most an 8th of the time between them.
+        Longest step of a fixed-step solver in units of time. When omitted a 32nd of the span, and
+        between two breaks at most an 8th of the time between them.
     generator
         Seed or generator of the noise: one number is drawn from it. The noise of a cell follows
         from that number and from the cell's position in `x0`, for one device and dtype.

@@ -75,12 +75,10 @@ def compare(
         Training steps of each fit; there are two for each permutation. A hundred permutations of
         the default take about a minute on two cores, of ``OTCFM(batching=Batching(64))`` half.
         With far fewer steps, a difference in some genes makes differences in others.
-    n_permutations
+    n_permutations, workers
         The smallest possible p value is one over one more. Of `g` genes, the false discovery rate
-        of `k` that no permutation equals is `g` over `k` times that.
-    workers
-        Processes, each with one thread; as many as there are cores when omitted. The answer is the
-        same.
+        of `k` that no permutation equals is `g` over `k` times that. And processes, each with one
+        thread; as many as there are cores when omitted: the answer is the same.
     """
     keys = Reading(time_key, use_rep, n_dims, whiten, mass_key=mass_key, label_key=condition_key)
     keys = replace(keys, time_map=time_map, missing=missing, unit=unit)

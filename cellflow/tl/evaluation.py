@@ -140,14 +140,12 @@ def suggest_sigma(
         bridges, which takes seconds.
     steps
         Training steps of each fit, where `learned`.
-    seeds
-        Number of seeds (0, 1, …), or the seeds.
+    seeds, workers
+        As in :func:`holdout`.
     n_cells
         At most so many cells of each time point, drawn anew by each seed.
     metrics
         Any of ``"energy"``, ``"w1"``, ``"w2"``; the first one decides.
-    workers
-        Processes to share the work; as many as there are cores when omitted and worth it.
 
     Examples
     --------

@@ -54,12 +54,11 @@ def fates(
 
     Parameters
     ----------
-    adata
-        Cells with the representation and the time column that the fit was made from.
-    fit
-        A fit, an ensemble, or what :func:`cellflow.tl.couple` returned, which needs no training.
-        Take one of ``"otcfm"``, ``"sf2m"`` or ``"uotcfm"``: ``"reach"`` is made for days between
-        snapshots, and follows cells less well from one snapshot to the next. Plans of
+    adata, fit
+        Cells with the representation and the time column that the fit was made from. And a fit, an
+        ensemble, or what :func:`cellflow.tl.couple` returned, which needs no training. Take one of
+        ``"otcfm"``, ``"sf2m"`` or ``"uotcfm"``: ``"reach"`` is made for days between snapshots, and
+        follows cells less well from one snapshot to the next. Plans of
         ``Unbalanced(relative_epsilon=0.2)`` had the best chances on clones.
     label_key
         Column of ``obs`` with the groups; that of the fit when omitted. Cells without a label tell
