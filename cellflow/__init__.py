@@ -24,14 +24,11 @@ _MODULES = (
 )
 #: Names short-cut from the module where they are defined: ``cellflow.<name>``.
 _NAMES = {
-    "TimeCourse": "timecourse",
-    "Snapshot": "timecourse",
+    **dict.fromkeys(("TimeCourse", "Snapshot"), "timecourse"),
     "Dynamics": "dynamics",
-    **dict.fromkeys(("ICFM", "OTCFM", "SBCFM", "SF2M", "DSBM", "MMFM"), "methods"),
-    **dict.fromkeys(("CNF", "ReachFM", "UBSB", "UOTCFM"), "methods"),
-    **dict.fromkeys(("MeanFlow", "RectifiedFlow"), "methods"),
+    **dict.fromkeys(("ICFM", "OTCFM", "SBCFM", "SF2M", "DSBM", "MMFM", "CNF"), "methods"),
+    **dict.fromkeys(("ReachFM", "UBSB", "UOTCFM", "MeanFlow", "RectifiedFlow", "match"), "methods"),
     "Fit": "fits",
-    "match": "methods",
     "FlowTransport": "estimator",
     "load": "saving",
 }

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 YARDSTICKS = ("previous", "next", "pooled", "ot_midpoint", "uot_midpoint", "uot_clock", "floor")
 #: What tables call the least of the yardsticks that are predictions, at each time point its own.
 BEST = "best_yardstick"
+_SHOWN = {BEST: "best yardstick"}
 #: Most cells of a bootstrap draw; of more cells, the spread over draws is scaled to their number.
 DRAWN = 1000
 #: Distances of which the finite sample rewards predictions that are too narrow.
@@ -198,7 +199,7 @@ class HoldoutTable(Table[Row]):
                 cells = [self.values(t, name, metric) for t in self.held_out]
                 text = "".join(f"{fmean(v):>10.3f} ± {deviation(v):<5.3f}" for v in cells)
                 mean = fmean([fmean(v) for v in cells])
-                out.append(f"{_shown(name):<{width}}{text}{mean:>10.3f}")
+                out.append(f"{_SHOWN.get(name, name):<{width}}{text}{mean:>10.3f}")
             out.append("")
         return "\n".join(out + self._sentences())
 
@@ -211,7 +212,7 @@ class HoldoutTable(Table[Row]):
                 found = [v for v in verdicts if (v.method, v.yardstick) == (model, yardstick)]
                 count = {w: sum(v.verdict == w for v in found) for w in words}
                 text = ", ".join(f"{w} at {n}" for w, n in count.items() if n)
-                against = f"{model} against {_shown(yardstick)} ({metric})"
+                against = f"{model} against {_SHOWN.get(yardstick, yardstick)} ({metric})"
                 out.append(f"{against}: {text} of {len(found)}")
         return out
 
@@ -343,10 +344,6 @@ class SigmaSweep(Table[SigmaRow]):
 def deviation(values: Sequence[float]) -> float:
     """Sample standard deviation over seeds; 0 for a single value."""
     return stdev(values) if len(values) > 1 else 0.0
-
-
-def _shown(name: str) -> str:
-    return "best yardstick" if name == BEST else name
 
 
 def _paired_error(ours: Sequence[Row], theirs: Sequence[Row]) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -160,7 +159,12 @@ class _Question:
             if len(rows) == 0:
                 continue
             if isinstance(self.fit, Coupled):
-                found = self._by_plans(time, at, labels)
+                chain = self.fit.transitions
+                marks = labels.iloc[self.fit.index.rows[self.known.index(at)]].tolist()
+                if time > at:
+                    found = origins_by_plans(chain, marks, start=at, end=time)
+                else:
+                    found = fates_by_plans(chain, marks, start=time, end=at, growth=self.growth)
             else:
                 ends = Snapshot(x[there], at, labels=labels.iloc[there].tolist())
                 found = fates_by_flow(
@@ -184,14 +188,6 @@ class _Question:
             "n_without": int((~np.isfinite(tables[""]).all(1)).sum()),
             **_clock(self.fit),
         }
-
-    def _by_plans(self, time: float, at: float, labels: pd.Series) -> Fates:
-        fit = cast(Coupled, self.fit)
-        rows = fit.index.rows[self.known.index(at)]
-        marks = labels.iloc[rows].tolist()
-        if time > at:
-            return origins_by_plans(fit.transitions, marks, start=at, end=time)
-        return fates_by_plans(fit.transitions, marks, start=time, end=at, growth=self.growth)
 
 
 def groups_of(

@@ -152,11 +152,9 @@ def transitions(
         ends = first if start is None else start, last if end is None else end
         return fit.table(labels, *ends, normalize=normalize)
     first, *_, last = fit.course.times
-    times = (
-        first if start is None else time_of(fit, start, "start"),
-        last if end is None else time_of(fit, end, "end"),
-    )
-    course = labelled_course(adata, fit, label_key)
+    start = first if start is None else time_of(fit, start, "start")
+    end = last if end is None else time_of(fit, end, "end")
+    times, course = (start, end), labelled_course(adata, fit, label_key)
     found = answers.transitions(
         fit, course, times, n_futures=n_futures, neighbours=neighbours, generator=rng
     )
