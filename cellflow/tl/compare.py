@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -98,17 +97,17 @@ def compare(
         workers=workers,
     )
     out = _by_time(found)
-    written: dict[str, Any] = {"comparison": out.copy()}
-    written["comparison_fit"] = {
+    genes = None if "no_genes" in origin else _by_gene(readout_of(origin)[0], found.features)
+    adata.uns.pop("comparison_genes", None)
+    adata.uns["comparison"] = out.copy()
+    if genes is not None:
+        adata.uns["comparison_genes"] = genes
+    adata.uns["comparison_fit"] = {
         "condition_key": condition_key,
         "conditions": np.array(found.conditions),
         "unit": course.unit,
         "labelings": found.labelings,
     }
-    if "no_genes" not in origin:
-        written["comparison_genes"] = _by_gene(readout_of(origin)[0], found.features)
-    adata.uns.pop("comparison_genes", None)
-    adata.uns.update(written)
     cells = np.full(adata.n_obs, np.nan)
     for rows, values in zip(index.rows, found.cells, strict=True):
         cells[rows] = values.numpy()
@@ -119,12 +118,8 @@ def compare(
 def _by_time(found: Comparison) -> pd.DataFrame:
     """Return a row for each time, and one for all together."""
     whole = float(found.difference.square().mean().sqrt())
-    columns = {
-        "time": [*found.times, np.nan],
-        "difference": [*found.difference.tolist(), whole],
-        "p": [*found.p_value.tolist(), found.overall],
-    }
-    return pd.DataFrame(columns)
+    difference, p = [*found.difference.tolist(), whole], [*found.p_value.tolist(), found.overall]
+    return pd.DataFrame({"time": [*found.times, np.nan], "difference": difference, "p": p})
 
 
 def _by_gene(names: list[str], found: FeatureDifferences) -> pd.DataFrame:

@@ -47,11 +47,9 @@ def simulate(
     start
         Time point whose cells to carry, a number in the fit's unit or a label; the first one when
         omitted.
-    end
+    end, times
         Time to carry them to, likewise; the last one when omitted, and before `start` to go back. A
-        grid of 50 times is returned.
-    times
-        Or the times themselves, the first being `start`.
+        grid of 50 times is returned. Or the `times` themselves, the first being `start`.
     cells
         Names of the cells, or a boolean mask over all cells; those not of `start` are an error.
         All cells of `start` when omitted. Cells without a time are of none.
@@ -63,12 +61,11 @@ def simulate(
         ``"sf2m"``: possible futures, or backward in time possible ancestors.
     rng
         Seed or generator of that draw, and of a stochastic solver.
-    store, store_dtype
+    store, store_dtype, progress
         Folder of a zarr store to write to, for trajectories that exceed memory, and the type of its
         numbers, ``"float16"``, ``"float32"`` or ``"float64"``; that of the fit when omitted. A
-        store that was interrupted is gone on with, if everything else is the same.
-    progress
-        Whether to show a progress bar.
+        store that was interrupted is gone on with, if everything else is the same. And whether to
+        show a bar.
     """
     _, cell_times, x = states_and_times(adata, fit)
     if times is None:
