@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent
 #: Files of tables by name: those of these folders that have a command.
 TABLES = {
     path.stem: path
-    for folder in ("accuracy", "answers", "family", "speed")
+    for folder in ("accuracy", "answers", "conditions", "family", "speed")
     for path in sorted((ROOT / folder).glob("*.py"))
     if "\ndef main(" in path.read_text(encoding="utf8")
 }

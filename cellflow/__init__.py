@@ -20,11 +20,13 @@ _MODULES = (
     *("tl", "pl", "pp", "datasets", "answers", "evaluate", "several", "methods", "fits"),
     *("objectives", "densities", "training", "batches", "simulate", "metrics", "toys"),
     *("couplings", "plans", "transport"),
-    *("paths", "dynamics", "timecourse", "clock", "costs", "networks"),
+    *("paths", "dynamics", "timecourse", "snapshot", "conditions", "clock", "costs", "networks"),
 )
 #: Names short-cut from the module where they are defined: ``cellflow.<name>``.
 _NAMES = {
-    **dict.fromkeys(("TimeCourse", "Snapshot"), "timecourse"),
+    "TimeCourse": "timecourse",
+    "Snapshot": "snapshot",
+    **dict.fromkeys(("Categorical", "Conditions", "Continuous"), "conditions"),
     "Dynamics": "dynamics",
     **dict.fromkeys(("ICFM", "OTCFM", "SBCFM", "SF2M", "DSBM", "MMFM", "CNF"), "methods"),
     **dict.fromkeys(("ReachFM", "UBSB", "UOTCFM", "MeanFlow", "RectifiedFlow", "match"), "methods"),

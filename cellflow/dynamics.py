@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -84,6 +84,23 @@ class Dynamics:
     def noisy(self) -> bool:
         """Whether there is diffusion, and a score that says how the drift answers it."""
         return self.score is not None and self.sigma != 0
+
+    def map(self, change: Callable[[Field], Field]) -> Dynamics:
+        """Return the same dynamics with what `change` makes of each field that is no composed one.
+
+        A field that is shared stays so.
+        """
+        made: dict[int, Field] = {}
+
+        def of(field: Field) -> Field:
+            if isinstance(field, ComposedField):
+                return field.map(of)
+            if id(field) not in made:
+                made[id(field)] = change(field)
+            return made[id(field)]
+
+        score, growth = (None if f is None else of(f) for f in (self.score, self.growth))
+        return replace(self, velocity=of(self.velocity), score=score, growth=growth)
 
     def sigma_at(self, t: Tensor) -> Tensor | float:
         """Diffusion at time `t`: a number, or ``()`` or ``(n, 1)`` as the times are."""

@@ -15,6 +15,7 @@ from cellflow import _checks, _doors
 from cellflow._files import read_state, recover
 from cellflow._typing import Tensor
 from cellflow.clock import Clock
+from cellflow.conditions import Conditions
 from cellflow.densities import FittedDensity
 from cellflow.densities import from_facts as density_of
 from cellflow.fits import folder as files
@@ -152,7 +153,10 @@ def _undamaged(folder: Path) -> Iterator[None]:
 
 
 def _build(method: Method, facts: dict[str, Any], tensors: dict[str, Tensor]) -> Fit:
+    told = facts.get("conditions")  # earlier fits had none
+    conditions = None if told is None else Conditions.from_facts(told)
     units = Units(**{name: _numbers(value, name) for name, value in facts["units"].items()})
+    units = replace(units, features=0 if conditions is None else conditions.features)
     networks = build_networks(method.parts, units)
     for name, network in networks.items():
         weights = _under(name, tensors)
@@ -162,9 +166,10 @@ def _build(method: Method, facts: dict[str, Any], tensors: dict[str, Tensor]) ->
         network.to(like).eval().load_state_dict(weights)
     snapshots = []
     for k, (time, labels) in enumerate(zip(facts["times"], facts["labels"], strict=True)):
-        x, mass, growth = tensors[f"x/{k}"], tensors[f"mass/{k}"], tensors.get(f"prior/{k}")
-        snapshots.append(Snapshot(x, time, mass, labels, growth))
-    course, clock = TimeCourse(tuple(snapshots), facts["unit"]), None
+        x, mass = tensors[f"x/{k}"], tensors[f"mass/{k}"]
+        rest = (tensors.get(f"{name}/{k}") for name in ("prior", "condition", "reference"))
+        snapshots.append(Snapshot(x, time, mass, labels, *rest))
+    course, clock = TimeCourse(tuple(snapshots), facts["unit"], conditions), None
     if facts.get("clock"):  # earlier fits had none
         clock = Clock(**facts["clock"])
     model = course if clock is None else clock.retime(course)
@@ -182,7 +187,8 @@ def _check_whole(fit: Fit, units: Units, tensors: dict[str, Tensor]) -> None:
     for name in ("scale", "span"):
         _checks.number(getattr(units, name), f"units.{name}", low=0.0, open_low=True)
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+        code = name.startswith("condition/")
+        if tensor.is_floating_point() == code or not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name!r} has other entries than finite numbers")
     surplus = set(tensors) - set(files.tensors_of(fit) | files.cells_of(fit.course))
     if surplus:

@@ -1,135 +1,25 @@
-"""Snapshots of a population, and the time course that they form."""
+"""The time course that snapshots of a population form."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import reduce
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import cast
 
 import torch
 
 from cellflow import _checks, _doors
 from cellflow._typing import ArrayLike, Rng, Tensor
+from cellflow.conditions import Condition, Conditions
+from cellflow.snapshot import Snapshot, totals
+
+__all__ = ["Snapshot", "TimeCourse"]
 
 #: Numbers that are read at once of an array on disk.
 _READ = 2**22
-
-
-@_doors.door
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """Cells observed at one time.
-
-    Parameters
-    ----------
-    x
-        Cell states, shape ``(n, d)``.
-    time
-        Real time, in the user's unit (days unless said otherwise).
-    mass
-        Mass of each cell, shape ``(n,)``, positive; uniform with total one when omitted.
-    labels
-        Optional label of each cell (a condition, a cell type), length ``n``; kept as text.
-    growth
-        Optional prior net growth rate of each cell (birth minus death, per unit of time), ``(n,)``.
-    """
-
-    x: Tensor
-    time: float
-    mass: Tensor = None  # type: ignore[assignment] # a tensor once constructed
-    labels: Sequence[str] | None = None
-    growth: Tensor | None = None
-
-    if TYPE_CHECKING:  # arrays are converted
-
-        def __init__(
-            self,
-            x: ArrayLike,
-            time: float,
-            mass: ArrayLike | None = None,
-            labels: Sequence[str] | None = None,
-            growth: ArrayLike | None = None,
-        ) -> None: ...
-
-    def __post_init__(self) -> None:
-        x = _checks.as_cells(self.x, "x")
-        object.__setattr__(self, "x", x)
-        object.__setattr__(self, "time", _checks.number(self.time, "time"))
-        n = x.shape[0]
-        mass = x.new_full((n,), 1.0 / n) if self.mass is None else _per_cell(self.mass, "mass", x)
-        if not bool(torch.isfinite(mass).all() and (mass > 0).all()):
-            got = f"values from {mass.min():g} to {mass.max():g}"
-            raise ValueError(
-                _checks.message("mass", got, "positive finite", "Drop cells without mass.")
-            )
-        object.__setattr__(self, "mass", mass)
-        if self.labels is not None:
-            object.__setattr__(self, "labels", [str(label) for label in self.labels])
-            if len(self.labels) != n:
-                raise ValueError(_checks.message("labels", f"{len(self.labels)} labels", f"{n}"))
-        if self.growth is not None:
-            growth = _per_cell(self.growth, "growth", x)
-            if not bool(torch.isfinite(growth).all()):
-                got, remedy = "NaN or infinite values", "Use 0 where unknown."
-                raise ValueError(_checks.message("growth", got, "finite rates", remedy))
-            object.__setattr__(self, "growth", growth)
-
-    def __len__(self) -> int:
-        return self.x.shape[0]
-
-    def __repr__(self) -> str:
-        return f"Snapshot({len(self)} cells × {self.x.shape[1]} dimensions, time={self.time:g})"
-
-    @cached_property
-    def total_mass(self) -> float:
-        """Sum of the masses."""
-        return float(self.mass.double().sum())
-
-    @property
-    def weights(self) -> Tensor:
-        """Masses scaled to sum to one, shape ``(n,)``, in float64."""
-        mass = self.mass.double()
-        return mass / mass.sum()
-
-    @cached_property
-    def is_uniform(self) -> bool:
-        """Whether all cells carry the same mass."""
-        return bool((self.mass == self.mass[0]).all())
-
-    def subset(self, index: Tensor) -> Snapshot:
-        """Return the cells at `index` (a long tensor), with their masses, labels and growth."""
-        _checks.rows(index, len(self), "index")
-        labels = None if self.labels is None else [self.labels[i] for i in index.tolist()]
-        growth = None if self.growth is None else self.growth[index]
-        return Snapshot(self.x[index], self.time, self.mass[index], labels, growth)
-
-    def shuffled(self, most: int, generator: torch.Generator) -> Snapshot:
-        """Return its cells in random order by a CPU `generator`, `most` of them at most."""
-        order = torch.randperm(len(self), generator=generator)[: _checks.count(most, "most")]
-        return self.subset(order.to(self.x.device))
-
-    @property
-    def effective(self) -> float:
-        """Effective number of cells: of as many equal masses a mean would be as uncertain."""
-        w = self.weights
-        return float(w.sum() ** 2 / w.square().sum())
-
-
-def joined(parts: Sequence[Snapshot]) -> Snapshot:
-    """Return the cells of `parts`, snapshots at one time, as one, with their masses.
-
-    It has labels where all parts have them.
-    """
-    if len(parts) == 1:
-        return parts[0]
-    labels = None
-    if all(s.labels is not None for s in parts):
-        labels = [label for s in parts for label in s.labels or ()]
-    x, mass = torch.cat([s.x for s in parts]), torch.cat([s.mass for s in parts])
-    return Snapshot(x, parts[0].time, mass, labels)
 
 
 @_doors.door
@@ -145,10 +35,15 @@ class TimeCourse:
         At least two snapshots of equal dimension, dtype and device, in order of time.
     unit
         Name of the time unit, for labels only.
+    conditions
+        What the codes of the cells' conditions stand for; None where cells have none. Where all
+        snapshots have a mass of one, which says nothing of a population's size, each stratum of
+        conditions is given a mass of one at each time instead.
     """
 
     snapshots: tuple[Snapshot, ...]
     unit: str = "day"
+    conditions: Conditions | None = None
 
     def __post_init__(self) -> None:
         snapshots = tuple(self.snapshots)
@@ -171,6 +66,19 @@ class TimeCourse:
             if kinds[0] != kinds[1]:
                 expected = f"{kinds[0]} as in the other snapshots"
                 raise ValueError(_checks.message(name, kinds[1], expected, "Convert it with .to."))
+        known = 0 if self.conditions is None else len(self.conditions)
+        for s in snapshots:
+            if (s.condition is None) == bool(known):
+                got = "conditions without codes" if known else "codes without conditions"
+                expected = "both or neither, for all snapshots"
+                raise ValueError(_checks.message("conditions", got, expected))
+            if s.condition is not None and int(s.condition.max()) >= known:
+                got, expected = f"a code of {int(s.condition.max())}", f"codes below {known}"
+                raise ValueError(_checks.message("condition", got, expected))
+        if known and all(math.isclose(s.total_mass, 1.0, rel_tol=1e-4) for s in snapshots):
+            pairs = zip(snapshots, self.strata, strict=True)
+            alike = (replace(s, mass=s.mass.double() / totals(s.mass, n)[n]) for s, n in pairs)
+            object.__setattr__(self, "snapshots", tuple(alike))
 
     @classmethod
     def from_arrays(
@@ -180,7 +88,10 @@ class TimeCourse:
         *,
         masses: Sequence[ArrayLike] | None = None,
         growths: Sequence[ArrayLike | None] | None = None,
+        velocities: Sequence[ArrayLike | None] | None = None,
         unit: str = "day",
+        conditions: Conditions | None = None,
+        codes: Sequence[ArrayLike] | None = None,
     ) -> TimeCourse:
         """Build a course from one array of cells per time point.
 
@@ -190,26 +101,30 @@ class TimeCourse:
             One ``(n_k, d)`` array or tensor per time point, taken to their common floating type.
         times
             Time of each; ``0, 1, 2, …`` when omitted.
-        masses, growths
-            Of each cell, as in :class:`Snapshot`: one ``(n_k,)`` array per time point.
+        masses, growths, velocities
+            Of each cell, as in :class:`Snapshot`: one array per time point.
         unit
             Name of the time unit.
+        conditions, codes
+            Conditions that cells were under, and the position of each cell's among them: one
+            ``(n_k,)`` array per time point.
         """
         xs = list(xs)
         times = list(range(len(xs))) if times is None else list(times)
         if len(times) != len(xs):
             raise ValueError(_checks.message("times", f"{len(times)} times", f"{len(xs)}"))
-        for name, values in (("masses", masses), ("growths", growths)):
+        known = {"masses": masses, "growths": growths, "velocities": velocities, "codes": codes}
+        for name, values in known.items():
             if values is not None and len(values) != len(xs):
                 raise ValueError(_checks.message(name, f"{len(values)} arrays", f"{len(xs)}"))
         cells = [_checks.as_cells(x, f"xs[{k}]") for k, x in enumerate(xs)]
         if cells:
             dtype = reduce(torch.promote_types, (x.dtype for x in cells))
             cells = [x.to(dtype) for x in cells]
-        nothing = [None] * len(xs)
-        weights, rates = (nothing if value is None else value for value in (masses, growths))
-        parts = zip(cells, times, weights, rates, strict=True)
-        return cls(tuple(Snapshot(x, t, mass, growth=rate) for x, t, mass, rate in parts), unit)
+        given = ([None] * len(xs) if values is None else values for values in known.values())
+        parts = zip(cells, times, *given, strict=True)
+        made = (Snapshot(x, t, mass, None, g, code, v) for x, t, mass, g, v, code in parts)
+        return cls(tuple(made), unit, conditions)
 
     @classmethod
     def from_blocks(
@@ -267,6 +182,17 @@ class TimeCourse:
         return tuple(pairwise(self.snapshots))
 
     @property
+    def strata(self) -> tuple[Tensor, ...]:
+        """Number of each cell's stratum, ``(n_k,)`` for each snapshot; 0 without conditions."""
+        if self.conditions is None:
+            return tuple(s.x.new_zeros(len(s), dtype=torch.long) for s in self.snapshots)
+        of_code = torch.empty(len(self.conditions), dtype=torch.long)
+        for j, codes in enumerate(self.conditions.strata()):
+            of_code[list(codes)] = j
+        known = (s.condition for s in self.snapshots if s.condition is not None)
+        return tuple(of_code.to(codes.device)[codes] for codes in known)
+
+    @property
     def x(self) -> Tensor:
         """All cells, stacked in order of time, shape ``(sum n_k, d)``.
 
@@ -285,39 +211,105 @@ class TimeCourse:
         return self.map(lambda x: x.to(device=place, dtype=dtype))
 
     def map(self, transform: Callable[[Tensor], Tensor]) -> TimeCourse:
-        """Return the course with `transform`, a function of ``(n, d)`` cells, applied."""
+        """Return the course with `transform`, a function of ``(n, d)`` cells, applied.
+
+        Velocities become those of the transformed cells, by the derivative of `transform`.
+        """
         # A snapshot takes its masses and rates to the device and dtype of its cells.
-        with _checks.by_function("transform"):
-            moved = [transform(s.x) for s in self.snapshots]
-        made = (replace(s, x=x) for s, x in zip(self.snapshots, moved, strict=True))
-        return TimeCourse(tuple(made), self.unit)
+        made = []
+        for s in self.snapshots:
+            with _checks.by_function("transform"):
+                x, v = transform(s.x), s.velocity
+                if v is not None:
+                    v = torch.func.jvp(transform, (s.x,), (v,))[1]
+            made.append(replace(s, x=x, velocity=v))
+        return replace(self, snapshots=tuple(made))
 
     def without(self, index: int) -> TimeCourse:
         """Return the course with the snapshot at position `index` left out."""
         n = len(self)
         index = _checks.count(index, "index", low=-n, high=n - 1)
         kept = tuple(s for k, s in enumerate(self.snapshots) if k != index % n)
-        return TimeCourse(kept, self.unit)
+        return replace(self, snapshots=kept)
+
+    def part(self, k: int, rows: Tensor) -> Snapshot:
+        """Return the cells at `rows`, in order, of snapshot `k`, with the masses that they have.
+
+        They are not copied where they lie one behind the other.
+        """
+        s, low, high = self.snapshots[k], int(rows[0]), int(rows[-1]) + 1
+        if high - low != len(rows):
+            return s.subset(rows)
+        labels = None if s.labels is None else s.labels[low:high]
+        growth, code = (None if v is None else v[low:high] for v in (s.growth, s.condition))
+        return Snapshot(s.x[low:high], s.time, s.mass[low:high], labels, growth, code)
+
+    def under(self, condition: Condition) -> TimeCourse:
+        """Return the course of the cells under one `condition`, without codes.
+
+        One that does not tell all covariates is that of all cells which agree in those it tells.
+        Time points before its first cells are those of its control; others that it lacks are left
+        out. An error for a condition that no cell was under.
+        """
+        found = self._under(condition)
+        if not found or found[-1][1]:
+            got = "none: the course has none" if self.conditions is None else repr(condition)
+            remedy = "The course of another one is predicted: fit.given(condition).course."
+            raise ValueError(_checks.message("condition", got, "one that cells had", remedy))
+        return TimeCourse(tuple(s for s, _ in found), self.unit)
+
+    def start_of(self, condition: Condition) -> Snapshot | None:
+        """Return the first cells that those under a `condition` come from, seen or not.
+
+        They are its own or its control's; None where no cell was under it and there is no control.
+        """
+        found = self._under(condition)
+        return found[0][0] if found else None
+
+    def saw(self, condition: Condition) -> bool:
+        """Return whether some cell was under a `condition`."""
+        found = self._under(condition)
+        return bool(found) and not found[-1][1]
+
+    def _under(self, condition: Condition) -> list[tuple[Snapshot, bool]]:
+        """Return the snapshots of a condition, and whether each is its control's.
+
+        They are all its control's where no cell was under it.
+        """
+        if self.conditions is None:
+            return []
+        known, own = self.conditions, self.conditions.codes(condition)
+        bases = [known.control_of(known.values[code]) for code in own]
+        base = [c for c in bases or [known.control_of(condition)] if c is not None]
+        begun, out = False, []
+        for k, s in enumerate(self.snapshots):
+            code = cast(Tensor, s.condition)
+            mine, lent = (torch.isin(code, code.new_tensor(some)) for some in (own, base))
+            begun = begun or bool(mine.any())
+            rows = (mine if begun else lent).nonzero()[:, 0]
+            if len(rows):
+                out.append((replace(self.part(k, rows), condition=None), not begun))
+        return out
 
     def retimed(self, times: Sequence[float]) -> TimeCourse:
         """Return the course with other `times`, for example ``range(len(course))``.
 
-        Growth rates are per unit of time: where the span of an interval changes, the rates of the
-        cells at its start are rescaled so that their growth over the interval stays the same.
+        Growth rates and velocities are per unit of time: where the span of an interval changes,
+        those of the cells at its start are rescaled by as much.
         """
         times = _checks.several(times, "times")
         if len(times) != len(self):
             raise ValueError(_checks.message("times", f"{len(times)} times", f"{len(self)}"))
         pairs = zip(self.snapshots, times, strict=True)
-        course = TimeCourse(tuple(replace(s, time=t) for s, t in pairs), self.unit)
+        course = replace(self, snapshots=tuple(replace(s, time=t) for s, t in pairs))
         spans = [[b.time - a.time for a, b in c.steps] for c in (self, course)]
         ratios = [old / new for old, new in zip(*spans, strict=True)]
         ratios.append(ratios[-1])  # nothing follows the last snapshot
-        rescaled = (
-            s if s.growth is None else replace(s, growth=s.growth * ratio)
-            for s, ratio in zip(course.snapshots, ratios, strict=True)
-        )
-        return TimeCourse(tuple(rescaled), self.unit)
+        rescaled = []
+        for s, ratio in zip(course.snapshots, ratios, strict=True):
+            growth, v = (None if r is None else r * ratio for r in (s.growth, s.velocity))
+            rescaled.append(replace(s, growth=growth, velocity=v))
+        return replace(self, snapshots=tuple(rescaled))
 
 
 def _drawn(source: Iterable[ArrayLike], name: str, most: int, rng: torch.Generator) -> Tensor:
@@ -361,14 +353,6 @@ def _blocks(source: Iterable[ArrayLike]) -> Iterator[ArrayLike]:
     n, d = source.shape  # type: ignore[attr-defined] # an array
     rows = max(1, _READ // max(1, d))
     return (source[k : k + rows] for k in range(0, n, rows))  # type: ignore[index]
-
-
-def _per_cell(values: ArrayLike, name: str, x: Tensor) -> Tensor:
-    """Return one number per cell, in the dtype and on the device of the cells `x`."""
-    out = _checks.as_numbers(values, name).to(x)
-    if out.shape != x.shape[:1]:
-        raise ValueError(_checks.message(name, f"shape {tuple(out.shape)}", f"({len(x)},)"))
-    return out
 
 
 def _follows(after: Tensor, before: Tensor) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 
+from cellflow.costs import COSTS
 from cellflow.couplings.coupling import COUPLINGS
 from cellflow.densities import DENSITIES, Density
 from cellflow.methods import GENERATIVE, METHODS, Generative
@@ -24,9 +25,10 @@ FAMILIES: tuple[tuple[str, Mapping[str, object], str], ...] = (
     ("Densities", DENSITIES, "`DENSITIES[name](size=...).fit(x)`: flows and mixtures of one cloud"),
     ("Generative models", GENERATIVE, "one cloud from noise: `GENERATIVE[name]().fit(x)`"),
     ("Couplings", COUPLINGS, "`cf.tl.couple(adata, coupling=...)`, `cellflow couple --coupling`"),
+    ("Costs", COSTS, '`cost=` of a coupling, as in `Exact(cost="cosine")`'),
     ("Paths", PATHS, "part of a method"),
     ("Densities of time", TIMESTEPS, "`timesteps=` of a method"),
-    ("Networks", NETWORKS, "`net=` of a method"),
+    ("Networks", NETWORKS, "`net=` of a method, `cf.tl.fit(adata, network=...)`, `--network`"),
     ("Solvers", SOLVERS, "`fit.simulate(solver=...)`, `cellflow simulate --solver`"),
     ("Metrics", METRICS, "distances between two clouds"),
 )

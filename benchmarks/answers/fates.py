@@ -36,8 +36,8 @@ import torch
 import cellflow as cf
 from cellflow.answers import fates_by_flow, fates_by_plans, shares_near
 from cellflow.answers.labels import indicators
+from cellflow.costs import UNKNOWN, Added
 from cellflow.couplings import Coupling, Exact, Reach, Unbalanced
-from cellflow.couplings.clones import UNKNOWN, couple_clones
 from cellflow.methods import Method
 from cellflow.plans import Transitions, sparsify
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -124,7 +124,7 @@ def by_plan(
         plan = coupling(four, six)
     else:
         sides = (replace(s, labels=c) for s, c in zip((four, six), clones[1:], strict=True))
-        plan = couple_clones(*sides, coupling=coupling, bonus=1.0)
+        plan = coupling.by_cost(Added("clones"))(*sides)
     chain = Transitions((four.time, six.time), (sparsify(plan),))
     found = fates_by_plans(chain, six.labels or (), start=four.time, end=six.time)
     return np.nan_to_num(found.probabilities.numpy())

@@ -13,7 +13,7 @@ from cellflow._typing import Field, Rng, Tensor
 from cellflow.fits import Fit
 from cellflow.methods import Method
 from cellflow.metrics import METRICS, split_half_floor
-from cellflow.timecourse import Snapshot, TimeCourse
+from cellflow.timecourse import Snapshot
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def forecast_errors(
         ahead = truth.time - last.time
         moved = (_mean(last) - _mean(before)) * ahead / (last.time - before.time)
         again = method.fit(
-            TimeCourse(course.snapshots[:k], course.unit),
+            replace(course, snapshots=course.snapshots[:k]),
             steps=steps,
             generator=seed,
             preprocessing=fit.preprocessing,

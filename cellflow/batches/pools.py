@@ -19,7 +19,8 @@ from cellflow._typing import Tensor
 from cellflow.batches.statistics import CouplingHealth
 from cellflow.couplings import Coupling
 from cellflow.plans import Plan
-from cellflow.timecourse import Snapshot, TimeCourse
+from cellflow.strata import Link
+from cellflow.timecourse import Snapshot
 
 #: Blocks coupled in one go.
 CHUNK = 8
@@ -35,7 +36,7 @@ class Batching:
     Parameters
     ----------
     batch_size
-        Pairs per interval in a training step.
+        Pairs per interval in a training step; strata share them alike, rounded up.
     block_size
         Cells coupled together, at most those of the smaller snapshot; None couples whole
         snapshots, once.
@@ -66,17 +67,23 @@ class Batching:
 
 
 class Pool(NamedTuple):
-    """Pairs of every interval: rows of ``course.x``, shape ``(2, intervals, pairs)``.
+    """Pairs of every link: rows of ``course.x``, shape ``(2, links, pairs)``.
 
-    `growth` is the rate of their log mass ``(intervals, pairs)``; None where mass stays.
+    `growth` is the rate of their log mass ``(links, pairs)``, None where mass stays; `codes` are
+    those of their conditions ``(links, pairs)``, if there are any.
     """
 
     rows: Tensor
     growth: Tensor | None
+    codes: Tensor | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Pool:
+        """Return the pool with each of its tensors changed."""
+        return Pool(*(None if value is None else change(value) for value in self))  # type: ignore[arg-type] # there are rows
 
 
 class Chunk(NamedTuple):
-    """Pairs of some consecutive blocks of one interval, with the change of their log mass."""
+    """Pairs of some consecutive blocks of one link, with the change of their log mass."""
 
     rows: Tensor
     cols: Tensor
@@ -110,11 +117,12 @@ class PendingPool:
 class PoolMaker:
     """Maker of pools, each of which is a pure function of the seed and its number.
 
-    One pass through a pool serves `steps` training steps. `plans` are those of whole snapshots;
-    None where blocks are coupled. The processes of `ranks` couple a part of the blocks each.
+    One pass through a pool serves `steps` training steps. Of each of the `intervals`, `plans` are
+    those of whole snapshots; None where blocks are coupled. The processes of `ranks` couple a part
+    of the blocks each.
     """
 
-    course: TimeCourse
+    links: Sequence[Link]
     coupling: Coupling
     batching: Batching
     seed: int
@@ -124,7 +132,7 @@ class PoolMaker:
 
     @property
     def pairs(self) -> int:
-        """Pairs of an interval in a pool."""
+        """Pairs of a link in a pool."""
         return self.steps * self.batching.batch_size
 
     def begin(self, k: int, executor: Executor | None) -> PendingPool:
@@ -132,7 +140,7 @@ class PoolMaker:
         # Two streams, so that the cells drawn do not depend on the coupling.
         cells = stream_rng(self.seed, k, 0)
         tasks: list[partial[Chunk]] = []
-        for j, (source, target) in enumerate(self.course.steps):
+        for j, (source, target, *_) in enumerate(self.links):
             seed = stream_seed(stream_seed(self.seed, k, 2), j, 2)
             if self.plans is not None:
                 tasks.append(partial(_draw_pairs, self.plans[j], self.pairs, seed))
@@ -149,31 +157,33 @@ class PoolMaker:
 
     def finish(self, k: int, chunks: Sequence[Chunk]) -> Pool:
         """Put the pairs of pool `k` together, from the chunks of all ranks."""
-        columns, rates, offset, at = [], [], 0, 0
-        for j, (source, target) in enumerate(self.course.steps):
+        columns, rates, codes, at = [], [], [], 0
+        for j, link in enumerate(self.links):
             number, each = 1, self.pairs
             if self.plans is None:
-                each, number = self._blocks(source, target)
+                each, number = self._blocks(link.source, link.target)
             taken, have = [], 0
             while have < number * each:
                 taken.append(chunks[at])
                 have, at = have + len(chunks[at].rows), at + 1
             rows, cols = torch.cat([c.rows for c in taken]), torch.cat([c.cols for c in taken])
             keep = self._kept(k, j, number=number, each=each).to(rows.device)
-            columns.append(torch.stack([rows[keep] + offset, cols[keep] + offset + len(source)]))
+            rows, cols = rows[keep], cols[keep]
+            columns.append(torch.stack([link.rows[rows], link.cols[cols]]))
+            if link.codes is not None:
+                codes.append(link.codes[cols])
             growth = [c.growth for c in taken if c.growth is not None]
-            span = target.time - source.time
+            span = link.target.time - link.source.time
             rates.append(torch.cat(growth)[keep] / span if growth else None)
-            offset += len(source)
         known = [rate for rate in rates if rate is not None]
         growing = None
         if known:  # an interval whose plan has none conserves mass
             still = torch.zeros_like(known[0])
             growing = torch.stack([still if r is None else r for r in rates])
-        return Pool(torch.stack(columns, 1), growing)
+        return Pool(torch.stack(columns, 1), growing, torch.stack(codes) if codes else None)
 
     def _blocks(self, source: Snapshot, target: Snapshot) -> tuple[int, int]:
-        """Size and number of the blocks of an interval."""
+        """Size and number of the blocks of a link."""
         b = self.batching
         fresh = b.refresh == "every_step"
         wanted = b.batch_size if fresh else b.block_size or self.pairs
@@ -183,7 +193,7 @@ class PoolMaker:
         return size, math.ceil(self.pairs / size)
 
     def _kept(self, k: int, j: int, *, number: int, each: int) -> Tensor:
-        """Which of the pairs of an interval are kept, in which order."""
+        """Which of the pairs of a link are kept, in which order."""
         total = number * each
         if self.batching.refresh == "every_step" and self.plans is None:
             return torch.arange(total).view(self.steps, -1)[:, : self.batching.batch_size].flatten()
@@ -192,9 +202,9 @@ class PoolMaker:
         return shuffle(total, stream_rng(stream_seed(self.seed, k, 3), j, 3))[: self.pairs]
 
     def _couple(self, j: int, left: Tensor, right: Tensor, *, first: int, seed: int) -> Chunk:
-        """Couple the blocks `left` with `right` ``(B, k)`` of interval `j`, from number `first`."""
+        """Couple the blocks `left` with `right` ``(B, k)`` of link `j`, from number `first`."""
         start = time.perf_counter()
-        source, target = self.course.steps[j]
+        source, target, *_ = self.links[j]
         plans = self.coupling.many(_cut(source, left), _cut(target, right))
         out, health = [], CouplingHealth()
         for b, (plan, mine, theirs) in enumerate(zip(plans, left, right, strict=True), first):

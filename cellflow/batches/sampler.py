@@ -18,8 +18,7 @@ from __future__ import annotations
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -28,10 +27,12 @@ from cellflow._process_group import ProcessGroup
 from cellflow._random import shuffle, stream_rng
 from cellflow._typing import Tensor
 from cellflow.batches.pools import AHEAD, Batching, PendingPool, Pool, PoolMaker
+from cellflow.batches.reference import Reference
 from cellflow.batches.statistics import CouplingHealth
 from cellflow.couplings.coupling import Coupling, CouplingLike, as_coupling
 from cellflow.paths import Pairs
 from cellflow.plans import Plan
+from cellflow.strata import Link, links
 from cellflow.timecourse import TimeCourse
 
 #: Steps of one pass through a pool: of more cells than that takes, each pool has others.
@@ -55,6 +56,8 @@ class PairSampler:
         Where plans are counted; samplers of one fit share it.
     rates
         Velocity of each cell of ``course.x``, shape ``(sum n_k, d)``, for paths that bend.
+    reference
+        Drift that paths are relative to: cells are coupled from where it carries them.
     workers
         Background threads that couple, or 0; the result is the same for any number.
     ranks
@@ -68,19 +71,40 @@ class PairSampler:
     seed: int = 0
     health: CouplingHealth = field(default_factory=CouplingHealth)
     rates: Tensor | None = None
+    reference: Reference | None = None
     workers: int = 1
     ranks: ProcessGroup = field(default_factory=ProcessGroup)
 
     def __post_init__(self) -> None:
-        course, b = self.course, self.batching
         coupling = as_coupling(self.coupling)
         # Plans are solved in float64, which mps lacks; the exact ones, on the CPU anyway.
-        coupled = course.to("cpu") if course.x.device.type == "mps" or coupling.on_cpu else course
+        away = self.course.x.device.type == "mps" or coupling.on_cpu
+        coupled = self.course.to("cpu") if away else self.course
+        between = links(coupled)
+        if not between:
+            expected = "a stratum of cells at two time points or more"
+            raise ValueError(_checks.message("conditions", "none", expected, "Name a control."))
+        strata = len({link.stratum for link in between})
+        if strata > 1 and coupling.knows_rows:
+            got, expected = f"a plan of whole snapshots for {strata} strata", "another coupling"
+            remedy = "Fit course.under(condition), or name covariates to pair `across`."
+            raise ValueError(_checks.message("coupling", got, expected, remedy))
+        self._ways: Tensor | None = None
+        if self.reference is not None:
+            if coupled.conditions is not None:
+                remedy = "Fit course.under(condition)."
+                raise ValueError(_checks.message("reference", "conditions", "none yet", remedy))
+            carried, ways = self.reference.carry(coupled)
+            self._ways = ways.to(self.course.x)
+            steps = zip(between, carried, strict=True)
+            between = [link._replace(source=source) for link, (source, _) in steps]
+        b = replace(self.batching, batch_size=math.ceil(self.batching.batch_size / strata))
+        self._size = b.batch_size
         whole = b.block_size is None and b.refresh == "pool"
         plans = None
         if whole or coupling.needs_whole:
-            plans = self._couple_whole(coupled, coupling)
-        longest = max(max(len(a), len(b)) for a, b in course.steps)
+            plans = self._couple_whole(between, coupling)
+        longest = max(max(len(link.source), len(link.target)) for link in between)
         fresh = b.refresh == "every_step" and plans is None
         needed = AHEAD if fresh else max(1, math.ceil(longest / b.batch_size))
         self.steps_per_epoch = needed if plans is not None else min(needed, MOST_STEPS)
@@ -88,15 +112,15 @@ class PairSampler:
         self._reuse = 1 if fresh or needed > self.steps_per_epoch else b.reuse
         self._shuffles = not fresh
         numbers = self.seed, self.steps_per_epoch
-        self._maker = PoolMaker(coupled, coupling, b, *numbers, plans, self.ranks)
-        x = course.snapshots[0].x
-        pairs = [(a.time, b.time) for a, b in course.steps]
-        times = torch.tensor(pairs, dtype=torch.float64).repeat_interleave(b.batch_size, 0)
+        self._maker = PoolMaker(between, coupling, b, *numbers, plans, self.ranks)
+        x = self.course.snapshots[0].x
+        pairs = [(link.source.time, link.target.time) for link in between]
+        times = torch.tensor(pairs, dtype=torch.float64).repeat_interleave(self._size, 0)
         self._times = times.to(device=x.device, dtype=_checks.time_dtype(x.device))
-        masses = [math.log(s.total_mass) for s in coupled.snapshots]
-        grown = [(b - a) / (t - s) for (a, b), (s, t) in zip(pairwise(masses), pairs, strict=True)]
+        sizes = [(math.log(s.total_mass), math.log(t.total_mass)) for s, t, *_ in between]
+        grown = [(b - a) / (t - s) for (a, b), (s, t) in zip(sizes, pairs, strict=True)]
         self._mean_growth = torch.tensor(grown, dtype=torch.float64).to(x)
-        self._x = course.x
+        self._x = self.course.x
         self._used = torch.zeros(len(self._x), dtype=torch.bool)
         self._first: int | None = None
         self._now: tuple[int, Pool] | None = None
@@ -105,11 +129,14 @@ class PairSampler:
         self._executor: ThreadPoolExecutor | None = None
 
     def batch(self, step: int) -> Pairs:
-        """Return batch number `step`: ``batch_size`` pairs of every interval, in turn."""
+        """Return batch number `step`: ``batch_size`` pairs of every interval, in turn.
+
+        With conditions, each stratum has an equal part of them, of its own intervals.
+        """
         self._first = step if self._first is None else self._first
         epoch, part = divmod(step, self.steps_per_epoch)
         pool = self._epoch(epoch)
-        size = self.batching.batch_size
+        size = self._size
         now = slice(part * size, (part + 1) * size)
         rows = pool.rows[:, :, now].reshape(2, -1)
         growth = None if pool.growth is None else pool.growth[:, now].reshape(-1, 1)
@@ -120,7 +147,9 @@ class PairSampler:
             mean = self._mean_growth * (pool.growth != 0).any(1)
             mean = mean.repeat_interleave(size)[:, None]
         t0, t1 = self._times[:, :1], self._times[:, 1:]
-        return Pairs(x0, x1, t0, t1, growth, rate0, rate1, mean)
+        codes = None if pool.codes is None else pool.codes[:, now].reshape(-1, 1)
+        way = None if self._ways is None else self._ways[rows[0]]
+        return Pairs(x0, x1, t0, t1, growth, rate0, rate1, mean, codes, way)
 
     @property
     def unused(self) -> float:
@@ -142,8 +171,7 @@ class PairSampler:
             if self._shuffles:
                 order = shuffle(pool.rows.shape[2], stream_rng(self.seed, epoch, 1))
                 order = order.to(pool.rows.device)
-                growth = None if pool.growth is None else pool.growth[:, order]
-                pool = Pool(pool.rows[:, :, order], growth)
+                pool = pool.map(lambda value: value[..., order])
             self._order = (epoch, pool)
         return self._order[1]
 
@@ -153,13 +181,14 @@ class PairSampler:
         start = time.perf_counter()
         pending = None if self._next is None or self._next[0] != k else self._next[1]
         pending = pending or self._maker.begin(k, None)
-        chunks = self.ranks.interleave(pending.chunks(), self._maker.course.x.device)
+        chunks = self.ranks.interleave(pending.chunks(), self._maker.links[0].rows.device)
         for chunk in chunks:
             self.health.merge(chunk.health)
         pool = self._maker.finish(k, chunks)
         self._used[pool.rows.reshape(-1).cpu()] = True
+        pool = pool.map(lambda value: value.to(self._x.device))
         growth = None if pool.growth is None else pool.growth.to(self._x)
-        self._now = (k, Pool(pool.rows.to(self._x.device), growth))
+        self._now = (k, pool._replace(growth=growth))
         if self.batching.prefetch and self.workers:
             if self._executor is None:
                 names = "cellflow-coupling"
@@ -168,10 +197,10 @@ class PairSampler:
         self.health.waited += time.perf_counter() - start
         return self._now[1]
 
-    def _couple_whole(self, course: TimeCourse, coupling: Coupling) -> list[Plan]:
+    def _couple_whole(self, between: list[Link], coupling: Coupling) -> list[Plan]:
         start = time.perf_counter()
-        own = [coupling(source, target) for source, target in self.ranks.share(course.steps)]
-        plans = self.ranks.interleave(own, course.x.device)
+        own = [coupling(source, target) for source, target, *_ in self.ranks.share(between)]
+        plans = self.ranks.interleave(own, between[0].rows.device)
         for plan in plans:
             self.health.add(plan)
         self.health.announce()

@@ -11,6 +11,7 @@ from cellflow import _checks
 from cellflow._typing import Rng, Tensor
 from cellflow.couplings.coupling import Coupling, CouplingLike, as_coupling
 from cellflow.plans.forms import PairPlan
+from cellflow.strata import links
 from cellflow.timecourse import Snapshot, TimeCourse
 
 #: Sweeps over the course: each at least halves the error, so that these reach float64.
@@ -22,8 +23,8 @@ def spline_rates(
 ) -> Tensor:
     r"""Velocity of each cell on the natural cubic spline along a chain of plans.
 
-    Consecutive plans make a Markov chain of cells through all snapshots. On one chain, the
-    natural cubic spline has velocities :math:`m_k` that solve
+    Consecutive plans make a Markov chain of cells through all snapshots, or all of a stratum. On
+    one chain, the natural cubic spline has velocities :math:`m_k` that solve
 
     .. math:: 2 (w_k + w_{k+1})\, m_k = w_k (3 d_k - m_{k-1}) + w_{k+1} (3 d_{k+1} - m_{k+1})
 
@@ -56,26 +57,28 @@ def spline_rates(
     cells = course.to("cpu") if course.x.device.type == "mps" else course
     cells = cells.to(dtype=torch.float64)
     size = None if coupling.needs_whole else block_size
-    links = [_link(source, target, (coupling, size, rng)) for source, target in cells.steps]
-    spans = [after.time - before.time for before, after in cells.steps]
-    xs = [s.x for s in cells.snapshots]
-    fixed, weight = [torch.zeros_like(x) for x in xs], [x.new_zeros(len(x), 1) for x in xs]
-    for k, (link, span) in enumerate(zip(links, spans, strict=True)):
-        for near, far, forward in ((k, k + 1, True), (k + 1, k, False)):
-            mean, paired = link.mean(xs[far], forward)
-            sign = 1 if forward else -1
-            fixed[near] += 3 * sign * paired * (mean - xs[near]) / span**2
-            weight[near] += 2 * paired / span
-    weight = [torch.where(w > 0, w, 1.0) for w in weight]
-    rates = [b / w for b, w in zip(fixed, weight, strict=True)]
+    between = links(cells)
+    plans = [_link(link.source, link.target, (coupling, size, rng)) for link in between]
+    sides = [
+        (near, far, plan, forward, link.target.time - link.source.time)
+        for plan, link in zip(plans, between, strict=True)
+        for near, far, forward in ((link.rows, link.cols, True), (link.cols, link.rows, False))
+    ]
+    x = cells.x
+    fixed, weight = torch.zeros_like(x), x.new_zeros(len(x), 1)
+    for near, far, plan, forward, span in sides:
+        mean, paired = plan.mean(x[far], forward)
+        fixed[near] += 3 * (1 if forward else -1) * paired * (mean - x[near]) / span**2
+        weight[near] += 2 * paired / span
+    weight = torch.where(weight > 0, weight, 1.0)
+    rates = fixed / weight
     for _ in range(_SWEEPS):
         # Rows sum to at most half the diagonal, so that this contracts by two.
-        rest = [b.clone() for b in fixed]
-        for k, (link, span) in enumerate(zip(links, spans, strict=True)):
-            rest[k] -= link.mean(rates[k + 1], True)[0] / span
-            rest[k + 1] -= link.mean(rates[k], False)[0] / span
-        rates = [b / w for b, w in zip(rest, weight, strict=True)]
-    return torch.cat(rates).to(course.x)
+        rest = fixed.clone()
+        for near, far, plan, forward, span in sides:
+            rest[near] -= plan.mean(rates[far], forward)[0] / span
+        rates = rest / weight
+    return rates.to(course.x)
 
 
 @dataclass(frozen=True, eq=False)

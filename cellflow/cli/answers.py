@@ -38,6 +38,8 @@ def command(function: str) -> click.Command:
         fit: Path | None = None,
         fate: str | None = None,
         genes: Sequence[str] = (),
+        condition: str | None = None,
+        guidance: float | None = None,
     ) -> None:
         from cellflow import tl
 
@@ -47,7 +49,7 @@ def command(function: str) -> click.Command:
         given: dict[str, Any] = {"fit": fit, "fate": fate, "genes": list(genes)}
         for place in (given, keywords):
             if place.get("fit") is not None:
-                place["fit"] = files.read_fit(place["fit"])
+                place["fit"] = files.read_fit(place["fit"], condition, guidance)
                 rep = place["fit"].origin.get("use_rep", rep)
         adata = files.read_cells(file, None if whole or of_genes else rep)
         table = getattr(tl, function)(adata, *(given[name] for name in asked), **keywords)
@@ -65,6 +67,8 @@ def command(function: str) -> click.Command:
     if function in COLUMNS:
         kinds, text = "FILE.h5ad", "The cells with the answer."
     made: Any = options.of(function)(options.output(kinds, files.check_new_file, text)(ask))
+    if "fit" in asked:
+        made = options.given(made)
     for name in ("genes", "fate", "adata", "fit"):  # from the last to the first
         if name in ("adata", *asked):
             made = options.ARGUMENTS[name](made)

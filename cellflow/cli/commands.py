@@ -86,7 +86,7 @@ def fit(*, file: Path, keywords: dict[str, Any], sigma: float | None, out: Path)
     click.echo(f"times ({course.unit}): {times}")
     best = ", ".join(f"{h.best_step}" for h in histories)
     seconds = sum(h.seconds for h in histories)
-    click.echo(f"weights of step {best} of {keywords['steps']}, {seconds:.1f} s")
+    click.echo(f"weights of step {best} of {histories[0].step[-1]}, {seconds:.1f} s")
     click.echo(done.health)
     click.echo(f"saved to {out}")
     if histories[0].stopped == "interrupted":
@@ -96,15 +96,23 @@ def fit(*, file: Path, keywords: dict[str, Any], sigma: float | None, out: Path)
 @main.command()
 @options.fitted
 @options.of("interpolate", as_text=("time",))
+@options.given
 @options.output("FILE.h5ad", files.check_new_file, "File to write.")
-def interpolate(*, folder: Path, keywords: dict[str, Any], out: Path) -> None:
+def interpolate(
+    *,
+    folder: Path,
+    keywords: dict[str, Any],
+    condition: str | None,
+    guidance: float | None,
+    out: Path,
+) -> None:
     """Predict the cells of any time from a saved fit, as an .h5ad.
 
     The time is in the fit's unit, or a label as 'day 10'.
     """
     from cellflow import tl
 
-    saved = files.read_fit(folder)
+    saved = files.read_fit(folder, condition, guidance)
     cells = tl.interpolate(saved, **keywords)
     files.write_cells(cells, out)
     moment = cells.uns["interpolation"]["time"]
@@ -114,6 +122,7 @@ def interpolate(*, folder: Path, keywords: dict[str, Any], out: Path) -> None:
 @main.command()
 @options.fitted
 @options.of("simulate", without=("store", "store_dtype"), as_text=("start", "end"))
+@options.given
 @click.option(
     "--n-times",
     type=click.IntRange(min=2, max=MOST_TIMES),
@@ -127,7 +136,14 @@ def interpolate(*, folder: Path, keywords: dict[str, Any], out: Path) -> None:
     "DIR.zarr", files.check_folder, "Folder to write; an interrupted one is gone on with."
 )
 def simulate(
-    *, folder: Path, keywords: dict[str, Any], n_times: int, half: bool, out: Path
+    *,
+    folder: Path,
+    keywords: dict[str, Any],
+    condition: str | None,
+    guidance: float | None,
+    n_times: int,
+    half: bool,
+    out: Path,
 ) -> None:
     """Carry the cells of a saved fit through time, into a zarr store.
 
@@ -140,7 +156,7 @@ def simulate(
     from cellflow.fits import Fit
     from cellflow.tl._reading import time_of
 
-    saved = files.read_fit(folder)
+    saved = files.read_fit(folder, condition, guidance)
     if not isinstance(saved, Fit):
         text = f"{str(folder)!r} is an ensemble, a fit is expected."
         raise click.BadParameter(text, param_hint="DIR")

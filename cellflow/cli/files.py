@@ -94,8 +94,10 @@ def read_points(path: Path, use_rep: str) -> np.ndarray:
         return pd.read_csv(path).select_dtypes("number").to_numpy()
 
 
-def read_fit(folder: Path) -> Fit | Ensemble:
-    """Read a saved fit or ensemble."""
+def read_fit(
+    folder: Path, condition: str | None = None, guidance: float | None = None
+) -> Fit | Ensemble:
+    """Read a saved fit or ensemble, and give it the `condition`, if any, with its `guidance`."""
     from cellflow.methods import Matching
     from cellflow.saving import load
 
@@ -108,7 +110,13 @@ def read_fit(folder: Path) -> Fit | Ensemble:
         raise click.BadParameter(f"{str(folder)!r}: {reason}") from error
     if isinstance(saved, Matching):
         raise click.BadParameter(f"{str(folder)!r} is a matching of two clouds, not of a course.")
-    return saved
+    known = saved.course.conditions
+    if condition is None or known is None:
+        if condition is not None or guidance is not None:
+            text = "the fit has none." if known is None else "--guidance wants one."
+            raise click.BadParameter(text, param_hint="'--condition'")
+        return saved
+    return saved.given(known.read(condition), guidance=1.0 if guidance is None else guidance)
 
 
 def write_cells(adata: AnnData, out: Path) -> None:

@@ -62,9 +62,10 @@ def registered(folder: str, family: str) -> list[str]:
     return names
 
 
-#: Names that an argument may have; "auto" chooses a method.
+#: Names that an argument may have; "auto" chooses one.
 NAMES = {
     "method": [*registered("methods", "METHODS"), "auto"],
+    "network": [*registered("networks", "NETWORKS"), "auto"],
     "solver": registered("simulate", "SOLVERS"),
 }
 DENSITIES = registered("densities", "DENSITIES")
@@ -103,6 +104,10 @@ class Argument:
             return click.option(
                 spelled, self.name, is_flag=True, default=self.default, help=self.text
             )
+        if self.annotation == "str | Sequence[str] | None":
+            several: Any = {"multiple": True, "callback": lambda _, __, value: list(value) or None}
+            text = f"{self.text.rstrip('.')}; may be repeated."
+            return click.option(spelled, self.name, metavar="TEXT", help=text, **several)
         names = NAMES.get(self.name)
         if "Density" in rest:
             names = MATCHES if "Method" in rest else DENSITIES if self.default else FLOWS
@@ -225,6 +230,16 @@ ARGUMENTS = {
     "fate": click.argument("fate", metavar="FATE"),
     "genes": click.argument("genes", nargs=-1, required=True, metavar="GENE..."),
 }
+
+
+def given(command: Callable) -> Callable:
+    """Add the options of the condition that the fit of a `command` is given."""
+    example = "Condition to answer for, such as 'drug=A+B,dose=3'."
+    strength = "Strength of the condition; 1 as learned, 0 for that of all together."
+    command = click.option("--guidance", type=click.FLOAT, metavar="X", help=strength)(command)
+    return click.option("--condition", metavar="TEXT", help=example)(command)
+
+
 fitted = click.argument("folder", type=FOLDER, metavar="DIR")
 sigma = click.option(
     "--sigma",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self, TypeAlias
 
 from cellflow import _checks
 from cellflow._registry import Registry
 from cellflow._typing import Tensor
-from cellflow.plans import Plan
+from cellflow.costs import Cost, CostLike, HalfSquared, as_cost
+from cellflow.plans import DENSE_LIMIT, Plan
 from cellflow.plans.reading import as_plan
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.transport.entropic.batched import ENTRIES
@@ -19,6 +20,8 @@ from cellflow.transport.entropic.batched import ENTRIES
 CouplingLike: TypeAlias = "Coupling | Callable[[Snapshot, Snapshot], object]"
 #: Sources with their targets.
 Pairs: TypeAlias = Sequence[tuple[Snapshot, Snapshot]]
+#: The cost of all couplings unless said otherwise.
+HALF_SQUARED = HalfSquared()
 
 
 class Coupling(ABC):
@@ -29,19 +32,33 @@ class Coupling(ABC):
     attributes tell samplers and methods how it is to be used.
     """
 
-    needs_whole: ClassVar[bool] = False  #: It is given whole snapshots, never blocks of cells.
-    knows_rows: ClassVar[bool] = False  #: Cells are known by their rows: their order is kept.
     on_cpu: ClassVar[bool] = False  #: It works on the CPU wherever the cells are.
     thread_safe: ClassVar[bool] = True  #: Several threads may call it at once.
     grows: ClassVar[bool] = False  #: Its plans have growth factors.
     leaves_out: ClassVar[bool] = False  #: Its plans leave some mass unmatched on purpose.
     sigma: float | None = None  #: Diffusion of its Brownian reference, if it has one.
     solver: str = ""  #: How problems are solved, where that can be chosen.
+    cost: CostLike | None = None  #: By what ground cost, where that can be chosen.
+
+    @property
+    def ground(self) -> Cost:
+        """Its ground cost."""
+        return HALF_SQUARED if self.cost is None else as_cost(self.cost)
+
+    @property
+    def knows_rows(self) -> bool:
+        """Whether cells are known by their rows: their order is kept."""
+        return self.ground.knows_rows
+
+    @property
+    def needs_whole(self) -> bool:
+        """Whether it is given whole snapshots, never blocks of cells."""
+        return self.knows_rows
 
     @property
     def digest(self) -> str | None:
         """Hash of what plans depend on beside the settings, for checkpoints; None for nothing."""
-        return None
+        return self.ground.digest
 
     @abstractmethod
     def __call__(self, source: Snapshot, target: Snapshot) -> Plan:
@@ -72,7 +89,15 @@ class Coupling(ABC):
 
     def fitted_to(self, course: TimeCourse) -> Self:
         """Return this coupling with whatever it measures once on `course`, before it couples."""
-        return self
+        fitted = self.ground.fitted_to(course)
+        return self if fitted is self.ground else self.by_cost(fitted)
+
+    def by_cost(self, cost: CostLike) -> Self:
+        """Return this coupling by another ground `cost`, or raise TypeError if it has its own."""
+        if self.cost is None:
+            got, expected = type(self).__name__, "one that takes a `cost`, such as Exact"
+            raise TypeError(_checks.message("coupling", got, expected))
+        return replace(self, cost=cost)  # type: ignore[type-var] # a dataclass
 
     @classmethod
     def for_diffusion(cls, sigma: Callable[[], float]) -> Self:
@@ -143,6 +168,16 @@ def centred(source: Snapshot, target: Snapshot) -> tuple[Tensor, Tensor]:
     x, y = source.x.detach().double(), target.x.detach().double()
     centre = (x.mean(0) + y.mean(0)) / 2
     return x - centre, y - centre
+
+
+def costs_of(cost: Cost, source: Snapshot, target: Snapshot) -> Tensor:
+    """Return the costs of all pairs ``(n, m)``, after checking the pair."""
+    check_pair(source, target)
+    n, m = len(source), len(target)
+    if n * m > DENSE_LIMIT and cost != HALF_SQUARED:
+        got, expected = f"{type(cost).__name__} of {n} × {m} cells", f"up to {DENSE_LIMIT:,} pairs"
+        raise ValueError(_checks.message("cost", got, expected, "Couple fewer cells at once."))
+    return cost(source, target)
 
 
 def _in_batches(solver: str, sources: Sequence[Snapshot]) -> bool:

@@ -8,10 +8,10 @@ from typing import NamedTuple, Self
 
 from cellflow import _checks
 from cellflow._typing import Tensor
-from cellflow.costs import brownian_epsilon, half_squared_distance
-from cellflow.couplings.coupling import COUPLINGS, Coupling, Pairs, centred
+from cellflow.costs import CostLike, as_cost, brownian_epsilon, half_squared_distance
+from cellflow.couplings.coupling import COUPLINGS, HALF_SQUARED, Coupling, Pairs, centred, costs_of
 from cellflow.couplings.exact import Exact
-from cellflow.plans.forms import DensePlan, l1_error, potential_plan
+from cellflow.plans.forms import DensePlan, l1_error, moved_duals, potential_plan
 from cellflow.plans.plan import DENSE_LIMIT, Plan
 from cellflow.timecourse import Snapshot
 from cellflow.transport.entropic.batched import solve_batch
@@ -64,6 +64,9 @@ class Entropic(Coupling):
         everywhere. ``"pot"``: the log-domain Sinkhorn of POT (``ot.bregman.sinkhorn_log``) on the
         CPU, the reference, which needs some :math:`\bar c / \varepsilon` sweeps. Plans held as
         potentials have a solver of their own.
+    cost
+        As in :class:`Exact`. The regularisation is in units of this cost; only for the half squared
+        distance is that of `sigma` the one of a Brownian reference.
 
     Examples
     --------
@@ -81,8 +84,10 @@ class Entropic(Coupling):
     tolerance: float = field(default=1e-6, kw_only=True)
     max_iter: int = field(default=1000, kw_only=True)
     solver: str = field(default="auto", kw_only=True)
+    cost: CostLike = field(default=HALF_SQUARED, kw_only=True)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "cost", as_cost(self.cost))
         if (self.sigma is None) == (self.epsilon is None):
             got = "neither" if self.sigma is None else "both"
             remedy = "Give `sigma` for a Brownian reference."
@@ -113,7 +118,7 @@ class Entropic(Coupling):
         """
         p = self._pair(source, target)
         if p.exact:
-            return Exact()(source, target)
+            return Exact(cost=self.cost)(source, target)
         if p.large:
             s = solve_tiled(p.gibbs, p.masses, tolerance=self.tolerance, max_iter=self.max_iter)
             reason = f"{unconverged(p.gibbs.epsilon, s)}; its best plan is used"
@@ -136,7 +141,8 @@ class Entropic(Coupling):
         means = x.mean(0), y.mean(0)
         # Centred each on its own mean: the plan is the same, the costs are smaller.
         gibbs = Gibbs(x - means[0], y - means[1], self.epsilon_for(source, target))
-        return _Pair(source, target, gibbs, means[0] - means[1])
+        ground = None if self.cost == HALF_SQUARED else costs_of(self.ground, source, target)
+        return _Pair(source, target, gibbs, means[0] - means[1], ground)
 
     def _solve(self, p: _Pair, solver: str) -> Solution:
         return solve(p.dense, tolerance=self.tolerance, max_iter=self.max_iter, solver=solver)
@@ -149,16 +155,21 @@ class Entropic(Coupling):
             if self.solver != "pot" and s.plan.numel() <= POT_ENTRIES:
                 s = self._solve(p, "pot")
             if not s.error <= self.tolerance:
-                exact = Exact()(p.source, p.target)
+                exact = Exact(cost=self.cost)(p.source, p.target)
                 return replace(exact, fallback=f"{fallback}; the exact plan is used")
             fallback = f"{fallback}; the plan of POT's solver is used"
         matrix = s.plan / s.plan.sum()
+        a, b = p.masses
+        duals = s.f - p.gibbs.epsilon * a.log(), s.g - p.gibbs.epsilon * b.log()
+        if p.ground is None:
+            duals = moved_duals(duals, (p.gibbs.x, p.gibbs.y), p.shift)
         cost = half_squared_distance(p.gibbs.x + p.shift, p.gibbs.y)
         return DensePlan(
             matrix=matrix,
             cost=float((matrix * cost).sum()),
             marginal_error=l1_error((matrix.sum(1), matrix.sum(0)), p.masses),
             fallback=fallback,
+            duals=duals,
         )
 
     def epsilon_for(self, source: Snapshot, target: Snapshot) -> float:
@@ -169,12 +180,13 @@ class Entropic(Coupling):
 
 
 class _Pair(NamedTuple):
-    """Two snapshots, their cells about their own means, and what lies between these."""
+    """Two snapshots, their cells about their own means, what lies between, and other costs."""
 
     source: Snapshot
     target: Snapshot
     gibbs: Gibbs
     shift: Tensor
+    ground: Tensor | None
 
     @property
     def masses(self) -> tuple[Tensor, Tensor]:
@@ -183,18 +195,20 @@ class _Pair(NamedTuple):
     @property
     def exact(self) -> bool:
         """Whether the regularisation is next to none."""
-        return self.gibbs.epsilon < NEGLIGIBLE * self.gibbs.mean_cost
+        mean = self.gibbs.mean_cost if self.ground is None else float(self.ground.mean())
+        return self.gibbs.epsilon < NEGLIGIBLE * mean
 
     @property
     def large(self) -> bool:
         """Whether the plan is not to be a matrix."""
-        return len(self.source) * len(self.target) > LARGE
+        return self.ground is None and len(self.source) * len(self.target) > LARGE
 
     @property
     def dense(self) -> Problem:
         """The problem with its cost matrix."""
         (a, b), (x, y, epsilon) = self.masses, self.gibbs
-        return Problem(half_squared_distance(x, y), Marginals(Marginal(a), Marginal(b)), epsilon)
+        cost = half_squared_distance(x, y) if self.ground is None else self.ground
+        return Problem(cost, Marginals(Marginal(a), Marginal(b)), epsilon)
 
 
 def unconverged(epsilon: float, s: Solution | TiledSolution) -> str:

@@ -17,10 +17,9 @@ from cellflow._typing import Tensor
 from cellflow.costs import brownian_epsilon, half_squared_distance
 from cellflow.couplings.coupling import COUPLINGS, Coupling, centred
 from cellflow.couplings.entropic import Entropic, unconverged
-from cellflow.couplings.exact import GAP, most_pivots, network_simplex
+from cellflow.couplings.exact import assign_costs, most_pivots, network_simplex
 from cellflow.plans.forms import PairPlan, pair_plan
 from cellflow.timecourse import Snapshot
-from cellflow.transport.assignment.solve import assign
 from cellflow.transport.entropic.marginals import Marginal, Marginals, Problem
 from cellflow.transport.entropic.solve import solve
 
@@ -137,7 +136,7 @@ class Geodesic(Coupling):
 
     def _ground(self, source: Snapshot, target: Snapshot) -> tuple[Ground, str | None]:
         """Return the cost between source and target cells, and why it is not the one asked for."""
-        from cellflow.transport import neighbours  # loads scipy's sparse matrices
+        from cellflow.costs import neighbours  # loads scipy's sparse matrices
 
         x, y = centred(source, target)
         n = len(x)
@@ -181,14 +180,12 @@ class _Part(NamedTuple):
 def _exact(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> _Part:
     """Return an optimal plan, and whether duals certify it."""
     if len(a) == len(b) and (a == a[0]).all() and (b == a[0]).all():
-        i = np.arange(len(a))
-        j, u, v = assign(cost)
-        primal = cost[i, j].sum()
-        gap = primal - u.sum() - v.sum()
-        return _Part(i, j, a, bool(gap <= GAP * (primal + 1e-6 * cost.sum() / len(a))))
+        (rows, cols, _), _, converged = assign_costs(torch.from_numpy(cost))
+        return _Part(rows.numpy(), cols.numpy(), a, converged)
     total = a.sum()
     p, q, c = (torch.from_numpy(value) for value in (a / total, b / b.sum(), cost))
-    rows, cols, mass, converged = network_simplex(p, q, c, max_iter=most_pivots(*cost.shape))
+    bound = most_pivots(*cost.shape)
+    (rows, cols, mass), _, converged = network_simplex(p, q, c, max_iter=bound)
     return _Part(rows.numpy(), cols.numpy(), total * mass.numpy(), converged)
 
 

@@ -71,7 +71,7 @@ class Partial(Coupling):
         cost = half_squared_distance(x, y)
         bound = most_pivots(n, m) if self.max_iter is None else self.max_iter
         left = 1.0 - self.fraction
-        rows, cols, mass, converged = network_simplex(
+        (rows, cols, mass), _, converged = network_simplex(
             _with_rest(a, left), _with_rest(b, left), _with_dummies(cost), max_iter=bound
         )
         mass = mass * (1.0 + left)  # which was scaled to one

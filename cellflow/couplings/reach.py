@@ -12,11 +12,12 @@ import torch
 from cellflow import _checks
 from cellflow._random import stream_rng
 from cellflow._typing import Tensor
-from cellflow.costs import half_squared_distance
-from cellflow.couplings.coupling import COUPLINGS, Coupling, Pairs, centred
+from cellflow.costs import CostLike, as_cost
+from cellflow.couplings.coupling import COUPLINGS, HALF_SQUARED, Coupling, Pairs, centred, costs_of
 from cellflow.couplings.exact import Exact
 from cellflow.couplings.unbalanced import growing_plan, growing_plans, prior_weights
 from cellflow.plans.forms import DensePlan
+from cellflow.strata import links
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.transport.entropic.marginals import Marginal, Marginals, Problem
 from cellflow.transport.entropic.solve import solve
@@ -74,6 +75,8 @@ class Reach(Coupling):
         What was measured, one entry for each interval: see :meth:`fitted_to`.
     tolerance, max_iter, solver
         As in :class:`Unbalanced`.
+    cost
+        As in :class:`Entropic`, in squared data units: scales are those of the straight one.
 
     Examples
     --------
@@ -95,8 +98,10 @@ class Reach(Coupling):
     tolerance: float = field(default=1e-5, kw_only=True)
     max_iter: int = field(default=2000, kw_only=True)
     solver: str = field(default="auto", kw_only=True)
+    cost: CostLike = field(default=HALF_SQUARED, kw_only=True)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "cost", as_cost(self.cost))
         endless = isinstance(self.reach, float) and self.reach == math.inf
         if self.reach is not None and not endless:
             _checks.number(self.reach, "reach", low=0.0, open_low=True)
@@ -109,9 +114,14 @@ class Reach(Coupling):
         _checks.choice(self.solver, ("auto", "batched"), "solver")
 
     def fitted_to(self, course: TimeCourse) -> Self:
-        """Return this coupling with the scales of every interval of `course`, measured anew."""
-        fresh = replace(self, scales=())
-        return replace(self, scales=tuple(fresh.scale(*pair) for pair in course.steps))
+        """Return this coupling with the scales of every interval of `course`, measured anew.
+
+        Of strata, on that with the most cells at both ends.
+        """
+        fresh, of_time = replace(super().fitted_to(course), scales=()), {}
+        for link in sorted(links(course), key=lambda link: min(len(s) for s in link[:2])):
+            of_time[link.source.time] = link[:2]
+        return replace(fresh, scales=tuple(fresh.scale(*of_time[t]) for t in sorted(of_time)))
 
     def scale(self, source: Snapshot, target: Snapshot) -> Scale:
         """Return reach and regularisation from `source` to `target`: measured, or as they were."""
@@ -137,7 +147,7 @@ class Reach(Coupling):
 
     def problem(self, source: Snapshot, target: Snapshot) -> Problem:
         """Return the costs and marginals that `source` and `target` are coupled by."""
-        cost = half_squared_distance(*centred(source, target))
+        cost = costs_of(self.ground, source, target)
         _, reach, epsilon = self.scale(source, target)
         rho = math.inf if reach is None else reach * reach / 2
         rows = Marginal(prior_weights(source, target), rho)

@@ -11,8 +11,8 @@ import torch
 
 from cellflow import _checks
 from cellflow._typing import Tensor
-from cellflow.costs import brownian_epsilon, half_squared_distance
-from cellflow.couplings.coupling import COUPLINGS, Coupling, Pairs, centred
+from cellflow.costs import CostLike, as_cost, brownian_epsilon
+from cellflow.couplings.coupling import COUPLINGS, HALF_SQUARED, Coupling, Pairs, costs_of
 from cellflow.couplings.entropic import unconverged
 from cellflow.plans.forms import DensePlan
 from cellflow.timecourse import Snapshot
@@ -77,6 +77,8 @@ class Unbalanced(Coupling):
         Bound on the number of Sinkhorn sweeps and Newton steps together.
     solver
         ``"auto"`` or ``"batched"``, as in :class:`Entropic`.
+    cost
+        As in :class:`Entropic`.
 
     Examples
     --------
@@ -99,8 +101,10 @@ class Unbalanced(Coupling):
     tolerance: float = field(default=1e-6, kw_only=True)
     max_iter: int = field(default=2000, kw_only=True)
     solver: str = field(default="auto", kw_only=True)
+    cost: CostLike = field(default=HALF_SQUARED, kw_only=True)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "cost", as_cost(self.cost))
         if self.sigma is not None and self.epsilon is not None:
             raise ValueError(_checks.message("sigma, epsilon", "both", "at most one of them"))
         for name in ("sigma", "epsilon", "relative_epsilon"):
@@ -135,9 +139,9 @@ class Unbalanced(Coupling):
 
     def problem(self, source: Snapshot, target: Snapshot) -> Problem:
         """Return the costs and marginals that `source` and `target` are coupled by."""
-        x, y = centred(source, target)
-        cost = half_squared_distance(x, y)
-        unit = float(source.weights @ cost @ target.weights) or 1.0
+        cost = costs_of(self.ground, source, target)
+        bare = self.ground.bare(source, target)
+        unit = float(source.weights @ bare @ target.weights) or 1.0
         rho = math.inf if self.relaxation is None else self.relaxation * unit
         rows = Marginal(prior_weights(source, target), rho)
         marginals = Marginals(rows, Marginal(target.weights), relative=True)
@@ -187,13 +191,14 @@ def growing_plan(
         reason = f"unbalanced {unconverged(epsilon, s)}; its last plan is used"
     return DensePlan(
         matrix=matrix,
-        cost=float((matrix * cost).sum()),
+        cost=float((matrix * HALF_SQUARED(source, target)).sum()),
         converged=reason is None,
         marginal_error=min(s.error, 2.0),
         fallback=reason,
         unmatched=unmatched if unmatched > SPECK else 0.0,
         source_growth=left + math.log(ratio),
         target_growth=right,
+        duals=(s.f, s.g),
     )
 
 

@@ -13,7 +13,7 @@ from cellflow._random import stream_seed, systematic
 from cellflow._typing import Tensor
 from cellflow.clock import CLOCKS, Clock
 from cellflow.couplings import Coupling, Exact, Reach
-from cellflow.evaluate.table import BEST, DRAWN, YARDSTICKS, Row
+from cellflow.evaluate.table import BEST, CONDITION_YARDSTICKS, DRAWN, YARDSTICKS, Row
 from cellflow.methods import Method
 from cellflow.metrics import Metric, split_half_floor
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -40,7 +40,7 @@ class Scorer:
     `draws`, too, which are the same for all predictions: see :class:`~cellflow.evaluate.table.Row`.
     """
 
-    held_out: float
+    held_out: float | str
     truth: Snapshot
     metrics: Sequence[str]
     draws: int = 0
@@ -70,7 +70,7 @@ class Scorer:
         Which one says its `name`, of :data:`~cellflow.evaluate.table.YARDSTICKS`.
         """
         if name == "floor":
-            return self._floor(k, seed)
+            return self.floor(k, seed)
         before, after = course.snapshots[k - 1], course.snapshots[k + 1]
         if name in MIDPOINTS:
             coupling, clock = MIDPOINTS[name]
@@ -86,7 +86,8 @@ class Scorer:
             cells = {"previous": before, "next": after}[name]
         return self(name, seed, cells)
 
-    def _floor(self, k: int, seed: int) -> list[Row]:
+    def floor(self, k: int, seed: int) -> list[Row]:
+        """Return rows of the distance between halves of the truth, drawn by number and `seed`."""
         half, rows = len(self.truth) // 2, []
         x, mass, draw = self.truth.x, _mass(self.truth), stream_seed(seed, k, 21)
         for m in self.metrics:
@@ -143,11 +144,12 @@ def as_methods(methods: Method | Iterable[Method]) -> list[Method]:
         if not isinstance(method, Method):
             got = f"a {type(method).__name__} among them"
             raise TypeError(_checks.message("methods", got, "methods such as OTCFM()"))
-    names = [*YARDSTICKS, BEST, *(m.name for m in methods)]
+    own = list(dict.fromkeys((*YARDSTICKS, *CONDITION_YARDSTICKS, BEST)))
+    names = [*own, *(m.name for m in methods)]
     taken = sorted({name for name in names if names.count(name) > 1})
     if taken or not methods:
         got = f"names {', '.join(map(repr, taken))} more than once" if taken else "none"
-        if taken and taken[0] in (*YARDSTICKS, BEST):
+        if taken and taken[0] in own:
             got = f"a method named {taken[0]!r}, as a yardstick is"
         remedy = "Give each a name: dataclasses.replace(m, name=…)." if taken else ""
         raise ValueError(_checks.message("methods", got, "methods of distinct names", remedy))

@@ -136,7 +136,7 @@ def _rows(task: _Task, job: tuple[int, int, int]) -> list[SigmaRow]:
     else:
         cells = _unlearned(fold, recipe, k, truth.time, seed=seed)
     rows = Scorer(truth.time, truth, task.metrics)(recipe.name, seed, cells)
-    return [SigmaRow(sigma, r.held_out, seed, r.metric, r.value) for r in rows]
+    return [SigmaRow(sigma, truth.time, seed, r.metric, r.value) for r in rows]
 
 
 def without_times(course: TimeCourse, exclude: Sequence[float]) -> TimeCourse:
@@ -149,7 +149,7 @@ def without_times(course: TimeCourse, exclude: Sequence[float]) -> TimeCourse:
     if len(kept) < 2:
         got = f"{len(set(exclude))} of {len(course)} time points"
         raise ValueError(_checks.message("exclude", got, "at least two time points to be left"))
-    return TimeCourse(kept, course.unit)
+    return replace(course, snapshots=kept)
 
 
 def _as_sigmas(sigmas: Sequence[float] | None, natural: float) -> list[float]:
@@ -169,7 +169,7 @@ def _drawn(course: TimeCourse, k: int, seed: int, n_cells: int) -> tuple[TimeCou
         most = min(n_cells, (len(s) + 1) // 2 if index == k else len(s))
         parts.append(s.subset(shuffle(len(s), stream_rng(seed, index, 30))[:most].to(s.x.device)))
     truth = parts.pop(k)
-    return TimeCourse(tuple(parts), course.unit), truth
+    return replace(course, snapshots=tuple(parts)), truth
 
 
 def _learned(

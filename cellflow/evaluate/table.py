@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from cellflow import _checks
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 #: Rows of the table that no model made, in the order they are printed.
 YARDSTICKS = ("previous", "next", "pooled", "ot_midpoint", "uot_midpoint", "uot_clock", "floor")
+#: The same of a table of conditions.
+CONDITION_YARDSTICKS = ("control", "nearest", "additive", "all_conditions", "floor")
+#: Metrics of which more is better.
+HIGHER = ("r2",)
 #: What tables call the least of the yardsticks that are predictions, at each time point its own.
 BEST = "best_yardstick"
 _SHOWN = {BEST: "best yardstick"}
@@ -31,8 +35,9 @@ class Row:
     """One number of a hold-out table.
 
     The distance `value` by `metric`, in the coordinates of the evaluation, between the `n_pred`
-    cells that `method` (or a yardstick) predicted at the time `held_out` and the `n_true` cells
-    observed. The `seed` is that of the fit, or of the yardstick's random choice.
+    cells that `method` (or a yardstick) predicted at the time, or under the condition, `held_out`
+    and the `n_true` cells observed. The `seed` is that of the fit, or of the yardstick's random
+    choice.
 
     `bootstrap` holds the distance for bootstrap draws of both clouds, of as many cells as the
     cloud has but at most 1,000, with replacement. Draw i takes the same observed cells for
@@ -42,7 +47,7 @@ class Row:
     metrics than the first, and the floor.
     """
 
-    held_out: float
+    held_out: float | str
     method: str
     seed: int
     metric: str
@@ -69,7 +74,7 @@ class Verdict:
     the error does not know how much fits differ.
     """
 
-    held_out: float
+    held_out: float | str
     method: str
     yardstick: str
     metric: str
@@ -102,9 +107,10 @@ class Table(Generic[R]):
     rows: tuple[R, ...]
 
     @property
-    def held_out(self) -> list[float]:
-        """Time points that were left out, in order."""
-        return sorted({r.held_out for r in self.rows})
+    def held_out(self) -> list[Any]:
+        """Time points, or conditions, that were left out; times in order."""
+        found = list(dict.fromkeys(r.held_out for r in self.rows))
+        return found if any(isinstance(f, str) for f in found) else sorted(found)
 
     @property
     def metrics(self) -> list[str]:
@@ -136,29 +142,32 @@ class HoldoutTable(Table[Row]):
     rows: tuple[Row, ...]
     unit: str = "day"
 
-    def values(self, held_out: float, method: str, metric: str) -> list[float]:
+    def values(self, held_out: float | str, method: str, metric: str) -> list[float]:
         """Values of `metric` for `method` at the time point `held_out`, over seeds.
 
         A `method` called ``"best_yardstick"`` is the yardstick of least mean, the floor apart.
         """
         return [r.value for r in self._rows(held_out, method, metric)]
 
-    def _rows(self, held_out: float, method: str, metric: str) -> list[Row]:
+    def _rows(self, held_out: float | str, method: str, metric: str) -> list[Row]:
         if method == BEST:
-            method = min(self.yardsticks, key=lambda y: fmean(self.values(held_out, y, metric)))
+            means = {y: self.values(held_out, y, metric) for y in self.yardsticks}
+            sign = -1 if metric in HIGHER else 1
+            method = min((y for y in means if means[y]), key=lambda y: sign * fmean(means[y]))
         key = (held_out, method, metric)
         return [r for r in self.rows if (r.held_out, r.method, r.metric) == key]
 
     @property
     def models(self) -> list[str]:
         """Names of the methods that are not yardsticks."""
-        return [m for m in dict.fromkeys(r.method for r in self.rows) if m not in YARDSTICKS]
+        known = (*YARDSTICKS, *CONDITION_YARDSTICKS)
+        return [m for m in dict.fromkeys(r.method for r in self.rows) if m not in known]
 
     @property
     def yardsticks(self) -> list[str]:
         """Names of the yardsticks that are predictions: all but the floor."""
         found = {r.method for r in self.rows}
-        return [y for y in YARDSTICKS[:-1] if y in found]
+        return [y for y in (*YARDSTICKS[:-1], *CONDITION_YARDSTICKS[:-1]) if y in found]
 
     @property
     def _compared(self) -> list[str]:
@@ -173,9 +182,10 @@ class HoldoutTable(Table[Row]):
             for time in self.held_out
             for model in self.models
             for yardstick in self._compared
+            if self._rows(time, yardstick, metric)
         ]
 
-    def _verdict(self, time: float, model: str, yardstick: str, metric: str) -> Verdict:
+    def _verdict(self, time: float | str, model: str, yardstick: str, metric: str) -> Verdict:
         ours, theirs = (self._rows(time, name, metric) for name in (model, yardstick))
         values = [r.value for r in ours]
         difference = fmean(values) - fmean(r.value for r in theirs)
@@ -183,7 +193,7 @@ class HoldoutTable(Table[Row]):
         floor = self.values(time, "floor", metric)
         noise = _paired_error(ours, theirs) if drawn else deviation(floor)
         error = math.sqrt(deviation(values) ** 2 / len(values) + noise**2)
-        better = "better" if difference < 0 else "worse"
+        better = "better" if (difference < 0) != (metric in HIGHER) else "worse"
         known = drawn or len(values) > 1
         verdict = better if known and abs(difference) > 2 * error else "undecided"
         return Verdict(time, model, yardstick, metric, difference, error, verdict)
@@ -191,15 +201,18 @@ class HoldoutTable(Table[Row]):
     def __str__(self) -> str:
         names = [*self.models, *self._compared, "floor"]
         width = max(map(len, names)) + 2
-        out = []
+        heads = [t if isinstance(t, str) else f"{self.unit} {t:g}" for t in self.held_out]
+        wide, out = max(18, *(len(head) + 2 for head in heads)), []
         for metric in self.metrics:
-            head = "".join(f"{f'{self.unit} {t:g}':>18}" for t in self.held_out)
+            head = "".join(f"{head:>{wide}}" for head in heads)
             out.append(f"{metric:<{width}}{head}{'mean':>10}")
             for name in names:
                 cells = [self.values(t, name, metric) for t in self.held_out]
-                text = "".join(f"{fmean(v):>10.3f} ± {deviation(v):<5.3f}" for v in cells)
-                mean = fmean([fmean(v) for v in cells])
-                out.append(f"{_SHOWN.get(name, name):<{width}}{text}{mean:>10.3f}")
+                if any(cells):
+                    each = [f"{fmean(v):.3f} ± {deviation(v):<5.3f}" if v else "–" for v in cells]
+                    mean = fmean([fmean(v) for v in cells if v])
+                    text = "".join(f"{one:>{wide}}" for one in each)
+                    out.append(f"{_SHOWN.get(name, name):<{width}}{text}{mean:>10.3f}")
             out.append("")
         return "\n".join(out + self._sentences())
 
@@ -210,6 +223,8 @@ class HoldoutTable(Table[Row]):
         for model in self.models:
             for yardstick in self._compared:
                 found = [v for v in verdicts if (v.method, v.yardstick) == (model, yardstick)]
+                if not found:
+                    continue
                 count = {w: sum(v.verdict == w for v in found) for w in words}
                 text = ", ".join(f"{w} at {n}" for w, n in count.items() if n)
                 against = f"{model} against {_SHOWN.get(yardstick, yardstick)} ({metric})"

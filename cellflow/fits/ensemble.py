@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -13,9 +13,10 @@ import torch
 from cellflow import _checks
 from cellflow._random import draw_seed
 from cellflow._typing import ArrayLike, Rng, Tensor
-from cellflow.fits.fit import Fit, sides_of
+from cellflow.conditions import Condition
+from cellflow.fits.fit import Fit
 from cellflow.fits.folder import save_ensemble
-from cellflow.fits.populations import equal_cells
+from cellflow.fits.populations import equal_cells, sides_of
 from cellflow.fits.report import coupling_problems
 from cellflow.preprocessing import Preprocessing
 from cellflow.simulate import Density, Limits, Trajectory
@@ -180,6 +181,11 @@ class Ensemble:
         first = self.members[0].summary.splitlines()[:2]
         return "\n".join([f"{len(self)} members, the first:", *first, self.health])
 
+    def given(self, condition: Condition, *, guidance: float = 1.0) -> Ensemble:
+        """Return the ensemble of one `condition`: see :meth:`Fit.given`, also for `guidance`."""
+        members = (fit.given(condition, guidance=guidance) for fit in self.members)
+        return replace(self, members=tuple(members))
+
     def velocity(self, time: float | ArrayLike, x: ArrayLike) -> Spread:
         """Velocity at `time` and cells `x`, ``(members, n, d)``: see :meth:`Fit.velocity`."""
         return Spread(torch.stack([fit.velocity(time, x) for fit in self.members]))
@@ -269,7 +275,7 @@ class Ensemble:
             for fit in self.members
         ]
         if not weighted:
-            before, _ = sides_of(self.members[0], time)[0]
+            before, _ = sides_of(self.course, time, self.method.both_sides)[0]
             number = len(before) if n_cells is None else _checks.count(n_cells, "n_cells")
             cells = equal_cells(cells, number, torch.Generator().manual_seed(seed))
         return Interpolation(tuple(cells))

@@ -14,10 +14,18 @@ from torch import nn
 from cellflow import _checks
 from cellflow._typing import ArrayLike, Field, Rng, Tensor
 from cellflow.clock import Clock
+from cellflow.conditions import Condition
 from cellflow.dynamics import Dynamics
 from cellflow.fits.bases import Encoded, gaussian_mixture
 from cellflow.fits.folder import save_fit
-from cellflow.fits.populations import equal_cells, grown_mass, sample_cells, warn_of_extrapolation
+from cellflow.fits.populations import (
+    equal_cells,
+    grown_mass,
+    sample_cells,
+    sides_of,
+    warn_of_extrapolation,
+    warn_of_no_noise,
+)
 from cellflow.fits.report import coupling_report, fit_report
 from cellflow.preprocessing import Preprocessing
 from cellflow.simulate import (
@@ -32,8 +40,9 @@ from cellflow.simulate import (
 )
 from cellflow.simulate.integration import Integration, as_times
 from cellflow.simulate.simulate import simulate_as
-from cellflow.timecourse import Snapshot, TimeCourse, joined
-from cellflow.training.networks import FittedMethod
+from cellflow.snapshot import Snapshot, joined
+from cellflow.timecourse import TimeCourse
+from cellflow.training.networks import FittedMethod, given
 from cellflow.training.trainer import History
 
 
@@ -79,6 +88,31 @@ class Fit:
     def summary(self) -> str:
         """Steps, where the time went (coupling, network, data, checks), and :attr:`health`."""
         return fit_report(self.method.name, self.history)
+
+    def given(self, condition: Condition, *, guidance: float = 1.0) -> Fit:
+        """Return the fit of one `condition`, whose every answer is for that one.
+
+        Its course is :meth:`cellflow.TimeCourse.under` it; of a condition that no cell was under,
+        it is the control's first snapshot and what becomes of its cells. With a `guidance` w, each
+        field is that of all conditions together and w times what this one changes (:cite:`ho2022`,
+        eq. 6): 1 for what was learned, more to exaggerate it, 0 for what a fit says that is given
+        none.
+        """
+        known = self.course.conditions
+        if known is None:
+            got, remedy = repr(condition), "Fit with a `condition_key`."
+            raise ValueError(_checks.message("condition", got, "none: the fit has none", remedy))
+        guidance = _checks.number(guidance, "guidance", low=0.0)
+        dynamics = given(self.dynamics, known.context(condition), guidance)
+        bound = replace(self, dynamics=dynamics)
+        if self.course.saw(condition):
+            return replace(bound, course=self.course.under(condition))
+        start = self.course.start_of(condition)
+        if start is None:
+            got, remedy = repr(known.text(condition)), "Fit with a `control`, whose cells it takes."
+            raise ValueError(_checks.message("condition", got, "one that cells had", remedy))
+        later = (bound.predict(start, t) for t in self.course.times if t > start.time)
+        return replace(bound, course=TimeCourse((start, *later), self.course.unit))
 
     def velocity(self, time: float | ArrayLike, x: ArrayLike) -> Tensor:
         """Velocity of cells `x` ``(n, d)`` at `time`, ``(n, d)`` in data units per unit of time.
@@ -172,14 +206,7 @@ class Fit:
             clock=clock,
         )
         if SOLVERS[solver].stochastic and not self.dynamics.sigma:
-            why, instead = "learned no noise", "a method with a score such as 'sf2m'"
-            if self.dynamics.score is not None:
-                why = "learned a score, but its path declares no noise"
-                instead = "give the path a `diffusion`"
-            _checks.warn(
-                f"{self.method.name!r} {why}: solver={solver!r} follows the mean flow, and every "
-                f"draw is the same. Take solver='rk4', or {instead}."
-            )
+            warn_of_no_noise(self.method.name, solver, score=self.dynamics.score is not None)
         warn_of_extrapolation(self.course, times[[0, -1]])
         return simulate_as(self.dynamics, self._encode(x0), times, how=how)
 
@@ -221,7 +248,7 @@ class Fit:
         rng = _checks.as_generator(generator)
         out: list[Snapshot] = []
         size = None if n_cells is None else _checks.count(n_cells, "n_cells")
-        sides = sides_of(self, time)
+        sides = sides_of(self.course, time, self.method.both_sides)
         for k, (start, share) in enumerate(sides):
             if size is not None and weighted:
                 number = size if len(sides) == 1 else round(size * share)
@@ -384,15 +411,3 @@ class Fit:
         cells = _checks.as_cells(x, "x", dim=self.course.dim)
         cells = cells.to(next(self.networks.parameters()))
         return cells if self.preprocessing is None else self.preprocessing.apply(cells)
-
-
-def sides_of(fit: Fit, time: float) -> list[tuple[Snapshot, float]]:
-    """Return the snapshots that tell of the population at `time`, and how much each counts."""
-    first, *_ = snapshots = fit.course.snapshots
-    before = next((s for s in reversed(snapshots) if s.time <= time), first)
-    after = next((s for s in snapshots if s.time > time), first)
-    if not fit.method.both_sides or before.time >= time or after.time <= time:
-        return [(before, 1.0)]
-    near = (after.time - time) * len(before)
-    share = near / (near + (time - before.time) * len(after))
-    return [(before, share), (after, 1 - share)]

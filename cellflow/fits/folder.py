@@ -20,6 +20,7 @@ from cellflow._files import whole_folder, write_state
 from cellflow._typing import Tensor
 from cellflow.batches import Batching
 from cellflow.clock import Clock
+from cellflow.costs import COSTS
 from cellflow.couplings.coupling import COUPLINGS, FunctionCoupling
 from cellflow.networks import NETWORKS, OwnNetworks
 from cellflow.preprocessing import Preprocessing
@@ -47,6 +48,7 @@ class Unsaved:
     text: str
     diffusion: float = 0.0
     needs_rates: ClassVar[bool] = False
+    needs_reference: ClassVar[bool] = False
     source_free: ClassVar[bool] = False
 
     def __call__(
@@ -64,7 +66,7 @@ paths.Path.register(Unsaved)  # which may have been one
 def _known() -> dict[str, type]:
     """Return the classes of parts that a file can name."""
     settings = (Batching, Training, Unsaved)
-    registered = (*COUPLINGS.values(), *paths.PATHS.values(), *NETWORKS.values())
+    registered = (*COUPLINGS.values(), *COSTS.values(), *paths.PATHS.values(), *NETWORKS.values())
     return {part.__name__: part for part in (*registered, *settings)}
 
 
@@ -110,7 +112,8 @@ def from_facts(
             return from_facts(value, methods, default, given=given)
         if value["kind"] == Unsaved.__name__ and given and name in given:
             return given[name]
-        return _build(known[_checks.choice(value["kind"], known, "kind")], value)
+        settings = {key: part(key, each) for key, each in value.items()}  # a cost, in a coupling
+        return _build(known[_checks.choice(value["kind"], known, "kind")], settings)
 
     parts = {name: part(name, value) for name, value in facts.items()}
     kind = facts.get("kind")  # earlier fits had none
@@ -134,10 +137,14 @@ def _settings(part: object) -> dict[str, Any]:
 def _plain(value: object) -> object:
     if isinstance(value, np.generic | torch.Tensor) and value.ndim == 0:
         return value.item()
+    if type(value) in COSTS.values():
+        return {"kind": type(value).__name__} | _settings(value)
     return value
 
 
 def _is_json(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_json, value.values()))
     if isinstance(value, tuple | list):
         return all(map(_is_json, value))
     return value is None or isinstance(value, str | bool | int | float)
@@ -221,19 +228,25 @@ def cells_of(course: TimeCourse) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for k, snapshot in enumerate(course.snapshots):
         out |= {f"x/{k}": snapshot.x, f"mass/{k}": snapshot.mass}
-        if snapshot.growth is not None:
-            out[f"prior/{k}"] = snapshot.growth
+        rest = {"prior": snapshot.growth, "condition": snapshot.condition}
+        rest |= {"reference": snapshot.velocity}
+        out |= {f"{name}/{k}": v for name, v in rest.items() if v is not None}
     return out
 
 
 def _facts(fit: _Fit) -> dict[str, Any]:
+    units, conditions = fit.networks["velocity"].units, fit.course.conditions
+    if conditions is None and units.features:  # type: ignore[union-attr] # a Network
+        expected, remedy = "the whole fit", "Save that, and give the loaded one its condition."
+        raise ValueError(_checks.message("fit", "a fit given one condition", expected, remedy))
     labels = [None if s.labels is None else list(s.labels) for s in fit.course.snapshots]
     return {
         "format": FORMAT,
         "method": to_facts(fit.method),
-        "units": asdict(fit.networks["velocity"].units),  # type: ignore[call-overload] # an MLP
+        "units": asdict(units),  # type: ignore[call-overload] # as above
         "times": list(fit.course.times),
         "unit": fit.course.unit,
+        "conditions": None if conditions is None else conditions.facts(),
         "clock": None if fit.clock is None else asdict(fit.clock),
         "labels": labels,
         "origin": {k: v for k, v in fit.origin.items() if k != "components"},

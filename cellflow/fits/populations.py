@@ -87,3 +87,30 @@ def grown_mass(mass: Tensor, growth: Tensor, time: float) -> Tensor:
         expected = f"a time by which {mass.dtype} can hold them"
         raise ValueError(_checks.message("time", got, expected, "Stay near the course."))
     return out
+
+
+def sides_of(course: TimeCourse, time: float, both: bool) -> list[tuple[Snapshot, float]]:
+    """Return the snapshots that tell of the population at `time`, and how much each counts.
+
+    They are those of `course` on `both` sides, or the one before.
+    """
+    first, *_ = snapshots = course.snapshots
+    before = next((s for s in reversed(snapshots) if s.time <= time), first)
+    after = next((s for s in snapshots if s.time > time), first)
+    if not both or before.time >= time or after.time <= time:
+        return [(before, 1.0)]
+    near = (after.time - time) * len(before)
+    share = near / (near + (time - before.time) * len(after))
+    return [(before, share), (after, 1 - share)]
+
+
+def warn_of_no_noise(method: str, solver: str, *, score: bool) -> None:
+    """Say that a stochastic `solver` draws nothing where `method` learned no noise, but a score."""
+    why, instead = "learned no noise", "a method with a score such as 'sf2m'"
+    if score:
+        why = "learned a score, but its path declares no noise"
+        instead = "give the path a `diffusion`"
+    _checks.warn(
+        f"{method!r} {why}: solver={solver!r} follows the mean flow, and every "
+        f"draw is the same. Take solver='rk4', or {instead}."
+    )

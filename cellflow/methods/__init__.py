@@ -8,8 +8,20 @@ from cellflow.methods.generative import GENERATIVE, FittedGenerative, Generative
 from cellflow.methods.iterated import Iterated
 from cellflow.methods.match import BaseMatching, DirectMatching, Matching, match
 from cellflow.methods.method import METHODS, Method
-from cellflow.methods.recipes import DSBM, ICFM, MMFM, OTCFM, SBCFM, SF2M, UBSB, UOTCFM, ReachFM
+from cellflow.methods.recipes import (
+    DSBM,
+    ICFM,
+    MMFM,
+    OTCFM,
+    SBCFM,
+    SF2M,
+    UBSB,
+    UOTCFM,
+    CurlyFM,
+    ReachFM,
+)
 from cellflow.methods.shooting import Shooting
+from cellflow.methods.with_network import with_network
 
 __all__ = [
     "CNF",
@@ -24,6 +36,7 @@ __all__ = [
     "UBSB",
     "UOTCFM",
     "BaseMatching",
+    "CurlyFM",
     "DirectMatching",
     "FewSteps",
     "FittedGenerative",
@@ -38,6 +51,7 @@ __all__ = [
     "Shooting",
     "distill",
     "match",
+    "with_network",
 ]
 
 _doors.guard(__name__)

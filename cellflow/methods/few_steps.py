@@ -106,7 +106,7 @@ class FewSteps:
 
     def transport(self, x: ArrayLike) -> Tensor:
         """Carry cells `x` ``(n, d)`` of the first snapshot to the last, in data coordinates."""
-        network, prep = cast(Network, self.fit.networks["velocity"]), self.fit.preprocessing
+        network, prep = cast(Network, self.fit.dynamics.velocity), self.fit.preprocessing
         z = self.fit.encoded(self.fit.course.times[0], x)[1]
         with torch.no_grad():
             for grid in grids_of(self.fit, self.steps):
@@ -159,6 +159,9 @@ def grids_of(fit: Fit, steps: int) -> list[Tensor]:
         got = f"one of {fit.method.name!r}, a model from noise"
         raise ValueError(_checks.message("fit", got, "one of a method between cells"))
     n, knots = _checks.count(steps, "steps"), cast(Network, fit.networks["velocity"]).units.knots
+    if len(knots) != len(fit.course):
+        expected = f"{len(knots)}: a condition with cells at all times"
+        raise ValueError(_checks.message("fit", f"{len(fit.course)} snapshots", expected))
     return [torch.linspace(a, b, n + 1, dtype=torch.float64) for a, b in pairwise(knots)]
 
 

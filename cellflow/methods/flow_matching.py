@@ -157,6 +157,7 @@ class FlowMatching(Method):
                 units=prepared.units,
                 options=options,
                 fingerprint=prepared.facts,
+                conditions=course.conditions,
             )
         finally:
             prepared.sampler.close()

@@ -24,7 +24,7 @@ from cellflow.paths import Pairs
 from cellflow.preprocessing import Preprocessing
 from cellflow.simulate import simulate
 from cellflow.timecourse import Snapshot, TimeCourse
-from cellflow.training.cells import canonical, split, to_device
+from cellflow.training.cells import canonical, refuse_conditions, split, to_device
 from cellflow.training.loop import deferred_interrupt
 from cellflow.training.networks import assemble
 from cellflow.training.options import FitOptions
@@ -110,6 +110,7 @@ class Iterated(Method):
         of the last round, or what is learned so far when interrupted. Its history has all rounds,
         its losses measured on the pairs of each; the health of couplings is that of the first fit.
         """
+        refuse_conditions(course, self.name)
         first, *rest = self.budgets(options.steps)
         seed = draw_seed(options.seed)
         fit = self.base.fit_with(course, replace(options, steps=first, seed=seed), preprocessing)

@@ -19,7 +19,7 @@ from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.iterated import Iterated
 from cellflow.methods.method import METHODS
 from cellflow.networks import MLPConfig, NetworkConfig
-from cellflow.paths import BrownianBridge, Spline, Straight
+from cellflow.paths import BrownianBridge, Carried, Spline, Straight
 from cellflow.training.trainer import Training
 
 #: Diffusion as a multiple of the data's own, where none is given. Of multiples from 0.1 to 0.8 the
@@ -93,6 +93,30 @@ def MMFM(  # noqa: N802
         As in :func:`OTCFM`.
     """
     return FlowMatching(Exact(), Spline(sigma), net, batching, training, name="mmfm")
+
+
+@METHODS.register("curly")
+def CurlyFM(  # noqa: N802
+    sigma: float = 0.1,
+    *,
+    net: NetworkConfig = MLPConfig(),
+    batching: Batching = Batching(),
+    training: Training = Training(),
+) -> FlowMatching:
+    """Curly flow matching: relative to measured velocities (Petrović et al. 2025, NeurIPS).
+
+    Optimal transport takes the shortest way, also where cells run in a circle. Here the snapshots'
+    `velocity`, such as RNA velocity, is smoothed to a field; cells are carried along it to the
+    time of the next snapshot, and from there paired by exact plans
+    (:cite:`petrovic2025`, algorithm 2, on :class:`~cellflow.paths.Carried`). Velocities must be
+    per unit of time of the snapshots. Without any, it is OT-CFM.
+
+    Parameters
+    ----------
+    sigma, net, batching, training
+        As in :func:`OTCFM`.
+    """
+    return FlowMatching(Exact(), Carried(sigma), net, batching, training, name="curly")
 
 
 @METHODS.register("sbcfm")

@@ -20,7 +20,7 @@ from cellflow.networks import Units
 from cellflow.paths import Pairs
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import TimeCourse
-from cellflow.training.cells import canonical, to_device
+from cellflow.training.cells import canonical, refuse_conditions, to_device
 from cellflow.training.loop import run
 from cellflow.training.networks import Parts, assemble, build_networks
 from cellflow.training.options import FitOptions
@@ -64,6 +64,7 @@ def fit_by_simulating(
     that method.
     """
     parts = method.parts
+    refuse_conditions(course, parts.name)
     if options.group.world > 1:
         remedy = "Its steps move cells, from snapshot to snapshot."
         raise ValueError(_checks.message("group", options.group.world, "1", remedy))

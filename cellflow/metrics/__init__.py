@@ -8,6 +8,7 @@ from cellflow.metrics.energy import energy_distance
 from cellflow.metrics.floor import split_half_floor
 from cellflow.metrics.metric import METRICS, Metric
 from cellflow.metrics.mmd import mmd
+from cellflow.metrics.sinkhorn import sinkhorn_divergence
 from cellflow.metrics.sliced import sliced_wasserstein2
 from cellflow.metrics.wasserstein import wasserstein1, wasserstein2
 
@@ -16,6 +17,7 @@ __all__ = [
     "Metric",
     "energy_distance",
     "mmd",
+    "sinkhorn_divergence",
     "sliced_wasserstein2",
     "split_half_floor",
     "wasserstein1",

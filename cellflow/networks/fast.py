@@ -48,29 +48,38 @@ def written_out() -> Iterator[None]:
         _written_out.reset(token)
 
 
-def chain(layers: nn.Sequential, x: Tensor) -> Tensor:
+def parameters_alone() -> bool:
+    """Whether nothing but first derivatives of the parameters will be asked for here."""
+    return _written_out.get() and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def chain(layers: nn.Sequential, x: Tensor, shift: Tensor | None = None) -> Tensor:
     """Return ``layers(x)`` for `x` ``(n, d)``, with gradients written out where that was asked for.
 
-    The `layers` are linear, with an activation between any two.
+    The `layers` are linear, with an activation between any two. A `shift` ``(n or 1, k)`` is added
+    to what the first of them answers.
     """
-    if torch.compiler.is_compiling() or not _written_out.get():
-        return layers(x)
-    if x.requires_grad or not torch.is_grad_enabled():
-        return layers(x)
+    if x.requires_grad or not parameters_alone():
+        return layers(x) if shift is None else layers[1:](layers[0](x) + shift)
     linear = list(layers)[::2]
-    return Chain.apply(x, layers[1], *(p for layer in linear for p in (layer.weight, layer.bias)))
+    shift = shift if shift is None else shift.expand(len(x), -1)
+    own = (p for layer in linear for p in (layer.weight, layer.bias))
+    return Chain.apply(x, layers[1], shift, *own)
 
 
 class Chain(torch.autograd.Function):
-    """Dense layers as one operation, which knows the gradient of its parameters alone."""
+    """Dense layers as one operation, which knows the gradient of its parameters and its shift."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, activation: nn.Module, *parameters: Tensor) -> Tensor:
-        """Evaluate, and keep what the gradient needs."""
+    def forward(ctx: Any, x: Tensor, activation: nn.Module, *tensors: Tensor) -> Tensor:
+        """Evaluate, and keep what the gradient needs; of the `tensors` the first is the shift."""
+        shift, *parameters = tensors
         kept, h = [x], x
         *inner, last = zip(parameters[::2], parameters[1::2], strict=True)
         for weight, bias in inner:
             z = product(h, weight, bias)
+            if h is x and shift is not None:
+                z = z + shift
             h = activation(z)
             kept += [z, h]
         ctx.save_for_backward(*kept, *parameters[::2])
@@ -88,7 +97,7 @@ class Chain(torch.autograd.Function):
             found += [g.sum(0), g.t() @ kept[2 * k]]
             if k:
                 g = ctx.slope(product(g, weights[k].t()), kept[2 * k - 1], kept[2 * k])
-        return None, None, *found[::-1]
+        return None, None, g if ctx.needs_input_grad[2] else None, *found[::-1]
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

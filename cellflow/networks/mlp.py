@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -11,13 +10,16 @@ from torch import nn
 
 from cellflow import _checks
 from cellflow._typing import Field, Rng, Tensor
+from cellflow.conditions import Context
+from cellflow.networks.encoder import POOLS, SetEncoder
 from cellflow.networks.fast import ACTIVATIONS, chain, product
-from cellflow.networks.network import ANSWERS, NETWORKS, Network, NetworkConfig, Units
+from cellflow.networks.layers import Linear
+from cellflow.networks.network import NETWORKS, SMALL, Network, NetworkConfig, Units
 
+#: How the condition of a cell enters.
+CONDITIONING = ("concat", "film")
 #: Hidden units of the factor of the skip connection.
 _GATE_WIDTH = 32
-#: Width of hidden layers up to which a step loses by sharing threads.
-_SMALL = 256
 
 
 @NETWORKS.register("mlp")
@@ -46,6 +48,12 @@ class MLPConfig(NetworkConfig):
     average
         Whether the velocity is learned with its averages over times to come, by which
         :class:`cellflow.methods.FewSteps` carries cells: see :func:`cellflow.methods.MeanFlow`.
+    condition
+        How the condition of a cell, encoded, enters: ``"concat"``, beside the state and the time;
+        ``"film"``, as scale and shift of each hidden layer (:cite:`perez2018`, eq. 2). Either way
+        a linear map of it is added to the answer, so that what single drugs change adds up.
+    pool
+        How tokens of a condition become one: see :class:`cellflow.networks.SetEncoder`.
     """
 
     width: int = 64
@@ -55,12 +63,16 @@ class MLPConfig(NetworkConfig):
     time: bool = True
     intervals: bool = False
     average: bool = False
+    condition: str = "concat"
+    pool: str = "sum"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "average", bool(self.average))
         _checks.count(self.width, "width")
         _checks.count(self.depth, "depth")
         _checks.choice(self.activation, ACTIVATIONS, "activation")
+        _checks.choice(self.condition, CONDITIONING, "condition")
+        _checks.choice(self.pool, POOLS, "pool")
         if self.intervals and not self.time:
             got, expected = "True with time=False", "False for a field that does not know the time"
             raise ValueError(_checks.message("intervals", got, expected))
@@ -71,7 +83,7 @@ class MLPConfig(NetworkConfig):
 
     @property
     def small(self) -> bool:
-        return self.width <= _SMALL
+        return self.width <= SMALL
 
     def build(self, units: Units, *, answer: str = "velocity", generator: Rng = 0) -> MLP:
         return MLP(units, self, answer=answer, generator=generator)
@@ -80,12 +92,11 @@ class MLPConfig(NetworkConfig):
 class MLP(Network):
     """A field ``(t, x) -> (n, d)``, or ``(n,)`` for growth, of the shape `config`.
 
-    The length of `units` sets the dimension d. An `answer` of ``"velocity"``, ``"score"`` or
-    ``"growth"`` sets the unit of the output, and that growth is one number a cell. Initial weights
-    are drawn from `generator` as torch's linear layers do: uniform within ``1/sqrt(fan_in)``.
+    The `units` and the `answer` are those of every :class:`Network`. Initial weights are drawn from
+    `generator` as torch's linear layers do: uniform within ``1/sqrt(fan_in)``.
     """
 
-    centre: Tensor
+    config: MLPConfig
 
     def __init__(
         self,
@@ -95,12 +106,9 @@ class MLP(Network):
         answer: str = "velocity",
         generator: Rng = 0,
     ) -> None:
-        super().__init__(units)
+        super().__init__(units, answer)
         self.config = config or MLPConfig()
         self.small, self.average = self.config.small, self.config.average
-        self.answer = _checks.choice(answer, ANSWERS, "answer")
-        scale, span = ANSWERS[answer]
-        self.unit = units.scale**scale * units.span**span
         dim = len(units.centre)
         told = 2 * max(len(units.knots) - 1, 0) if self.config.intervals else 0
         told += self.config.average
@@ -108,44 +116,75 @@ class MLP(Network):
         activation, _ = ACTIVATIONS[self.config.activation]
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(sizes):
-            layers += [_Linear(fan_in, fan_out), activation()]
-        self.layers = nn.Sequential(*layers, _Linear(sizes[-1], 1 if answer == "growth" else dim))
+            layers += [Linear(fan_in, fan_out), activation()]
+        self.layers = nn.Sequential(*layers, Linear(sizes[-1], 1 if answer == "growth" else dim))
         self.gate: nn.Sequential | None = None
         if self.config.skip and answer != "growth":
-            first, second = _Linear(1, _GATE_WIDTH), _Linear(_GATE_WIDTH, _GATE_WIDTH)
-            last = _Linear(_GATE_WIDTH, 1)
+            first, second = Linear(1, _GATE_WIDTH), Linear(_GATE_WIDTH, _GATE_WIDTH)
+            last = Linear(_GATE_WIDTH, 1).zero()  # closed at the start
             self.gate = nn.Sequential(first, activation(), second, activation(), last)
-        self.register_buffer("centre", torch.tensor(units.centre, dtype=torch.float64))
-        self._initialise(_checks.as_generator(generator), dim + 1)
+        rng = _checks.as_generator(generator)
+        self._initialise(rng, dim + 1)
+        self.encoder: SetEncoder | None = None
+        self.film: Linear | None = None
+        self.shift: Linear | None = None
+        if units.features:  # weights that others have as well are those of others
+            width, pool = self.config.width, self.config.pool
+            self.encoder = SetEncoder(units.features, width, pool=pool, generator=rng)
+            self.shift = Linear(width, 1 if answer == "growth" else dim).zero()
+            if self.config.condition == "film":  # changes nothing at the start
+                self.film = Linear(width, 2 * self.config.depth * width).zero()
 
-    @torch.no_grad()
     def _initialise(self, generator: torch.Generator, fan_in: int) -> None:
-        for layer in (*self.layers, *(self.gate or ())):
-            if isinstance(layer, nn.Linear):
+        for layer in (*self.layers, *list(self.gate or ())[:-1]):
+            if isinstance(layer, Linear):
                 # Of the first layer, what tells the interval is no part of the fan: most is zero.
-                bound = 1 / math.sqrt(fan_in if layer is self.layers[0] else layer.in_features)
-                for parameter in (layer.weight, layer.bias):
-                    parameter.uniform_(-bound, bound, generator=generator)
-        if self.gate is not None:  # closed at the start
-            for parameter in self.gate[-1].parameters():
-                parameter.zero_()
+                layer.draw(generator, fan_in if layer is self.layers[0] else None)
 
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        """Evaluate at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
-        return self.between(t, t, x)
+    def forward(self, t: Tensor, x: Tensor, context: Context | None = None) -> Tensor:
+        """Evaluate at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``, in a `context`."""
+        return self.between(t, t, x, context=context)
 
-    def between(self, t: Tensor, until: Tensor, x: Tensor) -> Tensor:
-        """Average velocity from `t` to `until`: see :meth:`Network.between`."""
+    def between(
+        self, t: Tensor, until: Tensor, x: Tensor, *, context: Context | None = None
+    ) -> Tensor:
+        """Average velocity from `t` to `until`, in a `context`: see :meth:`Network.between`."""
         own = next(self.layers.parameters()).dtype
         if x.dtype != own:
-            return self.between(t, until, x.to(own)).to(x.dtype)
+            return self.between(t, until, x.to(own), context=context).to(x.dtype)
         time = self.of_time(t, until).to(x.dtype).expand(x.shape[0], -1)
         centred = (x - self.centre.to(x.dtype)) / self.units.scale
-        out = chain(self.layers, torch.cat([centred, time], 1))
+        (told, shift), seen = self.told(context), torch.cat([centred, time], 1)
+        if told is not None and shift is not None and context is not None:
+            told, shift = context.of_cells(told), context.of_cells(shift)
+        if told is None or self.film is None:
+            out = chain(self.layers, seen, told)
+        else:
+            out = self.layers[0](seen)
+            for k, film in enumerate(told.unbind(1)):
+                h = self.layers[2 * k + 1](out * (1 + film[:, 0]) + film[:, 1])
+                out = self.layers[2 * k + 2](h)
         if self.gate is not None:
             out = out + self.gate(time[:, :1]) * centred
+        if shift is not None:
+            out = out + shift
         out = out * self.unit
         return out[:, 0] if self.answer == "growth" else out
+
+    def told(self, context: Context | None) -> tuple[Tensor | None, Tensor | None]:
+        """Return what layers and answer see of c conditions in a `context`; None if told none.
+
+        Layers, a shift of the first one, ``(c, width)``, which is concatenation and its weights;
+        or, ``(c, depth, 2, width)``, what the scale is above one, and the shift, of each. The
+        answer, a shift ``(c, d)``.
+        """
+        if self.encoder is None or self.shift is None:
+            return None, None
+        encoded = self.encoder(context)
+        if self.film is None:
+            return encoded, self.shift(encoded)
+        seen = self.film(encoded).view(len(encoded), self.config.depth, 2, -1)
+        return seen, self.shift(encoded)
 
     def of_time(self, t: Tensor, until: Tensor | None = None) -> Tensor:
         """Return what the layers see of the time `t`, scalar or ``(n,)``: shape ``(1 or n, k)``.
@@ -169,13 +208,16 @@ class MLP(Network):
         on = (t - knots[:-1]) / knots.diff() - 0.5
         return torch.cat([time, now.to(time), torch.where(now, on.to(time), 0.0)], 1)
 
-    def evaluator(self, like: Tensor) -> Field:
-        """Return what evaluates this network without gradients, for cells such as `like`."""
+    def evaluator(self, like: Tensor, context: Context | None = None) -> Field:
+        """Return what evaluates it without gradients, for cells such as `like`, in a `context`."""
         cells = [like, *self.parameters()]
+        one = context is None or context.rows is None
         plain = all(p.dtype == torch.float32 and p.device.type == "cpu" for p in cells)
         watched = self._forward_hooks or self._forward_pre_hooks
         # A subclass may answer otherwise.
-        return _Evaluator(self) if plain and not watched and type(self) is MLP else self
+        if plain and one and not watched and type(self) is MLP:
+            return _Evaluator(self, context)
+        return super().evaluator(like, context)
 
 
 class _Evaluator:
@@ -184,40 +226,35 @@ class _Evaluator:
     Equal to the network up to rounding, for scalar times.
     """
 
-    def __init__(self, net: MLP) -> None:
-        u = net.units
-        self.net, self.units = net, u
-        self.centre = net.centre.float()
-        linear = [layer for layer in net.layers if isinstance(layer, nn.Linear)]
-        first = linear[0].weight.detach().double()
-        dim = len(u.centre)
-        self.bias, self.of_time = linear[0].bias.detach().double(), first[:, dim:]
-        self.weight = (first[:, :dim] / u.scale).float()
-        self.rest: list[tuple[Tensor, Tensor] | nn.Module] = [
-            (layer.weight.detach(), layer.bias.detach()) if isinstance(layer, nn.Linear) else layer
-            for layer in list(net.layers)[1:-1]
-        ]
-        weight, bias = linear[-1].weight.detach(), linear[-1].bias.detach()
-        self.rest.append((weight * net.unit, bias * net.unit))
+    @torch.no_grad()
+    def __init__(self, net: MLP, context: Context | None) -> None:
+        u, (told, added) = net.units, net.told(context)
+        self.net, self.units, self.activation = net, u, net.layers[1]
+        self.centre, dim = net.centre.float(), len(u.centre)
+        linear = (layer for layer in net.layers if isinstance(layer, nn.Linear))
+        own = [(layer.weight.detach(), layer.bias.detach()) for layer in linear]
+        if told is not None and net.film is None:
+            own[0] = own[0][0], own[0][1] + told[0]
+        elif told is not None:
+            for k, (scale, shift) in enumerate(told[0]):
+                weight, bias = own[k]
+                own[k] = weight * (1 + scale)[:, None], bias * (1 + scale) + shift
+        (first, bias), *rest, (weight, last) = own
+        last = last if added is None else last + added[0]
+        self.bias, self.of_time = bias.double(), first[:, dim:].double()
+        self.weight = (first[:, :dim].double() / u.scale).float()
+        self.rest = [*rest, (weight * net.unit, last * net.unit)]
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         """Evaluate at the scalar time `t` and cells `x` ``(n, d)``."""
         time = self.net.of_time(torch.tensor(float(t), dtype=torch.float64)).to(self.bias)[0]
         centred = x - self.centre
         h = product(centred, self.weight, (self.bias + self.of_time @ time).float())
-        for step in self.rest:
-            if isinstance(step, tuple):
-                h = product(h, *step)
-            else:
-                h = nn.functional.silu(h, inplace=True) if isinstance(step, nn.SiLU) else step(h)
+        for weight, bias in self.rest:
+            silu = isinstance(self.activation, nn.SiLU)
+            h = nn.functional.silu(h, inplace=True) if silu else self.activation(h)
+            h = product(h, weight, bias)
         if self.net.gate is not None:  # of time alone: the same for all cells
             factor = self.net.gate(time.float()[None, :1]) * (self.net.unit / self.units.scale)
             h.addcmul_(centred, factor)
         return h[:, 0] if self.net.answer == "growth" else h
-
-
-class _Linear(nn.Linear):
-    """A linear layer that leaves its weights to the network."""
-
-    def reset_parameters(self) -> None:
-        """Do nothing: torch's own initialisation would draw from the global generator."""

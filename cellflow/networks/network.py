@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
-from cellflow import _moments
+from cellflow import _checks, _moments
 from cellflow._registry import Registry
 from cellflow._typing import Field, Rng, Tensor
+from cellflow.conditions import Context
 from cellflow.timecourse import TimeCourse
 
 
@@ -34,6 +37,8 @@ class Units:
         Mean time between snapshots.
     knots
         Times of the snapshots.
+    features
+        Numbers that each token of a condition has; 0 without conditions.
     """
 
     centre: tuple[float, ...]
@@ -41,6 +46,7 @@ class Units:
     origin: float = 0.0
     span: float = 1.0
     knots: tuple[float, ...] = ()
+    features: int = 0
 
     @property
     def speed(self) -> float:
@@ -60,40 +66,110 @@ class Units:
         centre = _moments.mean(xs)
         scale = float(_moments.variance(xs, centre).mean().sqrt()) or 1.0
         span = (course.times[-1] - course.times[0]) / (len(course) - 1)
-        return cls(tuple(centre.tolist()), scale, course.times[0], span, tuple(course.times))
+        features = 0 if course.conditions is None else course.conditions.features
+        knots = tuple(course.times)
+        return cls(tuple(centre.tolist()), scale, knots[0], span, knots, features)
 
 
 #: What a network answers with, and the unit of that: a power of the scale, one of the span.
 ANSWERS: dict[str, tuple[int, int]] = {"velocity": (1, -1), "score": (-1, 0), "growth": (0, -1)}
 
 
+#: Width of hidden layers up to which a step of training loses by sharing threads.
+SMALL = 256
+
+
 class Network(nn.Module):
     """Field ``(t, x) -> (n, d)``, or ``(n,)`` for growth, in `units` of the data.
 
-    The length of the units sets the dimension d. A `small` one is not sped up by threads; one that
-    learns the `average` of the velocity is told until when.
+    The length of the units sets the dimension d. An `answer` of ``"velocity"``, ``"score"`` or
+    ``"growth"`` sets the `unit` of the output, and that growth is one number a cell. A `small` one
+    is not sped up by threads; one that learns the `average` of the velocity is told until when. The
+    shape that builds it is its `config`, None of networks of others.
+
+    Where the units have features, ``network(t, x, context)`` is the field under the conditions of a
+    :class:`~cellflow.conditions.Context`, without which nothing is said of them.
     """
 
+    config: NetworkConfig | None = None
     small: bool = False
     average: bool = False
+    centre: Tensor
 
-    def __init__(self, units: Units) -> None:
+    def __init__(self, units: Units, answer: str = "velocity") -> None:
         super().__init__()
-        self.units = units
+        self.units, self.answer = units, _checks.choice(answer, ANSWERS, "answer")
+        scale, span = ANSWERS[answer]
+        self.unit = units.scale**scale * units.span**span
+        self.register_buffer("centre", torch.tensor(units.centre, dtype=torch.float64))
 
-    def between(self, t: Tensor, until: Tensor, x: Tensor) -> Tensor:
+    def between(
+        self, t: Tensor, until: Tensor, x: Tensor, *, context: Context | None = None
+    ) -> Tensor:
         """Average velocity of cells `x` ``(n, d)`` from `t` until then, scalars or ``(n,)``.
 
-        By default that at `t`, as in a step of Euler's.
+        By default that at `t`, as in a step of Euler's; of what the cells' `context` says.
         """
-        return self(t, x)
+        return self(t, x) if context is None else self(t, x, context)
 
-    def evaluator(self, like: Tensor) -> Field:
+    def given(self, context: Context, guidance: float = 1.0) -> GivenField:
+        """Return the field that is told the `context`, at a strength of `guidance`."""
+        return GivenField(self, context, guidance)
+
+    def evaluator(self, like: Tensor, context: Context | None = None) -> Field:
         """Return what evaluates this network without gradients, for cells such as `like`.
 
-        It may be a copy: a network that is trained further wants another one.
+        Of what `context` says. It may be a copy: a network that is trained further wants another.
         """
-        return self
+        return self if context is None else self.given(context)
+
+
+@dataclass(frozen=True, eq=False)
+class GivenField:
+    r"""Field of a `network` that is told a `context` (:cite:`ho2022`, eq. 6, with w for w + 1).
+
+    .. math:: v_\varnothing + w\,(v_c - v_\varnothing)
+
+    of the answers to nothing and to the context, with :math:`w` the `guidance`: 1 asks the network
+    for the context alone, 0 for nothing alone.
+    """
+
+    network: Network
+    context: Context
+    guidance: float = 1.0
+
+    @property
+    def units(self) -> Units:
+        """Units of the network."""
+        return self.network.units
+
+    @property
+    def small(self) -> bool:
+        """Whether threads do not speed it up."""
+        return self.network.small
+
+    @property
+    def average(self) -> bool:
+        """Whether the network learns the average of the velocity."""
+        return self.network.average
+
+    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
+        """Evaluate at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
+        return self._guided(lambda context: self.network(t, x, context))
+
+    def between(self, t: Tensor, until: Tensor, x: Tensor) -> Tensor:
+        """Average velocity from `t` to `until`: see :meth:`Network.between`."""
+        return self._guided(lambda context: self.network.between(t, until, x, context=context))
+
+    def evaluator(self, like: Tensor) -> Field:
+        """Return what evaluates this field without gradients: see :meth:`Network.evaluator`."""
+        known = {c: self.network.evaluator(like, c) for c in (None, self.context)}
+        return lambda t, x: self._guided(lambda context: known[context](t, x))
+
+    def _guided(self, answer: Callable[[Context | None], Tensor]) -> Tensor:
+        if self.guidance in (0, 1):
+            return answer(self.context if self.guidance else None)
+        return torch.lerp(answer(None), answer(self.context), self.guidance)
 
 
 class NetworkConfig(ABC):

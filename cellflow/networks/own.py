@@ -7,14 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import torch
 from torch import nn
 
 from cellflow import _checks
 from cellflow._random import seeded_draws, stream_seed
 from cellflow._typing import Rng, Tensor
-from cellflow.networks.mlp import MLP, MLPConfig
-from cellflow.networks.network import ANSWERS, Network, NetworkConfig, Units
+from cellflow.conditions import Context
+from cellflow.networks.network import Network, NetworkConfig, Units
 
 #: What serves where networks are asked for: see :func:`as_network_config`.
 NetworkLike: TypeAlias = "NetworkConfig | nn.Module | Callable[[Units, str], nn.Module]"
@@ -24,22 +23,24 @@ class OwnField(Network):
     """A module of the user's own as a field for `answer`.
 
     The `module` sees ``(t - origin) / span``, shape ``(n,)``, and ``(x - centre) / scale``, shape
-    ``(n, d)``, and answers ``(n, d)``, or for growth ``(n,)``, in the unit of the answer.
+    ``(n, d)``, and answers ``(n, d)``, or for growth ``(n,)``, in the unit of the answer. Where
+    cells have conditions, it is called with a :class:`~cellflow.conditions.Context` as well; one
+    without any token present says nothing of them.
     """
 
-    centre: Tensor
-
     def __init__(self, module: nn.Module, units: Units, answer: str) -> None:
-        super().__init__(units)
-        self.module, self.answer = module, answer
-        scale, span = ANSWERS[answer]
-        self.unit = units.scale**scale * units.span**span
-        self.register_buffer("centre", torch.tensor(units.centre, dtype=torch.float64))
+        super().__init__(units, answer)
+        self.module = module
 
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        """Evaluate at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``."""
-        time = ((t - self.units.origin) / self.units.span).to(x.dtype).expand(len(x))
-        out = self.module(time, (x - self.centre.to(x.dtype)) / self.units.scale)
+    def forward(self, t: Tensor, x: Tensor, context: Context | None = None) -> Tensor:
+        """Evaluate at time `t`, scalar or ``(n,)``, and cells `x` ``(n, d)``, in a `context`."""
+        seen = [((t - self.units.origin) / self.units.span).to(x.dtype).expand(len(x))]
+        seen.append((x - self.centre.to(x.dtype)) / self.units.scale)
+        if self.units.features:
+            told = Context.nothing(self.units.features) if context is None else context
+            out = self.module(*seen, told.to(x))
+        else:
+            out = self.module(*seen)
         shape = x.shape[:1] if self.answer == "growth" else x.shape
         if not isinstance(out, Tensor) or out.shape != shape:  # it would be broadcast
             got = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
@@ -58,10 +59,10 @@ class OwnNetworks(NetworkConfig):
     net: nn.Module | Callable[[Units, str], nn.Module]
 
     @property
-    def shape(self) -> MLPConfig | None:
+    def shape(self) -> NetworkConfig | None:
         """The shape of networks of ours, those of another fit; None for others."""
         parts = self.net.values() if isinstance(self.net, nn.ModuleDict) else ()
-        shapes = {part.config if isinstance(part, MLP) else None for part in parts}
+        shapes = {part.config if isinstance(part, Network) else None for part in parts}
         return shapes.pop() if len(shapes) == 1 else None
 
     @property
@@ -86,6 +87,9 @@ class OwnNetworks(NetworkConfig):
             got = f"a function that returns {type(module).__name__}"
             raise TypeError(_checks.message("net", got, "one that returns an nn.Module"))
         module = copy.deepcopy(module)
+        if isinstance(module, Network) and module.units.features != units.features:
+            got = f"networks that are told {module.units.features} numbers of a condition"
+            raise ValueError(_checks.message("net", got, f"{units.features}, as of the course"))
         return module if isinstance(module, Network) else OwnField(module, units, answer)
 
 

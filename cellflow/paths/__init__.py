@@ -2,6 +2,7 @@
 
 from cellflow import _doors
 from cellflow.paths.bridge import BrownianBridge
+from cellflow.paths.carried import Carried
 from cellflow.paths.conditional_ot import ConditionalOT
 from cellflow.paths.path import PATHS, Pairs, Path, PathPoint
 from cellflow.paths.spline import Spline
@@ -14,6 +15,7 @@ __all__ = [
     "PATHS",
     "TIMESTEPS",
     "BrownianBridge",
+    "Carried",
     "ConditionalOT",
     "Pairs",
     "Path",

@@ -30,6 +30,11 @@ class Pairs:
     mean_growth
         Rate of the whole population's log mass over the pair's interval, shape ``(n, 1)``, from
         which weights leave it out; None for zero.
+    condition
+        Code of the condition of each pair, shape ``(n, 1)``, or None.
+    way
+        Coefficients of s², s³, … of the way on which a reference drift carries the source, shape
+        ``(n, p, d)``, for paths relative to one.
     """
 
     x0: Tensor
@@ -40,6 +45,8 @@ class Pairs:
     rate0: Tensor | None = None
     rate1: Tensor | None = None
     mean_growth: Tensor | None = None
+    condition: Tensor | None = None
+    way: Tensor | None = None
 
     @property
     def span(self) -> Tensor:
@@ -52,7 +59,7 @@ class Pairs:
 
     def repeated(self, times: int) -> Pairs:
         """Return all pairs so many `times` over."""
-        return self if times == 1 else self._map(lambda value: value.repeat(times, 1))
+        return self if times == 1 else self._map(lambda value: torch.cat([value] * times))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Pairs:
         values = (getattr(self, f.name) for f in fields(self))
@@ -87,6 +94,8 @@ class PathPoint:
         Rate of the pair's log mass per unit of time, shape ``(n,)``; None where mass stays.
     share
         Weight of this batch among the parts that one batch was dealt into, of mean one.
+    condition
+        Code of the condition of each pair, shape ``(n,)``, or None.
     """
 
     t: Tensor
@@ -98,6 +107,7 @@ class PathPoint:
     weight: Tensor | None = None
     growth: Tensor | None = None
     share: Tensor | float = 1.0
+    condition: Tensor | None = None
 
 
 class Path(ABC):
@@ -116,6 +126,8 @@ class Path(ABC):
         Distance that draws of ``s`` keep from both ends.
     needs_rates
         Whether the path bends and uses the cells' velocities at both ends.
+    needs_reference
+        Whether the path, and its pairs, are relative to a drift that the cells' velocities tell.
     constant_std
         Whether the standard deviation never changes, so that noise moves no cell.
     source_free
@@ -126,6 +138,7 @@ class Path(ABC):
     sigma: float | None = None
     margin: float = 0.0
     needs_rates: ClassVar[bool] = False
+    needs_reference: ClassVar[bool] = False
     constant_std: ClassVar[bool] = False
     source_free: ClassVar[bool] = False
 
@@ -198,7 +211,9 @@ class Path(ABC):
         x = self.mean(pairs, s) + std * noise
         t = (pairs.t0 + s * (pairs.t1 - pairs.t0))[:, 0]
         growth = None if pairs.growth is None else pairs.growth[:, 0]
-        return PathPoint(t, x, velocity, noise, std, mean_velocity, _weight(pairs, s), growth)
+        code = None if pairs.condition is None else pairs.condition[:, 0]
+        own = t, x, velocity, noise, std, mean_velocity, _weight(pairs, s), growth
+        return PathPoint(*own, condition=code)
 
     def draw(
         self,

@@ -7,11 +7,14 @@ from cellflow.pl.genes import drivers, gene_trends, influence, perturbation
 from cellflow.pl.groups import composition, transitions
 from cellflow.pl.interpolation import interpolation
 from cellflow.pl.maps import comparison, growth, uncertainty
+from cellflow.pl.mean_changes import mean_changes
 from cellflow.pl.trajectories import animation, trajectories
 from cellflow.pl.velocity import velocity
 
 __all__ = ["animation", "comparison", "composition", "drivers", "fate_simplex", "fates"]
 __all__ += ["gene_trends", "growth", "history", "holdout", "influence", "interpolation"]
-__all__ += ["perturbation", "sigma", "trajectories", "transitions", "uncertainty", "velocity"]
+__all__ += ["mean_changes", "perturbation", "sigma", "trajectories", "transitions", "uncertainty"]
+__all__ += ["velocity"]
+
 
 _doors.guard(__name__)

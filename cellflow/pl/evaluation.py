@@ -11,7 +11,7 @@ from matplotlib.container import BarContainer
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from cellflow import _checks
-from cellflow.evaluate import YARDSTICKS, HoldoutTable, SigmaSweep
+from cellflow.evaluate import CONDITION_YARDSTICKS, YARDSTICKS, HoldoutTable, SigmaSweep
 from cellflow.fits import Fit
 from cellflow.pl import _cells, _frame
 from cellflow.training.trainer import History
@@ -23,14 +23,18 @@ _NAMES = {
     "ot_midpoint": "OT midpoint, unlearned",
     "uot_midpoint": "Reach-limited midpoint, unlearned",
     "uot_clock": "Reach-limited by the clock, unlearned",
+    "nearest": "mean shift of the nearest",
+    "additive": "sum of single effects",
+    "all_conditions": "mean shift of all conditions",
 }
-_MARKERS = dict(zip(YARDSTICKS[:-1], "<>sDPX", strict=True))
+_YARDSTICKS = (*YARDSTICKS[:-1], *CONDITION_YARDSTICKS[:-1])
+_MARKERS = dict(zip(_YARDSTICKS, "<>sDPXv^ph", strict=True))
 #: Width of the dots of one time point, where two are one apart; and span of losses for a log axis.
 _SPREAD, _LOG_FROM = 0.62, 5.0
 
 
 def holdout(table: HoldoutTable, *, metric: str = "w1", ax: Axes | None = None) -> Axes:
-    """Draw how far models and yardsticks are from each held-out time point.
+    """Draw how far models and yardsticks are from each held-out time point or condition.
 
     The `table` is what the hold-out evaluation returned, `metric` one of its metrics, and `ax`
     where to draw; a new figure when omitted. Filled dots are models, open markers are predictions
@@ -43,7 +47,7 @@ def holdout(table: HoldoutTable, *, metric: str = "w1", ax: Axes | None = None) 
     _checks.choice(metric, table.metrics, "metric")
     ax = _frame.axes(ax, size=(4.6, 2.8))
     present = {r.method for r in table.rows if r.metric == metric}
-    names = [n for n in (*table.models, *YARDSTICKS[:-1]) if n in present]
+    names = [n for n in (*table.models, *_YARDSTICKS) if n in present]
     colors = dict(zip(table.models, _cells.category_colors(len(table.models)), strict=True))
     offsets = _SPREAD * (np.arange(len(names)) - (len(names) - 1) / 2) / max(len(names), 1)
     handles: list[Artist | BarContainer] = []
@@ -59,7 +63,8 @@ def holdout(table: HoldoutTable, *, metric: str = "w1", ax: Axes | None = None) 
         drawn.lines[0].set_label(drawn.get_label())
         handles.append(drawn.lines[0])  # without its error bar
     handles += _draw_floor(ax, table, metric)
-    ax.set_xticks(range(len(table.held_out)), [f"{t:g}" for t in table.held_out])
+    told = [t if isinstance(t, str) else f"{t:g}" for t in table.held_out]
+    ax.set_xticks(range(len(told)), told, rotation=90 if max(map(len, told)) > 8 else 0)
     ax.set_xlim(-0.5, len(table.held_out) - 0.5)
     label = _frame.metric_label(metric)
     _frame.dress(ax, x=f"held-out {table.unit}", y=f"{label} to the held-out cells")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import torch
 
@@ -15,6 +16,8 @@ from cellflow.transport.entropic.tiled import Gibbs, tile_entries
 
 #: Entries of the array of differences between paired cells that is made at once.
 DIFFERENCES = 2**22
+#: Potentials of source and of target cells.
+Duals: TypeAlias = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -245,6 +248,7 @@ def pair_plan(
     cells: tuple[Tensor, Tensor],
     masses: tuple[Tensor, Tensor],
     *,
+    duals: Duals | None = None,
     converged: bool = True,
 ) -> PairPlan:
     """Return the plan of rows, cols and mass, with its cost and the error of its marginals.
@@ -268,15 +272,17 @@ def pair_plan(
         cost=0.5 * float(torch.dot(mass, squared)),
         converged=converged,
         marginal_error=l1_error(attained, masses),
+        duals=duals,
     )
 
 
-def permutation_plan(cols: Tensor, *, cost: float, converged: bool) -> PairPlan:
+def permutation_plan(cols: Tensor, *, cost: float, duals: Duals, converged: bool) -> PairPlan:
     """Return the plan that pairs cell i with cell ``cols[i]``, all of equal mass."""
     n = len(cols)
     mass = torch.full((n,), 1.0 / n, dtype=torch.float64, device=cols.device)
     rows = torch.arange(n, device=cols.device)
-    plan = PairPlan(rows=rows, cols=cols, mass=mass, size=(n, n), cost=cost, converged=converged)
+    facts = {"cost": cost, "duals": duals, "converged": converged}
+    plan = PairPlan(rows=rows, cols=cols, mass=mass, size=(n, n), **facts)  # type: ignore[arg-type]
     plan.__dict__["is_permutation"] = True  # a cached property, known without a search
     return plan
 
@@ -290,16 +296,18 @@ def potential_plan(
     """
     a, b = masses
     x, y, epsilon = gibbs
-    reached, effective, inner = torch.zeros_like(h), 0.0, 0.0
+    reached, effective, inner, f = torch.zeros_like(h), 0.0, 0.0, torch.empty_like(a)
     for rows in gibbs.tiles():
         scores = gibbs.scores(rows, h)
         share = torch.softmax(scores, 1)
         # Where a share underflows, its score is finite: nothing times something.
-        mean = (share * scores).sum(1)
-        entropy = torch.logsumexp(scores, 1) - mean
+        mean, total = (share * scores).sum(1), torch.logsumexp(scores, 1)
+        entropy, f[rows] = total - mean, -epsilon * total
         effective += float(torch.dot(a[rows], entropy.exp()))
         inner += epsilon * float(torch.dot(a[rows], mean - share @ h))
         reached += a[rows] @ share
+    halves = (z.square().sum(1) / 2 for z in (x, y))
+    duals = f + next(halves), epsilon * (h - b.log()) + next(halves)
     moved = x + shift
     cost = 0.5 * float(a @ (moved * moved).sum(1) + reached @ (y * y).sum(1))
     return PotentialPlan(
@@ -312,7 +320,14 @@ def potential_plan(
         h=h,
         reached=reached,
         effective=effective / float(a.sum()),
+        duals=moved_duals(duals, (x, y), shift),
     )
+
+
+def moved_duals(duals: Duals, cells: tuple[Tensor, Tensor], shift: Tensor) -> Duals:
+    """Return duals of the costs ``½|x + shift − y|²``, given those of ``½|x − y|²``."""
+    (f, g), (x, y) = duals, cells
+    return f + ((x + shift / 2) * shift).sum(-1), g - (y * shift).sum(-1)
 
 
 def l1_error(attained: Sequence[Tensor], asked: Sequence[Tensor]) -> float:

@@ -44,6 +44,13 @@ class Plan(ABC):
         target's weights times the ratio of the two total masses. None: mass is conserved.
     lower_bound
         What no coupling of these masses costs less than, where that is known: a certificate.
+    duals
+        Potentials f and g of the cells, shapes ``(n,)`` and ``(m,)``, float64, where the solver has
+        them: what a bit of mass more costs at a source and at a target cell, up to a constant
+        between the two. For the costs c that pairs were found by, of an exact plan
+        :math:`f_i + g_j \le c_{ij}`, with equality on its pairs; of an entropic one
+        :math:`P_{ij} = a_i b_j \exp((f_i + g_j - c_{ij}) / \varepsilon)`, and of an unbalanced one
+        likewise before its rows are scaled to the source's weights.
     """
 
     cost: float
@@ -54,6 +61,7 @@ class Plan(ABC):
     source_growth: Tensor | None = None
     target_growth: Tensor | None = None
     lower_bound: float | None = None
+    duals: tuple[Tensor, Tensor] | None = None
 
     def __post_init__(self) -> None:
         given = self.source_growth, self.target_growth

@@ -37,6 +37,16 @@ def numbers_of(adata: AnnData, key: str, name: str) -> np.ndarray:
         raise TypeError(_checks.message(f"obs[{key!r}]", got, "numbers")) from error
 
 
+def labels_of(adata: AnnData, key: str, kept: np.ndarray, *, name: str = "label_key") -> np.ndarray:
+    """Return the label of every cell as text, shape (n,), checked where the cell is kept."""
+    column = column_of(adata, key, name)
+    absent = int(column.isna().to_numpy()[kept].sum())
+    if absent:
+        got, remedy = f"{absent} cells without a label", "Name them, for example 'unknown'."
+        raise ValueError(_checks.message(f"obs[{key!r}]", got, "a label in every cell", remedy))
+    return np.array([str(label) for label in column], dtype=object)
+
+
 def find_representation(adata: AnnData, key: str, name: str = "use_rep") -> tuple[str, Any]:
     """Return a key of ``obsm`` in full, and its stored values, not yet read if on disk.
 

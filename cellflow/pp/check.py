@@ -15,9 +15,9 @@ from scipy.sparse.csgraph import connected_components
 
 from cellflow import _checks
 from cellflow.couplings.reach import MOST
-from cellflow.pp.access import expression_on_disk, read_states
+from cellflow.pp.access import expression_on_disk, labels_of, read_states
 from cellflow.pp.genes import pca_keys
-from cellflow.pp.reading import CourseIndex, Reading, labels_of, read
+from cellflow.pp.reading import CourseIndex, Reading, read
 from cellflow.pp.times import TimeTable
 from cellflow.timecourse import TimeCourse
 

@@ -109,7 +109,7 @@ def components(
     variances, basis = _leading(gram, centre, n, n_components)
     total = float(np.trace(gram) / n - centre @ centre)
     mean = torch.from_numpy(centre if shift is None else centre + shift)
-    loadings = oriented(torch.from_numpy(np.ascontiguousarray(basis)))
+    loadings = oriented(torch.from_numpy(basis.copy()))
     scale = torch.ones(n_components, dtype=torch.float64)
     return Preprocessing(mean, scale, loadings), variances, total
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from cellflow import _checks
-from cellflow.pp.access import column_of, find_representation, numbers_of, read_states
+from cellflow.pp.access import column_of, find_representation, labels_of, numbers_of, read_states
 from cellflow.pp.components import components, project
+from cellflow.pp.conditions import ConditionKeys
 from cellflow.pp.times import TimeTable, parse_times
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -48,7 +49,8 @@ class CourseIndex:
 class Reading:
     """Keys and rules by which a course is read out of an AnnData.
 
-    `whiten` is for what is made of the course; the others are arguments of :func:`course`.
+    `whiten` is for what is made of the course, `conditions` for :func:`cellflow.tl.fit`; the others
+    are arguments of :func:`course`.
     """
 
     time_key: str
@@ -59,10 +61,12 @@ class Reading:
     mass_key: str | None = None
     growth_key: str | None = None
     label_key: str | None = None
+    reference: str | None = None
     time_map: Mapping[Hashable, float] | None = None
     missing: str = "error"
     unit: str | None = None
     dtype: torch.dtype | None = None
+    conditions: ConditionKeys = field(default_factory=ConditionKeys)
 
 
 def course(
@@ -75,6 +79,7 @@ def course(
     mass_key: str | None = None,
     growth_key: str | None = None,
     label_key: str | None = None,
+    reference: str | None = None,
     time_map: Mapping[Hashable, float] | None = None,
     missing: str = "error",
     unit: str | None = None,
@@ -98,6 +103,9 @@ def course(
         Columns of ``obs`` with the time of each cell; a positive mass, uniform when omitted; a
         growth rate known beforehand, births less deaths per unit of time; a label, such as the
         condition or cell type.
+    reference
+        Key of ``obsm`` with the velocity of each cell, such as ``"velocity_pca"``, in the
+        coordinates of `use_rep` and per unit of time.
     time_map, missing, unit
         As in :func:`parse_times`.
     dtype
@@ -120,6 +128,7 @@ def course(
     """
     keys = Reading(time_key, use_rep, n_dims, n_components=n_components, dtype=dtype)
     keys = replace(keys, mass_key=mass_key, growth_key=growth_key, label_key=label_key)
+    keys = replace(keys, reference=reference)
     return read(adata, replace(keys, time_map=time_map, missing=missing, unit=unit))
 
 
@@ -143,6 +152,9 @@ def read(adata: AnnData, keys: Reading) -> tuple[TimeCourse, CourseIndex]:
     mass = None if keys.mass_key is None else _masses(adata, keys.mass_key, times.kept)
     growth = None if keys.growth_key is None else numbers_of(adata, keys.growth_key, "growth_key")
     labels = None if keys.label_key is None else labels_of(adata, keys.label_key, times.kept)
+    conditions = codes = None
+    if keys.conditions.columns:
+        conditions, codes = keys.conditions.read(adata, times.kept)
     snapshots = []
     for point, index in zip(points, rows, strict=True):
         if len(index) < 2:
@@ -153,13 +165,15 @@ def read(adata: AnnData, keys: Reading) -> tuple[TimeCourse, CourseIndex]:
         check_finite(x, adata.obs_names[index], name=name)
         prior = None if growth is None else torch.as_tensor(growth[index], dtype=x.dtype)
         named = None if labels is None else list(labels[index])
-        cells = Snapshot(x, point, labels=named, growth=prior)
+        code = None if codes is None else torch.from_numpy(codes[index])
+        v = _velocities(adata, keys, index)
+        cells = Snapshot(x, point, labels=named, growth=prior, condition=code, velocity=v)
         if mass is not None:
             cells = replace(cells, mass=torch.as_tensor(mass[index], dtype=x.dtype))
         snapshots.append(cells)
     names = tuple(np.asarray(adata.obs_names[index], dtype=object) for index in rows)
     index = CourseIndex(rows, names, times, use_rep, found)
-    return TimeCourse(tuple(snapshots), times.unit), index
+    return TimeCourse(tuple(snapshots), times.unit, conditions), index
 
 
 def _components(stored: Any, keys: Reading, kept: np.ndarray) -> tuple[np.ndarray, Preprocessing]:
@@ -172,6 +186,20 @@ def _components(stored: Any, keys: Reading, kept: np.ndarray) -> tuple[np.ndarra
     counts[kept] = True
     found, _, _ = components(stored, keys.n_components, rows=None if counts.all() else counts)
     return project(stored, found), found
+
+
+def _velocities(adata: AnnData, keys: Reading, rows: np.ndarray) -> torch.Tensor | None:
+    """Return the velocities of the cells `rows`, ``(n, d)``; None where none are asked for."""
+    if keys.reference is None:
+        return None
+    if keys.n_components is not None:
+        got, expected = "components fitted here", "cells in the coordinates of the velocities"
+        raise ValueError(_checks.message("reference", got, expected, "Run cellflow.pp.pca."))
+    stored = adata.obsm[_checks.choice(keys.reference, list(adata.obsm.keys()), "reference")]
+    name = f"obsm[{keys.reference!r}]"
+    v = read_states(stored, rows, n_dims=keys.n_dims, dtype=keys.dtype, name=name)
+    check_finite(v, adata.obs_names[rows], name=name)
+    return v
 
 
 def check_finite(x: torch.Tensor, names: pd.Index, *, name: str) -> None:
@@ -194,13 +222,3 @@ def _masses(adata: AnnData, key: str, kept: np.ndarray) -> np.ndarray:
         got = f"{bad.sum()} cells without a positive mass (first: {adata.obs_names[first]!r})"
         raise ValueError(_checks.message(name, got, "positive finite masses", "Drop these cells."))
     return mass
-
-
-def labels_of(adata: AnnData, key: str, kept: np.ndarray, *, name: str = "label_key") -> np.ndarray:
-    """Return the label of every cell as text, shape (n,), checked where the cell is kept."""
-    column = column_of(adata, key, name)
-    absent = int(column.isna().to_numpy()[kept].sum())
-    if absent:
-        got, remedy = f"{absent} cells without a label", "Name them, for example 'unknown'."
-        raise ValueError(_checks.message(f"obs[{key!r}]", got, "a label in every cell", remedy))
-    return np.array([str(label) for label in column], dtype=object)

@@ -20,7 +20,8 @@ from cellflow.fits.fit import Fit
 from cellflow.methods import Method
 from cellflow.preprocessing import Preprocessing
 from cellflow.several.stacked import UnequalStepsError, fit_stacked, stackable
-from cellflow.timecourse import Snapshot, TimeCourse
+from cellflow.snapshot import Snapshot, totals
+from cellflow.timecourse import TimeCourse
 from cellflow.training.options import FitOptions
 
 #: Seed of a member's resampled cells, or None for all cells; and the options of its fit.
@@ -140,18 +141,22 @@ def resampled(course: TimeCourse, seed: int | None) -> TimeCourse:
     Without a `seed`, return all cells of `course`.
 
     A cell that was drawn several times is there once, with its mass as many times: so no cell is
-    both trained and validated on. Each snapshot keeps its whole mass, the population's size, and
-    about 63 % of its cells.
+    both trained and validated on. Each snapshot, or stratum of one, keeps its whole mass, the
+    population's size, and about 63 % of its cells.
     """
     if seed is None:
         return course
     snapshots = []
-    for k, s in enumerate(course.snapshots):
-        drawn = torch.randint(len(s), (len(s),), generator=stream_rng(seed, k, 51))
-        times = torch.bincount(drawn, minlength=len(s))
+    for k, (s, number) in enumerate(zip(course.snapshots, course.strata, strict=True)):
+        rng = stream_rng(seed, k, 51)
+        times = torch.zeros(len(s), dtype=torch.long)
+        for j in number.unique():
+            rows = (number == j).nonzero()[:, 0].cpu()
+            drawn = torch.randint(len(rows), (len(rows),), generator=rng)
+            times[rows] = torch.bincount(drawn, minlength=len(rows))
         kept = times.nonzero()[:, 0].to(s.x.device)
         part: Snapshot = s.subset(kept)
-        mass = part.mass.double() * times.to(s.x.device)[kept]
-        mass *= s.total_mass / mass.sum()
+        mass, n = part.mass.double() * times.to(s.x.device)[kept], number[kept]
+        mass *= totals(s.mass, number)[n] / totals(mass, n)[n]
         snapshots.append(replace(part, mass=mass.to(part.mass)))
-    return TimeCourse(tuple(snapshots), course.unit)
+    return replace(course, snapshots=tuple(snapshots))

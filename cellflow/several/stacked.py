@@ -32,7 +32,7 @@ from cellflow.training.networks import assemble
 from cellflow.training.optimizers import AdamW
 from cellflow.training.options import FitOptions, StepReport
 from cellflow.training.prepare import PreparedFit, prepare
-from cellflow.training.train_on_pairs import drawn, objective
+from cellflow.training.train_on_pairs import context_of, drawn, objective
 from cellflow.training.trainer import History, Trainer
 
 #: Tensors of a :class:`PathPoint`, by name, with a dimension of members in front.
@@ -68,8 +68,8 @@ def fit_stacked(
         stacked = StackedTrainer(members)
         everything = run(
             stacked,
-            lambda step: stack([m.meet(m.prepared.sampler.batch(step), step, 12) for m in members]),
-            [None if m.prepared.held is None else m.meet(m.prepared.held, 0, 14) for m in members],
+            lambda step: stack([m.meet(m.prepared.sampler.batch(step), step) for m in members]),
+            [m.aside for m in members],
             fingerprint={},
             options=options[0],
         )
@@ -95,11 +95,20 @@ class StackedFit(NamedTuple):
     prepared: PreparedFit
     options: FitOptions
 
-    def meet(self, pairs: Pairs, step: int, stream: int) -> PathPoint:
-        """Return where on their paths the `pairs` of `step` are met, by noise from `stream`."""
+    def meet(self, pairs: Pairs, step: int, stream: int = 12) -> PathPoint:
+        """Return where on their paths the `pairs` of `step` are met, by noise from `stream`.
+
+        Of those to train on, which are met by the default, not all conditions are told.
+        """
         noise = torch.Generator(device=pairs.x0.device)
         noise.manual_seed(stream_seed(self.options.seed, step, stream))
-        return drawn(self.prepared.method, pairs, noise)
+        told = self.prepared.parts[0].conditions if stream == 12 else None
+        return drawn(self.prepared.method, pairs, noise, dropping=told)
+
+    @property
+    def aside(self) -> PathPoint | None:
+        """What to validate on, if anything."""
+        return None if self.prepared.held is None else self.meet(self.prepared.held, 0, 14)
 
 
 def stackable(method: Method) -> TypeGuard[FlowMatching]:
@@ -130,7 +139,8 @@ class StackedTrainer:
         self.steps = members[0].options.steps
         self.trainers: list[Trainer[PathPoint]] = []
         for of in (m.prepared for m in members):
-            terms = objective(of.method, of.networks, of.dynamics, units=of.units)
+            context = context_of(of.parts[0].conditions, next(of.networks.parameters()))
+            terms = objective(of.method, of.dynamics, units=of.units, context=context)
             trainer = Trainer(of.networks, terms, of.units.speed**2, self.training, self.steps)
             self.trainers.append(trainer)
         self.files = [(m.options.checkpointing.path, m.prepared.facts) for m in members]
@@ -228,6 +238,8 @@ class _Terms(nn.Module):
         self.method = of.method
         self.times = of.parts[0].times  # of all members the same
         self.dynamics = assemble(of.method, self.networks, self.times)
+        like = next(self.networks.parameters())
+        self.context = context_of(of.parts[0].conditions, like)  # of all members the same
 
     def forward(self, batch: Stack, units: Tensor) -> Tensor:
         own = Units((), *units.unbind(), self.times)  # type: ignore[arg-type,call-arg] # as tensors
@@ -235,7 +247,7 @@ class _Terms(nn.Module):
             scale, span = ANSWERS[network.answer]  # type: ignore[index]
             network.units = own  # type: ignore[assignment]
             network.unit = own.scale**scale * own.span**span  # type: ignore[assignment]
-        terms = objective(self.method, self.networks, self.dynamics, units=own)
+        terms = objective(self.method, self.dynamics, units=own, context=self.context)
         return sum(terms(PathPoint(**batch)).values()) / own.speed**2  # type: ignore[return-value]
 
 

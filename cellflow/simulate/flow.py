@@ -12,6 +12,7 @@ from torch import nn
 from cellflow import _checks
 from cellflow._typing import ArrayLike, Field, Tensor
 from cellflow.dynamics import ComposedField, Dynamics
+from cellflow.networks.network import GivenField
 from cellflow.simulate.field import RescaledField
 from cellflow.simulate.integration import Integration, Limits, as_times
 from cellflow.simulate.job import Job
@@ -146,6 +147,7 @@ class _WithParameters:
 
 def _parameters(field: Field) -> Iterator[Tensor]:
     """Yield the parameters of `field` that gradients are asked of."""
+    field = field.network if isinstance(field, GivenField) else field
     if isinstance(field, ComposedField):
         for part in field.parts:
             yield from _parameters(part)

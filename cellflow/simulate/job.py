@@ -7,7 +7,7 @@ from bisect import bisect
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -16,13 +16,15 @@ from cellflow import _checks
 from cellflow._threads import one_thread
 from cellflow._typing import Field, Tensor
 from cellflow.dynamics import ComposedField, Dynamics
-from cellflow.networks import Network
+from cellflow.networks.network import GivenField, Network
 from cellflow.simulate.field import RescaledField
 from cellflow.simulate.integrate import integrate_adaptive, integrate_fixed, integrate_stochastic
 from cellflow.simulate.integration import Integration
 from cellflow.simulate.noise import Noise, block_size
 from cellflow.simulate.solver import SOLVERS, Solver
 
+#: Fields that say how they are evaluated.
+OURS = Network | GivenField
 #: Steps over the whole span unless `max_step` or `knots` say otherwise, the least of them between
 #: two breaks, and those beyond which a span is taken for a mistake.
 DEFAULT_STEPS, SEGMENT_STEPS, MAX_STEPS = 32, 8, 100_000
@@ -78,7 +80,7 @@ class Job:
         segments, asked = cut_at_breaks(times, dynamics.breaks, knots=knots, device=x0.device)
         fields = [f for f in (dynamics.velocity, dynamics.score, dynamics.growth) if f is not None]
         job = cls(
-            dynamics=_evaluated(dynamics, x0),
+            dynamics=dynamics.map(lambda f: f.evaluator(x0) if isinstance(f, OURS) else f),
             how=how,
             solver=solver,
             segments=segments,
@@ -202,26 +204,11 @@ def _seed(dynamics: Dynamics, how: Integration) -> int:
     return int(torch.randint(_checks.MAX_SEED, (), generator=rng, device=rng.device))
 
 
-def _evaluated(dynamics: Dynamics, like: Tensor) -> Dynamics:
-    """Return `dynamics` with evaluators in place of the networks, for cells such as `like`."""
-    made: dict[int, Field] = {}  # one for each network, so that shared ones stay shared
-
-    def of(field: Field) -> Field:
-        if isinstance(field, ComposedField):
-            return field.map(of)
-        if isinstance(field, Network):
-            return made.setdefault(id(field), field.evaluator(like))
-        return field
-
-    score, growth = (None if f is None else of(f) for f in (dynamics.score, dynamics.growth))
-    return replace(dynamics, velocity=of(dynamics.velocity), score=score, growth=growth)
-
-
 def _is_small(field: Field) -> bool:
     """Whether `field` consists of small networks, which threads cannot speed up."""
     if isinstance(field, ComposedField):
         return all(map(_is_small, field.parts))
-    return isinstance(field, Network) and field.small
+    return isinstance(field, OURS) and field.small
 
 
 # --- chunks ----------------------------------------------------------------------------------

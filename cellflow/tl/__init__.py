@@ -12,9 +12,11 @@ from cellflow.tl.forecast import forecast
 from cellflow.tl.genes import drivers, gene_trends
 from cellflow.tl.groups import composition, transitions
 from cellflow.tl.growth import growth
+from cellflow.tl.holdout_conditions import holdout_conditions
 from cellflow.tl.influence import influence
 from cellflow.tl.interpolate import expression, interpolate
 from cellflow.tl.perturb import perturb
+from cellflow.tl.predict import predict
 from cellflow.tl.projection import project_points, project_velocity
 from cellflow.tl.simulate import simulate
 from cellflow.tl.uncertainty import uncertainty
@@ -22,8 +24,9 @@ from cellflow.tl.velocity import velocity, velocity_agreement
 
 __all__ = ["Coupled", "ancestors", "batch_free", "compare", "composition", "couple"]
 __all__ += ["density_ratio", "drivers", "expression", "fates", "fit", "forecast", "gene_trends"]
-__all__ += ["growth", "holdout", "influence", "interpolate", "outlier_score", "perturb"]
-__all__ += ["project_points", "project_velocity", "simulate", "transitions", "uncertainty"]
-__all__ += ["velocity", "velocity_agreement"]
+__all__ += ["growth", "holdout", "holdout_conditions", "influence", "interpolate", "outlier_score"]
+__all__ += ["perturb", "predict", "project_points", "project_velocity", "simulate", "transitions"]
+__all__ += ["uncertainty", "velocity", "velocity_agreement"]
+
 
 _doors.guard(__name__)

@@ -59,6 +59,8 @@ def origin_of(
     labels = dict(zip(index.table.labels, index.table.times, strict=True))
     facts: dict[str, Any] = {"use_rep": index.use_rep, "labels": labels, "n_dims": cells.dim}
     facts |= {name: getattr(keys, name) for name in ("time_key", "label_key", "mass_key")}
+    if keys.conditions.columns:
+        facts["condition_key"] = list(keys.conditions.columns)
     facts |= gene_facts(adata, index.use_rep, cells.dim)
     if index.components is not None:
         facts["components"] = index.components
@@ -114,10 +116,24 @@ def read_all(adata: AnnData, use_rep: str, n_dims: int | None) -> Tensor:
     return fit_preprocessing(x, n_components=n_dims).apply(x)
 
 
+def _tried(methods: Sequence[Method]) -> list[Method]:
+    return [c for m in methods for c in (m.candidates if isinstance(m, Auto) else (m,))]
+
+
+def check_reference(methods: Sequence[Method], reference: str | None) -> None:
+    """Refuse a `reference` that no method has a use for, or the lack of one."""
+    names = ", ".join(repr(m.name) for m in _tried(methods) if m.parts.path.needs_reference)
+    if names and reference is None:
+        expected = f"a key of obsm with velocities, which {names} follows"
+        raise ValueError(_checks.message("reference", "None", expected))
+    if reference is not None and not names:
+        got, remedy = f"{reference!r}, of which no method makes use", "Fit with method='curly'."
+        raise ValueError(_checks.message("reference", got, "a method relative to it", remedy))
+
+
 def warn_of_unused_growth(methods: Sequence[Method]) -> None:
     """Say so if no method has a use for prior growth rates."""
-    tried = [c for m in methods for c in (m.candidates if isinstance(m, Auto) else (m,))]
-    if all(map(_ignores_growth, tried)):
+    if all(map(_ignores_growth, _tried(methods))):
         names = ", ".join(repr(method.name) for method in methods)
         _checks.warn(
             f"growth_key: {names} has no use for growth rates, which are ignored. Fit with "

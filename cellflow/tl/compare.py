@@ -14,7 +14,8 @@ from cellflow._typing import Rng
 from cellflow.answers.comparison import Comparison, FeatureDifferences
 from cellflow.answers.comparison import compare as compared
 from cellflow.methods import Method
-from cellflow.pp.reading import Reading, labels_of
+from cellflow.pp.access import labels_of
+from cellflow.pp.reading import Reading
 from cellflow.tl._genes import readout_of
 from cellflow.tl._reading import origin_of, preprocessing_of, read_course, resolve_method
 from cellflow.training import FitOptions

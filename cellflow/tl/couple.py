@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
-from functools import partial
 from inspect import signature
 
 import numpy as np
@@ -14,8 +13,8 @@ from tqdm import tqdm
 from cellflow import _checks
 from cellflow._random import draw_seed, stream_seed
 from cellflow._typing import Rng
+from cellflow.costs import UNKNOWN, Added
 from cellflow.couplings import COUPLINGS, Exact, Hierarchical
-from cellflow.couplings.clones import UNKNOWN, couple_clones
 from cellflow.couplings.coupling import CouplingLike, as_coupling
 from cellflow.plans import Plan, Transitions, sparsify
 from cellflow.pp.access import column_of
@@ -75,10 +74,9 @@ def couple(
         own when omitted.
     clone_key
         Column of ``obs`` with clones, so that pairs of one clone are favoured: see
-        :func:`cellflow.couplings.clones.couple_clones`. Cells without one pair as they would. For
-        ``"auto"``, which is exact then, ``"exact"``, ``"reach"`` and ``"unbalanced"``, and up to 25
-        million pairs. A flow learns from such plans as
-        ``dataclasses.replace(OTCFM(), coupling=Given(coupled.tmaps()))``.
+        :class:`cellflow.costs.Added`. Cells without one pair as they would. For ``"auto"``, which
+        is exact then, and couplings that take a `cost`, up to 25 million pairs. A flow learns from
+        such plans as ``dataclasses.replace(OTCFM(), coupling=Given(coupled.tmaps()))``.
     clone_bonus
         What a pair of one clone costs less, in median costs of a pair.
     """
@@ -99,12 +97,13 @@ def couple(
         cells = _with_clones(adata, clone_key, cells, index)
         coupling = "exact" if coupling == "auto" else coupling
     pair = as_coupling(named(coupling, cells, sigma) if isinstance(coupling, str) else coupling)
-    solver: Callable[[Snapshot, Snapshot], Plan] = pair
     if clone_key is not None:
-        solver = partial(couple_clones, coupling=pair, bonus=clone_bonus)
+        _checks.number(clone_bonus, "clone_bonus", low=0.0)
+        pair = pair.by_cost(Added("clones", clone_bonus, cost=pair.ground))
+    pair = pair.fitted_to(cells)
     seed = draw_seed(_checks.as_generator(rng, "rng"))
     plans = [
-        sparsify(solver(*step), generator=stream_seed(seed, k, 0))
+        sparsify(pair(*step), generator=stream_seed(seed, k, 0))
         for k, step in enumerate(tqdm(cells.steps, disable=not progress, unit="interval"))
     ]
     found = [adata.obs[time_key].iloc[rows].unique() for rows in index.rows]

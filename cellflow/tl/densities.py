@@ -13,8 +13,7 @@ from cellflow.answers import batch_free as taken_out
 from cellflow.answers import outliers
 from cellflow.densities import Density
 from cellflow.densities.flows import NSF
-from cellflow.pp.access import column_of
-from cellflow.pp.reading import labels_of
+from cellflow.pp.access import column_of, labels_of
 from cellflow.pp.times import parse_times, read_time
 from cellflow.tl._reading import read_all, resolve_density
 

@@ -14,6 +14,7 @@ from cellflow.pp.reading import Reading
 from cellflow.pp.times import parse_times
 from cellflow.several import join_process_group
 from cellflow.tl._reading import (
+    check_reference,
     preprocessing_of,
     read_course,
     resolve_method,
@@ -34,6 +35,7 @@ def holdout(
     time: str = "physical",
     mass_key: str | None = None,
     growth_key: str | None = None,
+    reference: str | None = None,
     solver: str = "rk4",
     preprocess_on: str = "all",
     time_map: Mapping[Hashable, float] | None = None,
@@ -51,8 +53,10 @@ def holdout(
     ----------
     adata
         Cells of at least three time points; it is not changed.
-    time_key, use_rep, n_dims, whiten, mass_key, growth_key, time_map, missing, unit, progress
+    time_key, use_rep, n_dims, whiten, mass_key, growth_key, reference, time_map, missing, unit
         As in :func:`cellflow.tl.fit`.
+    progress
+        Whether to show a progress bar on standard error.
     method
         One or several methods of distinct names, by name or as objects; ``"auto"`` chooses for
         each time point, on the others.
@@ -71,10 +75,11 @@ def holdout(
         omitted. The table is the same. Under ``torchrun`` its processes share the fits, too.
     """
     keys = Reading(time_key, use_rep, n_dims, whiten, mass_key=mass_key, growth_key=growth_key)
-    keys = replace(keys, time_map=time_map, missing=missing, unit=unit)
+    keys = replace(keys, reference=reference, time_map=time_map, missing=missing, unit=unit)
     ranks = join_process_group()
     asked = [method] if isinstance(method, str | Method) else _checks.several(method, "method")
     recipes = [resolve_method(m) for m in asked]
+    check_reference(recipes, reference)
     if growth_key is not None:
         warn_of_unused_growth(recipes)
     cells, index, n_components = read_course(adata, keys)

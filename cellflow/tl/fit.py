@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,9 @@ from cellflow._process_group import ProcessGroup
 from cellflow._typing import Rng
 from cellflow.evaluate import Chooser, HoldoutProtocol
 from cellflow.fits import Ensemble, Fit
-from cellflow.methods import Method
+from cellflow.methods import Method, with_network
+from cellflow.networks import NetworkLike, suggested
+from cellflow.pp.conditions import ConditionKeys
 from cellflow.pp.reading import Reading
 from cellflow.several import fit_members, fit_on, join_process_group
 from cellflow.timecourse import TimeCourse
@@ -33,11 +35,18 @@ def fit(
     use_rep: str = "X_pca",
     n_dims: int | None = None,
     method: str | Method = "reach",
-    steps: int = 3000,
+    network: str | NetworkLike | None = None,
+    steps: int | None = None,
     whiten: bool = False,
     mass_key: str | None = None,
     growth_key: str | None = None,
     label_key: str | None = None,
+    condition_key: str | Sequence[str] | None = None,
+    covariates: Mapping[str, object] | None = None,
+    control: str | Mapping[str, Any] | None = None,
+    across: str | Sequence[str] | None = None,
+    nuisance: str | Sequence[str] | None = None,
+    reference: str | None = None,
     time_map: Mapping[Hashable, float] | None = None,
     missing: str = "error",
     unit: str | None = None,
@@ -76,11 +85,16 @@ def fit(
         A name in :data:`cellflow.methods.METHODS`: ``"reach"`` (cells move within a measured
         reach and grow), ``"otcfm"`` (deterministic, without growth),
         ``"sf2m"`` (a Schrödinger bridge), ``"dsbm"`` (the same, refitted in rounds), ``"uotcfm"``
-        or ``"ubsb"`` (the first two with growth), or a method such as ``OTCFM(sigma=0.2)``.
+        or ``"ubsb"`` (the first two with growth), ``"curly"`` (relative to measured velocities),
+        or a method such as ``OTCFM(sigma=0.2)``.
         ``"auto"`` first chooses by predicting time points left out, on the CPU and with seeds of
         its own: see :func:`cellflow.evaluate.choose`. ``fit.origin["choice"]`` says why.
+    network
+        Instead of the method's: a name in :data:`cellflow.networks.NETWORKS`, ``"auto"`` for one of
+        the size that :func:`cellflow.networks.suggested` says, or networks as a method takes them.
+        A method that is chosen by ``"auto"`` is chosen with the networks of its candidates.
     steps
-        Budget of training steps.
+        Budget of training steps; 3000 when omitted, or what is suggested with ``network="auto"``.
     whiten
         Scale each dimension to unit standard deviation for training.
     mass_key
@@ -93,6 +107,27 @@ def fit(
     label_key
         Column of ``obs`` with a label that predicted cells inherit from their origin; not that
         of times, and not ``"mass"``, which predicted cells have as well.
+    condition_key
+        Column or columns of ``obs`` with the condition of each cell: a drug, a dose, a donor. One
+        flow learns all of them, and predicts others: combinations, doses. Numbers are taken as
+        such, all else as categories, of which ``"A+B"`` is a set. Cells are coupled within their
+        condition only.
+    covariates
+        What columns hold where their values do not say it: ``{"dose": "log"}`` numbers by their
+        logarithm, ``"linear"`` numbers, ``"categories"``; ``"doses"`` texts as ``"A:1+B:0.3"``; the
+        name of another column with the doses of the levels; or features of each level, so that
+        levels that no cell had can be predicted: a key of ``uns``, a mapping or a frame.
+    control
+        Condition of the cells that others start from where they have none of their own: a value
+        of the first column, or values by column.
+    across
+        Columns that couplings cross: cells that differ in these alone may be paired.
+    nuisance
+        Columns that predictions need not tell, such as a donor or a batch.
+    reference
+        Key of ``obsm`` with the velocity of each cell for ``"curly"``, such as
+        ``"velocity_pca"``: in the coordinates of `use_rep`, per unit of time. RNA velocity is in a
+        unit of its own, so scale it.
     time_map
         Time of each label, where labels do not say it themselves.
     missing
@@ -139,13 +174,19 @@ def fit(
         If training diverges.
     """
     keys = Reading(time_key, use_rep, n_dims, whiten, mass_key=mass_key, growth_key=growth_key)
+    keys = replace(keys, reference=reference)
     keys = replace(keys, label_key=label_key, time_map=time_map, missing=missing, unit=unit)
+    keys = replace(
+        keys, conditions=ConditionKeys(condition_key, covariates, control, across, nuisance)
+    )
     recipe = _reading.resolve_method(method)
+    _reading.check_reference([recipe], reference)
     group = _join(devices, device, members=members, bootstrap=bootstrap)
     progress = progress and group.is_main
     cells, n_components, facts = _read(adata, keys, show=progress)
+    found = suggested(cells, n_components) if network == "auto" else None
     options = FitOptions(
-        steps=steps,
+        steps=(found.steps if found else Method.default_steps) if steps is None else steps,
         generator=_checks.as_generator(rng, "rng"),
         device=device,
         dtype=dtype,
@@ -155,6 +196,8 @@ def fit(
         group=group,
     )
     recipe, choice = _chosen(recipe, cells, keys, n_components, options=options, workers=workers)
+    if network is not None:
+        recipe = with_network(recipe, found or network)
     several = partial(fit_members, members=members, bootstrap=bootstrap, workers=workers)
     fit_all = partial(fit_on, devices=devices) if members == 1 else several
     prep = _reading.preprocessing_of([s.x for s in cells.snapshots], n_components, whiten)

@@ -214,25 +214,14 @@ def interpolate(
     that cell: the root of its squared distance to their mean, averaged over them, in data units.
     """
     time = time_of(fit, time)
-    snapshot = fit.interpolate(
-        time, n_cells=n_cells, weighted=weighted, solver=solver, generator=rng
-    )
-    several: dict[str, Any] = {}
-    if isinstance(snapshot, Interpolation):
-        m, n = len(snapshot.members), len(snapshot.members[0])
-        spread = snapshot.states.std.square().sum(1).sqrt().cpu().numpy()
-        several = {
-            "member": pd.Categorical(np.repeat(np.arange(m), n)),
-            "cell": np.tile(np.arange(n), m),
-            "spread": np.tile(spread, m),
-        }
-        snapshot = snapshot.pooled
+    found = fit.interpolate(time, n_cells=n_cells, weighted=weighted, solver=solver, generator=rng)
+    snapshot, several = pooled(found)
     x = snapshot.x.cpu().numpy()
     columns = {fit.origin.get("time_key", "time"): np.full(len(x), time)}
     columns |= {"mass": snapshot.mass.cpu().numpy(), **several}
     obs = pd.DataFrame(columns, index=[f"predicted-{i}" for i in range(len(x))])
     tables = {} if snapshot.labels is None else _label(obs, fit, snapshot)
-    out = _population(fit, x, obs, Wanted(genes, decoder, floor))
+    out = population(fit, x, obs, Wanted(genes, decoder, floor))
     out.obsm.update(tables)
     out.uns["interpolation"] |= {
         "method": fit.method.name,
@@ -245,7 +234,21 @@ def interpolate(
     return out
 
 
-def _population(fit: Fit | Ensemble, x: np.ndarray, obs: pd.DataFrame, wanted: Wanted) -> AnnData:
+def pooled(cells: Snapshot | Interpolation) -> tuple[Snapshot, dict[str, Any]]:
+    """Return the cells of all members as one population, and what columns tell of these."""
+    if isinstance(cells, Snapshot):
+        return cells, {}
+    m, n = len(cells.members), len(cells.members[0])
+    spread = cells.states.std.square().sum(1).sqrt().cpu().numpy()
+    told = {
+        "member": pd.Categorical(np.repeat(np.arange(m), n)),
+        "cell": np.tile(np.arange(n), m),
+        "spread": np.tile(spread, m),
+    }
+    return cells.pooled, told
+
+
+def population(fit: Fit | Ensemble, x: np.ndarray, obs: pd.DataFrame, wanted: Wanted) -> AnnData:
     """Return states `x` ``(n, d)`` as an AnnData, in genes where there is a way to them."""
     rep, found = fit.origin.get("use_rep", "X_state"), fit.origin.get("components")
     states = {"X_pca" if rep == "X" else rep: x} if rep != "X" or found is not None else {}

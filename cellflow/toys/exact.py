@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -9,8 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from cellflow import _checks, costs
-from cellflow._typing import ArrayLike, Tensor
+from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.dynamics import Dynamics
+from cellflow.timecourse import TimeCourse
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,3 +250,36 @@ def linear_flow(
     if not bool(moved.isfinite().all()):
         raise ValueError(_checks.message("t", "a time of overflow", "one of finite solutions"))
     return moved.to(x0.dtype)
+
+
+def cycle(
+    n: int, times: Sequence[float], *, period: float = 1.0, noise: float = 0.0, generator: Rng = 0
+) -> TimeCourse:
+    """Draw a course of cells that go round in the plane, with their velocities, in float64.
+
+    At time zero they are normal about ``(3, 0)`` with a standard deviation of 0.3. Seen half a
+    `period` apart or more, the shortest way from one snapshot to the next is the wrong one.
+
+    Parameters
+    ----------
+    n
+        Number of cells at each of the `times`, other ones each time.
+    times
+        Increasing times.
+    period
+        Time of a turn, to the left; to the right below zero.
+    noise
+        Standard deviation of the error of velocities, relative to the mean speed.
+    generator
+        Seed or generator of cells and errors.
+    """
+    rng = _checks.as_generator(generator)
+    noise, speed = _checks.number(noise, "noise", low=0.0), 2 * math.pi / period
+    turn = speed * torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
+    centre = torch.tensor([3.0, 0.0], dtype=torch.float64)
+    xs, velocities = [], []
+    for time in times:
+        z, error = torch.randn(2, n, 2, generator=rng, dtype=torch.float64)
+        xs.append(linear_flow(time, centre + 0.3 * z, matrix=turn))
+        velocities.append(xs[-1] @ turn.T + noise * 3 * abs(speed) * error)
+    return TimeCourse.from_arrays(xs, times, velocities=velocities, unit="period")

@@ -6,14 +6,17 @@ import hashlib
 import math
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from cellflow import _moments
+from cellflow import _checks, _moments
 from cellflow._random import shuffle, stream_rng
 from cellflow._typing import Tensor
-from cellflow.timecourse import Snapshot, TimeCourse
+from cellflow.snapshot import Snapshot, totals
+from cellflow.strata import links
+from cellflow.timecourse import TimeCourse
 from cellflow.training.options import FitOptions
 
 #: Rows that are converted at once.
@@ -21,21 +24,40 @@ _BLOCK = 2**16
 
 
 def digest(*parts: TimeCourse) -> str:
-    """Return a hash of all cells and masses of a course, whole or in `parts`."""
+    """Return a hash of all cells, masses, rates and velocities of a course, whole or in `parts`."""
     out = hashlib.sha256()
     for s in (s for part in parts for s in part.snapshots):
-        for part in (s.x, s.mass, *([] if s.growth is None else [s.growth])):
+        known = (s.x, s.mass, s.growth, s.condition, s.velocity)
+        for part in (v for v in known if v is not None):
             for some in part.detach().split(_BLOCK):
                 out.update(some.cpu().double().contiguous().numpy())
     return out.hexdigest()
 
 
+def refuse_conditions(course: TimeCourse, method: str) -> None:
+    """Refuse a `course` with conditions, which `method` does not learn."""
+    if course.conditions is not None:
+        got, expected = f"{len(course.conditions)} for {method!r}", "none: it does not learn them"
+        remedy = "Take a FlowMatching such as OTCFM(), or fit course.under(condition)."
+        raise ValueError(_checks.message("conditions", got, expected, remedy))
+
+
 def canonical(course: TimeCourse) -> TimeCourse:
     """Return the course with cells in an order of their own, so that the user's never matters.
 
-    By their first dimension, then the next ones; a shift or a change of unit keeps the order.
+    By their first dimension, then the next ones; a shift or a change of unit keeps the order. The
+    cells of a stratum are one behind the other.
     """
-    return _gathered(course, [canonical_order(s) for s in course.snapshots])
+    return _gathered(course, _orders(course))
+
+
+def _orders(course: TimeCourse) -> list[Tensor]:
+    """Return the canonical order of the rows of each snapshot, one stratum after the other."""
+    orders = [canonical_order(s) for s in course.snapshots]
+    if course.conditions is None:
+        return orders
+    pairs = zip(orders, course.strata, strict=True)
+    return [order[number[order].argsort(stable=True)] for order, number in pairs]
 
 
 def canonical_order(snapshot: Snapshot) -> Tensor:
@@ -65,7 +87,8 @@ def _keys(snapshot: Snapshot, rows: Tensor) -> list[np.ndarray]:
         parts = (snapshot.x.detach()[part] for part in rows.split(_BLOCK))
         hashes = (zlib.crc32(row) for x in parts for row in x.cpu().double().numpy())
         keys.append(np.fromiter(hashes, dtype=np.int64, count=len(rows)))
-    rest = [snapshot.mass, *([] if snapshot.growth is None else [snapshot.growth])]
+    rest = [v for v in (snapshot.mass, snapshot.growth, snapshot.condition) if v is not None]
+    rest += [] if snapshot.velocity is None else [*snapshot.velocity.T]
     return keys + [value.detach()[rows].cpu().double().numpy() for value in rest]
 
 
@@ -74,20 +97,31 @@ def split(
 ) -> tuple[TimeCourse, TimeCourse | None]:
     """Split each snapshot at random into cells to train on and cells to validate on.
 
-    The cells are first put in these `orders`, if any. Each part has the mass of the whole. Hold
-    nothing back if any snapshot has fewer than two cells to spare.
+    The cells are first put in these `orders`, if any. Each part has the mass of the whole. Each
+    stratum is split by itself. Hold nothing back of one that has fewer than two cells to spare at
+    any of its times, and nothing at all if no cells of a snapshot are held then.
     """
-    sizes = [int(fraction * len(s)) for s in course.snapshots]
-    if min(sizes) < 2:
-        return (course if orders is None else _gathered(course, orders)), None
+    rows = orders or [torch.arange(len(s), device=s.x.device) for s in course.snapshots]
+    parts = [_by_stratum(n, index) for n, index in zip(course.strata, rows, strict=True)]
+    few = {j for part in parts for j, some in part.items() if int(fraction * len(some)) < 2}
     kept, held = [], []
-    for k, (s, size) in enumerate(zip(course.snapshots, sizes, strict=True)):
-        chosen = shuffle(len(s), stream_rng(seed, k, 15)).to(s.x.device)
-        if orders is not None:
-            chosen = orders[k][chosen]
-        held.append(chosen[:size])
-        kept.append(chosen[size:])
-    return _gathered(course, kept), _gathered(course, held)
+    for k, part in enumerate(parts):
+        rng = stream_rng(seed, k, 15)
+        chosen = {j: some[shuffle(len(some), rng).to(some.device)] for j, some in part.items()}
+        sizes = {j: 0 if j in few else int(fraction * len(some)) for j, some in part.items()}
+        held.append(torch.cat([some[: sizes[j]] for j, some in chosen.items()]))
+        kept.append(torch.cat([some[sizes[j] :] for j, some in chosen.items()]))
+    if min(map(len, held)) > 0:
+        out = _gathered(course, held)
+        if course.conditions is None or links(out):
+            return _gathered(course, kept), out
+    return (course if orders is None else _gathered(course, orders)), None
+
+
+def _by_stratum(number: Tensor, rows: Tensor) -> dict[int, Tensor]:
+    """Return the `rows` of each stratum, in their order, by its `number`, of each cell."""
+    number = number[rows]
+    return {j: rows[number == j] for j in number.unique().tolist()}
 
 
 def split_in_canonical_order(
@@ -97,8 +131,7 @@ def split_in_canonical_order(
 
     Each cell is copied once, so that millions need little more memory than they take.
     """
-    orders = [canonical_order(s) for s in course.snapshots]
-    kept, held = split(course, fraction, seed, orders=orders)
+    kept, held = split(course, fraction, seed, orders=_orders(course))
     return (kept,) if held is None else (kept, held)
 
 
@@ -116,17 +149,19 @@ def _gathered(course: TimeCourse, rows: Sequence[Tensor]) -> TimeCourse:
     x = course.snapshots[0].x.detach()
     base = x.new_empty(sum(map(len, rows)), x.shape[1])
     out, start = [], 0
-    for s, index in zip(course.snapshots, rows, strict=True):
+    for s, index, number in zip(course.snapshots, rows, course.strata, strict=True):
         part = base[start : start + len(index)]
         torch.index_select(s.x.detach(), 0, index, out=part)
         mass = s.mass[index]
         if len(index) < len(s):
-            mass = (mass.double() * (s.total_mass / mass.double().sum())).to(mass)
+            n = number[index]
+            mass = (mass.double() * (totals(s.mass, number)[n] / totals(mass, n)[n])).to(mass)
         labels = None if s.labels is None else [s.labels[i] for i in index.tolist()]
-        growth = None if s.growth is None else s.growth[index]
-        out.append(Snapshot(part, s.time, mass, labels, growth))
+        known = (s.growth, s.condition, s.velocity)
+        rest = (None if v is None else v[index] for v in known)
+        out.append(Snapshot(part, s.time, mass, labels, *rest))
         start += len(index)
-    return TimeCourse(tuple(out), course.unit)
+    return replace(course, snapshots=tuple(out))
 
 
 def natural_sigma(course: TimeCourse, *more: TimeCourse) -> float:

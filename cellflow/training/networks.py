@@ -13,9 +13,10 @@ from cellflow import _checks
 from cellflow._random import stream_seed
 from cellflow._typing import Field, Tensor
 from cellflow.batches import Batching
+from cellflow.conditions import Context
 from cellflow.couplings import Coupling
 from cellflow.dynamics import ComposedField, Dynamics
-from cellflow.networks import NetworkConfig, OwnNetworks, Units
+from cellflow.networks import Network, NetworkConfig, OwnNetworks, Units
 from cellflow.paths import Pairs, Path
 from cellflow.paths.prediction import Mix
 from cellflow.simulate import Density
@@ -120,6 +121,14 @@ def assemble(parts: Parts, networks: nn.ModuleDict, times: Sequence[float]) -> D
     if score is not None:
         velocity = BridgeVelocity(velocity, score, parts.path, breaks)
     return Dynamics(velocity, score, growth, sigma=parts.path.diffusion, breaks=breaks)
+
+
+def given(dynamics: Dynamics, context: Context, guidance: float = 1.0) -> Dynamics:
+    """Return `dynamics` whose networks are told the `context`, at a strength of `guidance`.
+
+    See :class:`cellflow.networks.network.GivenField`.
+    """
+    return dynamics.map(lambda f: f.given(context, guidance) if isinstance(f, Network) else f)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,12 +15,13 @@ from cellflow import _checks
 from cellflow._random import stream_seed
 from cellflow._threads import spare_cores
 from cellflow._typing import Tensor
-from cellflow.batches import Batching, CouplingHealth, PairSampler, spline_rates
+from cellflow.batches import Batching, CouplingHealth, PairSampler, Reference, spline_rates
 from cellflow.dynamics import Dynamics
 from cellflow.networks import Units
 from cellflow.paths import Pairs
 from cellflow.preprocessing import Preprocessing
 from cellflow.simulate import IntegrationError, Trajectory, simulate
+from cellflow.strata import told
 from cellflow.timecourse import TimeCourse
 from cellflow.training.cells import digest, split_in_canonical_order, to_device
 from cellflow.training.networks import Parts, assemble, build_networks
@@ -105,6 +106,7 @@ def prepare(
     parts = tuple(to_device(part, options) for part in parts)
     own, units = method.scaled_to(*parts), Units.of(*parts)
     check_units(own, units, parts[0].snapshots[0].x.dtype)
+    say_what_strata_lack(parts[0], show=options.progress)
     facts = fingerprint(own, parts, options)
     options.group.require_same(facts, "group")
     x = parts[0].snapshots[0].x
@@ -113,13 +115,14 @@ def prepare(
     networks = build_networks(own, units, seed=options.seed).to(x)
     dynamics = assemble(own, networks, parts[0].times)
     health = CouplingHealth()
+    reference = Reference.of(*parts) if own.path.needs_reference else None
 
     def sampled(part: TimeCourse, batching: Batching, stream: int, workers: int) -> PairSampler:
-        rates = None
-        if own.path.needs_rates and len(part) > 2:  # of two snapshots, splines are straight
+        rates, bends = None, own.path.needs_rates and not own.path.needs_reference
+        if bends and len(part) > 2:  # of two snapshots, splines are straight
             rates = spline_rates(part, own.coupling)
-        how = batching, stream_seed(options.seed, 0, stream), health, rates, workers, options.group
-        return PairSampler(part, own.coupling, *how)
+        how = batching, stream_seed(options.seed, 0, stream), health, rates, reference
+        return PairSampler(part, own.coupling, *how, workers, options.group)
 
     # Threads that couple have the cores left over; a large network on the CPU leaves one at most.
     busy = x.device.type == "cpu" and not own.net.small
@@ -130,6 +133,15 @@ def prepare(
         held = sampled(parts[1], batching, 13, 1).batch(0)
     made = own, parts, units, networks, dynamics, sampler, held, facts
     return PreparedFit(*made, upfront=health.waited)
+
+
+def say_what_strata_lack(course: TimeCourse, *, show: bool) -> None:
+    """Say what is done about time points that strata lack: warn where cells are left out."""
+    text, left_out = told(course)
+    if left_out:
+        _checks.warn(text)
+    elif text and show:
+        tqdm.write(text, file=sys.stderr)
 
 
 def check_units(method: Parts, units: Units, dtype: torch.dtype) -> None:
@@ -155,6 +167,7 @@ def check_units(method: Parts, units: Units, dtype: torch.dtype) -> None:
 
 def fingerprint(method: Parts, parts: Sequence[TimeCourse], options: FitOptions) -> dict[str, Any]:
     """Return the facts that a checkpoint of a fit of `method` to `parts` must agree on."""
+    known = parts[0].conditions
     return {
         "method": method.facts(),
         "plan": method.coupling.digest,
@@ -163,4 +176,5 @@ def fingerprint(method: Parts, parts: Sequence[TimeCourse], options: FitOptions)
         "times": list(parts[0].times),
         "cells": [len(s) for part in parts for s in part.snapshots],
         "training cells": digest(*parts),
+        **({} if known is None else {"conditions": known.facts()}),
     }

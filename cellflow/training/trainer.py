@@ -53,6 +53,9 @@ class Training:
         Steps between two validations.
     patience
         Validations without improvement before training stops early; None uses the whole budget.
+    label_dropout
+        Where cells have conditions, share of the pairs whose condition the networks are not told,
+        so that they answer for all conditions together as well (:cite:`ho2022`, section 3.2).
     """
 
     learning_rate: float = 1e-3
@@ -64,6 +67,7 @@ class Training:
     check_every: int = 100
     patience: int | None = None
     optimizer: Callable[[list[Tensor]], torch.optim.Optimizer] | None = None
+    label_dropout: float = 0.1
 
     def __post_init__(self) -> None:
         _checks.number(self.learning_rate, "learning_rate", low=0.0, open_low=True)
@@ -73,6 +77,7 @@ class Training:
         _checks.number(self.clip, "clip", low=0.0, open_low=True)
         _checks.number(self.ema, "ema", low=0.0, high=0.999999)
         _checks.number(self.validation, "validation", low=0.0, high=0.5)
+        _checks.number(self.label_dropout, "label_dropout", low=0.0, high=1.0)
         _checks.count(self.check_every, "check_every")
         if self.patience is not None:
             _checks.count(self.patience, "patience")

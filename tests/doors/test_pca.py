@@ -157,3 +157,12 @@ def test_bad_arguments(tmp_path, monkeypatch) -> None:
     with pytest.raises(ValueError, match=r"`X`: got 12 genes, expected at most 11.*genes="):
         pp.pca(adata, n_components=2)
     pp.pca(adata, n_components=2, genes="chosen")
+
+
+def test_one_component_of_two_dimensions_is_that_of_the_larger_variance() -> None:
+    x = np.random.default_rng(0).normal(size=(60, 2)) * [1.0, 5.0]
+    adata = anndata.AnnData(np.zeros((60, 1), np.float32), obsm={"X_pca": x})
+    adata.obs["day"] = np.repeat([0, 1], 30)
+    course, _ = pp.course(adata, time_key="day", n_components=1)
+    prep = fit_preprocessing(torch.from_numpy(x), n_components=1)
+    assert_close(course.x, prep.apply(torch.from_numpy(x)))

@@ -230,17 +230,16 @@ def half_squared(x, y, out):
 
 
 @compiled
-def solve_blocks(x, y, out, dual):
+def solve_blocks(x, y, out, duals):
     """Assign each block of ``x (B, n, d)`` to the same block of ``y (B, d, n)``, into `out`.
 
-    The value of each block's dual solution goes into `dual`.
+    The duals of rows and columns go into `duals` ``(B, 2, n)``.
     """
     blocks, n, _ = x.shape
     c = np.empty((n, -(-n // BLOCK) * BLOCK))
     for b in range(blocks):
         half_squared(x[b], y[b], c)
         col, u, v = solve(c, n)
-        dual[b] = 0.0
         for i in range(n):
             out[b, i] = col[i]
-            dual[b] += u[i] + v[i]
+            duals[b, 0, i], duals[b, 1, i] = u[i], v[i]

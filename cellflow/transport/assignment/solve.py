@@ -34,14 +34,14 @@ def assign(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def assign_blocks(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Assign blocks of finite points ``(B, n, d)``, in one call without the interpreter lock.
 
-    Returns the partner of each point inside its block ``(B, n)``, int64, and the value of the
-    duals of each block ``(B,)``: the least total cost between clouds centred each on its own mean.
+    Returns the partner of each point inside its block ``(B, n)``, int64, and the duals of both
+    sides ``(B, 2, n)``: their sum is the least total cost between clouds centred each on its mean.
     """
     from cellflow.transport.assignment import _auction
 
     x, y = x.astype(np.float64, copy=False), y.astype(np.float64, copy=False)
     x = np.ascontiguousarray(x - x.mean(axis=1, keepdims=True))
     y = np.ascontiguousarray(np.swapaxes(y - y.mean(axis=1, keepdims=True), 1, 2))
-    cols, dual = np.empty(x.shape[:2], np.int64), np.empty(len(x))
-    _auction.solve_blocks(x, y, cols, dual)
-    return cols, dual
+    cols, duals = np.empty(x.shape[:2], np.int64), np.empty((len(x), 2, x.shape[1]))
+    _auction.solve_blocks(x, y, cols, duals)
+    return cols, duals

@@ -13,13 +13,15 @@ class Flow(NamedTuple):
     """A plan as its entries, with its cost and its certificate.
 
     `gap` is the distance of the cost from the value of the duals, `violation` the largest amount
-    by which a pair of duals exceeds its cost. `complete` says that the solver ended by itself, not
-    at its bound.
+    by which a pair of duals `u` and `v` exceeds its cost. `complete` says that the solver ended by
+    itself, not at its bound.
     """
 
     rows: np.ndarray
     cols: np.ndarray
     mass: np.ndarray
+    u: np.ndarray
+    v: np.ndarray
     cost: float
     gap: float
     violation: float
@@ -45,4 +47,5 @@ def solve_matrix(cost: np.ndarray, a: np.ndarray, b: np.ndarray, *, max_pivots: 
     cost -= v[None, :]
     violation = max(0.0, -float(cost.min()))
     complete = log["result_code"] == 1 and log["warning"] is None
-    return Flow(rows, cols, mass, scale * primal, scale * gap, scale * violation, complete)
+    told = scale * primal, scale * gap, scale * violation, complete
+    return Flow(rows, cols, mass, scale * u, scale * v, *told)

@@ -8,8 +8,8 @@ import torch
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import cdist
 
-from cellflow.transport import neighbours
-from cellflow.transport.neighbours import neighbour_graph
+from cellflow.costs import neighbours
+from cellflow.costs.neighbours import neighbour_graph
 
 
 def arc(angle):

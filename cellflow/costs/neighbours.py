@@ -16,7 +16,7 @@ import torch
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from cellflow.costs import squared_distance
+from cellflow.costs.distances import squared_distance
 
 #: Entries of a dense work array; what is larger is done in parts.
 CHUNK = 2**23

@@ -1,11 +1,4 @@
-r"""Ground costs, and the one place where their convention is stated.
-
-**Convention.** The transport cost is the *half* squared distance
-:math:`c(x, y) = \tfrac12 \lVert x - y \rVert^2`. Against it, an entropic plan with
-:math:`\varepsilon = \sigma^2 \cdot \text{span}` is the static Schrödinger bridge of the Brownian
-reference :math:`\sigma\, dW` over a time ``span`` (for the full squared distance, as in POT's
-``reg``, it is twice that).
-"""
+"""Distances between all pairs of cells, and the regularisation that goes with their squares."""
 
 from __future__ import annotations
 

@@ -1,0 +1,274 @@
+"""Leave a condition out, predict its cells from the control's, and say how well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import NamedTuple
+
+import torch
+
+from cellflow import _checks
+from cellflow._processes import side_by_side
+from cellflow._typing import Tensor
+from cellflow.conditions import Categorical, Condition, Conditions
+from cellflow.evaluate.scorer import DRAWS, Scorer, as_methods, as_metrics, as_seeds
+from cellflow.evaluate.table import CONDITION_YARDSTICKS, HoldoutTable, Row
+from cellflow.methods import Method
+from cellflow.metrics import energy_distance
+from cellflow.several.members import MIN_STEPS_FOR_PROCESSES
+from cellflow.timecourse import Snapshot, TimeCourse
+
+#: Most cells of a condition that a prediction is compared with for its rank.
+MOST = 500
+
+
+def holdout_conditions(
+    course: TimeCourse,
+    methods: Method | Sequence[Method],
+    *,
+    conditions: Sequence[Condition] | None = None,
+    steps: int = 2000,
+    seeds: int | Sequence[int] = 3,
+    metrics: Sequence[str] = ("w1", "energy"),
+    most_changed: int = 50,
+    guidance: float = 1.0,
+    workers: int | None = None,
+    progress: bool = True,
+) -> HoldoutTable:
+    r"""Leave out each condition in turn, and predict its last snapshot from the control's cells.
+
+    The methods are trained without the condition's cells; then the cells that it starts from, the
+    control's where it has none of its own, are carried under it to its last time. Beside them stand
+    predictions that need no model: the ``control`` at that time, and the control's cells moved by a
+    mean shift: that of the ``nearest`` conditions seen, by what is told of them; the ``additive``
+    one, the sum of those of the parts of a combination, where each was seen alone; and the mean
+    shift of ``all_conditions``. The ``floor`` is the distance between two halves of the cells left
+    out. By the first metric, all are scored against the same bootstrap draws, as in
+    :func:`holdout`.
+
+    Beside the `metrics` there are two more. ``"r2"`` is the share explained of the mean changes
+    :math:`\Delta` from the control in the dimensions that change most,
+    :math:`1 - \sum_g (\hat\Delta_g - \Delta_g)^2 / \sum_g \Delta_g^2`: 1 at best, 0 for the
+    control, and lower for what is worse than that. ``"rank"`` is the place of the condition among
+    all when they are sorted by the energy distance of their cells from the prediction: 1 at best.
+
+    Parameters
+    ----------
+    course
+        Snapshots with conditions, of which one is the control.
+    methods
+        One or several methods, of distinct names.
+    conditions
+        Which to leave out, one at a time; all but the control when omitted.
+    steps, seeds, workers, progress
+        As in :func:`holdout`.
+    metrics
+        As in :func:`holdout`; the first one decides the verdicts.
+    most_changed
+        Dimensions that ``"r2"`` counts: those in which the condition's mean differs most from the
+        control's.
+    guidance
+        Strength of guidance of the predictions: see :meth:`cellflow.fits.Fit.given`.
+
+    Returns
+    -------
+    A table whose time points are the conditions. A model that does not beat the additive yardstick
+    is said not to.
+    """
+    metrics, methods, seeds = as_metrics(metrics), as_methods(methods), as_seeds(seeds)
+    known = course.conditions
+    if known is None or known.control is None:
+        got = "none" if known is None else "conditions without a control"
+        raise ValueError(_checks.message("course", got, "conditions, one of them the control"))
+    _checks.count(steps, "steps")
+    asked = known.values if conditions is None else conditions
+    folds = [_code(known, c) for c in asked if conditions or known.code(c) != known.control]
+    sizes = _checks.count(most_changed, "most_changed"), _checks.number(guidance, "guidance")
+    task = _Task(course, known, {m.name: m for m in methods}, metrics, steps, *sizes)
+    for code in folds:
+        task.truth(code)
+    *fixed, floor = CONDITION_YARDSTICKS
+    each = [(name, seeds[:1]) for name in fixed] + [(m, seeds) for m in (floor, *task.methods)]
+    jobs = [_Job(code, name, seed) for code in folds for name, some in each for seed in some]
+    fits_first = sorted(jobs, key=lambda job: job.name in CONDITION_YARDSTICKS)
+    done = side_by_side(
+        partial(_rows, task),
+        fits_first,
+        workers=workers,
+        heavy=steps * sum(job.name in task.methods for job in jobs) >= MIN_STEPS_FOR_PROCESSES,
+        here=course.x.device.type != "cpu",
+        progress=progress,
+        unit="job",
+    )
+    rows = dict(zip(fits_first, done, strict=True))
+    return HoldoutTable(tuple(row for job in jobs for row in rows[job]), "condition")
+
+
+class _Job(NamedTuple):
+    """Prediction of the condition of this code, by a yardstick or a method, for a seed."""
+
+    code: int
+    name: str
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """Cells, methods and settings of all predictions."""
+
+    course: TimeCourse
+    conditions: Conditions
+    methods: dict[str, Method]
+    metrics: Sequence[str]
+    steps: int
+    most_changed: int
+    guidance: float
+
+    def cells(self, code: int, time: float | None = None) -> Snapshot | None:
+        """Return the cells of a condition at a `time`, or at its last; None where it has none."""
+        for s in reversed(self.course.snapshots):
+            own = (s.condition == code).nonzero()[:, 0]  # type: ignore[union-attr] # they have
+            if len(own) and time in (None, s.time):
+                return replace(s.subset(own), condition=None)
+        return None
+
+    def truth(self, code: int) -> Snapshot:
+        """Return the last cells of the condition `code`."""
+        found = self.cells(code)
+        if found is None or len(found) < 2 or found.time == self.course.times[0]:
+            got = f"{self.conditions.texts[code]!r}, without two cells after the start"
+            raise ValueError(_checks.message("conditions", got, "conditions that can be left out"))
+        return found
+
+    def control(self, time: float) -> Snapshot:
+        """Return the control's cells at `time`, or else its last."""
+        code = self.conditions.control or 0
+        found = self.cells(code, time) or self.cells(code)
+        if found is None:
+            raise ValueError(_checks.message("course", "no cell of the control", "some"))
+        return found
+
+    def without(self, code: int) -> TimeCourse:
+        """Return the course without the cells of a condition."""
+        kept = [s.subset((s.condition != code).nonzero()[:, 0]) for s in self.course.snapshots]  # type: ignore[union-attr] # they have
+        return replace(self.course, snapshots=tuple(s for s in kept if len(s)))
+
+    @cached_property
+    def codes(self) -> list[int]:
+        """Codes of conditions, the control apart, that some cells were under after the start."""
+        start, out = self.course.times[0], []
+        for code in range(len(self.conditions)):
+            found = self.cells(code)
+            if code != self.conditions.control and found is not None and found.time > start:
+                out.append(code)
+        return out
+
+    def shift(self, code: int) -> Tensor:
+        """Return how the last mean of a condition differs from the control's then, ``(d,)``."""
+        cells = self.truth(code)
+        return _mean(cells) - _mean(self.control(cells.time))
+
+    def yardstick(self, name: str, code: int) -> Snapshot | None:
+        """Return a prediction of a condition without a model; None where it does not apply."""
+        control, seen = self.control(self.truth(code).time), [c for c in self.codes if c != code]
+        if name == "control":
+            return control
+        if name == "additive":
+            parts = singles(self.conditions, code, seen)
+            shift = None if parts is None else sum(self.shift(c) for c in parts)
+        else:
+            near = nearest(self.conditions, code, seen) if name == "nearest" else seen
+            shift = torch.stack([self.shift(c) for c in near]).mean(0) if near else None
+        return None if shift is None else replace(control, x=control.x + shift)
+
+    def changes(self, cells: Snapshot, truth: Snapshot) -> float:
+        """Return the explained share of the mean changes: see :func:`holdout_conditions`."""
+        before = _mean(self.control(truth.time))
+        wanted, found = _mean(truth) - before, _mean(cells) - before
+        top = wanted.abs().topk(min(self.most_changed, len(wanted))).indices
+        total = wanted[top].square().sum()
+        error = (found - wanted)[top].square().sum()
+        return float(1 - error / total) if total else float("-inf") if error else 1.0
+
+    def rank(self, cells: Snapshot, code: int) -> float:
+        """Return the place of a condition among all by their distance from `cells`."""
+        some = cells.shuffled(MOST, torch.Generator().manual_seed(0))
+        far = {}
+        for other in (*self.codes, self.conditions.control):
+            theirs = self.cells(other)  # type: ignore[arg-type] # there is a control
+            if theirs is not None:
+                theirs = theirs.shuffled(MOST, torch.Generator().manual_seed(0))
+                masses = {"x_mass": some.mass, "y_mass": theirs.mass}
+                far[other] = energy_distance(some.x, theirs.x, unbiased=True, **masses)
+        return 1.0 + sum(value < far[code] for value in far.values())
+
+
+def nearest(conditions: Conditions, code: int, among: Sequence[int]) -> list[int]:
+    """Return the codes `among` others of the conditions that are told most alike, all of a tie.
+
+    The distance is that of their tokens, each set's sum of them.
+    """
+    context = conditions.context()
+    told = (context.tokens * context.present[..., None]).sum(1)
+    far = {c: float((told[c] - told[code]).norm()) for c in among}
+    return [c for c, value in far.items() if value <= min(far.values()) + 1e-9]
+
+
+def singles(conditions: Conditions, code: int, among: Sequence[int]) -> list[int] | None:
+    """Return the codes `among` others of the parts of a combination, each seen alone.
+
+    All else of them is as in the combination. None where a part was not seen alone, or the
+    condition is no combination.
+    """
+    value, out = conditions.values[code], []
+    known = {conditions.texts[c]: c for c in among}
+    for covariate in conditions.covariates:
+        if not isinstance(covariate, Categorical):
+            continue
+        parts = covariate.parts(value[covariate.name])
+        if len(parts) < 2:
+            continue
+        for level, dose in parts.items():
+            alone = {**value, covariate.name: {level: dose}}
+            if conditions.text(alone) not in known:
+                return None
+            out.append(known[conditions.text(alone)])
+    return out or None
+
+
+def _code(known: Conditions, condition: Condition) -> int:
+    code = known.code(condition)
+    if code is None or code == known.control:
+        got, expected = repr(known.text(condition)), f"some of {', '.join(known.texts)}"
+        raise ValueError(_checks.message("conditions", got, f"{expected}, not the control"))
+    return code
+
+
+def _mean(cells: Snapshot) -> Tensor:
+    return (cells.weights[:, None] * cells.x.double()).sum(0).to(cells.x)
+
+
+def _rows(task: _Task, job: _Job) -> list[Row]:
+    code, name, seed = job
+    truth, text = task.truth(code), task.conditions.texts[code]
+    score = Scorer(text, truth, task.metrics, DRAWS)
+    if name == "floor":
+        return score.floor(code, seed)
+    if name in CONDITION_YARDSTICKS:
+        cells = task.yardstick(name, code)
+        if cells is None:
+            return []
+    else:
+        fit = task.methods[name].fit(
+            task.without(code), steps=task.steps, generator=seed, progress=False
+        )
+        if fit.history.stopped == "interrupted":
+            raise KeyboardInterrupt
+        given = fit.given(task.conditions.values[code], guidance=task.guidance)
+        start = task.course.under(task.conditions.values[code]).snapshots[0]
+        cells = given.predict(start, truth.time, generator=seed)
+    more = {"r2": task.changes(cells, truth), "rank": task.rank(cells, code)}
+    sizes = len(cells), len(truth)
+    return score(name, seed, cells) + [Row(text, name, seed, m, v, *sizes) for m, v in more.items()]

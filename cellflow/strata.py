@@ -1,0 +1,114 @@
+"""Strata of a course with conditions, and which of their cells are coupled with which."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+
+from cellflow._typing import Tensor
+from cellflow.conditions import Conditions
+from cellflow.timecourse import Snapshot, TimeCourse
+
+
+class Link(NamedTuple):
+    """Cells of two time points that are coupled with each other.
+
+    Parameters
+    ----------
+    source, target
+        The cells, n and m of them.
+    rows, cols
+        Their rows in ``course.x``, shapes ``(n,)`` and ``(m,)``.
+    stratum
+        Number of their stratum; 0 without conditions.
+    codes
+        Codes that pairs get, by their target cells, shape ``(m,)``; None without conditions.
+    """
+
+    source: Snapshot
+    target: Snapshot
+    rows: Tensor
+    cols: Tensor
+    stratum: int = 0
+    codes: Tensor | None = None
+
+
+def links(course: TimeCourse) -> list[Link]:
+    """Return which cells of a `course` are coupled: within strata, of each time with the next.
+
+    A stratum has the cells of its control at the time points before its own first. One that it
+    lacks later is passed over. A stratum of one time point has no link. A cell is there once,
+    whoever borrows it.
+    """
+    starts = [sum(map(len, course.snapshots[:k])) for k in range(len(course))]
+    places = [
+        torch.arange(start, start + len(s), device=s.x.device)
+        for start, s in zip(starts, course.snapshots, strict=True)
+    ]
+    if course.conditions is None:
+        ends = pairwise(zip(course.snapshots, places, strict=True))
+        return [Link(source, target, rows, cols) for (source, rows), (target, cols) in ends]
+    groups: list[dict[int, tuple[Snapshot, Tensor]]] = []
+    for k, (number, place) in enumerate(zip(course.strata, places, strict=True)):
+        of_time = {}
+        for j in number.unique().tolist():
+            rows = (number == j).nonzero()[:, 0]
+            of_time[j] = course.part(k, rows), place[rows]
+        groups.append(of_time)
+    found = []
+    for j, lender, as_own in _strata(course.conditions):
+        first = next((k for k, of_time in enumerate(groups) if j in of_time), None)
+        if first is None:
+            continue
+        chain = [of_time.get(lender if k < first else j) for k, of_time in enumerate(groups)]
+        for (source, rows), (target, cols) in pairwise(end for end in chain if end is not None):
+            codes = as_own.to(cols.device)[target.condition]
+            found.append(Link(source, target, rows, cols, j, codes))
+    return found
+
+
+def told(course: TimeCourse) -> tuple[str, bool]:
+    """Return what is done about times that strata of `course` lack, and whether one is left out."""
+    if course.conditions is None:
+        return "", False
+    present = [set(number.tolist()) for number in course.strata]
+    said: dict[str, list[str]] = {}
+    out = False
+    for j, lender, _ in _strata(course.conditions):
+        own = [k for k, some in enumerate(present) if j in some]
+        if not own:  # none is left of it
+            continue
+        lent = [k for k in range(own[0]) if lender in present[k]]
+        lacks = [k for k in range(len(present)) if k not in own + lent]
+        parts = [
+            f"{text} {', '.join(f'{course.times[k]:g}' for k in at)}"
+            for text, at in (("the control's cells at", lent), ("no cells at", lacks))
+            if at
+        ]
+        if len(own) + len(lent) < 2:
+            parts, out = ["cells at one time point only, left out"], True
+        name = course.conditions.texts[course.conditions.strata()[j][0]]
+        if parts:
+            said.setdefault("; ".join(parts), []).append(name)
+    return "\n".join(f"conditions {', '.join(names)}: {text}" for text, names in said.items()), out
+
+
+def _strata(conditions: Conditions) -> list[tuple[int, int, Tensor]]:
+    """Return of each stratum its number, its control's (or -1), and the code that cells get in it.
+
+    Cells that it borrows count as under the condition that they are the control of, or its first.
+    """
+    strata, out = conditions.strata(), []
+    for j, codes in enumerate(strata):
+        as_own = torch.full((len(conditions),), codes[0])
+        for code in reversed(codes):
+            base = conditions.control_of(conditions.values[code])
+            if base is not None:
+                as_own[base] = code
+        as_own[list(codes)] = torch.tensor(codes)
+        base = conditions.control_of(conditions.values[codes[0]])
+        lender = next((k for k, some in enumerate(strata) if base in some), -1)
+        out.append((j, lender, as_own))
+    return out
