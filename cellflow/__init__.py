@@ -18,18 +18,8 @@ _guard.refuse_rivals()
 #: Sub-packages and modules: ``cellflow.<name>``.
 _MODULES = (
     *("tl", "pl", "pp", "datasets", "answers", "evaluate", "several", "methods", "fits"),
-    *(
-        "objectives",
-        "densities",
-        "training",
-        "batches",
-        "simulate",
-        "metrics",
-        "toys",
-        "couplings",
-        "plans",
-        "transport",
-    ),
+    *("objectives", "densities", "training", "batches", "simulate", "metrics", "toys"),
+    *("couplings", "plans", "transport"),
     *("paths", "dynamics", "timecourse", "snapshot", "conditions", "clock", "costs", "networks"),
 )
 #: Names short-cut from the module where they are defined: ``cellflow.<name>``.
@@ -38,11 +28,9 @@ _NAMES = {
     "Snapshot": "snapshot",
     **dict.fromkeys(("Categorical", "Conditions", "Continuous"), "conditions"),
     "Dynamics": "dynamics",
-    **dict.fromkeys(("ICFM", "OTCFM", "SBCFM", "SF2M", "DSBM", "MMFM"), "methods"),
-    **dict.fromkeys(("CNF", "ReachFM", "UBSB", "UOTCFM"), "methods"),
-    **dict.fromkeys(("MeanFlow", "RectifiedFlow"), "methods"),
+    **dict.fromkeys(("ICFM", "OTCFM", "SBCFM", "SF2M", "DSBM", "MMFM", "CNF"), "methods"),
+    **dict.fromkeys(("ReachFM", "UBSB", "UOTCFM", "MeanFlow", "RectifiedFlow", "match"), "methods"),
     "Fit": "fits",
-    "match": "methods",
     "FlowTransport": "estimator",
     "load": "saving",
 }

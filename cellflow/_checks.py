@@ -21,10 +21,8 @@ _guard.refuse_rivals()
 
 #: Largest seed.
 MAX_SEED = 2**63 - 1
-#: Options that an error names, at most.
-NAMED = 50
-#: Characters of what an error got, at most.
-LONGEST = 300
+#: Options that an error names, and characters of what it got, at most.
+NAMED, LONGEST = 50, 300
 
 T = TypeVar("T")
 M = TypeVar("M")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -20,14 +19,11 @@ from cellflow.timecourse import Snapshot, TimeCourse
 #: How a method may count time, and the weight of the distance that cells travel in it: as the user
 #: does, by distance, or by the geometric mean of both.
 CLOCKS = {"physical": 0.0, "distance": 1.0, "tempered": 0.5}
-#: Cells of a snapshot, at most, by which distances are measured.
-CELLS = 2000
-#: Share of a mean squared distance that is left, at least, when its noise is taken off.
-SIGNAL = 0.1
-#: Share of its even progress that an interval has at least.
-LEAST_STEP = 0.01
-#: Share of the slowest interval's mean rate that no rate falls below.
-LEAST_RATE = 0.1
+#: Cells of a snapshot, at most, by which distances are measured; and the share of a mean squared
+#: one that is left, at least, when its noise is taken off.
+CELLS, SIGNAL = 2000, 0.1
+#: Share of its even progress that an interval has, and of the slowest one's mean rate that any has.
+LEAST_STEP, LEAST_RATE = 0.01, 0.1
 #: Halvings that lead from an interval to a time in it, to the last bit.
 HALVINGS = 64
 
@@ -37,15 +33,10 @@ class Clock:
     """A smooth, strictly increasing map from the user's time to the progress of cells.
 
     A line of a tenth of the slowest interval's mean rate, and on top of it a monotone cubic through
-    the knots (PCHIP, :cite:`fritsch1984`): so the clock never stands still, and one with even
-    knots is straight. Beyond the knots it goes on with the mean rate of the interval at that end.
-
-    Parameters
-    ----------
-    times
-        Times of the knots in the user's unit, at least two, strictly increasing.
-    progress
-        Progress at each, strictly increasing.
+    the knots (PCHIP, :cite:`fritsch1984`): so the clock never stands still, and one with even knots
+    is straight. Beyond the knots it goes on with the mean rate of the interval at that end. The
+    `times` of the knots are in the user's unit, at least two; they, and the `progress` at each,
+    increase strictly.
 
     Examples
     --------
@@ -159,12 +150,9 @@ def _numbers(values: float | ArrayLike, name: str) -> np.ndarray:
 def _distance(source: Snapshot, target: Snapshot) -> float:
     """Root of the mean squared distance between two shuffled snapshots, without its noise."""
     size = max(1, min(len(source), len(target)) // 2)
-    (a, b), (c, d) = (_halves(snapshot, size) for snapshot in (source, target))
+    (a, b), (c, d) = (  # the first and the last cells; of one cell, that one twice
+        [s.subset(torch.arange(k, k + size)) for k in (0, len(s) - size)] for s in (source, target)
+    )
     between = Exact()(a, c).cost + Exact()(b, d).cost
     within = Exact()(a, b).cost + Exact()(c, d).cost
     return float(max(between - within, SIGNAL * between) ** 0.5)
-
-
-def _halves(snapshot: Snapshot, size: int) -> Sequence[Snapshot]:
-    """Return the first and the last cells; of one cell, that one twice."""
-    return [snapshot.subset(torch.arange(k, k + size)) for k in (0, len(snapshot) - size)]

@@ -36,10 +36,8 @@ class FlowTransport(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         Budget of training steps; by default the method says how many.
     random_state
         Seed of everything random, a ``numpy.random.RandomState``, or None.
-    device
-        Where to compute; the CPU when omitted.
-    progress
-        Whether to show a bar on standard error.
+    device, progress
+        Where to compute, the CPU when omitted; and whether to show a bar on standard error.
 
     Attributes
     ----------

@@ -15,14 +15,8 @@ from cellflow._typing import Tensor
 class Preprocessing:
     """The affine map ``z = (x - mean) @ loadings / scale``.
 
-    Parameters
-    ----------
-    mean
-        Subtracted first, shape ``(d,)``.
-    scale
-        Divided by last, shape ``(k,)``, positive.
-    loadings
-        Orthonormal columns, shape ``(d, k)``; None leaves the dimensions as they are.
+    The `mean` has shape ``(d,)``, the positive `scale` ``(k,)``. The `loadings` ``(d, k)`` are
+    orthonormal columns; None leaves the dimensions as they are.
     """
 
     mean: Tensor
@@ -79,18 +73,11 @@ def fit_preprocessing(
 ) -> Preprocessing:
     """Fit a preprocessing on cells, in their dtype and on their device.
 
-    Two or three passes of O(n d²) operations (O(n d) without components), in blocks: beside the
-    cells, memory does not grow with their number.
-
-    Parameters
-    ----------
-    x
-        Cells, shape ``(n, d)``, or several such tensors that are taken together.
-    n_components
-        Principal components to rotate to; None keeps the dimensions.
-    whiten
-        Whether to scale each resulting dimension to unit standard deviation (the whitening of
-        the OT-CFM paper, on principal components); an error for a constant dimension.
+    Of cells `x` ``(n, d)``, or several such tensors that are taken together, in two or three passes
+    of O(n d²) operations (O(n d) without components), in blocks: beside the cells, memory does not
+    grow with their number. It rotates to `n_components` principal components; None keeps the
+    dimensions. To `whiten` scales each resulting dimension to unit standard deviation (the
+    whitening of the OT-CFM paper, on principal components); an error for a constant dimension.
     """
     xs = [x] if isinstance(x, Tensor) else list(x)
     n, d = sum(map(len, xs)), xs[0].shape[1]

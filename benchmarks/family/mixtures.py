@@ -33,7 +33,7 @@ import torch
 from cellflow import TimeCourse
 from cellflow.methods import SF2M
 from cellflow.networks import MLPConfig
-from cellflow.toys.gaussians import matrix_root
+from cellflow.toys.exact import matrix_root
 from cellflow.training.trainer import Training
 from cellflow.transport.entropic.marginals import Marginal, Marginals, Problem
 from cellflow.transport.entropic.solve import solve

@@ -3,15 +3,14 @@
 from cellflow import _doors
 from cellflow.answers import composition
 from cellflow.answers.agreement import Agreement, agreement
-from cellflow.answers.batches import BatchFree, batch_free
 from cellflow.answers.comparison import Comparison, compare
+from cellflow.answers.densities import BatchFree, Outliers, batch_free, outliers
 from cellflow.answers.drivers import Correlations, FateGradient, correlations, fate_gradient
 from cellflow.answers.fates import Fates, fates_by_flow, fates_by_plans, origins_by_plans
 from cellflow.answers.forecast import ForecastError, forecast_errors, held, recurrent
 from cellflow.answers.gene_sets import AllSets, GeneSets, GFlowNet, Sampler, gene_sets
 from cellflow.answers.influence import Influence, influence
 from cellflow.answers.labels import labels_at, shares_near
-from cellflow.answers.outliers import Outliers, outliers
 from cellflow.answers.perturbation import Effects, effect_on_fates
 from cellflow.answers.sinks import sinks
 from cellflow.answers.transitions import Moves, transitions

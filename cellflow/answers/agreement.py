@@ -20,21 +20,12 @@ _ROUNDING = 1e-10
 class Agreement:
     """Cosines between two velocities of each cell, and those that chance makes.
 
-    Parameters
-    ----------
-    cells
-        Cosine of each cell, a tensor ``(n_k,)`` for each of ``T`` groups; NaN where a velocity is
-        zero or not finite.
-    count
-        Cells with a cosine, ``(T + 1,)``; here and below, the last are all groups together.
-    mean, low, high
-        Mean cosine, and its 95 % interval, ``(T + 1,)``.
-    chance
-        Mean cosine of a cell with the other velocity of any cell of its group, ``(T + 1,)``: what
-        a common direction makes.
-    p_value
-        Share of the permutations, the observed one among them, whose mean cosine is as high,
-        ``(T + 1,)``.
+    For each of ``T`` groups, `cells` has the cosine of each cell, ``(n_k,)``, NaN where a velocity
+    is zero or not finite. Tensors ``(T + 1,)``, of which the last entry is of all groups together,
+    are `count`, the cells with a cosine; its `mean` and the 95 % interval of that, `low` to `high`;
+    `chance`, the mean cosine of a cell with the other velocity of any cell of its group, which a
+    common direction makes; and `p_value`, the share of the permutations, the observed one among
+    them, whose mean is as high.
     """
 
     cells: tuple[Tensor, ...]
@@ -55,23 +46,12 @@ def agreement(
 ) -> Agreement:
     """Compare the directions of `velocities` with those of `others`, on the same cells.
 
-    Lengths do not matter, so neither do units. The null hypothesis is that `others` say nothing of
-    a cell beside what they say of its whole group: they are permuted between the cells of a group.
-    Cells count as independent, in p values and intervals (Student's, of a mean).
-
-    Parameters
-    ----------
-    velocities, others
-        For each group of cells, such as those of a time, two tensors ``(n_k, d)``.
-    n_permutations
-        Permutations; the smallest possible p value is one over one more.
-    generator
-        Seed or generator of the permutations.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ, or a group has fewer than two cells with both velocities.
+    Both are tensors ``(n_k, d)``, one for each group of cells, such as those of a time. Lengths do
+    not matter, so neither do units. The null hypothesis is that `others` say nothing of a cell
+    beside what they say of its whole group: they are permuted `n_permutations` times between the
+    cells of a group, by a seed or `generator`; the smallest possible p value is one over one more.
+    Cells count as independent, in p values and intervals (Student's, of a mean). Raises ValueError
+    if shapes differ, or a group has fewer than two cells with both velocities.
     """
     count = _checks.count(n_permutations, "n_permutations")
     seed = draw_seed(generator)

@@ -22,35 +22,26 @@ from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import TimeCourse
 from cellflow.training import FitOptions
 
-#: Fewest cells of a condition at a time.
-FEWEST = 10
-#: What the least possible p value must not exceed: two times three replicates attain it.
-LEVEL = 0.1
+#: Fewest cells of a condition at a time; most that the least p may be: of twice three replicates.
+FEWEST, LEVEL = 10, 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureDifferences:
-    """Differences of the mean velocities of `g` genes, or of the data's dimensions.
+    """Differences of the mean velocities of `g` genes, or of the data's dimensions, each ``(g,)``.
 
     Of each condition the mean is that over its own cells, by mass, at each time: at cells of the
     other, where a fit has seen none, its velocity in any feature may be wrong, and a feature in
-    which conditions do not differ would seem to.
+    which conditions do not differ would seem to. The `effect` is the mean velocity of the second
+    condition less that of the first, mean over times, in units of the feature per unit of time, and
+    the `difference` its root mean square over times, in which opposite signs do not cancel.
 
-    Parameters
-    ----------
-    effect
-        Mean velocity of the second condition less that of the first, mean over times, ``(g,)``, as
-        all others, in units of the feature per unit of time.
-    difference
-        Root mean square of the same over times, in which opposite signs do not cancel.
-    p_value
-        Share of the labelings in which that is as large. It holds where conditions do not differ at
-        all. A feature that does not differ beside others that do has the p value of its own only
-        after training that is long enough: fits that have not yet learned differ in all of them.
-    fdr
-        False discovery rate of the features up to this one (Benjamini and Hochberg). Of the `k` of
-        `g` features in which no permutation made as large a difference, it is
-        ``g / k / labelings``.
+    The `p_value` is the share of the labelings in which that is as large. It holds where conditions
+    do not differ at all. A feature that does not differ beside others that do has the p value of
+    its own only after training that is long enough: fits that have not yet learned differ in all of
+    them. `fdr` is the false discovery rate of the features up to this one (Benjamini and Hochberg):
+    of the `k` of `g` features in which no permutation made as large a difference, ``g / k /
+    labelings``.
     """
 
     effect: Tensor
@@ -63,26 +54,12 @@ class FeatureDifferences:
 class Comparison:
     r"""Difference of the velocities of two conditions, and how often chance makes as large a one.
 
-    Parameters
-    ----------
-    conditions
-        Names of the two.
-    times
-        Times of the ``T`` snapshots.
-    difference
-        Root mean square difference :math:`|v_1 - v_2|` over all cells of each time, by mass, data
-        units per unit of time, ``(T,)``.
-    p_value
-        For each time, ``(T,)``: the share of the labelings, the observed one and permuted ones, in
-        which the difference is as large.
-    overall
-        The same for the sum of squares over all times.
-    cells
-        :math:`|v_1 - v_2|` at each cell, a tensor ``(n,)`` for each time.
-    features
-        Where in the data's dimensions, or in which genes, they differ.
-    labelings
-        How many there were.
+    Of the two `conditions`, by name, and the `times` of the ``T`` snapshots: `difference` ``(T,)``
+    is the root mean square :math:`|v_1 - v_2|` over all cells of each time, by mass, in data units
+    per unit of time, and `cells` has it at each cell, a tensor ``(n,)`` for each time. The
+    `p_value` ``(T,)`` is the share of all `labelings`, the observed one and permuted ones, in which
+    the difference is as large, and `overall` the same for the sum of squares over all times. The
+    `features` say where in the data's dimensions, or in which genes, conditions differ.
     """
 
     conditions: tuple[str, str]
@@ -126,14 +103,12 @@ def compare(
         For each time the replicate of each cell, such as an animal or a dish, each of one
         condition. Where there are no more ways to label them than `n_permutations`, each is taken
         once; one and its mirror image, of which the differences are the same, are one.
-    preprocessing
-        Of the cells before each fit, as in :meth:`Method.fit`.
-    readout
-        From genes to the data's dimensions, where these are components.
-    n_permutations
-        Permutations; the smallest possible p value is one over one more.
-    workers
-        Processes side by side; the answer does not depend on their number.
+    preprocessing, readout
+        Of the cells before each fit, as in :meth:`Method.fit`; and from genes to the data's
+        dimensions, where these are components.
+    n_permutations, workers
+        Permutations, of which the smallest possible p value is one over one more; and processes
+        side by side: the answer does not depend on their number.
 
     Raises
     ------

@@ -15,9 +15,9 @@ from cellflow._typing import Tensor
 from cellflow.answers.labels import NEIGHBOURS, indicators, shares_near
 from cellflow.fits import Ensemble, Fit
 from cellflow.simulate.field import RescaledField
+from cellflow.simulate.flow import nodes
 from cellflow.simulate.integration import Integration, as_times
 from cellflow.simulate.job import Job
-from cellflow.simulate.steps.rk4 import rk4
 from cellflow.timecourse import Snapshot
 
 #: Cells whose gradients are found at once: every step of their paths is in memory.
@@ -30,20 +30,11 @@ WIDTH = float(stats.norm.ppf(0.975))
 
 @dataclass(frozen=True, eq=False)
 class Correlations:
-    """Pearson correlation of each of `g` genes with a fate, over `n` cells.
+    """Pearson correlation of each of `g` genes with a fate, over `n` cells; all of shape ``(g,)``.
 
-    Parameters
-    ----------
-    n
-        Number of cells.
-    correlation
-        Shape ``(g,)``, as all others; NaN for a gene that is the same in all cells.
-    low, high
-        95 % interval by Fisher's z.
-    p_value
-        Of no correlation, two-sided, as of cells with normal errors.
-    fdr
-        False discovery rate of the genes up to this one (Benjamini and Hochberg).
+    The `correlation`, NaN for a gene that is the same in all cells, has a 95 % interval by Fisher's
+    z, `low` to `high`. The `p_value` is of no correlation, two-sided, as of cells with normal
+    errors, and `fdr` the false discovery rate of the genes up to this one (Benjamini and Hochberg).
     """
 
     n: int
@@ -57,15 +48,10 @@ class Correlations:
 def correlations(blocks: Iterable[tuple[Any, Tensor]]) -> Correlations:
     """Correlate the expression of genes with the probability of a fate.
 
-    Expression may be far larger than memory: it is met once, block by block, and a sparse one is
-    never made dense. Intervals and p values are those of independent cells, whose probabilities
-    are known: they say nothing of the error of a fit.
-
-    Parameters
-    ----------
-    blocks
-        Of some cells each: expression ``(b, g)``, a numpy array or a scipy CSR matrix, and
-        probabilities ``(b,)``.
+    Expression may be far larger than memory: it is met once, in `blocks` of some cells each,
+    expression ``(b, g)``, a numpy array or a scipy CSR matrix, which is never made dense, and
+    probabilities ``(b,)``. Intervals and p values are those of independent cells, whose
+    probabilities are known: they say nothing of the error of a fit.
     """
     n, moments = 0, (np.zeros(1), np.zeros(1), 0.0, np.zeros(1), 0.0)
     for block, chances in blocks:
@@ -132,13 +118,9 @@ def _joined(n: int, a: _Moments, b: int, other: _Moments) -> _Moments:
 class FateGradient:
     r"""Gradient of the log probability of a fate with respect to the states of `n` cells.
 
-    Parameters
-    ----------
-    probability
-        Of the fate along the mean flow, ``(n,)``; of an ensemble the mean over members.
-    members
-        What each of the members adds to the gradient, :math:`\nabla p_m / \bar p`, shape
-        ``(members, n, d)``; NaN for cells of probability zero.
+    The `probability` ``(n,)`` is that along the mean flow, of an ensemble the mean over members,
+    and `members` ``(members, n, d)`` what each of these adds to the gradient, :math:`\nabla p_m /
+    \bar p`; NaN for cells of probability zero.
     """
 
     probability: Tensor
@@ -167,16 +149,11 @@ def fate_gradient(
 
     Parameters
     ----------
-    fit
-        A fit or an ensemble.
-    start
-        Cells in data coordinates, at their time.
-    ends
-        Cells with labels at a later time.
-    group
-        One of these labels.
-    neighbours
-        Observed cells that label the end of a path.
+    fit, neighbours
+        A fit or an ensemble; and how many observed cells label the end of a path.
+    start, ends, group
+        Cells in data coordinates, at their time; cells with labels at a later time; and one of
+        these labels.
     """
     if ends.labels is None or ends.time <= start.time:
         got = "cells without labels" if ends.labels is None else f"cells at time {ends.time:g}"
@@ -211,7 +188,5 @@ def _flow(fit: Fit, x: Tensor, start: float, end: float) -> Tensor:
     job = Job.prepare(dynamics, z.detach(), times, how=Integration(knots=knots))
     for segment in job.segments:
         field = RescaledField(dynamics, segment.start, segment.span, bounds=segment.bounds)
-        n = job.n_steps(segment)
-        for k in range(n):
-            z = rk4(field, z, field(k / n, z), u=k / n, h=1 / n)
+        *_, z = nodes(field, z, n_steps=job.n_steps(segment))
     return z

@@ -18,11 +18,8 @@ from cellflow.plans import Transitions
 from cellflow.simulate import SOLVERS
 from cellflow.timecourse import Snapshot
 
-#: Cells and futures that are simulated at once.
-BLOCK = 2**16
-#: Parts of a span after each of which displacements are bent.
-BENDS = 16
-
+#: Futures that are simulated at once; and parts of a span after each of which they are bent.
+BLOCK, BENDS = 2**16, 16
 #: What becomes of short displacements ``(n, d)`` of cells.
 Bend = Callable[[Tensor], Tensor]
 
@@ -31,16 +28,10 @@ Bend = Callable[[Tensor], Tensor]
 class Fates:
     """Probability of each of several groups for each of `n` cells, and what is known of its error.
 
-    Parameters
-    ----------
-    groups
-        Names of the groups.
-    probabilities
-        Shape ``(n, k)``, rows of sum one; NaN where a cell has no descendants.
-    sampling_error
-        Standard error by the finite number of futures, ``(n, k)``; zero where a cell has one.
-    member_error
-        Standard deviation between the members of an ensemble, ``(n, k)``; None of one fit.
+    The `groups` are names. Of shape ``(n, k)`` are `probabilities`, whose rows have sum one, NaN
+    where a cell has no descendants; `sampling_error`, their standard error by the finite number of
+    futures, zero where a cell has one; and `member_error`, the standard deviation between the
+    members of an ensemble, None of one fit.
     """
 
     groups: tuple[str, ...]
@@ -66,21 +57,12 @@ def fates_by_plans(
 ) -> Fates:
     r"""Fates of the cells at `start` by a chain of plans, without a network.
 
-    The share of each group among the descendants at `end`, whose `labels` are given: with
-    :math:`F` of :class:`~cellflow.plans.Transitions`, row i of :math:`F^{(1)} F^{(2)} \cdots`
-    summed over the cells of a group and divided by its total.
-
-    Parameters
-    ----------
-    transitions
-        Plans between consecutive snapshots.
-    labels
-        Group of each cell at `end`; None tells nothing.
-    start, end
-        Times of two snapshots, in order.
-    growth
-        Whether descendants weigh by their mass. If not, each step of the chain has rows of sum
-        one: every cell at every time leaves as much.
+    The share of each group among the descendants at `end`, whose `labels` are given, None of one
+    that tells nothing: with :math:`F` of :class:`~cellflow.plans.Transitions`, row i of
+    :math:`F^{(1)} F^{(2)} \cdots` summed over the cells of a group and divided by its total. The
+    `transitions` are plans between consecutive snapshots; `growth` says whether descendants weigh
+    by their mass. If not, each step of the chain has rows of sum one: every cell at every time
+    leaves as much.
     """
     if not growth:
         still = (replace(p, source_growth=None, target_growth=None) for p in transitions.plans)
@@ -132,10 +114,8 @@ def fates_by_flow(
     ----------
     fit
         A fit; of an ensemble, probabilities are means over members.
-    start
-        Cells in data coordinates, at their time.
-    ends
-        Cells with labels at another time.
+    start, ends
+        Cells in data coordinates, at their time, and cells with labels at another time.
     n_futures
         Futures of each cell by each member, where the method learned noise; one otherwise.
     solver
@@ -179,14 +159,9 @@ def futures(fit: Fit | Ensemble, cells: Snapshot, time: float, *, generator: Rng
     each with an equal part of the mass.
     """
     first = next(iter(fit)) if isinstance(fit, Ensemble) else fit
-    solver = "sra1" if _noisy(first) else "rk4"
+    solver = "sra1" if first.dynamics.noisy else "rk4"
     found = fit.predict(cells, time, solver=solver, generator=generator)
     return found.pooled if isinstance(found, Interpolation) else found
-
-
-def _noisy(fit: Fit) -> bool:
-    """Whether the method learned noise."""
-    return fit.dynamics.noisy
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +179,7 @@ class _Futures:
 
     def of(self, fit: Fit, start: Snapshot) -> tuple[Tensor, Tensor]:
         """Mean over futures of the shares of groups at their ends, and its variance, ``(n, k)``."""
-        prep, noisy = fit.preprocessing, _noisy(fit)
+        prep, noisy = fit.preprocessing, fit.dynamics.noisy
         solver = self.solver or ("sra1" if noisy else "rk4")
         copies = self.number if noisy and SOLVERS[solver].stochastic else 1
         there = self.ends.x if prep is None else prep.apply(self.ends.x)

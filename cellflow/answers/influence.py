@@ -19,17 +19,10 @@ BLOCK = 2**24
 class Influence:
     """Jacobian of a fitted field over `n` cells, per unit of time.
 
-    Parameters
-    ----------
-    n
-        Number of cells.
-    members
-        Means over cells, of each member of an ensemble or of the one fit, shape
-        ``(members, g, g)``: in row i and column j, what one unit more of j adds to the velocity
-        of i.
-    strength
-        Means over cells and members of the absolute values, ``(g, g)``: an influence whose sign
-        differs between cells is strong, though it may be zero in the mean.
+    Of the `members` of an ensemble, or of the one fit, means over cells, ``(members, g, g)``: in
+    row i and column j, what one unit more of j adds to the velocity of i. The `strength` ``(g, g)``
+    is the mean over cells and members of the absolute values: an influence whose sign differs
+    between cells is strong, though it may be zero in the mean.
     """
 
     n: int
@@ -62,10 +55,8 @@ def influence(
     ----------
     fit
         A fit or an ensemble.
-    time
-        One time, or one for each cell.
-    x
-        Cells in data coordinates, shape ``(n, d)``.
+    time, x
+        One time, or one for each cell, and cells in data coordinates, shape ``(n, d)``.
     loadings
         How far one unit of each gene moves a cell in the data's dimensions, shape ``(genes, d)``,
         of full rank; genes are the dimensions when omitted.

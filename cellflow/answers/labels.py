@@ -53,16 +53,6 @@ def shares_near(x: Tensor, cells: Tensor, marks: Tensor, *, neighbours: int = NE
     return torch.einsum("nj,njk->nk", weights, near)
 
 
-def nearest_snapshots(course: TimeCourse, time: float) -> Sequence[Snapshot]:
-    """Return the one snapshot at `time`, or the two that are nearest on either side.
-
-    Beyond the course, it is the one at that end.
-    """
-    before = [s for s in course.snapshots if s.time <= time]
-    after = [s for s in course.snapshots if s.time >= time]
-    return list(dict.fromkeys([*before[-1:], *after[:1]]))
-
-
 def labels_at(
     course: TimeCourse,
     cells: Snapshot,
@@ -75,7 +65,9 @@ def labels_at(
     So many `neighbours` are sought among the labelled cells of the snapshots of `course` next to
     the time of `cells`, in the coordinates of `preprocessing`. Rows sum to one.
     """
-    near = [s for s in nearest_snapshots(course, cells.time) if s.labels is not None]
+    before = [s for s in course.snapshots if s.time <= cells.time][-1:]
+    after = [s for s in course.snapshots if s.time >= cells.time][:1]  # the same, if observed
+    near = [s for s in dict.fromkeys([*before, *after]) if s.labels is not None]
     labels = [label for s in near for label in s.labels or ()]
     if not labels:
         got = f"no labels next to time {cells.time:g}"

@@ -24,19 +24,12 @@ DIP, LEAST = 0.5, 0.05
 def sinks(fit: Fit | Ensemble, ends: Snapshot, *, generator: Rng = 0) -> Tensor:
     """Sink of each of the cells `ends`, shape ``(m,)``: 0 for that with most mass, and so on.
 
-    One future of every cell of the earlier snapshots, with noise where the method learned it, is
-    simulated to the time of `ends`; each snapshot counts as much. A sink is a mode of the density
+    These are cells in data coordinates, at a time after the first. One future of every cell of the
+    earlier snapshots of `fit`, with noise where the method learned it, is simulated to their time;
+    each snapshot, and each member of an ensemble, counts as much. A sink is a mode of the density
     of these places: see :func:`modes`. It is where cells are at that time, whether they would go on
-    or not, because a fit knows nothing of later times.
-
-    Parameters
-    ----------
-    fit
-        A fit or an ensemble, whose futures are pooled.
-    ends
-        Cells in data coordinates, at a time after the first.
-    generator
-        Seed or generator of the noise and of the choice of futures.
+    or not, because a fit knows nothing of later times. A seed or `generator` decides the noise and
+    the choice of futures.
     """
     rng, prep = _checks.as_generator(generator), fit.preprocessing
     earlier = [s for s in fit.course.snapshots if s.time < ends.time]

@@ -18,14 +18,9 @@ from cellflow.timecourse import TimeCourse
 
 @dataclass(frozen=True, eq=False)
 class Moves:
-    """Mass that goes from each of `k` groups to each of `l`.
+    """Mass ``(k, l)`` that goes from each of the groups `before` to each of those `after`.
 
-    Parameters
-    ----------
-    before, after
-        Names of the groups at either time.
-    mass
-        Shape ``(k, l)``, of total one but for growth, float64.
+    The `mass` is of total one but for growth, in float64.
     """
 
     before: tuple[str, ...]
@@ -44,25 +39,11 @@ def transitions(
 ) -> Moves:
     """Masses that go from each label at the first of two `times` to each at the second.
 
-    Cells at an observed first time are those of `course`, at another those that the fit
-    interpolates. Their futures are simulated, with noise where the method learned it, and weigh by
-    the mass that they have grown to. Whatever is not observed has the labels of the place where it
-    is (:func:`~cellflow.answers.labels.labels_at`).
-
-    Parameters
-    ----------
-    fit
-        A fit or an ensemble, whose futures are pooled.
-    course
-        Labelled cells of its times, in data coordinates.
-    times
-        Two, the earlier first.
-    n_futures
-        Futures of each cell, by each member.
-    neighbours
-        Observed cells that label a place.
-    generator
-        Seed or generator of the noise.
+    Cells at an observed first time are those of `course`, labelled, in data coordinates; at another
+    those that the `fit`, or an ensemble, interpolates. Of each, `n_futures` by each member are
+    simulated and pooled, with noise where the method learned it, by a seed or `generator`, and
+    weigh by the mass that they have grown to. Whatever is not observed has the labels of its
+    `neighbours`, the observed cells around (:func:`~cellflow.answers.labels.labels_at`).
     """
     start, end = (_checks.number(t, "times") for t in times)
     if end <= start:

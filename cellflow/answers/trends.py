@@ -14,24 +14,17 @@ from cellflow import _checks
 from cellflow._random import draw_seed
 from cellflow._typing import Rng, Tensor
 
-#: Penalties that are tried, in units in which splines weigh as much as the data.
-PENALTIES = np.logspace(-6, 4, 21)
-#: Times at which a trend is given.
-POINTS = 51
+#: Penalties that are tried, where splines weigh as much as the data; and times of a trend.
+PENALTIES, POINTS = np.logspace(-6, 4, 21), 51
 
 
 @dataclass(frozen=True, eq=False)
 class Trends:
     """Mean expression of `g` genes over time, and pointwise 95 % bands over the cells sampled.
 
-    A band does not say how wrong a curve may be between times with cells, where it is interpolated.
-
-    Parameters
-    ----------
-    times
-        From the first to the last time with cells, evenly spaced, shape ``(m,)``.
-    mean, low, high
-        Shape ``(m, g)``.
+    At `times` ``(m,)`` from the first to the last with cells, evenly spaced, there are `mean`,
+    `low` and `high`, each ``(m, g)``. A band does not say how wrong a curve may be between times
+    with cells, where it is interpolated.
     """
 
     times: Tensor
@@ -58,19 +51,15 @@ def trends(
 
     Parameters
     ----------
-    expression
-        For each time, cells × genes, shape ``(n_t, g)``.
-    times
-        Increasing.
+    expression, times
+        For each of these increasing times cells × genes, shape ``(n_t, g)``.
     weights
         For each time, the weight of each cell ``(n_t,)``, such as the probability of a fate; all
         the same when omitted. Cells of weight zero are left out.
     n_splines
         Number of cubic B-splines, at least four: the finest curve that there may be.
-    n_boot
-        Bootstrap draws behind the bands (percentiles).
-    generator
-        Seed or generator of the bootstrap.
+    n_boot, generator
+        Bootstrap draws behind the bands (percentiles), and their seed or generator.
     """
     _checks.count(n_splines, "n_splines", low=4)
     _checks.count(n_boot, "n_boot", low=2)

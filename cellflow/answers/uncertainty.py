@@ -15,18 +15,11 @@ from cellflow.fits import Ensemble, Interpolation
 
 @dataclass(frozen=True)
 class Disagreement:
-    """How far the members of an ensemble are from each other at one time.
+    """How far the members of an ensemble are from each other at a `time` between two snapshots.
 
-    Parameters
-    ----------
-    time
-        Time between two snapshots.
-    spread
-        Distance of a cell, as one member predicts it, from the mean over members: root mean square
-        over cells and members, in data units.
-    moved
-        Root mean square distance that the cells have come from the snapshots before and after, in
-        data units.
+    The `spread` is the distance of a cell, as one member predicts it, from the mean over members:
+    root mean square over cells and members. The cells have come as far as `moved` from the
+    snapshots before and after, in root mean square. Both are in data units.
     """
 
     time: float

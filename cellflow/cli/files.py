@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,15 +27,21 @@ def read_cells(path: Path, use_rep: str | None) -> AnnData:
     """
     import anndata
 
-    try:
+    with _told(f"{str(path)!r} is not a readable .h5ad file"):
         cells = None if use_rep is None else _read_parts(path, use_rep)
         return anndata.read_h5ad(path) if cells is None else cells
-    except MemoryError:
+
+
+@contextmanager
+def _told(what: str, passed: type[Exception] = MemoryError) -> Iterator[None]:
+    """Say `what` of the user's file, and why, whatever a reader or writer stumbles over."""
+    try:
+        yield
+    except (MemoryError, passed):
         raise
-    except Exception as error:  # whatever a reader stumbles over is about the user's file
+    except Exception as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        text = f"{str(path)!r} is not a readable .h5ad file ({reason})."
-        raise click.BadParameter(text) from error
+        raise click.BadParameter(f"{what} ({reason}).") from error
 
 
 def _read_parts(path: Path, use_rep: str) -> AnnData | None:
@@ -80,13 +88,10 @@ def read_points(path: Path, use_rep: str) -> np.ndarray:
         cells = read_cells(path, use_rep)
         _checks.choice(use_rep, cells.obsm, "use_rep")
         return np.asarray(cells.obsm[use_rep])
-    try:
+    with _told(f"{str(path)!r} holds no points"):
         if path.suffix == ".npy":
             return np.load(path)
         return pd.read_csv(path).select_dtypes("number").to_numpy()
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise click.BadParameter(f"{str(path)!r} holds no points ({reason}).") from error
 
 
 def read_fit(
@@ -116,14 +121,8 @@ def read_fit(
 
 def write_cells(adata: AnnData, out: Path) -> None:
     """Write `adata`, of which some may have been damaged, whole or not at all."""
-    with whole_file(out) as path:
-        try:
-            adata.write_h5ad(path)
-        except OSError:
-            raise
-        except Exception as error:  # anndata has errors of its own
-            reason = " ".join(str(error).split())[:160]
-            raise click.BadParameter(f"{str(out)!r} cannot hold these cells ({reason}).") from error
+    with whole_file(out) as path, _told(f"{str(out)!r} cannot hold these cells", OSError):
+        adata.write_h5ad(path)
 
 
 def write_table(

@@ -94,17 +94,15 @@ class Front(click.Group):
             click.echo("Interrupted.", err=True)
             code = INTERRUPTED
         except Exception as error:
-            line = as_one_line(error, self._spelled())
+            # Options of all commands, by the arguments of Python functions that they set.
+            given = [p for command in self.commands.values() for p in command.params if p.name]
+            spelled = {str(p.name): p.opts[-1] for p in given if isinstance(p, click.Option)}
+            line = as_one_line(error, spelled | _OPTIONS)
             if line is None:
                 raise
             click.echo(f"Error: {line}", err=True)
             code = BAD_INPUT
         sys.exit(code if isinstance(code, int) else 0)
-
-    def _spelled(self) -> dict[str, str]:
-        """Options of all commands, by the arguments of Python functions that they set."""
-        all_ = [p for command in self.commands.values() for p in command.params if p.name]
-        return {str(p.name): p.opts[-1] for p in all_ if isinstance(p, click.Option)} | _OPTIONS
 
 
 def as_one_line(error: Exception, options: Mapping[str, str] = _OPTIONS) -> str | None:

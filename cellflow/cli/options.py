@@ -24,23 +24,15 @@ POSITIVE = click.IntRange(min=1)
 SEED = click.IntRange(min=0, max=2**63 - 1)
 
 
-class _Word(click.ParamType):
-    """A number, or else a word."""
-
-    name = "text"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float | str:
-        """Return the `value` of a `param` in its context."""
-        try:
-            return float(value)
-        except ValueError:
-            return value
+def _word(value: str) -> float | str:
+    """Return a number, or else the word."""
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
-WORD = _Word()
-
+WORD = click.types.FuncParamType(_word)
 #: Type and placeholder of an option, by the first word of the argument's annotation. Arguments of
 #: other types are set from Python alone.
 TYPES = {

@@ -21,8 +21,7 @@ from cellflow.costs.distances import squared_distance
 #: Entries of a dense work array; what is larger is done in parts.
 CHUNK = 2**23
 #: Nodes and dimensions from which on neighbours are searched approximately, if pynndescent is
-#: installed. Below, the exact search takes at most about half a
-#: minute.
+#: installed. Below, the exact search takes at most about half a minute.
 LARGE, HIGH = 60_000, 15
 
 

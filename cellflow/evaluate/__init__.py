@@ -38,4 +38,5 @@ __all__ = [
     "without_times",
 ]
 
+
 _doors.guard(__name__)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Any
 
 from cellflow import _checks
 from cellflow._process_group import ProcessGroup
@@ -32,16 +33,10 @@ def family() -> tuple[Method, ...]:
 class Choice:
     """What :func:`choose` chose.
 
-    Parameters
-    ----------
-    method
-        The method to fit.
-    default
-        The first candidate, which stays unless another one is better beyond doubt.
-    reason
-        A sentence: what was chosen, by how much, with what error, over how many time points.
-    table
-        Scores of all candidates; without rows where nothing could be compared.
+    The `method` to fit; the `default`, the first candidate, which stays unless another one is
+    better beyond doubt; the `reason`, a sentence: what was chosen, by how much, with what error,
+    over how many time points; and the `table` of the scores of all candidates, without rows where
+    nothing could be compared.
     """
 
     method: Method
@@ -77,21 +72,13 @@ def choose(
     ----------
     course
         Snapshots to choose by, without the days that a final figure is to be scored on.
-    candidates
-        Methods of distinct names, the default first; those of :func:`family` when omitted.
+    candidates, metric
+        Methods of distinct names, the default first, those of :func:`family` when omitted; and
+        ``"w1"``, ``"w2"`` or ``"energy"``.
     steps
         Training steps of each fit; as many as the default takes when omitted.
-    seeds
-        Number of seeds (0, 1, …), or the seeds.
-    metric
-        ``"w1"``, ``"w2"`` or ``"energy"``.
-    protocol, workers, progress, ranks
+    seeds, protocol, workers, progress, ranks
         As in :func:`holdout`.
-
-    Returns
-    -------
-    Choice
-        The method and the reason; print it for the table, too.
     """
     default, *others = methods = as_methods(family() if candidates is None else candidates)
     _checks.choice(metric, METRICS, "metric")
@@ -101,17 +88,9 @@ def choose(
         why = few if others else "there is no other candidate"
         table = HoldoutTable((), course.unit)
         return Choice(default, default, f"The default {default.name!r} stays ({why}).", table)
-    table = holdout(
-        course,
-        methods,
-        steps=default.default_steps if steps is None else steps,
-        seeds=seeds,
-        protocol=protocol,
-        metrics=(metric,),
-        workers=workers,
-        progress=progress,
-        ranks=ranks,
-    )
+    how: dict[str, Any] = {"workers": workers, "progress": progress, "ranks": ranks}
+    how["steps"] = default.default_steps if steps is None else steps
+    table = holdout(course, methods, seeds=seeds, protocol=protocol, metrics=(metric,), **how)
     ratios = {m.name: _log_ratios(table, m.name, default.name, metric) for m in others}
     best = min(others, key=lambda m: fmean(ratios[m.name]))
     mean = fmean(ratios[best.name])
@@ -140,16 +119,9 @@ def _log_ratios(table: HoldoutTable, name: str, default: str, metric: str) -> li
 class Auto(Method, Chooser):
     """The method that :func:`choose` chooses on the course that it is fitted to.
 
-    A hold-out repeats the choice for every time point, on the others. It does not depend on the
-    seed of the fit. A fit is one of the method chosen, and ``fit.origin["choice"]`` holds the
-    reason.
-
-    Parameters
-    ----------
-    candidates, seeds, metric
-        As in :func:`choose`.
-    name
-        What tables call it.
+    Of `candidates`, by `seeds` and `metric` as in :func:`choose`; tables call it by its `name`. A
+    hold-out repeats the choice for every time point, on the others. It does not depend on the seed
+    of the fit. A fit is one of the method chosen, and ``fit.origin["choice"]`` holds the reason.
     """
 
     candidates: tuple[Method, ...] = field(default_factory=family)
@@ -176,17 +148,9 @@ class Auto(Method, Chooser):
         ranks: ProcessGroup | None = None,
     ) -> tuple[Method, str]:
         """Return the method chosen on `course`, and the reason; see :meth:`Chooser.chosen`."""
-        choice = choose(
-            course,
-            self.candidates,
-            steps=steps,
-            seeds=self.seeds,
-            metric=self.metric,
-            protocol=protocol,
-            workers=workers,
-            progress=progress,
-            ranks=ranks,
-        )
+        how: dict[str, Any] = {"seeds": self.seeds, "metric": self.metric, "protocol": protocol}
+        how |= {"steps": steps, "workers": workers, "progress": progress, "ranks": ranks}
+        choice = choose(course, self.candidates, **how)
         return choice.method, choice.reason
 
     def fit_with(
@@ -194,12 +158,9 @@ class Auto(Method, Chooser):
     ) -> Fit:
         """Choose on `course`, then fit; see :meth:`Method.fit_with`."""
         model = course if preprocessing is None else course.map(preprocessing.apply)
+        steps, group, protocol = options.steps, options.group, HoldoutProtocol()
         method, reason = self.chosen(
-            model,
-            HoldoutProtocol(),
-            steps=options.steps,
-            progress=options.progress,
-            ranks=options.group,
+            model, protocol, steps=steps, progress=options.progress, ranks=group
         )
         fit = method.fit_with(course, options, preprocessing)
         fit.origin["choice"] = reason

@@ -33,10 +33,9 @@ class HoldoutProtocol:
         ``"physical"`` for the course's own times, ``"index"`` for 0, 1, 2, ….
     solver
         How predictions are made: see :func:`cellflow.simulate.simulate`.
-    n_components
-        Principal components to rotate to first, when the course holds expression.
-    whiten
-        Whether to scale each dimension to unit standard deviation.
+    n_components, whiten
+        Principal components to rotate to first, when the course holds expression; and whether to
+        scale each dimension to unit standard deviation.
     preprocess_on
         ``"all"`` fits components and scales on all cells (the papers' protocol), ``"train"``
         without the held-out ones.
@@ -115,14 +114,11 @@ def holdout(
     methods
         One or several methods, of distinct names. One that chooses, such as
         :class:`~cellflow.evaluate.Auto`, does so for each time point, on the others.
-    steps
-        Training steps of each fit.
-    seeds
-        Number of seeds (0, 1, …), or the seeds.
-    protocol
-        Clock, coordinates and solver.
-    metrics
-        Any of ``"w1"``, ``"w2"``, ``"energy"``; the first one decides the verdicts.
+    steps, seeds
+        Training steps of each fit, and the number of seeds (0, 1, …), or the seeds.
+    protocol, metrics
+        Clock, coordinates and solver; and any of ``"w1"``, ``"w2"``, ``"energy"``, of which the
+        first decides the verdicts.
     workers
         Processes, each with one thread; as many as there are cores when omitted, if the steps
         are worth starting them; 1 for none. The table is the same to the bit. On a GPU, all is

@@ -56,28 +56,23 @@ def sigma_sweep(
 
     Parameters
     ----------
-    course
+    course, method
         Snapshots to choose by, in the coordinates of the model, without the days that a final
-        figure is to be scored on (:func:`without_times`).
-    method
-        From a diffusion to a method: ``SF2M``, or such as ``lambda s: SF2M(s,
-        coupling="exact")``.
+        figure is to be scored on (:func:`without_times`). And from a diffusion to a method:
+        ``SF2M``, or such as ``lambda s: SF2M(s, coupling="exact")``.
     sigmas
         Diffusions to try, data units per square root of time, positive; a logarithmic grid from
         0.05 to 1.6 times :func:`~cellflow.training.cells.natural_sigma` when omitted.
     steps
         Training steps of a network for each diffusion, time point and seed; None for no networks.
-    seeds
-        Number of seeds (0, 1, …), or the seeds.
-    n_cells
-        At most so many cells of each time point, drawn anew by each seed.
+    seeds, n_cells
+        Number of seeds (0, 1, …), or the seeds; and how many cells of each time point at most,
+        drawn anew by each seed.
     metrics
         Any of ``"w1"``, ``"w2"``, ``"energy"``; the first one decides.
-    workers
-        Processes, each with one thread; 1 for none. When omitted, as many as there are cores if
-        networks are learned. The rows are the same to the bit.
-    progress
-        Whether to show a bar on standard error.
+    workers, progress
+        As in :func:`holdout`; where `workers` are omitted, there are several if networks are
+        learned.
     """
     metrics = as_metrics(metrics)
     seeds = as_seeds(seeds)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ CONDITION_YARDSTICKS = ("control", "nearest", "additive", "all_conditions", "flo
 HIGHER = ("r2",)
 #: What tables call the least of the yardsticks that are predictions, at each time point its own.
 BEST = "best_yardstick"
+_SHOWN = {BEST: "best yardstick"}
 #: Most cells of a bootstrap draw; of more cells, the spread over draws is scaled to their number.
 DRAWN = 1000
 #: Distances of which the finite sample rewards predictions that are too narrow.
@@ -101,7 +101,7 @@ class SigmaRow:
 R = TypeVar("R", Row, SigmaRow)
 
 
-class Table(ABC, Generic[R]):
+class Table(Generic[R]):
     """Rows with their time points and metrics."""
 
     rows: tuple[R, ...]
@@ -127,9 +127,9 @@ class Table(ABC, Generic[R]):
 
         return pd.DataFrame([asdict(r) for r in self.rows])
 
-    @abstractmethod
     def _facts(self) -> object:
         """Content of the file."""
+        return [asdict(r) for r in self.rows]
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ class HoldoutTable(Table[Row]):
                     each = [f"{fmean(v):.3f} ± {deviation(v):<5.3f}" if v else "–" for v in cells]
                     mean = fmean([fmean(v) for v in cells if v])
                     text = "".join(f"{one:>{wide}}" for one in each)
-                    out.append(f"{_shown(name):<{width}}{text}{mean:>10.3f}")
+                    out.append(f"{_SHOWN.get(name, name):<{width}}{text}{mean:>10.3f}")
             out.append("")
         return "\n".join(out + self._sentences())
 
@@ -227,32 +227,20 @@ class HoldoutTable(Table[Row]):
                     continue
                 count = {w: sum(v.verdict == w for v in found) for w in words}
                 text = ", ".join(f"{w} at {n}" for w, n in count.items() if n)
-                against = f"{model} against {_shown(yardstick)} ({metric})"
+                against = f"{model} against {_SHOWN.get(yardstick, yardstick)} ({metric})"
                 out.append(f"{against}: {text} of {len(found)}")
         return out
-
-    def _facts(self) -> object:
-        return [asdict(r) for r in self.rows]
 
 
 @dataclass(frozen=True)
 class SigmaSweep(Table[SigmaRow]):
     """Scores of diffusions, each predicting time points that were left out.
 
-    Parameters
-    ----------
-    rows
-        One for each diffusion, time point, seed and metric; none where no time point is interior.
-    natural
-        The data's own diffusion: :func:`~cellflow.training.cells.natural_sigma`.
-    default
-        What a fit takes when it is given none.
-    metric
-        The metric that decides.
-    unit
-        Unit of the time points, singular.
-    learned
-        Whether networks were trained.
+    There are `rows` for each diffusion, time point, seed and metric; none where no time point is
+    interior. The data's own diffusion is `natural`
+    (:func:`~cellflow.training.cells.natural_sigma`), and `default` what a fit takes when it is
+    given none. The `metric` decides, the `unit` of the time points is singular, and `learned` says
+    whether networks were trained.
     """
 
     rows: tuple[SigmaRow, ...]
@@ -371,10 +359,6 @@ class SigmaSweep(Table[SigmaRow]):
 def deviation(values: Sequence[float]) -> float:
     """Sample standard deviation over seeds; 0 for a single value."""
     return stdev(values) if len(values) > 1 else 0.0
-
-
-def _shown(name: str) -> str:
-    return "best yardstick" if name == BEST else name
 
 
 def _paired_error(ours: Sequence[Row], theirs: Sequence[Row]) -> float:

@@ -22,20 +22,14 @@ def energy_distance(
 
     The value itself, in data units, not its square root; for d = 1 it is twice the squared L2
     distance of the distribution functions, the square of :func:`scipy.stats.energy_distance`.
-    Distances are computed in blocks, so memory stays bounded at any number of cells.
+    Distances between `x` and `y`, of masses `x_mass` and `y_mass` as in :func:`wasserstein1`, are
+    computed in blocks, so memory stays bounded at any number of cells.
 
-    The "MMD" that LightSB (Korotin et al. 2024) reports for single cells is this energy distance
-    with ``unbiased=True``, *halved*.
-
-    Parameters
-    ----------
-    x, y, x_mass, y_mass
-        As in :func:`wasserstein1`.
-    unbiased
-        False for the V-statistic, the distance of the two empirical measures: never negative,
-        zero only if they agree, but biased upward by ``O(1/n + 1/m)``. True for the U-statistic,
-        which leaves each cell's distance to itself out of the means: unbiased, and negative for
-        about half of the samples of equal laws.
+    If not `unbiased`, it is the V-statistic, the distance of the two empirical measures: never
+    negative, zero only if they agree, but biased upward by ``O(1/n + 1/m)``. Otherwise it is the
+    U-statistic, which leaves each cell's distance to itself out of the means: unbiased, and
+    negative for about half of the samples of equal laws. The "MMD" that LightSB (Korotin et al.
+    2024) reports for single cells is this energy distance with ``unbiased=True``, *halved*.
     """
     clouds = as_clouds(x, y, x_mass=x_mass, y_mass=y_mass)
     between = _mean_distance(clouds.x, clouds.y, clouds.a, clouds.b)

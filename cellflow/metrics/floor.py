@@ -21,23 +21,12 @@ def split_half_floor(
 ) -> Tensor:
     """Value of `metric` between disjoint random halves of one sample.
 
-    No model can be expected to score below it. Wasserstein distances between samples shrink
-    slowly as samples grow, so compare a score with the floor at the same number of cells.
-
-    Parameters
-    ----------
-    x
-        Cells, shape ``(n, d)``.
-    metric
-        ``(x, y) -> float``, for example :func:`cellflow.metrics.wasserstein1`.
-    mass
-        Mass of each cell, shape ``(n,)``, passed on as ``x_mass`` and ``y_mass``; may be omitted.
-    generator
-        Seed or generator of the splits.
-    repeats
-        Number of random splits: values are returned as ``(repeats,)``, in float64.
-    size
-        Cells in each part; ``n // 2`` when omitted.
+    No model can be expected to score below it. Wasserstein distances between samples shrink slowly
+    as samples grow, so compare a score with the floor at the same number of cells. The `metric` is
+    ``(x, y) -> float``, for example :func:`cellflow.metrics.wasserstein1`; the `mass` ``(n,)`` of
+    cells `x` ``(n, d)``, which may be omitted, is passed on as ``x_mass`` and ``y_mass``. Of as
+    many random splits as `repeats`, by a seed or `generator`, values are returned as
+    ``(repeats,)``, in float64. Each part has `size` cells; ``n // 2`` when omitted.
     """
     x = _checks.as_cells(x, "x", min_cells=2)
     repeats = _checks.count(repeats, "repeats")

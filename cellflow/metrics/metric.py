@@ -29,10 +29,9 @@ class Metric:
         What figures call it, as matplotlib writes it; its registered name when empty.
     exponent
         Power of the data's scale with which the distance grows; None where it has its own scale.
-    rotation_invariant
-        Whether it is exactly the same for rotated data.
-    of_holdouts
-        Whether hold-outs offer it as a score: it is exact, and has the same scale for all clouds.
+    rotation_invariant, of_holdouts
+        Whether it is exactly the same for rotated data; and whether hold-outs offer it as a score:
+        it is exact, and has the same scale for all clouds.
     settings
         Further keywords under which the law tests hold.
     """

@@ -29,18 +29,12 @@ def mmd(
 ) -> float:
     r"""Squared MMD, :math:`E k(X, X') + E k(Y, Y') - 2 E k(X, Y)` (Gretton et al. 2012, eq. 3).
 
-    The kernel is :math:`k(x, y) = \exp(-|x - y|^2 / 2h^2)`; computed in blocks, so memory stays
-    bounded at any number of cells.
-
-    Parameters
-    ----------
-    x, y, x_mass, y_mass
-        As in :func:`wasserstein1`.
-    bandwidth
-        The bandwidth h, in data units; when omitted, the median distance between (at most 1,000
-        + 1,000, evenly spaced) pooled cells. Fix it to compare several values with one another.
-    unbiased
-        True for the U-statistic, which can be negative; False for the V-statistic, which cannot.
+    Of `x` and `y`, of masses `x_mass` and `y_mass` as in :func:`wasserstein1`. The kernel is
+    :math:`k(x, y) = \exp(-|x - y|^2 / 2h^2)`; computed in blocks, so memory stays bounded at any
+    number of cells. The `bandwidth` h is in data units; when omitted, it is the median distance
+    between (at most 1,000 + 1,000, evenly spaced) pooled cells. Fix it to compare several values
+    with one another. It is the U-statistic if `unbiased`, which can be negative, else the
+    V-statistic, which cannot.
     """
     clouds = as_clouds(x, y, x_mass=x_mass, y_mass=y_mass)
     if bandwidth is None:

@@ -27,17 +27,11 @@ def sliced_wasserstein2(
         SW_2^2 = \mathbb E_{\theta \sim U(S^{d-1})}\, W_2^2(\theta^\top X, \theta^\top Y)
         \le W_2^2 / d
 
-    (Bonneel et al. 2015, eq. 2, with the mean over the sphere and no factor d.) Costs
-    ``O((n + m) log(n + m))`` a line, so it serves 10⁵ cells and more.
-
-    Parameters
-    ----------
-    x, y, x_mass, y_mass
-        As in :func:`wasserstein1`.
-    n_projections
-        Number of lines; the relative Monte Carlo error falls as its square root.
-    generator
-        Seed or generator of the lines. The fixed default makes values comparable.
+    (Bonneel et al. 2015, eq. 2, with the mean over the sphere and no factor d.) Costs ``O((n + m)
+    log(n + m))`` a line, so it serves 10⁵ cells and more. With `x`, `y`, `x_mass` and `y_mass` as
+    in :func:`wasserstein1`; the relative Monte Carlo error falls as the root of the number of
+    lines, `n_projections`. Their seed or `generator` is fixed by default, so that values are
+    comparable.
     """
     clouds = as_clouds(x, y, x_mass=x_mass, y_mass=y_mass)
     n_projections = _checks.count(n_projections, "n_projections")

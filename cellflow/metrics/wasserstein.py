@@ -65,12 +65,8 @@ def wasserstein2(
 ) -> float:
     r"""Exact :math:`W_2 = \sqrt{\min_\pi \mathbb E_\pi |X - Y|^2}` between two weighted clouds.
 
-    The full squared distance, not the half of :mod:`cellflow.costs`; in data units.
-
-    Parameters
-    ----------
-    x, y, x_mass, y_mass, max_iter
-        As in :func:`wasserstein1`, which describes the solver.
+    The full squared distance, not the half of :mod:`cellflow.costs`; in data units. With `x`, `y`,
+    `x_mass`, `y_mass` and `max_iter` as in :func:`wasserstein1`, which describes the solver.
     """
     clouds = as_clouds(x, y, x_mass=x_mass, y_mass=y_mass)
     return _transport(clouds, power=2, max_iter=max_iter) ** 0.5

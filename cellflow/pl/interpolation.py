@@ -45,11 +45,9 @@ def interpolation(
     ----------
     adata, time_key
         Measured cells, with the embedding and their times, as in :func:`trajectories`.
-    predicted
+    predicted, time
         Predicted cells: a snapshot, what :func:`cellflow.tl.interpolate` returned, or an array
-        ``(m, d)`` in the representation `use_rep`.
-    time
-        The time of `predicted`; needed if that is an array.
+        ``(m, d)`` in the representation `use_rep`, which needs their time.
     truth
         Cells measured at that time, as `predicted`; those of `adata` when omitted.
     basis, dims, use_rep, time_map, n_neighbors
@@ -57,12 +55,8 @@ def interpolation(
     scores
         Numbers to print below the predicted cells, for example ``{"W1": 8.1, "floor": 7.4}``.
     ax
-        Where to draw: as many axes as there are panels; a new figure when omitted.
-
-    Returns
-    -------
-    numpy.ndarray of matplotlib.axes.Axes
-        The panels: measured and predicted, or predicted alone.
+        Where to draw: an axes for the measured cells, where there are some, and one for the
+        predicted ones, which are returned; a new figure when omitted.
     """
     time = _time(predicted, time)
     values, table = _cells.read_times(adata, time_key, time_map)

@@ -14,10 +14,8 @@ from cellflow import _checks
 from cellflow.pl import _cells, _frame
 from cellflow.tl.projection import embedding
 
-#: A node is drawn if this many cells lie within the width of the kernel around it.
-_LEAST = 3
-#: Length of a long arrow, in cells of the grid.
-_LONG = 0.85
+#: Cells within the width of the kernel around a node that is drawn; and length of a long arrow.
+_LEAST, _LONG = 3, 0.85
 
 
 def velocity(
@@ -37,20 +35,13 @@ def velocity(
 ) -> Axes:
     """Draw velocities, averaged on a grid, over the cells of an embedding.
 
-    Nothing is drawn where no cells are. Stream lines are the wider the faster cells move; arrows
-    have a scale, in units of the embedding per unit of time.
-
-    Parameters
-    ----------
-    adata
-        Cells with the embedding and ``obsm["velocity_<basis>"]``, as :func:`cellflow.tl.velocity`
-        writes it, in embedding units per unit of time.
-    basis, dims, time_key, time_map, color, palette, size, title, ax
-        As in :func:`trajectories`; cells are grey without `time_key` and `color`.
-    kind
-        ``"stream"`` for stream lines, ``"grid"`` for arrows as long as the velocity.
-    n_grid
-        Nodes of the grid along the longer side.
+    Of cells `adata` with the embedding and ``obsm["velocity_<basis>"]``, as
+    :func:`cellflow.tl.velocity` writes it, in embedding units per unit of time; with `basis`,
+    `dims`, `time_key`, `time_map`, `color`, `palette`, `size`, `title` and `ax` as in
+    :func:`trajectories`; cells are grey without `time_key` and `color`. The `kind` is ``"stream"``
+    for stream lines, the wider the faster cells move, or ``"grid"`` for arrows as long as the
+    velocity, with a scale in units of the embedding per unit of time. The grid has `n_grid` nodes
+    along the longer side. Nothing is drawn where no cells are.
     """
     _checks.choice(kind, ("stream", "grid"), "kind")
     n_grid = _checks.count(n_grid, "n_grid", low=4, high=1000)

@@ -30,5 +30,5 @@ _doors.guard(__name__)
 
 def __getattr__(name: str) -> Any:
     if name == "suggest_sigma":  # it trains networks, so it stands above; its name is kept here
-        return import_module("cellflow.tl.suggest_sigma").suggest_sigma
+        return import_module("cellflow.tl.evaluation").suggest_sigma
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

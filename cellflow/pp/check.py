@@ -53,17 +53,11 @@ class Change:
 class PCASource:
     """What an AnnData tells of the PCA behind a representation.
 
-    Parameters
-    ----------
-    variance, ratio
-        Variance of each component, and its share of the total one; empty where not written down.
-    zero_centred
-        Whether genes were centred; None where not written down.
-    n_genes
-        Genes with a loading, by which predictions are turned into expression; 0 without any.
-    same_cells
-        Whether the representation has these variances and is centred on the cells at hand; None
-        where no variances are written down.
+    The `variance` of each component and its `ratio` to the total one, empty where not written down;
+    whether genes were centred (`zero_centred`), None where not written down; `n_genes` with a
+    loading, by which predictions are turned into expression; and whether the representation has
+    these variances and is centred on the cells at hand (`same_cells`), None where no variances are
+    written down.
     """
 
     variance: tuple[float, ...] = ()
@@ -158,7 +152,7 @@ def check(
     """Look at a time course before it is fitted: sizes, groups, batches, duplicates, components.
 
     Nothing is trained or written. Whatever a fit would refuse, such as missing keys and NaN, is
-    refused here with the same words.
+    refused here with the same words. Print the answer; its `warnings` are sentences.
 
     Parameters
     ----------
@@ -168,11 +162,6 @@ def check(
         As in :func:`course`.
     label_key, batch_key
         Columns of ``obs`` with groups, such as cell types, and with batches.
-
-    Returns
-    -------
-    CourseCheck
-        Print it; its `warnings` are sentences.
 
     Notes
     -----
@@ -196,31 +185,21 @@ def check(
     groups = _counts(adata, label_key, index.table, "label_key")
     batches = _counts(adata, batch_key, index.table, "batch_key")
     changes = [] if groups is None else _changes(groups)
-    vanishing = tuple(c for c in changes if c.present < c.absent)
-    appearing = tuple(c for c in changes if c.present > c.absent)
-    confounded = () if batches is None else _confounded(batches)
-    duplicated, elsewhere = _duplicates(course, index)
-    pca = _source(adata, index.use_rep)
-    warnings = [
-        *_of_groups(changes),
-        *_of_batches(confounded, batches),
-        *_of_duplicates(duplicated, elsewhere, adata),
-        *_of_pca(pca, index.use_rep),
-    ]
+    found: dict[str, Any] = {"pca": _source(adata, index.use_rep), "batches": batches}
+    found["confounded"] = () if batches is None else _confounded(batches)
+    duplicated = _duplicates(course, index)
     return CourseCheck(
         times=index.table,
         use_rep=index.use_rep,
         n_dims=course.dim,
         groups=groups,
-        batches=batches,
-        vanishing=vanishing,
-        appearing=appearing,
-        confounded=confounded,
-        duplicated=duplicated,
-        pca=pca,
-        suggested_dims=_knee(pca.variance),
+        vanishing=tuple(c for c in changes if c.present < c.absent),
+        appearing=tuple(c for c in changes if c.present > c.absent),
+        duplicated=duplicated[0],
+        suggested_dims=_knee(found["pca"].variance),
         memory=_memory(course),
-        warnings=tuple(warnings),
+        warnings=tuple(_warnings(adata, index, changes, duplicated=duplicated, **found)),
+        **found,
     )
 
 
@@ -324,39 +303,34 @@ def _memory(course: TimeCourse) -> float:
     return FIXED + PER_STATE * states + PER_PAIR * pairs
 
 
-def _of_groups(changes: Sequence[Change]) -> list[str]:
-    """Sentences of the changes that are more than chance."""
-    return [
+def _warnings(
+    adata: AnnData,
+    index: CourseIndex,
+    changes: Sequence[Change],
+    *,
+    batches: pd.DataFrame | None,
+    confounded: Sequence[tuple[float, float]],
+    duplicated: tuple[np.ndarray, int],
+    pca: PCASource,
+) -> list[str]:
+    """A sentence for each of what is more than chance, cannot be told apart, repeats or is lost."""
+    rep, (rows, elsewhere) = index.use_rep, duplicated
+    out = [
         f"{c.group!r} has {c.n_cells} cells at time {c.present:g} but none at {c.absent:g}, where "
         f"its share promises {c.expected:.0f}."
         for c in changes
         if c.expected >= EXPECTED
     ]
-
-
-def _of_batches(steps: Sequence[tuple[float, float]], batches: pd.DataFrame | None) -> list[str]:
-    """A sentence for the steps that are confounded, if any."""
-    if not steps or batches is None:
-        return []
-    listed = ", ".join(f"{a:g} → {b:g}" for a, b in steps)
-    apart = (batches > 0).sum(0)
-    replicated = all(apart[a] > 1 and apart[b] > 1 for a, b in steps)
-    rest = "; batches of one time show how large it is." if replicated else "."
-    return [f"No batches are shared over {listed}: their effect looks like movement there{rest}"]
-
-
-def _of_duplicates(rows: np.ndarray, elsewhere: int, adata: AnnData) -> list[str]:
-    """A sentence for cells that are there twice, if any."""
-    if not len(rows):
-        return []
-    other = f", {elsewhere} of them one of another time" if elsewhere else ""
-    first = str(adata.obs_names[rows[0]])
-    return [f"{len(rows)} cells repeat the state of another{other} (first: {first!r}): drop them."]
-
-
-def _of_pca(pca: PCASource, rep: str) -> list[str]:
-    """Sentences of what is wrong with the components, or not known."""
-    out = []
+    if confounded and batches is not None:
+        listed, apart = ", ".join(f"{a:g} → {b:g}" for a, b in confounded), (batches > 0).sum(0)
+        replicated = all(apart[a] > 1 and apart[b] > 1 for a, b in confounded)
+        rest = "; batches of one time show how large it is." if replicated else "."
+        shared = f"No batches are shared over {listed}"
+        out.append(f"{shared}: their effect looks like movement there{rest}")
+    if len(rows):
+        other = f", {elsewhere} of them one of another time" if elsewhere else ""
+        first = f"(first: {str(adata.obs_names[rows[0]])!r})"
+        out.append(f"{len(rows)} cells repeat the state of another{other} {first}: drop them.")
     if "pca" in rep and not pca.n_genes:
         out.append(f"There are no loadings of {rep!r} in varm: predictions stay without genes.")
     if pca.zero_centred is False:

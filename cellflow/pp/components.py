@@ -17,10 +17,8 @@ from cellflow.preprocessing import Preprocessing, oriented
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: Bytes of expression in memory at a time.
-MEMORY = 2.0**28
-#: Most genes whose covariances are held: 0.8 GB in float64.
-MAX_GENES = 10_000
+#: Bytes of expression in memory at a time, and most genes whose covariances are held: 0.8 GB.
+MEMORY, MAX_GENES = 2.0**28, 10_000
 
 
 def pca(
@@ -33,29 +31,17 @@ def pca(
 ) -> None:
     """Find principal components of expression, in memory or on disk, and write them down.
 
-    The exact components, from two passes over the cells: one for means and covariances, one that
-    projects. Expression is read in chunks of `memory` bytes; beside these, the covariances of the
-    genes (``8 g²`` bytes) and the representation are held. Rows are read in sequence, which is
-    the fastest way there is; a loader of shuffled minibatches would gain nothing here.
+    The `n_components` exact components, from two passes over the cells: one for means and
+    covariances, one that projects. Expression is read in chunks of `memory` bytes; beside these,
+    the covariances of the genes (``8 g²`` bytes) and the representation are held. Rows are read in
+    sequence, which is the fastest way there is; a loader of shuffled minibatches would gain nothing
+    here.
 
-    Parameters
-    ----------
-    adata
-        Cells, also backed by a file or read lazily, whose expression is normalised as it should be.
-    n_components
-        How many.
-    genes
-        Boolean column of ``var``, such as ``"highly_variable"``; all genes when omitted.
-    key_added
-        Key of ``obsm`` for the representation.
-    memory
-        Bytes of expression in memory at a time.
-
-    Returns
-    -------
-    None
-        Writes ``obsm["X_pca"]`` and, as scanpy does, ``varm["PCs"]`` and ``uns["pca"]`` with
-        variances and their ratios; ``uns["pca"]["mean"]`` has the mean of each gene.
+    Of cells `adata`, also backed by a file or read lazily, whose expression is normalised as it
+    should be, and of the `genes` for which that boolean column of ``var`` is true, such as
+    ``"highly_variable"``; of all genes when omitted. It writes ``obsm["X_pca"]``, or another
+    `key_added`, and, as scanpy does, ``varm["PCs"]`` and ``uns["pca"]`` with variances and their
+    ratios; ``uns["pca"]["mean"]`` has the mean of each gene.
     """
     _checks.key(key_added, "key_added")
     chosen = np.ones(adata.n_vars, dtype=bool)

@@ -14,10 +14,8 @@ from cellflow.preprocessing import Preprocessing
 if TYPE_CHECKING:
     from anndata import AnnData
 
-#: Cells whose expression is compared with their states.
-SAMPLE = 256
-#: Largest difference between states and what expression makes of them, relative to the states.
-TOLERANCE = 0.01
+#: Cells whose states are compared with what expression makes of them, and the largest difference.
+SAMPLE, TOLERANCE = 256, 0.01
 
 
 def pca_keys(rep: str) -> tuple[str, str]:
@@ -28,12 +26,9 @@ def pca_keys(rep: str) -> tuple[str, str]:
 def gene_facts(adata: AnnData, rep: str, n_dims: int) -> dict[str, Any]:
     """Return what a fit to `n_dims` dimensions of `rep` keeps, so that it can answer in genes.
 
-    Returns
-    -------
-    dict
-        ``var_names``, the genes; ``non_negative``, whether no expression is below zero, as a
-        sample of cells has it; and, unless `rep` is ``"X"``, the ``components`` that turn genes
-        into states. Or ``no_genes`` alone: why there is no way back.
+    ``var_names``, the genes; ``non_negative``, whether no expression is below zero, as a sample of
+    cells has it; and, unless `rep` is ``"X"``, the ``components`` that turn genes into states. Or
+    ``no_genes`` alone: why there is no way back.
     """
     if rep == "X":
         x = _sampled(adata.X, _sample(adata.n_obs))

@@ -25,16 +25,9 @@ class RateCurve:
     .. math:: r(s) = \text{low} + \frac{\text{high} - \text{low}}
               {1 + \exp(-4 (s - \text{centre}) / \text{width})}
 
-    as in Waddington-OT (Schiebinger et al. 2019, methods, "Estimating growth and death rates").
-
-    Parameters
-    ----------
-    centre
-        Score at which the rate is half-way.
-    width
-        Range of scores over which the tangent there would climb from `low` to `high`; positive.
-    low, high
-        Rates far below and far above, per day; not negative.
+    as in Waddington-OT (Schiebinger et al. 2019, methods, "Estimating growth and death rates"). At
+    the `centre` the rate is half-way, and over the `width`, a positive range of scores, the tangent
+    there would climb from `low` to `high`: rates far below and far above, per day, not negative.
     """
 
     centre: float
@@ -54,10 +47,8 @@ class RateCurve:
         return self.low + (self.high - self.low) * 0.5 * (1.0 + np.tanh(0.5 * slope))
 
 
-#: Divisions: with the defaults half-way at a score of 0.25.
-BIRTH = RateCurve(centre=0.25, width=0.5)
-#: Deaths: with the defaults half-way at a score of 0.1.
-DEATH = RateCurve(centre=0.1, width=0.2)
+#: Divisions and deaths: half-way at scores of 0.25 and 0.1.
+BIRTH, DEATH = RateCurve(centre=0.25, width=0.5), RateCurve(centre=0.1, width=0.2)
 
 
 def growth_rates(
@@ -82,15 +73,18 @@ def growth_rates(
     :func:`cellflow.tl.fit`, where only differences between cells of one time point count: how much
     the population grows as a whole is told by masses.
 
+    It writes ``obs[key_added]``; where genes were given, ``obs[f"{key_added}_proliferation"]`` and
+    ``obs[f"{key_added}_apoptosis"]``, their scores; and ``uns[key_added]``, the curves, the unit
+    and the genes. All of it, or nothing if there is an error.
+
     Parameters
     ----------
     adata
         Cells; expression should be normalised and logarithmic where genes are given.
-    proliferation
-        Names of genes, scored by :func:`scanpy.tl.score_genes` (mean expression less that of
-        random genes of similar expression); or one column of ``obs`` with scores.
-    apoptosis
-        Likewise. When omitted every cell dies at the rate ``death.low``.
+    proliferation, apoptosis
+        Names of genes, scored by :func:`scanpy.tl.score_genes` (mean expression less that of random
+        genes of similar expression); or one column of ``obs`` with scores. Without `apoptosis`
+        every cell dies at the rate ``death.low``.
     key_added
         Column of ``obs`` for the rates.
     birth, death
@@ -98,20 +92,12 @@ def growth_rates(
     unit
         Unit of time of the course, in which rates are written: ``"day"``, ``"hour"``, …, as in
         :func:`parse_times`.
-    missing
-        ``"error"``, or ``"drop"`` to do without genes that are not in ``var_names``.
-    layer
-        Layer with the expression; ``X`` when omitted.
+    missing, layer
+        ``"error"``, or ``"drop"`` to do without genes that are not in ``var_names``; and the layer
+        with the expression, ``X`` when omitted.
     rng
         Seed or generator of the choice of random genes. Scanpy seeds numpy's global generator
         with a number drawn from it; the state from before is put back.
-
-    Returns
-    -------
-    None
-        Writes ``obs[key_added]``; where genes were given, ``obs[f"{key_added}_proliferation"]``
-        and ``obs[f"{key_added}_apoptosis"]``, their scores; and ``uns[key_added]``, the curves,
-        the unit and the genes. All of it, or nothing if there is an error.
 
     Examples
     --------

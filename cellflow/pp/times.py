@@ -57,16 +57,10 @@ _SHOWN_ROWS = 40
 class TimeTable:
     """Times of labels, and numbers of cells that carry them; ``str(table)`` prints it.
 
-    Parameters
-    ----------
-    cell_times, kept
-        Time (float64) and position among the parsed values of each kept cell, ``(n_kept,)``.
-    labels, times, counts
-        The distinct labels in order of time, the time and the number of cells of each.
-    unit
-        Unit of all times, singular, for example ``"day"``.
-    n_missing
-        Number of cells that were dropped because they had no label.
+    Each kept cell has its time (`cell_times`, float64) and its position among the parsed values
+    (`kept`), both ``(n_kept,)``. The distinct `labels` are in order of their `times`, with `counts`
+    of cells. The `unit` of all times is singular, such as ``"day"``; `n_missing` cells were dropped
+    because they had no label.
     """
 
     cell_times: np.ndarray
@@ -136,11 +130,6 @@ def parse_times(
         converted: they are in this unit, whatever their column is called.
     name
         How to call `values` in messages.
-
-    Returns
-    -------
-    TimeTable
-        The time of each kept cell, and the table label → time → cells.
 
     Raises
     ------

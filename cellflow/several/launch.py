@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessException
 
 from cellflow import _checks
 from cellflow._process_group import ProcessGroup, RankLost, here
@@ -79,20 +79,14 @@ def fit_on(
 
     Parameters
     ----------
-    method
-        What to fit.
-    course, preprocessing
-        As in :meth:`Method.fit`.
+    method, course, preprocessing
+        What to fit, and to what: as in :meth:`Method.fit`.
     options
         As in :meth:`Method.fit`; its device is the type, ``"cpu"`` or ``"cuda"``. The number of
         processes may change where a fit is resumed.
     devices
         Processes on this machine, one for each GPU or for each part of the cores. When omitted, as
         many as ``torchrun`` has started, or one.
-
-    Returns
-    -------
-    The fit: in every process that was there before, the same.
 
     Raises
     ------
@@ -160,7 +154,7 @@ def _launch(fabric: Fabric, folder: Path, options: FitOptions) -> None:
     with deferred_interrupt() as interrupted:
         try:
             fabric.launch(partial(_work, folder=folder))
-        except (ProcessExitedException, ProcessRaisedException) as ended:
+        except ProcessException as ended:
             if interrupted():  # before or after the training
                 raise KeyboardInterrupt from None
             raise _reason(ended, folder, options, fabric.world_size) from None
@@ -187,12 +181,7 @@ def _work(fabric: Fabric, folder: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
-def _reason(
-    ended: ProcessExitedException | ProcessRaisedException,
-    folder: Path,
-    options: FitOptions,
-    world: int,
-) -> Exception:
+def _reason(ended: ProcessException, folder: Path, options: FitOptions, world: int) -> Exception:
     """Return what to raise when a process has ended early."""
     told = [torch.load(p, weights_only=False) for p in sorted(folder.glob("error-*"))]
     for error in told:

@@ -31,8 +31,6 @@ Job = tuple[int | None, FitOptions]
 MIN_STEPS_FOR_PROCESSES = 4000
 #: Devices on which members are trained as one.
 STACKED = ("cuda",)
-
-
 #: Members, at most: each is a fit.
 MOST = 10_000
 
@@ -64,10 +62,8 @@ def fit_members(
         checkpoint beside its file (``run.member0.safetensors``); the processes of its group each
         call this, share the members, and all get them (:func:`join_process_group`). With
         `on_step`, which a report tells the number of its member, there is one worker.
-    members
-        How many fits.
-    bootstrap
-        Whether each member is trained on resampled cells, so that the spread covers the
+    members, bootstrap
+        How many fits, and whether each is trained on resampled cells, so that the spread covers the
         sampling of cells too.
     workers
         Processes, each with one thread; as many as there are cores when omitted, 1 for none. On

@@ -33,17 +33,12 @@ def flow(
     r"""Follow the flow of `dynamics` as :func:`simulate` does, and record gradients.
 
     Those of the states, and of the log masses, with respect to `x0` and to the parameters of the
-    fields. All cells are integrated at once, and steps end at every time asked for.
-
-    Parameters
-    ----------
-    dynamics, x0, times, max_step, limits
-        As in :func:`simulate`.
-    solver
-        A fixed-step one keeps every step, which makes gradients exact for the solution computed.
-        ``"dopri5"`` keeps the states asked for, and integrates the adjoint equation back
-        (:cite:`chen2018`, section 2; torchdyn's): gradients are as exact as the tolerances, in
-        little memory. It finds parameters in fields that are modules.
+    fields. All cells are integrated at once, and steps end at every time asked for; `times`,
+    `max_step` and `limits` are as in :func:`simulate`. A fixed-step `solver` keeps every step,
+    which makes gradients exact for the solution computed. ``"dopri5"`` keeps the states asked for,
+    and integrates the adjoint equation back (:cite:`chen2018`, section 2; torchdyn's): gradients
+    are as exact as the tolerances, in little memory. It finds parameters in fields that are
+    modules.
 
     Examples
     --------

@@ -20,21 +20,17 @@ Readout = Callable[[Tensor], Tensor]
 class Limits:
     """How exact, how long and how large an integration may be.
 
-    Parameters
-    ----------
-    rtol, atol
-        Tolerances of an adaptive solver on the root mean square error of a step, over cells and
-        dimensions: a single odd cell among thousands may be less exact, and so may, by one or
-        two digits, states between the steps.
-    max_evaluations
-        Evaluations allowed to an adaptive solver for each chunk of cells, from break to break.
-    memory
-        Bytes for the solver's working set; more cells than fit are integrated in chunks, at
-        least one by one. The result itself, ``T * n * d`` numbers, comes on top, unless it goes
-        to a store. On a CPU chunks have 4,096 cells at most, which the cache can hold; those of
-        small networks are integrated side by side, one on each thread that torch may use. Chunks
-        do not change the result of a fixed-step solver, beyond the last bits of matrix products;
-        adaptive ones choose their steps for each chunk.
+    An adaptive solver has the tolerances `rtol` and `atol` on the root mean square error of a step,
+    over cells and dimensions: a single odd cell among thousands may be less exact, and so may, by
+    one or two digits, states between the steps. It may make `max_evaluations` for each chunk of
+    cells, from break to break.
+
+    The solver's working set has `memory` bytes; more cells than fit are integrated in chunks, at
+    least one by one. The result itself, ``T * n * d`` numbers, comes on top, unless it goes to a
+    store. On a CPU chunks have 4,096 cells at most, which the cache can hold; those of small
+    networks are integrated side by side, one on each thread that torch may use. Chunks do not
+    change the result of a fixed-step solver, beyond the last bits of matrix products; adaptive ones
+    choose their steps for each chunk.
     """
 
     rtol: float = 1e-5
@@ -52,17 +48,12 @@ class Limits:
 class Output:
     """What is kept of the states, and where.
 
-    Parameters
-    ----------
-    readout
-        Function from states ``(m, d)`` to what is kept of them, ``(m, k)``, such as the way back
-        to the coordinates of the data; applied chunk by chunk.
-    store
-        Folder of a zarr store to write to, for results that exceed memory: some thousand cells
-        at a time are integrated and written. A store that was interrupted is gone on with, one
-        that is complete is opened, and one of another simulation is refused.
-    store_dtype
-        Of the stored states, such as ``torch.float16``, whose relative error is 5e-4 at most.
+    A `readout`, a function from states ``(m, d)`` to what is kept of them, ``(m, k)``, such as the
+    way back to the coordinates of the data, is applied chunk by chunk. With `store`, the folder of
+    a zarr store, for results that exceed memory, some thousand cells at a time are integrated and
+    written: a store that was interrupted is gone on with, one that is complete is opened, and one
+    of another simulation is refused. Its numbers are of `store_dtype`, such as ``torch.float16``,
+    whose relative error is 5e-4 at most.
     """
 
     readout: Readout | None = None

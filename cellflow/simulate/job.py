@@ -18,21 +18,16 @@ from cellflow._typing import Field, Tensor
 from cellflow.dynamics import ComposedField, Dynamics
 from cellflow.networks.network import GivenField, Network
 from cellflow.simulate.field import RescaledField
-from cellflow.simulate.integrate.adaptive import integrate_adaptive
-from cellflow.simulate.integrate.fixed import integrate_fixed
-from cellflow.simulate.integrate.stochastic import integrate_stochastic
+from cellflow.simulate.integrate import integrate_adaptive, integrate_fixed, integrate_stochastic
 from cellflow.simulate.integration import Integration
 from cellflow.simulate.noise import Noise, block_size
 from cellflow.simulate.solver import SOLVERS, Solver
 
 #: Fields that say how they are evaluated.
 OURS = Network | GivenField
-#: Steps over the whole span unless `max_step` or `knots` say otherwise.
-DEFAULT_STEPS = 32
-#: The least of them between two breaks.
-SEGMENT_STEPS = 8
-#: Steps beyond which a span is taken for a mistake.
-MAX_STEPS = 100_000
+#: Steps over the whole span unless `max_step` or `knots` say otherwise, the least of them between
+#: two breaks, and those beyond which a span is taken for a mistake.
+DEFAULT_STEPS, SEGMENT_STEPS, MAX_STEPS = 32, 8, 100_000
 #: Cells integrated together by one thread of a CPU: hidden layers of 64 units then stay in its
 #: cache, which is worth a third of the time, and calls of Python cost next to nothing.
 CACHED = 4096
@@ -151,10 +146,7 @@ class Job:
             elif solver.step is not None:
                 integrate_fixed(field, x, u=u, step=solver.step, n_steps=n, out=rows)
             elif solver.pair is not None:
-                pair, limits = solver.pair, how.limits
-                integrate_adaptive(
-                    field, x, u=u, pair=pair, order=solver.order, limits=limits, out=rows
-                )
+                integrate_adaptive(field, x, u=u, pair=solver.pair, limits=how.limits, out=rows)
             n_evaluations += field.n_evaluations
             x = rows[-1]
         return n_evaluations

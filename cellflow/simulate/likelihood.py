@@ -23,23 +23,15 @@ class Density(Protocol):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density at cells `x` ``(n, d)``: ``(n,)``."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
 class Likelihood:
     """Log-density of `n` cells under a flow.
 
-    Parameters
-    ----------
-    log_prob
-        Log-density, ``(n,)``.
-    standard_error
-        Its standard error by the choice of probes, ``(n,)``; None where the divergence is exact.
-    base_cells
-        Where the flow takes the cells at the time of the base, ``(n, d)``.
-    n_evaluations
-        How often the field was asked.
+    `log_prob` ``(n,)``; its `standard_error` by the choice of probes, ``(n,)``, None where the
+    divergence is exact; where the flow takes the cells at the time of the base, `base_cells` ``(n,
+    d)``; and how often the field was asked, `n_evaluations`.
     """
 
     log_prob: Tensor
@@ -71,14 +63,10 @@ def log_likelihood(
     ----------
     dynamics
         Their velocity is that of the probability flow, which has the marginals of the SDE.
-    x
-        Cells at `time`, ``(n, d)``.
-    time
-        Time of the cells.
-    base
-        Has the log-density of cells at `base_time`, ``base.log_prob(x)``.
-    base_time
-        Time of the base.
+    x, time
+        Cells, ``(n, d)``, and their time.
+    base, base_time
+        What has the log-density of cells at its time, ``base.log_prob(x)``; and that time.
     probes
         Number of random probes of the divergence for each cell, at least two: the estimate of
         Hutchinson, as in FFJORD :cite:`grathwohl2019`, with its standard error. The probes stay
@@ -88,10 +76,6 @@ def log_likelihood(
         Seed or generator of the probes.
     how
         Solver, steps and tolerances; those of :func:`cellflow.simulate.simulate` when omitted.
-
-    Returns
-    -------
-    The densities and their standard errors.
 
     Examples
     --------

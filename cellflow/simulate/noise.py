@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 
@@ -11,10 +12,8 @@ from cellflow._random import stream_seed
 from cellflow._typing import Tensor
 
 #: Cells that share a stream of random numbers. It is drawn whole, so that a cell's noise depends
-#: neither on the chunk it is simulated in nor on the number of cells.
-BLOCK = 256
-#: The same on an accelerator, where a launch costs as much as thousands of numbers.
-DEVICE_BLOCK = 2**16
+#: neither on its chunk nor on the number of cells. A launch costs an accelerator thousands of them.
+BLOCK, DEVICE_BLOCK = 256, 2**16
 _STEPS, _BRIDGES, _MEANS = 30, 31, 32
 
 
@@ -34,6 +33,10 @@ class Increments:
 
     total: Tensor
     mean: Tensor | None
+
+
+#: Increments of a step, None where there is no noise.
+Drawn: TypeAlias = Increments | None
 
 
 class Noise:

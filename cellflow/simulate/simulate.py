@@ -57,10 +57,9 @@ def simulate(
 
     Parameters
     ----------
-    dynamics
-        Its fields are called with a scalar time and ``(n, d)`` cells, in the dtype of `x0`.
-    x0
-        Cells at the first time, ``(n, d)``.
+    dynamics, x0
+        Its fields are called with a scalar time and ``(n, d)`` cells, those at the first time, in
+        whose dtype they answer.
     times
         At least two times in the user's unit, strictly increasing, or strictly decreasing to
         integrate backward.
@@ -70,17 +69,15 @@ def simulate(
         the SDE, fixed-step ``"euler_maruyama"`` (strong order 1) or ``"sra1"`` (1.5); where
         sigma is zero there is no noise to draw, and these solve the ODE.
     max_step
-        Longest step of a fixed-step solver in units of time. When omitted a 32nd of the span,
-        and between two breaks at most an 8th of the time between them.
+        Longest step of a fixed-step solver in units of time. When omitted a 32nd of the span, and
+        between two breaks at most an 8th of the time between them.
     generator
         Seed or generator of the noise: one number is drawn from it. The noise of a cell follows
         from that number and from the cell's position in `x0`, for one device and dtype.
-    limits
-        Tolerances of an adaptive solver, and bounds on evaluations and memory: `Limits`.
-    output
-        What is kept of the states, and where; all of them in memory by default: `Output`.
-    progress
-        Whether to show a progress bar.
+    limits, output, progress
+        Tolerances of an adaptive solver, and bounds on evaluations and memory: `Limits`. What is
+        kept of the states, and where; all of them in memory by default: `Output`. And whether to
+        show a bar.
 
     Raises
     ------

@@ -8,7 +8,7 @@ from typing import Protocol
 from cellflow._registry import Registry
 from cellflow._typing import Tensor
 from cellflow.simulate.field import RescaledField
-from cellflow.simulate.noise import Increments
+from cellflow.simulate.noise import Drawn
 
 
 class Step(Protocol):
@@ -18,7 +18,6 @@ class Step(Protocol):
         self, field: RescaledField, x: Tensor, slope: Tensor, *, u: float, h: float
     ) -> Tensor:
         """Advance `x` ``(n, d)`` from ``u`` to ``u + h``, given the field there."""
-        ...
 
 
 class NoisyStep(Protocol):
@@ -32,10 +31,9 @@ class NoisyStep(Protocol):
         *,
         u: float,
         h: float,
-        noise: Increments | None = None,
+        noise: Drawn = None,
     ) -> Tensor:
         """Advance `x` ``(n, d)`` from ``u`` to ``u + h``, given the field there."""
-        ...
 
 
 Weights = tuple[float, ...]
@@ -45,18 +43,14 @@ Weights = tuple[float, ...]
 class Pair:
     r"""Embedded pair of explicit Runge-Kutta methods, with a polynomial between the nodes.
 
-    Parameters
-    ----------
-    a, c
-        Weights of the stages before each stage, in units of the step, and the times of the stages.
-        The last stage is at the solution, and so the first of the next step.
-    error
-        Weights of the stages in the difference of the two solutions.
-    quartic
-        Weights of the stages in the term :math:`\theta^2 (1 - \theta)^2` that the polynomial has
-        beyond the cubic through both ends and their slopes.
+    Of the `order` of the solution, it has weights of the stages before each stage, in units of the
+    step (`a`), and the times of the stages (`c`), of which the last is at the solution, and so the
+    first of the next step; weights of the stages in the difference of the two solutions (`error`),
+    and in the term :math:`\theta^2 (1 - \theta)^2` that the polynomial has beyond the cubic through
+    both ends and their slopes (`quartic`).
     """
 
+    order: int
     a: tuple[Weights, ...]
     c: Weights
     error: Weights

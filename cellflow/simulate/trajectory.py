@@ -10,20 +10,12 @@ from cellflow._typing import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """States of cells at a number of times.
+    """States `x` ``(T, n, d)`` of cells at a number of `times`.
 
-    Parameters
-    ----------
-    times
-        In the user's unit and the order asked for, ``(T,)``, float64.
-    x
-        States, ``(T, n, d)``.
-    log_mass
-        Logarithm of each cell's mass relative to the first time, ``(T, n)``; None without growth.
-    n_evaluations
-        Calls of the velocity field, over all chunks of cells.
-    solver
-        Name of the solver.
+    The times ``(T,)``, in float64, are in the user's unit and the order asked for. `log_mass` ``(T,
+    n)`` is the logarithm of each cell's mass relative to the first time, None without growth;
+    `n_evaluations` counts calls of the velocity field, over all chunks of cells; `solver` is a
+    name.
     """
 
     times: Tensor

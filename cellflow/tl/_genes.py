@@ -91,12 +91,12 @@ def places_of(adata: AnnData, names: Sequence[str]) -> np.ndarray:
     if known == list(names):
         return np.arange(len(names))
     _check_unique(known)
-    where = {name: k for k, name in enumerate(known)}
-    lost = [name for name in names if name not in where]
-    if lost:
-        got = f"no gene {lost[0]!r} ({len(lost)} of {len(names)} are missing)"
+    places = pd.Index(known).get_indexer(list(names))
+    if (places < 0).any():
+        got = f"no gene {names[(places < 0).argmax()]!r}"
+        got += f" ({(places < 0).sum()} of {len(names)} are missing)"
         raise ValueError(_checks.message("adata", got, "the genes that the fit was made from"))
-    return np.array([where[name] for name in names], dtype=int)
+    return places
 
 
 def fates_in(adata: AnnData, key: str) -> pd.DataFrame:
@@ -133,9 +133,8 @@ def times_of(adata: AnnData, key: str, time_key: str | None) -> np.ndarray:
     column = column_of(adata, str(name), "time_key")
     known: dict[Hashable, float] | None = None
     if "times" in told:
-        meant: dict[Hashable, float] = dict(
-            zip(map(str, told["time_labels"]), map(float, told["times"]), strict=True)
-        )
+        pairs = zip(told["time_labels"], told["times"], strict=True)
+        meant: dict[Hashable, float] = {str(label): float(time) for label, time in pairs}
         # Of plans it is not known which column they were made from.
         same = {str(v) for v in column.dropna().unique()} <= set(meant)
         if told.get("time_key", name if same else None) == name:

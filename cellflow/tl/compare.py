@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,6 +48,17 @@ def compare(
     independent: with several animals or dishes of a condition, differences between these are found
     as well.
 
+    The table has one row for each time, and one for all together (time NaN): ``difference`` of
+    velocities, root mean square over cells, in data units per unit of time, and ``p``. The same is
+    in ``uns["comparison"]``, and the conditions, the unit of time and the number of labelings are
+    in ``uns["comparison_fit"]``; ``obs["flow_difference"]`` has the difference at each cell, NaN
+    for cells without a time.
+
+    ``uns["comparison_genes"]`` has a row for each gene, the surest first, where the representation
+    leads back to genes: ``effect``, the mean velocity of the second condition less that of the
+    first, each over its own cells, mean over times; ``difference``, its root mean square over
+    times; the ``p`` of this, and ``fdr`` (Benjamini and Hochberg).
+
     Parameters
     ----------
     adata
@@ -59,36 +69,16 @@ def compare(
         Column of ``obs`` with the animal or dish of each cell, named once for all conditions:
         conditions are permuted among whole ones. Three of each condition at least, if they were
         observed at all times; fewer where each time has its own.
-    time_key, use_rep, n_dims, whiten, mass_key, time_map, missing, unit, method
+    time_key, use_rep, n_dims, whiten, mass_key, time_map, missing, unit, method, rng, progress
         As in :func:`fit`. Differences are in data units, and means over cells are by mass.
     steps
         Training steps of each fit; there are two for each permutation. A hundred permutations of
         the default take about a minute on two cores, of ``OTCFM(batching=Batching(64))`` half.
         With far fewer steps, a difference in some genes makes differences in others.
-    n_permutations
+    n_permutations, workers
         The smallest possible p value is one over one more. Of `g` genes, the false discovery rate
-        of `k` that no permutation equals is `g` over `k` times that.
-    rng
-        Seed or generator of permutations and fits.
-    workers
-        Processes, each with one thread; as many as there are cores when omitted. The answer is the
-        same.
-    progress
-        Whether to print the table of times and a progress bar to standard error.
-
-    Returns
-    -------
-    DataFrame
-        One row for each time, and one for all together (time NaN): ``difference`` of velocities,
-        root mean square over cells, in data units per unit of time, and ``p``. The same is in
-        ``uns["comparison"]``, and the conditions, the unit of time and the number of labelings are
-        in ``uns["comparison_fit"]``; ``obs["flow_difference"]`` has the difference at each cell,
-        NaN for cells without a time.
-
-        ``uns["comparison_genes"]`` has a row for each gene, the surest first, where the
-        representation leads back to genes: ``effect``, the mean velocity of the second condition
-        less that of the first, each over its own cells, mean over times; ``difference``, its root
-        mean square over times; the ``p`` of this, and ``fdr`` (Benjamini and Hochberg).
+        of `k` that no permutation equals is `g` over `k` times that. And processes, each with one
+        thread; as many as there are cores when omitted: the answer is the same.
     """
     keys = Reading(time_key, use_rep, n_dims, whiten, mass_key=mass_key, label_key=condition_key)
     keys = replace(keys, time_map=time_map, missing=missing, unit=unit)
@@ -108,17 +98,17 @@ def compare(
         workers=workers,
     )
     out = _by_time(found)
-    written: dict[str, Any] = {"comparison": out.copy()}
-    written["comparison_fit"] = {
+    genes = None if "no_genes" in origin else _by_gene(readout_of(origin)[0], found.features)
+    adata.uns.pop("comparison_genes", None)
+    adata.uns["comparison"] = out.copy()
+    if genes is not None:
+        adata.uns["comparison_genes"] = genes
+    adata.uns["comparison_fit"] = {
         "condition_key": condition_key,
         "conditions": np.array(found.conditions),
         "unit": course.unit,
         "labelings": found.labelings,
     }
-    if "no_genes" not in origin:
-        written["comparison_genes"] = _by_gene(readout_of(origin)[0], found.features)
-    adata.uns.pop("comparison_genes", None)
-    adata.uns.update(written)
     cells = np.full(adata.n_obs, np.nan)
     for rows, values in zip(index.rows, found.cells, strict=True):
         cells[rows] = values.numpy()
@@ -129,12 +119,8 @@ def compare(
 def _by_time(found: Comparison) -> pd.DataFrame:
     """Return a row for each time, and one for all together."""
     whole = float(found.difference.square().mean().sqrt())
-    columns = {
-        "time": [*found.times, np.nan],
-        "difference": [*found.difference.tolist(), whole],
-        "p": [*found.p_value.tolist(), found.overall],
-    }
-    return pd.DataFrame(columns)
+    difference, p = [*found.difference.tolist(), whole], [*found.p_value.tolist(), found.overall]
+    return pd.DataFrame({"time": [*found.times, np.nan], "difference": difference, "p": p})
 
 
 def _by_gene(names: list[str], found: FeatureDifferences) -> pd.DataFrame:

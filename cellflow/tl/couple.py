@@ -24,10 +24,9 @@ from cellflow.tl._reading import preprocessing_of, read_course
 from cellflow.tl.coupled import Coupled
 from cellflow.training.cells import natural_sigma
 
-#: Cells of a time point up to which ``"auto"`` is exact.
-EXACT_CELLS = 4000
-#: Diffusion of the entropic plan, in the data's own: as that of the bridges.
-SIGMA = 0.2
+#: Cells of a time point up to which ``"auto"`` is exact; and the entropic plan's diffusion, as that
+#: of the bridges in the data's own.
+EXACT_CELLS, SIGMA = 4000, 0.2
 
 
 def couple(
@@ -56,12 +55,15 @@ def couple(
     of pairs by themselves are made so: see :func:`cellflow.plans.sparsify`. Time and memory
     are those of the coupling; of ``"global"`` nearly linear in the number of cells.
 
+    The answer has the pairs: ask it for descendants, ancestors and tables of transitions.
+
     Parameters
     ----------
     adata
         Cells of all time points; it is not changed.
-    time_key, use_rep, n_dims, mass_key, growth_key, time_map, missing, unit
-        As in :func:`cellflow.tl.fit`; growth rates are used by ``"unbalanced"`` alone.
+    time_key, use_rep, n_dims, whiten, mass_key, growth_key, time_map, missing, unit, rng, progress
+        As in :func:`cellflow.tl.fit`; growth rates are used by ``"unbalanced"`` alone, and what is
+        random are draws from plans too large to be written out.
     coupling
         ``"exact"`` (optimal transport), ``"global"`` (near optimal, up to millions of cells),
         ``"entropic"`` (the static Schrödinger bridge), ``"unbalanced"`` (cells divide and die),
@@ -77,17 +79,6 @@ def couple(
         such plans as ``dataclasses.replace(OTCFM(), coupling=Given(coupled.tmaps()))``.
     clone_bonus
         What a pair of one clone costs less, in median costs of a pair.
-    whiten
-        Scale each dimension to unit standard deviation before distances are measured.
-    rng
-        Seed or generator of what is random: the draws from plans too large to be written out.
-    progress
-        Whether to print the table of times and a progress bar to standard error.
-
-    Returns
-    -------
-    Coupled
-        The pairs; ask it for descendants, ancestors and tables of transitions.
     """
     keys = Reading(time_key, use_rep, n_dims, whiten, mass_key=mass_key, growth_key=growth_key)
     keys = replace(keys, time_map=time_map, missing=missing, unit=unit)

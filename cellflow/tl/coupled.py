@@ -26,22 +26,15 @@ PerCell: TypeAlias = Any  # a column of ``obs`` or its name, a frame, or an arra
 class Coupled:
     """Cells of consecutive time points, matched; see :func:`cellflow.tl.couple`.
 
+    It holds the pairs, `transitions`, in order of time; the `index` of their cells in the AnnData;
+    the `labels` by which the column of times calls each time point; and `obs`, the columns of the
+    AnnData when it was coupled.
+
     Whatever is asked about cells may be the name of a column of ``obs``, a column (matched by the
     names of the cells, or by position where it has others), or an array for all cells of the
     AnnData, or for those of its time point. Answers about cells are named by their ``obs_names``,
     so that ``adata.obs["descendants"] = coupled.push(...)`` puts them where they belong. Time
     points are numbers in the unit of the course, or labels; of two, the earlier comes first.
-
-    Parameters
-    ----------
-    transitions
-        The pairs, in order of time.
-    index
-        Where the cells are in the AnnData.
-    labels
-        For each time point, what the column of times calls it.
-    obs
-        Columns of the AnnData when it was coupled.
     """
 
     transitions: Transitions

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -46,14 +45,19 @@ def fates(
     cells around the place where it comes to; of plans, the descendants are followed from cell to
     cell (:mod:`cellflow.answers.fates`). Cells observed at the end have the group that they are in.
 
+    It writes ``obsm["fates"]``, a table with one column a group and rows of sum one, NaN for cells
+    after the end and without a time; ``obs["fate_entropy"]``, from 0, one fate, to 1, all equally
+    likely; and ``uns["fates"]``. Standard errors by the number of futures are in
+    ``obsm["fates_sampling_error"]``, where there are several, and standard deviations between the
+    members of an ensemble in ``obsm["fates_member_error"]``.
+
     Parameters
     ----------
-    adata
-        Cells with the representation and the time column that the fit was made from.
-    fit
-        A fit, an ensemble, or what :func:`cellflow.tl.couple` returned, which needs no training.
-        Take one of ``"otcfm"``, ``"sf2m"`` or ``"uotcfm"``: ``"reach"`` is made for days between
-        snapshots, and follows cells less well from one snapshot to the next. Plans of
+    adata, fit
+        Cells with the representation and the time column that the fit was made from. And a fit, an
+        ensemble, or what :func:`cellflow.tl.couple` returned, which needs no training. Take one of
+        ``"otcfm"``, ``"sf2m"`` or ``"uotcfm"``: ``"reach"`` is made for days between snapshots, and
+        follows cells less well from one snapshot to the next. Plans of
         ``Unbalanced(relative_epsilon=0.2)`` had the best chances on clones.
     label_key
         Column of ``obs`` with the groups; that of the fit when omitted. Cells without a label tell
@@ -74,15 +78,6 @@ def fates(
         Observed cells that say in which group a future ends.
     rng
         Seed or generator of the noise.
-
-    Returns
-    -------
-    None
-        Writes ``obsm["fates"]``, a table with one column a group and rows of sum one, NaN for cells
-        after the end and without a time; ``obs["fate_entropy"]``, from 0, one fate, to 1, all
-        equally likely; and ``uns["fates"]``. Standard errors by the number of futures are in
-        ``obsm["fates_sampling_error"]``, where there are several, and standard deviations between
-        the members of an ensemble in ``obsm["fates_member_error"]``.
     """
     question = _Question(adata, fit, n_futures, neighbours, growth)
     at = observed_time(question.known[1:], question.known[-1] if end is None else end, "end")
@@ -109,6 +104,9 @@ def ancestors(
     The dynamics are simulated back from each cell to the `start`, with the noise of the reversed
     process; of plans, ancestors are followed from cell to cell.
 
+    It writes ``obsm["ancestors"]``, ``obs["ancestor_entropy"]``, ``uns["ancestors"]`` and errors,
+    all as :func:`fates` does; NaN for cells before the start.
+
     Parameters
     ----------
     adata, fit, label_key, neighbours, rng
@@ -117,12 +115,6 @@ def ancestors(
         Observed time at which ancestors are looked up; the first one when omitted.
     n_futures
         Pasts of each cell by each member, where the method learned noise; one otherwise.
-
-    Returns
-    -------
-    None
-        Writes ``obsm["ancestors"]``, ``obs["ancestor_entropy"]``, ``uns["ancestors"]`` and errors,
-        all as :func:`fates` does; NaN for cells before the start.
     """
     question = _Question(adata, fit, n_futures, neighbours, False)
     at = observed_time(question.known[:-1], question.known[0] if start is None else start, "start")
@@ -167,7 +159,12 @@ class _Question:
             if len(rows) == 0:
                 continue
             if isinstance(self.fit, Coupled):
-                found = self._by_plans(time, at, labels)
+                chain = self.fit.transitions
+                marks = labels.iloc[self.fit.index.rows[self.known.index(at)]].tolist()
+                if time > at:
+                    found = origins_by_plans(chain, marks, start=at, end=time)
+                else:
+                    found = fates_by_plans(chain, marks, start=time, end=at, growth=self.growth)
             else:
                 ends = Snapshot(x[there], at, labels=labels.iloc[there].tolist())
                 found = fates_by_flow(
@@ -191,14 +188,6 @@ class _Question:
             "n_without": int((~np.isfinite(tables[""]).all(1)).sum()),
             **_clock(self.fit),
         }
-
-    def _by_plans(self, time: float, at: float, labels: pd.Series) -> Fates:
-        fit = cast(Coupled, self.fit)
-        rows = fit.index.rows[self.known.index(at)]
-        marks = labels.iloc[rows].tolist()
-        if time > at:
-            return origins_by_plans(fit.transitions, marks, start=at, end=time)
-        return fates_by_plans(fit.transitions, marks, start=time, end=at, growth=self.growth)
 
 
 def groups_of(

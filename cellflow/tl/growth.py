@@ -33,32 +33,27 @@ def growth(
     than a twentieth of what those of the mean cell of its time do counts as one without
     descendants (:data:`cellflow.plans.plan.CHILDLESS`).
 
+    It writes ``obs["growth"]``, the rate at the cell's own time, births less deaths per unit of
+    time; ``obs["growth_descendants"]``, the expected mass of the descendants at the next snapshot
+    relative to the cell's own, which is 1 where births and deaths balance;
+    ``obs["growth_childless"]``, whether a cell has none; and ``uns["growth_fit"]``, with the share
+    of cells without descendants among those that could have some (``"childless"``). Rates are NaN
+    for cells without a time; masses also for those of the last time point, which nothing follows,
+    and neither counts as childless. Of an ensemble, rates and masses are means over its members,
+    and ``obs["growth_std"]`` is the rates' standard deviation.
+
     Parameters
     ----------
     adata, fit
         As in :func:`simulate`; of a method with growth, such as ``"uotcfm"`` or ``"ubsb"``.
     key_added
         Column of ``obs`` for the rates, and first part of the other keys.
-    solver
-        As in :func:`cellflow.tl.simulate`: along the mean flow, or with a stochastic solver over
-        random futures.
+    solver, rng
+        As in :func:`simulate`: along the mean flow, or with a stochastic solver over random
+        futures.
     n_paths
         Futures of each cell over which the mass of its descendants is averaged, for a stochastic
         solver; without noise they are all the same.
-    rng
-        Seed or generator of a stochastic solver.
-
-    Returns
-    -------
-    None
-        Writes ``obs["growth"]``, the rate at the cell's own time, births less deaths per unit of
-        time; ``obs["growth_descendants"]``, the expected mass of the descendants at the next
-        snapshot relative to the cell's own, which is 1 where births and deaths balance;
-        ``obs["growth_childless"]``, whether a cell has none; and ``uns["growth_fit"]``, with the
-        share of cells without descendants among those that could have some (``"childless"``).
-        Rates are NaN for cells without a time; masses also for those of the last time point,
-        which nothing follows, and neither counts as childless. Of an ensemble, rates and masses
-        are means over its members, and ``obs["growth_std"]`` is the rates' standard deviation.
     """
     _checks.key(key_added, "key_added")
     members = list(fit) if isinstance(fit, Ensemble) else [fit]

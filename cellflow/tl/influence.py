@@ -35,32 +35,26 @@ def influence(
     See :func:`cellflow.answers.influence`. A hypothesis, and no evidence that one gene regulates
     another: snapshots seldom tell causes from what goes along with them.
 
+    The table is genes × genes, per unit of time: in a row what changes, in a column what is more.
+    The same is in ``uns["influence"]``. ``uns["influence_strength"]`` has means of absolute values,
+    in which opposite signs in different cells do not cancel, and of an ensemble
+    ``uns["influence_std"]`` the standard deviation between members. ``uns["influence_params"]``
+    says over how many cells.
+
     Parameters
     ----------
-    adata
-        Where the table is written.
-    fit
-        What :func:`fit` returned.
+    adata, fit
+        Where the table is written, and what :func:`fit` returned.
     genes
         Genes of the table; all that the fit knows of when omitted.
-    group
-        A value of the column `label_key`: cells to average over; all of them when omitted.
-    label_key
-        Column of ``obs``; that of the fit when omitted.
+    group, label_key
+        A value of this column of ``obs``, that of the fit when omitted: cells to average over; all
+        of them when omitted.
     times
         Times of these cells; all of them when omitted.
     drift
         Whether to take the drift of the stochastic dynamics and not the velocity of the flow; where
         the method learned both when omitted.
-
-    Returns
-    -------
-    DataFrame
-        Genes × genes, per unit of time: in a row what changes, in a column what is more. The same
-        is in ``uns["influence"]``. ``uns["influence_strength"]`` has means of absolute values,
-        in which opposite signs in different cells do not cancel, and of an ensemble
-        ``uns["influence_std"]`` the standard deviation between members.
-        ``uns["influence_params"]`` says over how many cells.
     """
     known, loadings = loadings_of(adata, fit)
     names, rows = columns_of(known, known if genes is None else genes)

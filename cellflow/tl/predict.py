@@ -17,8 +17,7 @@ from cellflow.conditions import Condition
 from cellflow.fits import Ensemble, Fit
 from cellflow.timecourse import Snapshot
 from cellflow.tl._reading import masses_of, states_and_times, time_of
-from cellflow.tl.expression import Decoder, Wanted
-from cellflow.tl.interpolate import pooled, population
+from cellflow.tl.interpolate import Decoder, Wanted, pooled, population
 
 
 def predict(

@@ -57,11 +57,9 @@ def project_points(
         its dimensions, counted from 0.
     use_rep
         The representation, a key of ``obsm``, or ``"X"``.
-    n_neighbors
-        How many cells to average.
-    bandwidth
-        h, in the representation's units; half the distance to the farthest of the neighbours,
-        for each point, when omitted.
+    n_neighbors, bandwidth
+        How many cells to average; and h, in the representation's units, half the distance to the
+        farthest of the neighbours, for each point, when omitted.
 
     Returns
     -------
@@ -138,10 +136,8 @@ def project_velocity(
         One velocity a cell, shape ``(n, d)``, in the first ``d`` columns of the representation.
     basis, dims, use_rep
         As in :func:`project_points`.
-    n_neighbors
-        Neighbours that a cell may step to.
-    sharpness
-        κ: how strongly neighbours ahead are preferred.
+    n_neighbors, sharpness
+        Neighbours that a cell may step to; and κ: how strongly those ahead are preferred.
 
     Returns
     -------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,11 @@ def simulate(
 ) -> Trajectory | StoredTrajectory:
     """Carry observed cells of one time point along the learned flow.
 
+    Returns states ``(T, n, d)`` in the coordinates of the representation, and masses where the
+    method learned growth. The AnnData is not changed. Of an ensemble, means over its members and
+    their standard deviations (:class:`~cellflow.fits.EnsembleTrajectory`). With `store`, one that
+    is read as it is asked for (:class:`~cellflow.simulate.StoredTrajectory`).
+
     Parameters
     ----------
     adata, fit
@@ -41,11 +47,9 @@ def simulate(
     start
         Time point whose cells to carry, a number in the fit's unit or a label; the first one when
         omitted.
-    end
+    end, times
         Time to carry them to, likewise; the last one when omitted, and before `start` to go back. A
-        grid of 50 times is returned.
-    times
-        Or the times themselves, the first being `start`.
+        grid of 50 times is returned. Or the `times` themselves, the first being `start`.
     cells
         Names of the cells, or a boolean mask over all cells; those not of `start` are an error.
         All cells of `start` when omitted. Cells without a time are of none.
@@ -57,22 +61,11 @@ def simulate(
         ``"sf2m"``: possible futures, or backward in time possible ancestors.
     rng
         Seed or generator of that draw, and of a stochastic solver.
-    store
-        Folder of a zarr store to write to, for trajectories that exceed memory. One that was
-        interrupted is gone on with, if everything else is the same.
-    store_dtype
-        Type of its numbers: ``"float16"``, ``"float32"`` or ``"float64"``; that of the fit when
-        omitted.
-    progress
-        Whether to show a progress bar.
-
-    Returns
-    -------
-    Trajectory
-        States ``(T, n, d)`` in the coordinates of the representation, and masses where the method
-        learned growth. The AnnData is not changed. Of an ensemble, means over its members and their
-        standard deviations (:class:`~cellflow.fits.EnsembleTrajectory`). With `store`, one that is
-        read as it is asked for (:class:`~cellflow.simulate.StoredTrajectory`).
+    store, store_dtype, progress
+        Folder of a zarr store to write to, for trajectories that exceed memory, and the type of its
+        numbers, ``"float16"``, ``"float32"`` or ``"float64"``; that of the fit when omitted. A
+        store that was interrupted is gone on with, if everything else is the same. And whether to
+        show a bar.
     """
     _, cell_times, x = states_and_times(adata, fit)
     if times is None:
@@ -89,21 +82,14 @@ def simulate(
         keep = torch.randperm(len(rows), generator=rng)
         rows = rows[keep[: _checks.count(n_cells, "n_cells")].numpy()]
     x0 = torch.from_numpy(x[rows, : fit.course.dim])
-    if isinstance(fit, Ensemble):
-        if store is not None or store_dtype is not None:
-            name = "store" if store is not None else "store_dtype"
-            remedy = "Write those of `fit.members` one by one."
-            raise ValueError(_checks.message(name, "an ensemble", "a fit", remedy))
-        return fit.simulate(x0, grid, solver=solver, generator=rng, progress=progress)
-    return fit.simulate(
-        x0,
-        grid,
-        solver=solver,
-        generator=rng,
-        store=store,
-        store_dtype=store_dtype,
-        progress=progress,
-    )
+    how: dict[str, Any] = {"solver": solver, "generator": rng, "progress": progress}
+    if not isinstance(fit, Ensemble):
+        return fit.simulate(x0, grid, store=store, store_dtype=store_dtype, **how)
+    if store is not None or store_dtype is not None:
+        name = "store" if store is not None else "store_dtype"
+        remedy = "Write those of `fit.members` one by one."
+        raise ValueError(_checks.message(name, "an ensemble", "a fit", remedy))
+    return fit.simulate(x0, grid, **how)
 
 
 def _rows(

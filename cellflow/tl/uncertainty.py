@@ -15,29 +15,17 @@ def uncertainty(
 ) -> pd.DataFrame:
     """Tell at which times between the snapshots the members of an ensemble disagree most.
 
-    See :func:`cellflow.answers.uncertainty.disagreement`. On simulated branching
-    courses, a day in the middle of the widest gap shrank errors more than the day suggested here.
-    In state space, see ``obs["velocity_uncertainty"]`` of :func:`velocity`.
+    Of the ensemble `fit`, what :func:`fit` returned with ``members=``; with ``bootstrap=True``, the
+    spread covers which cells were sampled, too. It looks at `per_interval` times between two
+    snapshots, with `rng` the seed or generator of stochastic predictions; see
+    :func:`cellflow.answers.uncertainty.disagreement`. On simulated branching courses, a day in the
+    middle of the widest gap shrank errors more than the day suggested here. In state space, see
+    ``obs["velocity_uncertainty"]`` of :func:`velocity`.
 
-    Parameters
-    ----------
-    adata
-        Where the table is written.
-    fit
-        What :func:`fit` returned with ``members=``; with ``bootstrap=True``, the spread covers
-        which cells were sampled, too.
-    per_interval
-        Times to look at between two snapshots.
-    rng
-        Seed or generator of stochastic predictions.
-
-    Returns
-    -------
-    DataFrame
-        One row for each time: ``spread``, how far a cell is from the members' mean (root mean
-        square, in data units), ``moved``, how far it has come, and ``relative``, their ratio. The
-        same is in ``uns["uncertainty"]``, and the time of the largest spread in
-        ``uns["sample_next"]``.
+    The table has one row for each time: ``spread``, how far a cell is from the members' mean (root
+    mean square, in data units), ``moved``, how far it has come, and ``relative``, their ratio. The
+    same is in ``uns["uncertainty"]`` of `adata`, and the time of the largest spread in
+    ``uns["sample_next"]``.
     """
     out = pd.DataFrame(disagreements(fit, per_interval=per_interval, generator=rng))
     out["relative"] = (out["spread"] / out["moved"]).where(out["moved"] > 0, 0.0)

@@ -1,14 +1,18 @@
-"""Velocities of observed cells, where scanpy's neighbours look for them."""
+"""Velocities of cells, where scanpy's neighbours look for them, beside their RNA velocity."""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
 
 from cellflow import _checks
+from cellflow._typing import Rng
+from cellflow.answers import agreement
 from cellflow.fits import Ensemble, Fit, Spread
-from cellflow.tl._genes import places_of, readout_of
+from cellflow.pp.access import read_states, take
+from cellflow.tl._genes import columns_of, loadings_of, places_of, readout_of
 from cellflow.tl._reading import order_of_genes, states_and_times
 from cellflow.tl.projection import project_velocity
 
@@ -26,6 +30,21 @@ def velocity(
 ) -> None:
     """Write each cell's velocity, at its own time, into the AnnData.
 
+    It writes ``obsm["velocity_pca"]`` (named after the representation), in data units per unit of
+    time and of the representation's shape, with zeros in dimensions that were not modelled and for
+    cells without a time; with `basis`, also ``obsm["velocity_umap"]``; and ``uns["velocity_fit"]``,
+    which says which fit they are from and how many cells had no time.
+
+    With `genes`, ``layers["velocity"]`` in units of expression per unit of time, zero for genes
+    that the components leave out, and ``var["velocity_genes"]``, which genes they do not;
+    ``layers["Ms"]``, the expression that the states stand for, without a floor, so that differences
+    between cells are those of the representation. An ``"Ms"`` that others wrote is left as it is.
+
+    Of an ensemble the velocities are means over its members. ``obs["velocity_uncertainty"]`` then
+    says how far these disagree: their standard deviation relative to the root mean square speed,
+    from 0, where all say the same, to 1, where no direction is left; NaN for cells without a time.
+    ``obsm["velocity_pca_std"]`` has the deviation of each dimension.
+
     Parameters
     ----------
     adata, fit
@@ -38,25 +57,6 @@ def velocity(
         and whatever else reads them; when omitted, for fits to ``X`` that was in memory.
     key_added
         First part of the keys that are written.
-
-    Returns
-    -------
-    None
-        Writes ``obsm["velocity_pca"]`` (named after the representation), in data units per unit
-        of time and of the representation's shape, with zeros in dimensions that were not
-        modelled and for cells without a time; with `basis`, also ``obsm["velocity_umap"]``; and
-        ``uns["velocity_fit"]``, which says which fit they are from and how many cells had no time.
-
-        With `genes`, ``layers["velocity"]`` in units of expression per unit of time, zero for genes
-        that the components leave out, and ``var["velocity_genes"]``, which genes they do not;
-        ``layers["Ms"]``, the expression that the states stand for, without a floor, so that
-        differences between cells are those of the representation. An ``"Ms"`` that others wrote
-        is left as it is.
-
-        Of an ensemble the velocities are means over its members. ``obs["velocity_uncertainty"]``
-        then says how far these disagree: their standard deviation relative to the root mean
-        square speed, from 0, where all say the same, to 1, where no direction is left; NaN for
-        cells without a time. ``obsm["velocity_pca_std"]`` has the deviation of each dimension.
     """
     _checks.key(key_added, "key_added")
     rep, times, x = states_and_times(adata, fit)
@@ -127,3 +127,78 @@ def _in_genes(
         states = found.invert(torch.from_numpy(states)).numpy()
     rates[:, places], expressed[:, places] = velocity, states
     return names, rates, expressed
+
+
+def velocity_agreement(
+    adata: AnnData,
+    fit: Fit | Ensemble,
+    *,
+    velocity_key: str,
+    n_permutations: int = 999,
+    rng: Rng = 0,
+) -> pd.DataFrame:
+    """Tell whether a fit moves cells in the direction of their RNA velocity.
+
+    By the cosine of both velocities at each cell, which units do not change, beside what chance
+    makes of it: RNA velocities permuted `n_permutations` times between the cells of a time, by the
+    seed or generator `rng`. See :func:`cellflow.answers.agreement`. RNA velocity is an estimate
+    itself, and no truth. Of an ensemble, the mean velocity is compared; `adata` and `fit` are as in
+    :func:`velocity`.
+
+    The RNA velocity `velocity_key` is a key of ``obsm``, in the columns of the representation that
+    the fit is on; or one of ``layers``, such as scVelo's ``"velocity"``, which is carried into that
+    representation by its loadings, with NaN, of genes without a velocity, as zero.
+
+    The table has one row for each time, and one for all together (time NaN): ``cells`` that have
+    both velocities, ``mean`` cosine with its 95 % interval ``low`` to ``high``, ``chance``, the
+    mean after permutation, and ``p``, of a mean as high, of which the smallest possible is one over
+    one more than the permutations. Times at which no cell has an RNA velocity are left out. The
+    same is in ``uns["velocity_agreement"]``; ``obs["velocity_agreement"]`` has the cosine of each
+    cell, NaN where there is none.
+    """
+    rep, times, x = states_and_times(adata, fit)
+    measured = _measured(adata, fit, velocity_key, rep)
+    usable = np.isfinite(times) & (np.nan_to_num(measured) != 0).any(1)
+    points = np.unique(times[usable])
+    if len(points) == 0:
+        got = f"{velocity_key!r}, without a cell that has a time and a velocity"
+        raise ValueError(_checks.message("velocity_key", got, "RNA velocities"))
+    rows = [np.flatnonzero(usable & (times == point)) for point in points]
+    fitted = []
+    for point, some in zip(points, rows, strict=True):
+        v = fit.velocity(float(point), torch.from_numpy(x[some, : fit.course.dim]))
+        fitted.append(v.mean if isinstance(v, Spread) else v)
+    others = [torch.from_numpy(measured[some]) for some in rows]
+    found = agreement(fitted, others, n_permutations=n_permutations, generator=rng)
+    cells = np.full(adata.n_obs, np.nan)
+    cells[np.concatenate(rows)] = torch.cat(found.cells).numpy()
+    named = {"cells": "count", "p": "p_value"} | {k: k for k in ("mean", "low", "high", "chance")}
+    order = ("cells", "mean", "low", "high", "chance", "p")
+    columns = {column: getattr(found, named[column]).numpy() for column in order}
+    out = pd.DataFrame({"time": [*points, np.nan], **columns})
+    adata.obs["velocity_agreement"] = cells
+    adata.uns["velocity_agreement"] = out.copy()
+    return out
+
+
+def _measured(adata: AnnData, fit: Fit | Ensemble, key: str, rep: str) -> np.ndarray:
+    """Return the RNA velocity of each cell in the space of the fit, ``(n, d)``."""
+    d, layers = fit.course.dim, [name for name in adata.layers if name is not None]
+    if key in adata.obsm:
+        name = f"obsm[{key!r}]"
+        if f"{key.removesuffix('_' + rep.removeprefix('X_'))}_fit" in adata.uns:
+            got = f"{key!r}, which cellflow.tl.velocity has written"
+            remedy = "Copy RNA velocities to another key before it is called."
+            raise ValueError(_checks.message("velocity_key", got, "RNA velocities", remedy))
+        v = read_states(adata.obsm[key], slice(None), n_dims=None, dtype=torch.float64, name=name)
+        if v.shape[1] < d or (rep == "X" and v.shape[1] != d):
+            got = f"shape {tuple(v.shape)}"
+            raise ValueError(_checks.message(name, got, f"the {d} columns of the fit, on {rep}"))
+        return v[:, :d].numpy()
+    _checks.choice(key, [*adata.obsm.keys(), *layers], "velocity_key")
+    names, loadings = loadings_of(adata, fit)
+    stored = take(adata.layers[key], slice(None))
+    stored = stored.toarray() if hasattr(stored, "toarray") else np.asarray(stored)
+    _, where = columns_of([str(name) for name in adata.var_names], names)
+    genes = np.nan_to_num(np.asarray(stored, dtype=float)[:, where])
+    return genes @ loadings.double().numpy()

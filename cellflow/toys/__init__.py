@@ -1,11 +1,18 @@
 """Problems with exact answers, and seeded clouds to play with."""
 
 from cellflow import _doors
-from cellflow.toys.bridge import GaussianBridge, gaussian_bridge
 from cellflow.toys.drugs import TOGGLE, DosedGaussians, ToggleSwitch
-from cellflow.toys.gaussians import Gaussian, gaussian_displacement, gaussian_ot_map, gaussian_w2
+from cellflow.toys.exact import (
+    Gaussian,
+    GaussianBridge,
+    cycle,
+    gaussian_bridge,
+    gaussian_displacement,
+    gaussian_ot_map,
+    gaussian_w2,
+    linear_flow,
+)
 from cellflow.toys.genes import BIFURCATING, TRIFURCATING, GeneNetwork
-from cellflow.toys.linear import cycle, linear_flow
 from cellflow.toys.samplers import eight_gaussians, gaussian, moons, s_curve
 
 __all__ = [
@@ -28,5 +35,6 @@ __all__ = [
     "moons",
     "s_curve",
 ]
+
 
 _doors.guard(__name__)

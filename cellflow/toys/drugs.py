@@ -18,7 +18,7 @@ from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.conditions import Categorical, Conditions
 from cellflow.conditions.covariates import Value
 from cellflow.timecourse import TimeCourse
-from cellflow.toys.gaussians import Gaussian, matrix_root
+from cellflow.toys.exact import Gaussian, matrix_root
 
 #: The condition of cells without a drug.
 CONTROL = "control"

@@ -40,13 +40,9 @@ OFF = 0.01
 class GeneNetwork:
     """Genes that regulate each other.
 
-    Parameters
-    ----------
-    rules
-        For each gene whether it is on, a function whose arguments have the names of its regulators:
-        ``{"a": lambda b: not b, "b": lambda: True}``.
-    start
-        Messages of genes at time zero, 0.01 of those left out. Proteins are in balance with them.
+    For each gene `rules` have whether it is on, a function whose arguments have the names of its
+    regulators: ``{"a": lambda b: not b, "b": lambda: True}``. Messages of genes at time zero are
+    those of `start`, 0.01 of those left out. Proteins are in balance with them.
     """
 
     rules: Mapping[str, Rule]
@@ -99,25 +95,11 @@ class GeneNetwork:
         step: float = 0.01,
         generator: Rng = 0,
     ) -> Tensor:
-        """Simulate messages of `n` cells from time zero, by Euler and Maruyama.
+        """Simulate messages of `n` cells from time zero, by Euler and Maruyama: ``(T, n, g)``.
 
-        Parameters
-        ----------
-        n
-            Number of cells.
-        times
-            Increasing times, not below zero.
-        noise
-            The factor s; BoolODE's own is 1. Zero for the ordinary equation.
-        step
-            Longest step. What noise takes below zero is set to zero.
-        generator
-            Seed or generator of the noise.
-
-        Returns
-        -------
-        Tensor
-            Shape ``(T, n, g)``, float64.
+        In float64. The `times` are increasing and not below zero; a `step` is the longest. The
+        `noise` is the factor s, for BoolODE itself 1, zero for the ordinary equation, by a seed or
+        `generator`. What it takes below zero is set to zero.
         """
         ends = [_checks.number(float(t), "times", low=0.0) for t in times]
         if not ends or any(b <= a for a, b in pairwise(ends)):

@@ -12,7 +12,7 @@ import torch
 
 from cellflow import _checks
 from cellflow._typing import ArrayLike, Rng, Tensor
-from cellflow.toys.gaussians import Gaussian
+from cellflow.toys.exact import Gaussian
 
 #: The reference code draws the eight modes with *covariance* sqrt(0.1)·I where its argument is
 #: called a variance of 0.1; published figures show this wider spread of 0.56.

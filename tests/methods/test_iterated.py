@@ -16,7 +16,7 @@ from cellflow.couplings import Given
 from cellflow.methods import Iterated
 from cellflow.methods.iterated import InducedPairs
 from cellflow.networks import MLPConfig
-from cellflow.toys.gaussians import Gaussian, matrix_root
+from cellflow.toys.exact import Gaussian, matrix_root
 from cellflow.training.trainer import Training
 
 F64 = torch.float64

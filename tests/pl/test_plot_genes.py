@@ -18,7 +18,7 @@ from scipy.stats import norm
 
 from cellflow import pl
 from cellflow.pl import _frame
-from cellflow.pl.fate_simplex import simplex_corners
+from cellflow.pl.fates import simplex_corners
 
 COLORS = ["#102030", "#ff0000", "#405060"]
 GENES = ["Sox2", "Gata6"]

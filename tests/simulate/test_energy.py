@@ -7,7 +7,7 @@ import torch
 
 import cellflow as cf
 from cellflow.simulate import path_energy
-from cellflow.toys.gaussians import Gaussian, gaussian_ot_map, gaussian_w2
+from cellflow.toys.exact import Gaussian, gaussian_ot_map, gaussian_w2
 
 F64 = torch.float64
 

@@ -14,8 +14,7 @@ from cellflow.dynamics import Dynamics
 from cellflow.simulate import SOLVERS, simulate
 from cellflow.simulate.field import RescaledField
 from cellflow.simulate.noise import BLOCK, Increments, Noise
-from cellflow.toys.bridge import gaussian_bridge
-from cellflow.toys.gaussians import Gaussian
+from cellflow.toys.exact import Gaussian, gaussian_bridge
 from cellflow.toys.samplers import gaussian
 from clouds import normal
 

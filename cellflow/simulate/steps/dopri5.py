@@ -6,6 +6,7 @@ from cellflow.simulate.solver import SOLVERS, Pair, Solver
 
 # Hairer, Norsett and Wanner (1993), table II.5.2; `quartic` as in their code of that name.
 PAIR = Pair(
+    order=5,
     a=(
         (),
         (1 / 5,),
@@ -27,4 +28,4 @@ PAIR = Pair(
         69997945 / 29380423,
     ),
 )
-SOLVERS.register("dopri5")(Solver(order=5, pair=PAIR))
+SOLVERS.register("dopri5")(Solver(order=PAIR.order, pair=PAIR))

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from cellflow._typing import Tensor
 from cellflow.simulate.field import RescaledField
-from cellflow.simulate.noise import Increments
+from cellflow.simulate.noise import Drawn
 from cellflow.simulate.solver import SOLVERS, Solver
 
 
 def euler_maruyama(
-    field: RescaledField,
-    x: Tensor,
-    slope: Tensor,
-    *,
-    u: float,
-    h: float,
-    noise: Increments | None = None,
+    field: RescaledField, x: Tensor, slope: Tensor, *, u: float, h: float, noise: Drawn = None
 ) -> Tensor:
     """Advance `x` ``(n, d)`` from ``u`` to ``u + h``; `slope` is the field at ``(u, x)``.
 

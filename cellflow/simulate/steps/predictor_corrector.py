@@ -8,18 +8,12 @@ import torch
 
 from cellflow._typing import Tensor
 from cellflow.simulate.field import RescaledField
-from cellflow.simulate.noise import Increments
+from cellflow.simulate.noise import Drawn
 from cellflow.simulate.solver import SOLVERS, Solver
 
 
 def predictor_corrector(
-    field: RescaledField,
-    x: Tensor,
-    slope: Tensor,
-    *,
-    u: float,
-    h: float,
-    noise: Increments | None = None,
+    field: RescaledField, x: Tensor, slope: Tensor, *, u: float, h: float, noise: Drawn = None
 ) -> Tensor:
     r"""Advance `x` ``(n, d)`` from ``u`` to ``u + h``; `slope` is the field at ``(u, x)``.
 

@@ -16,12 +16,8 @@ from cellflow._random import stratified
 from cellflow.transport.clouds.equal_mass_pieces import Entries
 from cellflow.transport.clouds.matching import CHUNK, Both, Run
 
-#: Costs that are looked at in full.
-FULL = 2**26
-#: Rows in a sample.
-ROWS = 512
-#: Standard errors that are added to the gap of a sample.
-ERRORS = 3.0
+#: Costs that are looked at in full; rows in a sample, and standard errors added to its gap.
+FULL, ROWS, ERRORS = 2**26, 512, 3.0
 
 
 def duality_gap(

@@ -17,10 +17,8 @@ import torch
 
 from cellflow.transport.clouds.matching import CHUNK, Both, Run, tree
 
-#: Part of a piece below which a share of a cell is rounding.
-SMALLEST_SHARE = 1e-9
-#: Relative fall of the cost of a block below which it is rounding.
-ROUNDING = 1e-12
+#: What is rounding: a share of a cell below this part of a piece, and this fall of a block's cost.
+SMALLEST_SHARE, ROUNDING = 1e-9, 1e-12
 
 
 class Pieces(NamedTuple):

@@ -24,10 +24,8 @@ from cellflow._typing import Tensor
 INCREMENTS = np.array([0.1, 0.02, 0.004], np.float32)
 #: Gain of a sweep, relative to the cost, below which the last increment pays.
 FINE = 2e-3
-#: Levels of a tree whose keys are held at once.
-LEVELS = 8
-#: Pairs whose differences are taken at once.
-CHUNK = 2**14
+#: Levels of a tree whose keys are held, and pairs whose differences are taken, at once.
+LEVELS, CHUNK = 8, 2**14
 #: Part of the total variance below which a direction is constant.
 SMALLEST_VARIANCE = 1e-6
 #: Shares of work per thread: blocks do not all take as long.

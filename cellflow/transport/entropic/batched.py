@@ -23,12 +23,10 @@ from cellflow.transport.entropic.marginals import Marginals, Problem, Solution
 DIRECT, FIRST, RATIO = 0.02, 0.125, 5.0
 #: What a stage on the way leaves to the next one, as L1 error of the columns.
 ROUGH = 1e-2
-#: Sweeps before Newton steps, and again where one fails.
-SWEEPS = 20
+#: Sweeps before Newton steps, and again where one fails; and halvings of a step that are tried.
+SWEEPS, HALVINGS = 20, 8
 #: First ridge of the Hessian, relative to its diagonal; its growth where a step leads nowhere.
 RIDGE, GROWTH = 1e-12, 1e3
-#: Halvings of a Newton step that are tried.
-HALVINGS = 8
 #: Entries of the matrices of a batch.
 ENTRIES = 2**25
 

@@ -36,10 +36,8 @@ TOLERANCE, ROUNDING = 1e-9, 1e-12
 LARGE, FEWEST = 2_000_000, 50
 #: Rounds of column generation: three or four suffice unless ties abound.
 ROUNDS = 40
-#: Largest number of costs that are kept (128 MB in float32); more are computed anew in each pass.
-KEPT = 2**25
-#: Entries of a tile of costs that are not kept.
-TILE = 2**21
+#: Costs that are kept, at most (128 MB in float32); more are made in each pass, tile by tile.
+KEPT, TILE = 2**25, 2**21
 
 
 @dataclass(frozen=True, eq=False)

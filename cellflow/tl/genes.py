@@ -1,8 +1,8 @@
-"""Genes that go with a fate, or lead to it."""
+"""Genes that go with a fate, lead to it, or change on the way."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,18 +11,28 @@ import torch
 from anndata import AnnData
 
 from cellflow import _checks
-from cellflow._typing import Tensor
-from cellflow.answers import correlations, fate_gradient
+from cellflow._random import draw_seed
+from cellflow._typing import Rng, Tensor
+from cellflow.answers import correlations, fate_gradient, trends
 from cellflow.answers.drivers import WIDTH
 from cellflow.fits import Ensemble, Fit
 from cellflow.pp.access import column_of
 from cellflow.pp.components import MEMORY, expression_chunks
 from cellflow.timecourse import Snapshot
-from cellflow.tl._genes import chances_of, expression_of, fates_in, loadings_of, times_of
+from cellflow.tl._genes import (
+    chances_of,
+    columns_of,
+    expression_of,
+    fates_in,
+    loadings_of,
+    times_of,
+)
 from cellflow.tl._reading import states_and_times
 from cellflow.tl.fates import OTHER
 
 METHODS = ("correlation", "gradient")
+#: What stands for a fate where all cells count alike.
+ALL = "all"
 
 
 def drivers(
@@ -44,6 +54,13 @@ def drivers(
     genes by the components that the fit was made on: what one unit more of a gene would change.
     See :func:`cellflow.answers.correlations` and :func:`cellflow.answers.fate_gradient`.
 
+    The table has one row a gene, the highest first. By correlation: ``correlation``, its 95 %
+    interval ``low`` to ``high``, ``p_value`` and ``fdr`` (Benjamini and Hochberg); NaN for a gene
+    that is the same in all cells. By gradient: ``gradient``, with the 95 % interval of a mean over
+    these cells, and of an ensemble ``member_std``, the standard deviation between members; genes
+    that the components leave out are not in the table. The same is in ``uns["drivers_<fate>"]``,
+    where a slash in the name of a fate is an underscore.
+
     Parameters
     ----------
     adata
@@ -63,16 +80,6 @@ def drivers(
     neighbours
         Observed cells that say how a path ends, for the gradient. More of them see farther: a cell
         that ends amid one group has no gradient.
-
-    Returns
-    -------
-    DataFrame
-        One row a gene, the highest first. By correlation: ``correlation``, its 95 % interval
-        ``low`` to ``high``, ``p_value`` and ``fdr`` (Benjamini and Hochberg); NaN for a gene that
-        is the same in all cells. By gradient: ``gradient``, with the 95 % interval of a mean over
-        these cells, and of an ensemble ``member_std``, the standard deviation between members;
-        genes that the components leave out are not in the table. The same is in
-        ``uns["drivers_<fate>"]``, where a slash in the name of a fate is an underscore.
     """
     _checks.choice(method, METHODS, "method")
     p = chances_of(adata, key, fate)
@@ -139,3 +146,68 @@ def _by_gradient(
     if len(members) > 1:
         values["member_std"] = (members.mean(1) @ back.T).std(0)
     return pd.DataFrame({k: v.numpy() for k, v in values.items()}, pd.Index(names, name="gene"))
+
+
+def gene_trends(
+    adata: AnnData,
+    genes: str | Sequence[str],
+    *,
+    fate: str | Sequence[str] | None = None,
+    key: str = "fates",
+    time_key: str | None = None,
+    layer: str | None = None,
+    n_splines: int = 8,
+    n_boot: int = 200,
+    rng: Rng = 0,
+) -> pd.DataFrame:
+    """Mean expression of genes over real time, smooth, among the cells that head for a fate.
+
+    Each cell counts with its probability of the fate; cells observed at the end have the group
+    that they are in. See :func:`cellflow.answers.trends`.
+
+    The table has one row for each fate, gene and ``time``, with the ``mean`` and its pointwise 95 %
+    band over the cells sampled, ``low`` to ``high``. The fate is ``"all"`` where all cells count
+    alike. The same is in ``uns["gene_trends"]``.
+
+    Parameters
+    ----------
+    adata
+        Cells with expression and times; of a fate, after :func:`fates`.
+    genes
+        Names of genes.
+    fate
+        One or several columns of ``obsm["fates"]``; when omitted, all cells count alike.
+    key, time_key, layer
+        As in :func:`drivers`.
+    n_splines
+        Number of cubic B-splines, at least four: the finest curve that there may be.
+    n_boot
+        Bootstrap draws of cells within time points behind the bands.
+    rng
+        Seed or generator of the bootstrap.
+    """
+    names, stored = expression_of(adata, layer)
+    asked, columns = columns_of(names, genes)
+    wanted = [fate] if fate is None or isinstance(fate, str) else list(fate)
+    if not wanted:
+        raise ValueError(_checks.message("fate", "none", "None, or names of fates"))
+    n = adata.n_obs
+    chances = [np.ones(n) if name is None else chances_of(adata, key, name) for name in wanted]
+    times, seed = times_of(adata, key, time_key), draw_seed(_checks.as_generator(rng, "rng"))
+    known, y = np.isfinite(times), np.empty((n, len(asked)))
+    for part, block in expression_chunks(stored, None, columns, memory=MEMORY):
+        y[part] = block if isinstance(block, np.ndarray) else block.toarray()
+    tables = []
+    for name, p in zip(wanted, chances, strict=True):
+        cells = known & np.isfinite(p)
+        moments = np.unique(times[cells]).tolist()
+        rows = [np.flatnonzero(cells & (times == time)) for time in moments]
+        values, weights = ([torch.from_numpy(of[part]) for part in rows] for of in (y, p))
+        found = trends(values, moments, weights, n_splines=n_splines, n_boot=n_boot, generator=seed)
+        for k, gene in enumerate(asked):
+            curve = {v: getattr(found, v)[:, k].numpy() for v in ("mean", "low", "high")}
+            about = {"gene": gene, "fate": name or ALL, "time": found.times.numpy()}
+            tables.append(pd.DataFrame(about | curve))
+    out = pd.concat(tables, ignore_index=True)
+    adata.uns["gene_trends"] = out.copy()
+    return out

@@ -1,4 +1,4 @@
-"""Shares of cell types over time, observed and predicted."""
+"""Groups of cells over time: their shares, and what goes from each to each other."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import torch
 from anndata import AnnData
 from tqdm import tqdm
 
-from cellflow import _checks
+from cellflow import _checks, answers
 from cellflow._random import draw_seed
 from cellflow._typing import Rng, Tensor
 from cellflow.answers import composition as shares
 from cellflow.answers.composition import Shares
 from cellflow.fits import Ensemble, Fit, Interpolation
 from cellflow.methods import Method
+from cellflow.pp.access import column_of
 from cellflow.timecourse import TimeCourse
-from cellflow.tl._reading import label_key_of, labelled_course
+from cellflow.tl._reading import label_key_of, labelled_course, time_of
+from cellflow.tl.coupled import Coupled, table_of
 
 
 def composition(
@@ -39,30 +41,24 @@ def composition(
     of the neighbouring days, interpolated as they are (``"arithmetic"``), or as if each label grew
     at a constant rate (``"geometric"``).
 
+    The table has one row for each time, label and source: ``"observed"``, ``"predicted"``, ``"held
+    out"``, ``"arithmetic"`` or ``"geometric"``, with its ``share`` and, where cells were sampled, a
+    95 % interval, ``low`` to ``high``, elsewhere NaN. The same is in ``uns["composition"]``, and
+    the column and the unit of time are in ``uns["composition_fit"]``.
+
     Parameters
     ----------
     adata, fit
         As in :func:`simulate`.
-    label_key
-        Column of ``obs``; that of the fit when omitted.
+    label_key, rng
+        As in :func:`fates`.
     times
         Times to predict, between the observed ones; when omitted, half-way between them.
     held_out
         Whether to predict each inner day by a fit to the others, too.
-    steps
-        Training steps of these fits; the method's own when omitted.
-    rng
-        Seed or generator of stochastic choices.
-    progress
-        Whether to show the progress of these fits.
-
-    Returns
-    -------
-    DataFrame
-        One row for each time, label and source: ``"observed"``, ``"predicted"``, ``"held out"``,
-        ``"arithmetic"`` or ``"geometric"``, with its ``share`` and, where cells were sampled, a
-        95 % interval, ``low`` to ``high``, elsewhere NaN. The same is in ``uns["composition"]``,
-        and the column and the unit of time are in ``uns["composition_fit"]``.
+    steps, progress
+        Training steps of these fits; the method's own when omitted. And whether to show their
+        progress.
     """
     course = labelled_course(adata, fit, label_key)
     names = sorted({label for s in course.snapshots for label in s.labels or ()})
@@ -115,3 +111,52 @@ def _table(names: list[str], source: str, time: float, mean: Tensor, *ends: Tens
     low, high = ends or (torch.full_like(mean, torch.nan),) * 2
     columns = {"time": time, "label": names, "source": source, "share": mean.numpy()}
     return pd.DataFrame(columns | {"low": low.numpy(), "high": high.numpy()})
+
+
+def transitions(
+    adata: AnnData,
+    fit: Fit | Ensemble | Coupled,
+    *,
+    label_key: str | None = None,
+    start: float | str | None = None,
+    end: float | str | None = None,
+    normalize: str | None = "start",
+    n_futures: int = 10,
+    neighbours: int = 15,
+    rng: Rng = 0,
+) -> pd.DataFrame:
+    """Share of the cells of each group at one time that come to each group at a later one.
+
+    The futures of the cells at the `start` are simulated to the `end`, and weigh by their mass
+    where the method learned growth. What is predicted has the labels of the observed cells around
+    it. Of plans, descendants are followed from cell to cell, between observed times.
+
+    The table has one row for each group at the start, one column for each group at the end; both
+    axes are named by their time. Drawn by :func:`cellflow.pl.transitions`.
+
+    Parameters
+    ----------
+    adata, fit, label_key, neighbours, rng
+        As in :func:`fates`.
+    start, end
+        Times, or labels of the time column, observed or not; the first and the last when omitted.
+    normalize
+        ``"start"``: rows sum to one, the fates of each group; ``"end"``: columns do, its origins;
+        None: masses, of total one but for growth.
+    n_futures
+        Futures of each cell by each member.
+    """
+    if isinstance(fit, Coupled):
+        first, *_, last = fit.transitions.times
+        labels = column_of(adata, label_key_of({}, label_key), "label_key")
+        ends = first if start is None else start, last if end is None else end
+        return fit.table(labels, *ends, normalize=normalize)
+    first, *_, last = fit.course.times
+    start = first if start is None else time_of(fit, start, "start")
+    end = last if end is None else time_of(fit, end, "end")
+    times, course = (start, end), labelled_course(adata, fit, label_key)
+    found = answers.transitions(
+        fit, course, times, n_futures=n_futures, neighbours=neighbours, generator=rng
+    )
+    axes, unit = (found.before, found.after), fit.course.unit
+    return table_of(found.mass.numpy(), axes, times, unit=unit, normalize=normalize)

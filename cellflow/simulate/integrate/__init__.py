@@ -1,1 +1,0 @@
-"""Ways to integrate a field over a segment."""
