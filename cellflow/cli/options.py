@@ -65,6 +65,7 @@ def registered(folder: str, family: str) -> list[str]:
 #: Names that an argument may have; "auto" chooses one.
 NAMES = {
     "method": [*registered("methods", "METHODS"), "auto"],
+    "cost": registered("costs", "COSTS"),
     "network": [*registered("networks", "NETWORKS"), "auto"],
     "solver": registered("simulate", "SOLVERS"),
 }

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from cellflow import _checks
 from cellflow._process_group import ProcessGroup
 from cellflow._typing import Rng
+from cellflow.costs import CostLike
 from cellflow.evaluate import Chooser, HoldoutProtocol
 from cellflow.fits import Ensemble, Fit
 from cellflow.methods import Method, with_network
@@ -35,6 +36,7 @@ def fit(
     use_rep: str = "X_pca",
     n_dims: int | None = None,
     method: str | Method = "reach",
+    cost: CostLike | None = None,
     network: str | NetworkLike | None = None,
     steps: int | None = None,
     whiten: bool = False,
@@ -89,6 +91,10 @@ def fit(
         or a method such as ``OTCFM(sigma=0.2)``.
         ``"auto"`` first chooses by predicting time points left out, on the CPU and with seeds of
         its own: see :func:`cellflow.evaluate.choose`. ``fit.origin["choice"]`` says why.
+    cost
+        Ground cost by which cells are paired, instead of the half squared distance: a name in
+        :data:`cellflow.costs.COSTS` such as ``"cosine"`` or ``"spectral"``, or as in
+        :func:`cellflow.costs.as_cost`.
     network
         Instead of the method's: a name in :data:`cellflow.networks.NETWORKS`, ``"auto"`` for one of
         the size that :func:`cellflow.networks.suggested` says, or networks as a method takes them.
@@ -178,7 +184,7 @@ def fit(
     keys = replace(keys, label_key=label_key, time_map=time_map, missing=missing, unit=unit)
     told = ConditionKeys(condition_key, covariates, control, across, nuisance)
     keys = replace(keys, conditions=told)
-    recipe = _reading.resolve_method(method)
+    recipe = _reading.resolve_method(method, cost=cost)
     _reading.check_reference([recipe], reference)
     group = _join(devices, device, members=members, bootstrap=bootstrap)
     progress = progress and group.is_main
