@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 
@@ -39,8 +39,9 @@ def holdout_conditions(
 ) -> HoldoutTable:
     r"""Leave out each condition in turn, and predict its last snapshot from the control's cells.
 
-    The methods are trained without the condition's cells; then the cells that it starts from, the
-    control's where it has none of its own, are carried under it to its last time. Beside them stand
+    The methods are trained without the condition's cells, whatever its nuisance covariates; then
+    the cells that it starts from, the control's where it has none of its own, are carried under it
+    to its last time. Beside them stand
     predictions that need no model: the ``control`` at that time, and the control's cells moved by a
     mean shift: that of the ``nearest`` conditions seen, by what is told of them; the ``additive``
     one, the sum of those of the parts of a combination, where each was seen alone; and the mean
@@ -84,7 +85,8 @@ def holdout_conditions(
         raise ValueError(_checks.message("course", got, "conditions, one of them the control"))
     _checks.count(steps, "steps")
     asked = known.values if conditions is None else conditions
-    folds = [_code(known, c) for c in asked if conditions or known.code(c) != known.control]
+    controls = {known.control_of(value) for value in known.values}
+    folds = [_code(known, c) for c in asked if conditions or known.code(c) not in controls]
     sizes = _checks.count(most_changed, "most_changed"), _checks.number(guidance, "guidance")
     task = _Task(course, known, {m.name: m for m in methods}, metrics, steps, *sizes)
     for code in folds:
@@ -142,37 +144,45 @@ class _Task:
             raise ValueError(_checks.message("conditions", got, "conditions that can be left out"))
         return found
 
-    def control(self, time: float) -> Snapshot:
-        """Return the control's cells at `time`, or else its last."""
-        code = self.conditions.control or 0
-        found = self.cells(code, time) or self.cells(code)
+    def control(self, code: int) -> Snapshot:
+        """Return the control's cells when the last of a condition are, or else its last."""
+        base = cast(int, self.conditions.control_of(self.conditions.values[code]))
+        found = self.cells(base, self.truth(code).time) or self.cells(base)
         if found is None:
             raise ValueError(_checks.message("course", "no cell of the control", "some"))
         return found
 
+    def alike(self, code: int) -> tuple[int, ...]:
+        """Return the codes of a condition whatever its nuisance, such as that of all donors."""
+        value, nuisance = self.conditions.values[code], self.conditions.nuisance
+        return self.conditions.codes({k: v for k, v in value.items() if k not in nuisance})
+
     def without(self, code: int) -> TimeCourse:
-        """Return the course without the cells of a condition."""
-        kept = [s.subset((s.condition != code).nonzero()[:, 0]) for s in self.course.snapshots]  # type: ignore[union-attr] # they have
-        return replace(self.course, snapshots=tuple(s for s in kept if len(s)))
+        """Return the course without the cells of a condition, whatever its nuisance."""
+        kept, left_out = [], torch.tensor(self.alike(code), device=self.course.x.device)
+        for s in self.course.snapshots:
+            rows = (~torch.isin(cast(Tensor, s.condition), left_out)).nonzero()[:, 0]
+            kept += [s.subset(rows)] if len(rows) else []
+        return replace(self.course, snapshots=tuple(kept))
 
     @cached_property
     def codes(self) -> list[int]:
-        """Codes of conditions, the control apart, that some cells were under after the start."""
-        start, out = self.course.times[0], []
-        for code in range(len(self.conditions)):
-            found = self.cells(code)
-            if code != self.conditions.control and found is not None and found.time > start:
-                out.append(code)
-        return out
+        """Codes of conditions, controls apart, that some cells were under after the start."""
+        controls = {self.conditions.control_of(value) for value in self.conditions.values}
+        last = {code: self.cells(code) for code in range(len(self.conditions))}
+        start = self.course.times[0]
+        return [
+            c for c, s in last.items() if c not in controls and s is not None and s.time > start
+        ]
 
     def shift(self, code: int) -> Tensor:
         """Return how the last mean of a condition differs from the control's then, ``(d,)``."""
-        cells = self.truth(code)
-        return _mean(cells) - _mean(self.control(cells.time))
+        return _mean(self.truth(code)) - _mean(self.control(code))
 
     def yardstick(self, name: str, code: int) -> Snapshot | None:
         """Return a prediction of a condition without a model; None where it does not apply."""
-        control, seen = self.control(self.truth(code).time), [c for c in self.codes if c != code]
+        control, left_out = self.control(code), self.alike(code)
+        seen = [c for c in self.codes if c not in left_out]
         if name == "control":
             return control
         if name == "additive":
@@ -183,10 +193,9 @@ class _Task:
             shift = torch.stack([self.shift(c) for c in near]).mean(0) if near else None
         return None if shift is None else replace(control, x=control.x + shift)
 
-    def changes(self, cells: Snapshot, truth: Snapshot) -> float:
+    def changes(self, cells: Snapshot, code: int) -> float:
         """Return the explained share of the mean changes: see :func:`holdout_conditions`."""
-        before = _mean(self.control(truth.time))
-        wanted, found = _mean(truth) - before, _mean(cells) - before
+        wanted, found = self.shift(code), _mean(cells) - _mean(self.control(code))
         top = wanted.abs().topk(min(self.most_changed, len(wanted))).indices
         total = wanted[top].square().sum()
         error = (found - wanted)[top].square().sum()
@@ -196,8 +205,9 @@ class _Task:
         """Return the place of a condition among all by their distance from `cells`."""
         some = cells.shuffled(MOST, torch.Generator().manual_seed(0))
         far = {}
-        for other in (*self.codes, self.conditions.control):
-            theirs = self.cells(other)  # type: ignore[arg-type] # there is a control
+        base = cast(int, self.conditions.control_of(self.conditions.values[code]))
+        for other in (*self.codes, base):
+            theirs = self.cells(other)
             if theirs is not None:
                 theirs = theirs.shuffled(MOST, torch.Generator().manual_seed(0))
                 masses = {"x_mass": some.mass, "y_mass": theirs.mass}
@@ -269,6 +279,6 @@ def _rows(task: _Task, job: _Job) -> list[Row]:
         given = fit.given(task.conditions.values[code], guidance=task.guidance)
         start = task.course.under(task.conditions.values[code]).snapshots[0]
         cells = given.predict(start, truth.time, generator=seed)
-    more = {"r2": task.changes(cells, truth), "rank": task.rank(cells, code)}
+    more = {"r2": task.changes(cells, code), "rank": task.rank(cells, code)}
     sizes = len(cells), len(truth)
     return score(name, seed, cells) + [Row(text, name, seed, m, v, *sizes) for m, v in more.items()]
