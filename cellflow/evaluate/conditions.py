@@ -22,6 +22,8 @@ from cellflow.timecourse import Snapshot, TimeCourse
 
 #: Most cells of a condition that a prediction is compared with for its rank.
 MOST = 500
+#: Dimensions, those that change most, of which ``"r2"`` counts the mean changes.
+MOST_CHANGED = 50
 
 
 def holdout_conditions(
@@ -32,7 +34,6 @@ def holdout_conditions(
     steps: int = 2000,
     seeds: int | Sequence[int] = 3,
     metrics: Sequence[str] = ("w1", "energy"),
-    most_changed: int = 50,
     guidance: float = 1.0,
     workers: int | None = None,
     progress: bool = True,
@@ -41,16 +42,15 @@ def holdout_conditions(
 
     The methods are trained without the condition's cells, whatever its nuisance covariates; then
     the cells that it starts from, the control's where it has none of its own, are carried under it
-    to its last time. Beside them stand
-    predictions that need no model: the ``control`` at that time, and the control's cells moved by a
-    mean shift: that of the ``nearest`` conditions seen, by what is told of them; the ``additive``
-    one, the sum of those of the parts of a combination, where each was seen alone; and the mean
-    shift of ``all_conditions``. The ``floor`` is the distance between two halves of the cells left
-    out. By the first metric, all are scored against the same bootstrap draws, as in
-    :func:`holdout`.
+    to its last time. Beside them stand predictions that need no model: the ``control`` at that
+    time, and the control's cells moved by a mean shift: that of the ``nearest`` conditions seen, by
+    what is told of them; the ``additive`` one, the sum of those of the parts of a combination,
+    where each was seen alone; and the mean shift of ``all_conditions``. The ``floor`` is the
+    distance between two halves of the cells left out. By the first metric, all are scored against
+    the same bootstrap draws, as in :func:`holdout`.
 
     Beside the `metrics` there are two more. ``"r2"`` is the share explained of the mean changes
-    :math:`\Delta` from the control in the dimensions that change most,
+    :math:`\Delta` from the control in the 50 dimensions that change most,
     :math:`1 - \sum_g (\hat\Delta_g - \Delta_g)^2 / \sum_g \Delta_g^2`: 1 at best, 0 for the
     control, and lower for what is worse than that. ``"rank"`` is the place of the condition among
     all when they are sorted by the energy distance of their cells from the prediction: 1 at best.
@@ -62,14 +62,12 @@ def holdout_conditions(
     methods
         One or several methods, of distinct names.
     conditions
-        Which to leave out, one at a time; all but the control when omitted.
+        Which to leave out, one at a time; when omitted, all but the control that cells were under
+        after the start.
     steps, seeds, workers, progress
         As in :func:`holdout`.
     metrics
         As in :func:`holdout`; the first one decides the verdicts.
-    most_changed
-        Dimensions that ``"r2"`` counts: those in which the condition's mean differs most from the
-        control's.
     guidance
         Strength of guidance of the predictions: see :meth:`cellflow.fits.Fit.given`.
 
@@ -84,11 +82,13 @@ def holdout_conditions(
         got = "none" if known is None else "conditions without a control"
         raise ValueError(_checks.message("course", got, "conditions, one of them the control"))
     _checks.count(steps, "steps")
-    asked = known.values if conditions is None else conditions
-    controls = {known.control_of(value) for value in known.values}
-    folds = [_code(known, c) for c in asked if conditions or known.code(c) not in controls]
-    sizes = _checks.count(most_changed, "most_changed"), _checks.number(guidance, "guidance")
-    task = _Task(course, known, {m.name: m for m in methods}, metrics, steps, *sizes)
+    guidance = _checks.number(guidance, "guidance", low=0.0)
+    task = _Task(course, known, {m.name: m for m in methods}, metrics, steps, guidance)
+    asked = task.codes if conditions is None else [task.code(c) for c in conditions]
+    folds = list(dict.fromkeys(asked))
+    if not folds:
+        got, expected = "none that can be left out", "one at least with cells after the start"
+        raise ValueError(_checks.message("conditions", got, expected))
     for code in folds:
         task.truth(code)
     *fixed, floor = CONDITION_YARDSTICKS
@@ -125,8 +125,22 @@ class _Task:
     methods: dict[str, Method]
     metrics: Sequence[str]
     steps: int
-    most_changed: int
     guidance: float
+
+    def code(self, condition: Condition) -> int:
+        """Return the code of a `condition` that can be left out; a text may tell all covariates."""
+        known = self.conditions
+        if isinstance(condition, str) and len(known.names) > 1:
+            condition = known.read(condition)
+        code = known.code(condition)
+        if code is None or code == self.base(code):
+            got, expected = repr(known.text(condition)), f"some of {', '.join(known.texts)}"
+            raise ValueError(_checks.message("conditions", got, f"{expected}, not the control"))
+        return code
+
+    def base(self, code: int) -> int:
+        """Return the code of the control of a condition."""
+        return cast(int, self.conditions.control_of(self.conditions.values[code]))
 
     def cells(self, code: int, time: float | None = None) -> Snapshot | None:
         """Return the cells of a condition at a `time`, or at its last; None where it has none."""
@@ -146,7 +160,7 @@ class _Task:
 
     def control(self, code: int) -> Snapshot:
         """Return the control's cells when the last of a condition are, or else its last."""
-        base = cast(int, self.conditions.control_of(self.conditions.values[code]))
+        base = self.base(code)
         found = self.cells(base, self.truth(code).time) or self.cells(base)
         if found is None:
             raise ValueError(_checks.message("course", "no cell of the control", "some"))
@@ -168,12 +182,8 @@ class _Task:
     @cached_property
     def codes(self) -> list[int]:
         """Codes of conditions, controls apart, that some cells were under after the start."""
-        controls = {self.conditions.control_of(value) for value in self.conditions.values}
-        last = {code: self.cells(code) for code in range(len(self.conditions))}
-        start = self.course.times[0]
-        return [
-            c for c, s in last.items() if c not in controls and s is not None and s.time > start
-        ]
+        last = {c: self.cells(c) for c in range(len(self.conditions)) if c != self.base(c)}
+        return [c for c, s in last.items() if s is not None and s.time > self.course.times[0]]
 
     def shift(self, code: int) -> Tensor:
         """Return how the last mean of a condition differs from the control's then, ``(d,)``."""
@@ -196,7 +206,7 @@ class _Task:
     def changes(self, cells: Snapshot, code: int) -> float:
         """Return the explained share of the mean changes: see :func:`holdout_conditions`."""
         wanted, found = self.shift(code), _mean(cells) - _mean(self.control(code))
-        top = wanted.abs().topk(min(self.most_changed, len(wanted))).indices
+        top = wanted.abs().topk(min(MOST_CHANGED, len(wanted))).indices
         total = wanted[top].square().sum()
         error = (found - wanted)[top].square().sum()
         return float(1 - error / total) if total else float("-inf") if error else 1.0
@@ -205,8 +215,7 @@ class _Task:
         """Return the place of a condition among all by their distance from `cells`."""
         some = cells.shuffled(MOST, torch.Generator().manual_seed(0))
         far = {}
-        base = cast(int, self.conditions.control_of(self.conditions.values[code]))
-        for other in (*self.codes, base):
+        for other in (*self.codes, self.base(code)):
             theirs = self.cells(other)
             if theirs is not None:
                 theirs = theirs.shuffled(MOST, torch.Generator().manual_seed(0))
@@ -246,14 +255,6 @@ def singles(conditions: Conditions, code: int, among: Sequence[int]) -> list[int
                 return None
             out.append(known[conditions.text(alone)])
     return out or None
-
-
-def _code(known: Conditions, condition: Condition) -> int:
-    code = known.code(condition)
-    if code is None or code == known.control:
-        got, expected = repr(known.text(condition)), f"some of {', '.join(known.texts)}"
-        raise ValueError(_checks.message("conditions", got, f"{expected}, not the control"))
-    return code
 
 
 def _mean(cells: Snapshot) -> Tensor:

@@ -70,8 +70,9 @@ def predict(
         got, remedy = "a fit without conditions", "Fit with a `condition_key`."
         raise ValueError(_checks.message("fit", got, "one with conditions", remedy))
     asked = list(condition) if isinstance(condition, list) else [condition]
-    if not asked:
-        raise ValueError(_checks.message("condition", "none", "one at least"))
+    if not asked or len({known.text(one) for one in asked}) < len(asked):
+        got = "one more than once" if asked else "none"
+        raise ValueError(_checks.message("condition", got, "one or several different ones"))
     time = fit.course.times[-1] if time is None else time_of(fit, time)
     _, times, states = states_and_times(adata, fit)
     if not np.isfinite(times).any():
@@ -88,5 +89,6 @@ def predict(
         columns |= {"mass": cells.mass.cpu().numpy(), "origin": names, "condition": text, **told}
         columns |= known.told(one)
         obs = pd.DataFrame(columns, index=[f"{text}-{name}-{k}" for k, name in enumerate(names)])
-        out.append(population(fit, cells.x.cpu().numpy(), obs, Wanted(genes, decoder, True)))
+        wanted = Wanted(genes, decoder, True)
+        out.append(population(fit, cells.x.cpu().numpy(), obs, wanted=wanted))
     return ad.concat(out, merge="same", uns_merge="first") if len(out) > 1 else out[0]
