@@ -75,8 +75,6 @@ def predict(
         raise ValueError(_checks.message("condition", got, "one or several different ones"))
     time = fit.course.times[-1] if time is None else time_of(fit, time)
     _, times, states = states_and_times(adata, fit)
-    if not np.isfinite(times).any():
-        raise ValueError(_checks.message("adata", "no cell with a time", "cells to carry"))
     rows = np.flatnonzero(times == np.nanmin(times))
     x = torch.from_numpy(states[rows, : fit.course.dim])
     mass = torch.from_numpy(masses_of(adata, fit)[rows]).to(x.dtype)
