@@ -130,7 +130,10 @@ def test_holdout_conditions_does_what_python_does(places, tmp_path) -> None:
         control="control",
         nuisance="donor",
         conditions=[{"drug": "A+B", "donor": "2"}],
-        **{"steps": 2, "seeds": 1, "workers": 1, "progress": False},
+        steps=2,
+        seeds=1,
+        workers=1,
+        progress=False,
     )
     assert result.stdout == f"{table}\n"
     rows = json.loads((tmp_path / "rows.json").read_text())
