@@ -54,9 +54,10 @@ COVARIATES: Registry[type[Covariate]] = Registry("cellflow.conditions")
 class Categorical(Covariate):
     """One of several levels, or a set of them, each with a dose if it has one.
 
-    A token is the level's `embedding`, one-hot where there is none; the logarithm of one plus the
-    dose, if `doses`; and a one where there is no level, so that a control is told from a
-    condition of which nothing is said.
+    A token is the level's `embedding`, one-hot where there is none; if `doses`, the same times the
+    logarithm of one plus the dose, so that what is linear in a token has a slope for each level;
+    and a one where there is no level, so that a control is told from a condition of which nothing
+    is said.
 
     Parameters
     ----------
@@ -94,7 +95,7 @@ class Categorical(Covariate):
     @property
     def width(self) -> int:
         size = len(self.levels) if self.embedding is None else len(self.embedding[0])
-        return size + self.doses + 1
+        return size * (1 + self.doses) + 1
 
     def parts(self, value: Value) -> dict[str, float]:
         """Return the levels of `value` with their doses, 1 where none is said, in order."""
@@ -136,7 +137,8 @@ class Categorical(Covariate):
             else:
                 row[: len(self.embedding[k])] = torch.tensor(self.embedding[k])
             if self.doses:
-                row[-2] = math.log1p(dose)
+                size = self.width // 2
+                row[size:-1] = math.log1p(dose) * row[:size]
         return out
 
     def text(self, value: Value) -> str:

@@ -55,11 +55,17 @@ def test_a_set_has_no_order(same) -> None:
 def test_doses_are_told_as_text_or_numbers() -> None:
     assert torch.equal(DOSED.tokens("A:0.5+B"), DOSED.tokens({"B": 1.0, "A": 0.5}))
     assert DOSED.text(DOSED.text({"A": 0.5})) == "A:0.5"
-    assert_close(DOSED.tokens("A:0.5")[0, -2].item(), math.log1p(0.5))
+    assert_close(DOSED.tokens("A:0.5")[0, 2].item(), math.log1p(0.5))
     assert DOSED.text("A:0") == "control"
     for wrong in ("A:x", "A:-1", "D:1"):
         with pytest.raises(ValueError, match="drug"):
             DOSED.text(wrong)
+
+
+def test_doses_of_each_level_are_told_apart() -> None:
+    """So the sum of the tokens of a combination says which drug has which dose."""
+    sums = DOSED.tokens({"A": 0.5, "B": 3.0}).sum(0)
+    assert_close(sums, sums.new_tensor([1.0, 1.0, math.log1p(0.5), math.log1p(3.0), 0.0]))
 
 
 def test_numbers_are_centred_and_scaled() -> None:

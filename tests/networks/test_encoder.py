@@ -61,5 +61,5 @@ def test_encoder_follows_its_seed_and_leaves_global_state(pool: str) -> None:
 
 
 def test_encoder_refuses_tokens_of_another_width() -> None:
-    with pytest.raises(ValueError, match=r"context.*got 5 features"):
+    with pytest.raises(ValueError, match=r"context.*got 7 features"):
         SetEncoder(DRUGS.features + 1, 4).double()(DRUGS.context())
