@@ -84,8 +84,8 @@ def holdout_conditions(
     _checks.count(steps, "steps")
     guidance = _checks.number(guidance, "guidance", low=0.0)
     task = _Task(course, known, {m.name: m for m in methods}, metrics, steps, guidance)
-    asked = task.codes if conditions is None else [task.code(c) for c in conditions]
-    folds = list(dict.fromkeys(asked))
+    asked = None if conditions is None else _checks.several(conditions, "conditions")
+    folds = task.codes if asked is None else list(dict.fromkeys(map(task.code, asked)))
     if not folds:
         got, expected = "none that can be left out", "one at least with cells after the start"
         raise ValueError(_checks.message("conditions", got, expected))

@@ -44,13 +44,15 @@ class ConditionKeys:
             if getattr(self, name) is not None and not self.columns:
                 expected = "columns of obs with the conditions of cells"
                 raise ValueError(_checks.message("condition_key", f"none, but {name}", expected))
-        for name in self.covariates or ():
-            _checks.choice(name, self.columns, "covariates")
+        for what in ("covariates", "control"):
+            named = getattr(self, what)
+            for name in named if isinstance(named, Mapping) else ():
+                _checks.choice(name, self.columns, what)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns with the conditions; none where cells have none."""
-        return _several(self.keys)
+        return _several(self.keys, "condition_key")
 
     def read(self, adata: AnnData, kept: np.ndarray) -> tuple[Conditions, np.ndarray]:
         """Return the conditions of the cells `kept`, and the code of every cell, shape (n,)."""
@@ -72,7 +74,7 @@ class ConditionKeys:
         )
         codes = np.zeros(adata.n_obs, dtype=np.int64)
         codes[kept] = code.reshape(-1)
-        apart = _several(self.across), _several(self.nuisance)
+        apart = _several(self.across, "across"), _several(self.nuisance, "nuisance")
         found = Conditions(tuple(covariates), values, None, *apart)
         if self.control is None:
             return found, codes
@@ -99,7 +101,9 @@ class ConditionKeys:
             x = _numbers(adata, key, kept).tolist()
             return Continuous.of(key, sorted(set(x)), log=kind == "log"), x
         cells = labels_of(adata, key, kept, name="condition_key")[kept].tolist()
-        plain = isinstance(none, Mapping) or none is None or key in _several(self.nuisance)
+        plain = (
+            isinstance(none, Mapping) or none is None or key in _several(self.nuisance, "nuisance")
+        )
         none = None if plain else str(none)
         parts = {cell: _parts(cell) for cell in set(cells) - {none}}
         levels = sorted({level for some in parts.values() for level in some})
@@ -141,6 +145,11 @@ def _numbers(adata: AnnData, key: str, kept: np.ndarray) -> np.ndarray:
     return x
 
 
-def _several(value: str | Sequence[str] | None) -> tuple[str, ...]:
+def _several(value: str | Sequence[str] | None, name: str) -> tuple[str, ...]:
     """Return one text, or several, as a tuple."""
-    return () if value is None else (value,) if isinstance(value, str) else tuple(value)
+    if value is None:
+        return ()
+    found = [value] if isinstance(value, str) else _checks.several(value, name)
+    if not all(isinstance(text, str) for text in found):
+        raise TypeError(_checks.message(name, "what is no text", "names of columns"))
+    return tuple(found)

@@ -147,7 +147,8 @@ def _by_decoder(decoder: Decoder, x: torch.Tensor, genes: Sequence[str] | None) 
     flat = x.reshape(-1, x.shape[-1]).numpy()
     if not callable(decoder):
         raise TypeError(_checks.message("decoder", type(decoder).__name__, "a function of states"))
-    table = decoder(flat)
+    with _checks.by_function("decoder"):
+        table = decoder(flat)
     if not hasattr(table, "columns") or len(table) != len(flat):
         shape = getattr(table, "shape", "no shape")
         got = f"a {type(table).__name__} of {shape} for {len(flat)} states"
@@ -253,7 +254,8 @@ def population(fit: Fit | Ensemble, x: np.ndarray, obs: pd.DataFrame, *, wanted:
     rep, found = fit.origin.get("use_rep", "X_state"), fit.origin.get("components")
     states = {"X_pca" if rep == "X" else rep: x} if rep != "X" or found is not None else {}
     told: dict[str, Any] = {}
-    none = wanted.genes is not None and len(wanted.genes) == 0
+    genes = None if wanted.genes is None else _checks.several(wanted.genes, "genes")
+    wanted, none = wanted._replace(genes=genes), genes == []
     if states and (none or found is wanted.decoder is None):
         return AnnData(obs=obs, obsm=states, uns={"interpolation": told})
     decoded = decode(fit, x, wanted)

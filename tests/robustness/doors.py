@@ -92,6 +92,10 @@ class World:
         return self._fit("reach", members=2, workers=1)
 
     @cached_property
+    def conditional(self) -> Any:
+        return self._fit("otcfm", condition_key="batch", control="u")
+
+    @cached_property
     def density(self) -> Any:
         return cf.densities.NSF().fit(self.snapshot.x, steps=2)
 
@@ -151,7 +155,6 @@ WORLD = World()
 GOOD: dict[str, Callable[[], Any]] = {
     "adata": lambda: WORLD.cells.copy(),
     "drivers.adata": WORLD.answered,
-    "forecast.time": lambda: 4.0,
     "forecast.cells": lambda: cf.tl.forecast(WORLD.fit, time=4.0, cuts=1, steps=2),
     "gene_trends.adata": WORLD.answered,
     "fit": lambda: WORLD.fit,
@@ -172,6 +175,10 @@ GOOD: dict[str, Callable[[], Any]] = {
     "uncertainty.fit": lambda: WORLD.ensemble,
     "velocity_agreement.fit": lambda: WORLD.bridge,
     "predict.start": lambda: WORLD.snapshot,
+    "predict.fit": lambda: WORLD.conditional,
+    "holdout_conditions.course": lambda: WORLD.conditional.course,
+    "mean_changes.control": lambda: WORLD.cells,
+    "observed": lambda: WORLD.cells,
     "transform": lambda: lambda x: 2 * x,
     "generator": lambda: torch.Generator().manual_seed(0),
     "subset.index": lambda: torch.tensor([0, 2]),
@@ -199,18 +206,13 @@ GOOD: dict[str, Callable[[], Any]] = {
     "expect.values": lambda: np.ones(SMALL),
     "recall.values": lambda: np.ones(SMALL),
     "rows": lambda: [0, 2],
-    "start": lambda: 0.0,
     "exclude": lambda: [1.0],
     "metric": lambda: cf.metrics.wasserstein2,
-    "choose.metric": lambda: "w1",
-    "Auto.metric": lambda: "w1",
     "candidates": lambda: [cf.OTCFM(), cf.ICFM()],
     "path": lambda: Straight(0.1),
-    "open_trajectory.path": lambda: "none.zarr",
     "base": cf.SF2M,
     "times": lambda: [0.0, 1.0, 3.0],
     "genes": lambda: ["g0", "g1"],
-    "folder": lambda: "out",
     "net": lambda: MLPConfig(8, 2),
     "coupling": Exact,
     "method": cf.ICFM,
@@ -221,7 +223,7 @@ GOOD: dict[str, Callable[[], Any]] = {
 } | {
     key: partial(lambda value: value, value)
     for key, value in {
-        "time_key": "day", "condition_key": "batch", "label_key": "label", "batch_key": "batch", "mass_key": "mass", "growth_key": "rate", "clone_key": "clone", "basis": "umap", "velocity_key": "velocity_obs", "weights.time": 1.0, "expect.start": 0.0, "expect.end": 1.0, "centre": 0.3, "width": 0.2, "most": 5, "fate": "a", "group": "a", "density_ratio.end": 3.0, "t": 0.5, "base_time": 0.0, "index": 0, "device": "cpu", "proliferation": ["g0"], "apoptosis": ["g1"], "time": 1.5, "end": 3.0, "t0": 0.0, "t1": 1.0, "steps": 2, "budget": 2, "workers": 1, "progress": False, "n_futures": 2,
+        "time_key": "day", "condition_key": "batch", "control": "u", "condition": "v", "conditions": ["v"], "start": 0.0, "forecast.time": 4.0, "choose.metric": "w1", "Auto.metric": "w1", "folder": "out", "open_trajectory.path": "none.zarr", "label_key": "label", "batch_key": "batch", "mass_key": "mass", "growth_key": "rate", "clone_key": "clone", "basis": "umap", "velocity_key": "velocity_obs", "weights.time": 1.0, "expect.start": 0.0, "expect.end": 1.0, "centre": 0.3, "width": 0.2, "most": 5, "fate": "a", "group": "a", "density_ratio.end": 3.0, "t": 0.5, "base_time": 0.0, "index": 0, "device": "cpu", "proliferation": ["g0"], "apoptosis": ["g1"], "time": 1.5, "end": 3.0, "t0": 0.0, "t1": 1.0, "steps": 2, "budget": 2, "workers": 1, "progress": False, "n_futures": 2,
         "neighbours": 3, "n_neighbors": 3, "n_permutations": 9, "n_boot": 3, "n_null": 5, "n_cells": 5, "seeds": 2, "n_components": 2, "per_interval": 2, "n": 5, "sigma": 0.5, "fraction": 0.5, "block_size": 8, "batch_size": 8, "rounds": 2, "n_projections": 4, "repeats": 2, "members": 2, "max_iter": 1000, "n_splines": 4, "Entropic.epsilon": 0.5, "solver": "euler", "seed": 0,
     }.items()
 }  # fmt: skip
