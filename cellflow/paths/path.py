@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from cellflow import _checks
 from cellflow._registry import Registry
 from cellflow._typing import Tensor
 
@@ -113,10 +114,11 @@ class PathPoint:
 class Path(ABC):
     r"""A Gaussian path :math:`x_s = \mu_s(x_0, x_1) + \sigma_s z` between paired cells.
 
-    A member is a frozen dataclass in a file of its own, whose settings have defaults, and
-    registers itself by name: ``@PATHS.register("straight")``. It gives :meth:`mean` and
-    :meth:`std`; their rates come from forward-mode automatic differentiation unless it gives them
-    too. `s` in (0, 1) is the fraction of the interval that has passed; real time exists outside.
+    A member is a frozen dataclass in a file of its own, whose settings have defaults, and registers
+    itself by name: ``@PATHS.register("straight")``. It gives :meth:`mean` and, where that is not a
+    constant `sigma`, :meth:`std`; their rates come from forward-mode automatic differentiation
+    unless it gives them too. `s` in (0, 1) is the fraction of the interval that has passed; real
+    time exists outside.
 
     Attributes
     ----------
@@ -128,8 +130,6 @@ class Path(ABC):
         Whether the path bends and uses the cells' velocities at both ends.
     needs_reference
         Whether the path, and its pairs, are relative to a drift that the cells' velocities tell.
-    constant_std
-        Whether the standard deviation never changes, so that noise moves no cell.
     source_free
         Whether the path generates cells from noise: its mean is a multiple of `x1`, and the source
         that of the noise at the start; cells `x0` are ignored.
@@ -139,8 +139,11 @@ class Path(ABC):
     margin: float = 0.0
     needs_rates: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
-    constant_std: ClassVar[bool] = False
     source_free: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.sigma is not None:
+            object.__setattr__(self, "sigma", _checks.number(self.sigma, "sigma", low=0.0))
 
     @property
     def diffusion(self) -> float:
@@ -172,9 +175,9 @@ class Path(ABC):
     def mean(self, pairs: Pairs, s: Tensor) -> Tensor:
         """Mean of `pairs` at fraction `s` ``(n, 1)``, shape ``(n, d)``."""
 
-    @abstractmethod
     def std(self, pairs: Pairs, s: Tensor) -> Tensor:
         """Standard deviation of `pairs` at fraction `s` ``(n, 1)``, shape ``(n, 1)``."""
+        return torch.full_like(s, self.sigma or 0.0)
 
     def mean_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
         """Derivative in `s` of the mean of `pairs`, shape ``(n, d)``."""
@@ -182,6 +185,8 @@ class Path(ABC):
 
     def std_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
         """Derivative in `s` of the standard deviation of `pairs`, shape ``(n, 1)``."""
+        if self._constant:
+            return torch.zeros_like(s)
         return torch.func.jvp(lambda u: self.std(pairs, u), (s,), (torch.ones_like(s),))[1]
 
     def half_variance_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
@@ -191,6 +196,10 @@ class Path(ABC):
         :math:`-\tfrac12 \frac{d\sigma_s^2}{dt} \nabla \log p_t` to the velocity of the means.
         """
         return self.std(pairs, s) * self.std_rate(pairs, s) / pairs.span
+
+    @property
+    def _constant(self) -> bool:
+        return type(self).std is Path.std
 
     def std_at_start(self) -> float:
         """Standard deviation around a cell of the source, in data units."""
@@ -206,7 +215,7 @@ class Path(ABC):
         std, span = self.std(pairs, s), pairs.span
         mean_velocity = self.mean_rate(pairs, s) / span
         velocity = mean_velocity
-        if not self.constant_std:
+        if not self._constant:  # otherwise noise moves no cell
             velocity = mean_velocity + self.std_rate(pairs, s) / span * noise
         x = self.mean(pairs, s) + std * noise
         t = (pairs.t0 + s * (pairs.t1 - pairs.t0))[:, 0]
