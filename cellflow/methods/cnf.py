@@ -53,15 +53,10 @@ class CNF(Method):
     ``fit.log_prob`` begins from the prior as well. To draw from it, simulate from there:
     ``law, time = method.prior(course)``, with `course` in model coordinates.
 
-    Parameters
-    ----------
-    sigma
-        Standard deviation of noise that is added to cells, in model coordinates: the density is
-        that of the cells blurred by it, without which it could be infinite at each.
-    net, batching, training, name, substeps
-        As in :class:`Shooting`.
-    kinetic, jacobian
-        Weights of the penalties, relative to network units of velocity and time.
+    Noise of standard deviation `sigma`, in model coordinates, is added to cells: the density is
+    that of the cells blurred by it, without which it could be infinite at each. The weights of the
+    penalties, `kinetic` and `jacobian`, are relative to network units of velocity and time; `net`,
+    `batching`, `training`, `name` and `substeps` are as in :class:`Shooting`.
     """
 
     default_steps: ClassVar[int] = 1000
@@ -101,7 +96,9 @@ class CNF(Method):
     def fit_with(
         self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None
     ) -> Fit:
-        return fit_by_simulating(self, course, options, preprocessing=preprocessing)
+        return fit_by_simulating(
+            self, course, options, preprocessing=preprocessing, begin=self.begin
+        )
 
     def begin(
         self, velocity: Field, model: TimeCourse, *, options: FitOptions, health: CouplingHealth

@@ -95,7 +95,9 @@ class Shooting(Method):
     def fit_with(
         self, course: TimeCourse, options: FitOptions, preprocessing: Preprocessing | None = None
     ) -> Fit:
-        return fit_by_simulating(self, course, options, preprocessing=preprocessing)
+        return fit_by_simulating(
+            self, course, options, preprocessing=preprocessing, begin=self.begin
+        )
 
     def begin(
         self, velocity: Field, model: TimeCourse, *, options: FitOptions, health: CouplingHealth

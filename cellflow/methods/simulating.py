@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import nn
 from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._random import stream_seed
-from cellflow._typing import Field, Tensor
+from cellflow._typing import Tensor
 from cellflow.batches import CouplingHealth, PairSampler
 from cellflow.couplings import Independent
 from cellflow.fits.fit import Fit
@@ -38,32 +37,20 @@ class Shots:
     share: float = 1.0
 
 
-class Simulating(Protocol):
-    """What a method tells of its training, which learns the velocity alone."""
-
-    @property
-    def parts(self) -> Parts:
-        """Networks and settings."""
-
-    def begin(
-        self, velocity: Field, model: TimeCourse, *, options: FitOptions, health: CouplingHealth
-    ) -> tuple[Callable[[Shots], dict[str, Tensor]], float]:
-        """Return the loss terms of `velocity` on the cells of `model`, and their unit."""
-
-
 def fit_by_simulating(
-    method: Simulating,
+    parts: Parts,
     course: TimeCourse,
     options: FitOptions,
     *,
     preprocessing: Preprocessing | None,
+    begin: Callable[..., tuple[Callable[[Shots], dict[str, Tensor]], float]],
 ) -> Fit:
-    """Fit `method` to `course` as :meth:`Method.fit_with` does, in this process alone.
+    """Fit a method, `parts`, to `course` as :meth:`Method.fit_with` does, in this process alone.
 
     It holds no cells back, and its field begins at rest. With `options` and `preprocessing` of
-    that method.
+    that method; ``begin(velocity, model, options=, health=)`` returns the loss terms of the
+    velocity on the cells of the course in model coordinates, and their unit.
     """
-    parts = method.parts
     refuse_conditions(course, parts.name)
     if options.group.world > 1:
         remedy = "Its steps move cells, from snapshot to snapshot."
@@ -84,7 +71,7 @@ def fit_by_simulating(
     drawn = stream_seed(options.seed, 0, 11)
     sampler = PairSampler(model, Independent(), parts.batching, drawn, CouplingHealth())
     health = CouplingHealth()
-    terms, unit = method.begin(dynamics.velocity, model, options=options, health=health)
+    terms, unit = begin(dynamics.velocity, model, options=options, health=health)
     trainer = Trainer(networks, terms, unit, parts.training, options.steps)
     try:
         with threads_for(parts.net, x.device):
