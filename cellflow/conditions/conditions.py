@@ -21,16 +21,10 @@ Condition: TypeAlias = "Mapping[str, Value] | Value"
 class Context:
     """What a network is told of the conditions of cells: tokens, of which some are padding.
 
-    Parameters
-    ----------
-    tokens
-        Of c conditions, shape ``(c, m, e)``, with the features of each covariate in columns of
-        their own.
-    present
-        Which of the tokens there are, shape ``(c, m)``. A condition without any is that of a cell
-        of which nothing is said.
-    rows
-        Condition of each of n cells, shape ``(n,)``; None where all cells share the only one.
+    The `tokens` of c conditions ``(c, m, e)`` have the features of each covariate in columns of
+    their own; `present` ``(c, m)`` says which of them there are. A condition without any is that of
+    a cell of which nothing is said. The condition of each of n cells is in `rows` ``(n,)``, None
+    where all cells share the only one.
     """
 
     tokens: Tensor

@@ -29,12 +29,7 @@ class ResidualConfig(NetworkConfig):
     where :math:`\alpha, \beta, \gamma` are linear in what is told of time and condition and zero at
     the start: an untrained network is linear in the state.
 
-    Parameters
-    ----------
-    width
-        Features of a cell, and of what is told of it.
-    depth
-        Number of blocks.
+    A cell, and what is told of it, has `width` features; `depth` is the number of blocks.
     """
 
     width: int = 64

@@ -18,24 +18,13 @@ from cellflow._typing import Tensor
 class Pairs:
     """Paired cells of one or several intervals.
 
-    Parameters
-    ----------
-    x0, x1
-        Paired cells, shape ``(n, d)`` each.
-    t0, t1
-        Real times of their snapshots, shape ``(n, 1)`` each.
-    growth
-        Rate of each pair's log mass per unit of time, shape ``(n, 1)``; None where mass stays.
-    rate0, rate1
-        Velocities of the paired cells at both ends, shape ``(n, d)`` each, for paths that bend.
-    mean_growth
-        Rate of the whole population's log mass over the pair's interval, shape ``(n, 1)``, from
-        which weights leave it out; None for zero.
-    condition
-        Code of the condition of each pair, shape ``(n, 1)``, or None.
-    way
-        Coefficients of s², s³, … of the way on which a reference drift carries the source, shape
-        ``(n, p, d)``, for paths relative to one.
+    The cells `x0` and `x1` are of shape ``(n, d)``, the real times of their snapshots, `t0` and
+    `t1`, of ``(n, 1)``, as all numbers of a pair. The rate of its log mass per unit of time is
+    `growth`, None where mass stays, and `mean_growth` that of the whole population over the
+    interval, from which weights leave it out, None for zero. Velocities of the cells at both ends,
+    `rate0` and `rate1` ``(n, d)``, are for paths that bend, and `way` ``(n, p, d)``, the
+    coefficients of s², s³, … of the way on which a reference drift carries the source, for those
+    relative to one. The code of the pair's condition is `condition`, if there are any.
     """
 
     x0: Tensor
@@ -72,31 +61,15 @@ class Pairs:
 class PathPoint:
     """A point on a path, in real time.
 
-    Parameters
-    ----------
-    t
-        Time, shape ``(n,)``.
-    x
-        State, shape ``(n, d)``.
-    velocity
-        Conditional velocity, data units per unit of time, shape ``(n, d)``.
-    noise
-        Deviate that led to `x`, shape ``(n, d)``, standard normal but for heavy-tailed paths; the
-        conditional score of a normal one is ``-noise / std``.
-    std
-        Standard deviation of the path there, shape ``(n, 1)``.
-    mean_velocity
-        Rate of the path's mean per unit of time, shape ``(n, d)``: the velocity without the part
-        that comes from the noise.
-    weight
-        Mass of the pair there, relative to its mass at the start, both as shares of the whole
-        population where its `mean_growth` is known; shape ``(n,)``, None for one.
-    growth
-        Rate of the pair's log mass per unit of time, shape ``(n,)``; None where mass stays.
-    share
-        Weight of this batch among the parts that one batch was dealt into, of mean one.
-    condition
-        Code of the condition of each pair, shape ``(n,)``, or None.
+    At time `t` ``(n,)`` in state `x` ``(n, d)`` it has the conditional `velocity` ``(n, d)``, data
+    units per unit of time; of the path's mean alone, without what comes from the noise,
+    `mean_velocity`. The `noise` ``(n, d)`` is the deviate that led to `x`, standard normal but for
+    heavy-tailed paths, and `std` ``(n, 1)`` the standard deviation there; the conditional score of
+    a normal one is ``-noise / std``. The rate of the pair's log mass per unit of time is `growth`
+    ``(n,)``, None where mass stays; its mass relative to that at the start, both as shares of the
+    whole population where its `mean_growth` is known, is `weight` ``(n,)``, None for one; the code
+    of its `condition` has shape ``(n,)``. Of the parts that one batch was dealt into, this has the
+    weight `share`, of mean one.
     """
 
     t: Tensor

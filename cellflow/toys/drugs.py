@@ -36,14 +36,9 @@ class DosedGaussians:
     with :math:`u_k` the dose of drug k: drugs add up, and every map is affine, see
     :func:`gaussian_ot_map`.
 
-    Parameters
-    ----------
-    start, end
-        Laws of all cells at time 0, and of those without a drug at time 1.
-    effects
-        For each drug its shift :math:`e_k` of the mean, shape ``(d,)``.
-    log
-        Whether the logarithm of one plus the dose counts.
+    The law of all cells at time 0 is `start`, that of those without a drug at time 1 `end`. Each
+    drug shifts the mean by :math:`e_k`, in `effects` ``(d,)``; `log` says whether the logarithm of
+    one plus the dose counts.
     """
 
     start: Gaussian
@@ -86,12 +81,8 @@ class ToggleSwitch:
     with p and q the sums of dose times strength over the drugs (Gardner, Cantor and Collins 2000).
     Cells start undecided, near one of each, and decide for one of the two genes.
 
-    Parameters
-    ----------
-    drugs
-        Strengths of each drug on the making of either gene: ``{"A": (0.4, 0.0)}``.
-    noise
-        The factor s.
+    The strengths of each drug on the making of either gene are `drugs`, such as ``{"A": (0.4,
+    0.0)}``; `noise` is the factor s.
     """
 
     drugs: Mapping[str, tuple[float, float]]
