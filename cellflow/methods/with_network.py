@@ -6,11 +6,10 @@ from dataclasses import replace
 from typing import cast
 
 from cellflow import _checks
-from cellflow.methods.cnf import CNF
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.iterated import Iterated
 from cellflow.methods.method import Method
-from cellflow.methods.shooting import Shooting
+from cellflow.methods.simulating import CNF, Shooting
 from cellflow.networks import NETWORKS, MLPConfig, NetworkLike, Suggestion, as_network_config
 
 
