@@ -1,0 +1,229 @@
+"""Transformers whose tokens are blocks of a cell's components, alone or beside its condition's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import torch
+from torch import nn
+
+from cellflow import _checks
+from cellflow._typing import Rng, Tensor
+from cellflow.conditions import Context
+from cellflow.networks.layers import QUIET, Heads, Linear, Stream, attention, joint, modulated
+from cellflow.networks.modulated import Modulated
+from cellflow.networks.network import NETWORKS, NetworkConfig, Units
+
+#: Where tokens of a cell stand is learned, or turns queries and keys.
+POSITIONS = ("learned", "rotary")
+#: Longest wave of rotary positions, in tokens over a full turn.
+_LONGEST = 100.0
+
+
+@NETWORKS.register("dit")
+@dataclass(frozen=True)
+class DiTConfig(NetworkConfig):
+    """Diffusion transformer, DiT (:cite:`peebles2023`), over blocks of components of a cell.
+
+    A token is a block of neighbouring components, such as gene programs in order, with a learned
+    position. Time and condition modulate each block of layers, whose gates are shut at the start:
+    an untrained network is linear in the state. Queries and keys have unit mean square.
+
+    Parameters
+    ----------
+    width
+        Features of a token, and of what is told of a cell.
+    depth
+        Number of blocks of layers.
+    heads
+        Heads of attention, a divisor of `width`.
+    tokens
+        Blocks that components are cut into, at most; with as many as dimensions, each is one.
+    ratio
+        Hidden units behind the attention, in multiples of `width`.
+    """
+
+    width: int = 32
+    depth: int = 2
+    heads: int = 2
+    tokens: int = 8
+    ratio: int = 2
+
+    def __post_init__(self) -> None:
+        _checks.count(self.depth, "depth")
+        _check(self)
+
+    def build(self, units: Units, *, answer: str = "velocity", generator: Rng = 0) -> Modulated:
+        trunk, width = partial(DiTTrunk, self), self.width
+        return Modulated(units, self, trunk, width=width, answer=answer, generator=generator)
+
+
+def _check(config: DiTConfig | MMDiTConfig, per_head: int = 1) -> None:
+    """Refuse counts that are none, and heads that do not share features by `per_head`."""
+    for name in ("width", "heads", "tokens", "ratio"):
+        _checks.count(getattr(config, name), name)
+    if config.width % (config.heads * per_head):
+        expected = f"a divisor of width / {per_head} = {config.width / per_head:g}"
+        raise ValueError(_checks.message("heads", config.heads, expected))
+
+
+class Patches(nn.Module):
+    """Components of a cell as at most `most` tokens of `width` features, and back to an answer.
+
+    Cells and answers have `dim` and `out` numbers; where `out` is 1 and `dim` is not, it is that of
+    the mean token. Weights are drawn from `rng`.
+    """
+
+    def __init__(self, dim: int, out: int, *, most: int, width: int, rng: torch.Generator) -> None:
+        super().__init__()
+        self.size = -(-dim // min(most, dim))
+        self.tokens = -(-dim // self.size)
+        self.whole = out == dim
+        self.first = Linear(self.size, width).draw(rng)
+        self.last = Linear(width, self.size if self.whole else out).draw(rng, QUIET * width)
+
+    def cut(self, x: Tensor) -> Tensor:
+        """Return the tokens of cells `x`, ``(n, tokens, width)``."""
+        rest = self.tokens * self.size - x.shape[1]
+        return self.first(nn.functional.pad(x, (0, rest)).unflatten(1, (self.tokens, self.size)))
+
+    def answer(self, h: Tensor, dim: int) -> Tensor:
+        """Return the answer of tokens `h` for cells of `dim` numbers, ``(n, out)``."""
+        return self.last(h).flatten(1)[:, :dim] if self.whole else self.last(h.mean(1))
+
+
+class DiTTrunk(nn.Module):
+    """Blocks of the shape `config` for cells in `units`; `out` numbers answer, `rng` draws."""
+
+    def __init__(self, config: DiTConfig, units: Units, *, out: int, rng: torch.Generator) -> None:
+        super().__init__()
+        width, dim = config.width, len(units.centre)
+        self.patches = Patches(dim, out, most=config.tokens, width=width, rng=rng)
+        self.places = nn.Parameter(torch.randn(self.patches.tokens, width, generator=rng))
+        self.blocks = nn.ModuleList(
+            Stream(width, config.heads, config.ratio, rng=rng) for _ in range(config.depth)
+        )
+
+    def forward(self, x: Tensor, told: Tensor, context: Context | None) -> Tensor:
+        """Answer for cells `x`, ``(n, d)``; the `context` is known from what is `told` alone."""
+        h = self.patches.cut(x) + self.places
+        for block in cast(list[Stream], self.blocks):
+            (h,) = joint([block], [h], told[:, None])
+        return self.patches.answer(h, x.shape[1])
+
+
+@NETWORKS.register("mmdit")
+@dataclass(frozen=True)
+class MMDiTConfig(NetworkConfig):
+    """Multimodal transformer, MM-DiT, over tokens of the cell and of its condition.
+
+    Tokens of both have weights of their own in the first blocks and attend to each other, as in
+    SD3 (:cite:`esser2024`, section 4); in the last ones they share weights, and attention stands
+    beside the hidden layer, as in FLUX (:cite:`dehghani2023`, section 2, has that block). Tokens of
+    a condition have no order; one more, learned, is that of every cell. Queries and keys have unit
+    mean square. Gates are shut at the start: an untrained network is linear in the state.
+
+    Parameters
+    ----------
+    width
+        Features of a token, and of what is told of a cell.
+    double, single
+        Numbers of blocks with weights for each kind of tokens, and of those that share them.
+    heads
+        Heads of attention, a divisor of `width`; of its half, for rotary positions.
+    tokens
+        Blocks that the components of a cell are cut into, at most: see :class:`DiTConfig`.
+    positions
+        Of the cell's tokens: ``"learned"``, or ``"rotary"``, by turns of queries and keys, of which
+        distances alone count (:cite:`su2024`).
+    ratio
+        Hidden units behind or beside the attention, in multiples of `width`.
+    """
+
+    width: int = 32
+    double: int = 1
+    single: int = 1
+    heads: int = 2
+    tokens: int = 8
+    positions: str = "learned"
+    ratio: int = 2
+
+    def __post_init__(self) -> None:
+        _checks.count(self.double, "double", low=0)
+        _checks.count(self.single, "single", low=0)
+        rotary = _checks.choice(self.positions, POSITIONS, "positions") == "rotary"
+        _check(self, 2 if rotary else 1)
+
+    def build(self, units: Units, *, answer: str = "velocity", generator: Rng = 0) -> Modulated:
+        trunk, width = partial(MMDiTTrunk, self), self.width
+        return Modulated(units, self, trunk, width=width, answer=answer, generator=generator)
+
+
+class SingleStream(nn.Module):
+    """Block of the shape `config` that all tokens share, drawn from `rng`."""
+
+    def __init__(self, config: MMDiTConfig, *, rng: torch.Generator) -> None:
+        super().__init__()
+        width, self.hidden = config.width, config.ratio * config.width
+        self.modulation = Linear(width, 3 * width).zero()
+        self.heads = Heads(width, config.heads)
+        self.first = Linear(width, 3 * width + self.hidden).draw(rng)
+        self.last = Linear(width + self.hidden, width).draw(rng)
+
+    def forward(
+        self, h: Tensor, told: Tensor, *, shown: Tensor | None, angles: Tensor | None
+    ) -> Tensor:
+        """Return tokens `h` ``(n, m, w)`` after the block; arguments as in :func:`joint`."""
+        shift, scale, gate = self.modulation(told).chunk(3, -1)
+        qkv, hidden = self.first(modulated(h, shift, scale)).tensor_split([-self.hidden], -1)
+        q, k, v = self.heads.split(qkv, angles)
+        read = attention(q, k, v, shown=shown).transpose(1, 2).flatten(2)
+        hidden = nn.functional.gelu(hidden, approximate="tanh")
+        return h + gate * self.last(torch.cat([read, hidden], -1))
+
+
+class MMDiTTrunk(nn.Module):
+    """Blocks of the shape `config` for cells in `units`; `out` numbers answer, `rng` draws."""
+
+    angles: Tensor | None
+
+    def __init__(
+        self, config: MMDiTConfig, units: Units, *, out: int, rng: torch.Generator
+    ) -> None:
+        super().__init__()
+        width, heads, ratio = config.width, config.heads, config.ratio
+        self.patches = Patches(len(units.centre), out, most=config.tokens, width=width, rng=rng)
+        rotary, turns = config.positions == "rotary", width // heads // 2
+        where = torch.arange(float(self.patches.tokens))[:, None]
+        angles = where * _LONGEST ** (-torch.arange(turns) / max(turns, 1))
+        self.register_buffer("angles", angles if rotary else None)
+        places = torch.randn(len(where), width, generator=rng)
+        self.places = None if rotary else nn.Parameter(places)
+        self.token = nn.Parameter(torch.randn(1, width, generator=rng))
+        self.of_condition = Linear(units.features, width).draw(rng) if units.features else None
+        self.apart = nn.ModuleList(
+            nn.ModuleList(Stream(width, heads, ratio, rng=rng) for _ in range(2))
+            for _ in range(config.double)
+        )
+        self.shared = nn.ModuleList(SingleStream(config, rng=rng) for _ in range(config.single))
+
+    def forward(self, x: Tensor, told: Tensor, context: Context | None) -> Tensor:
+        """Answer for cells `x`, ``(n, d)``, of what is `told` and of tokens of the `context`."""
+        h, told, shown, angles = self.patches.cut(x), told[:, None], None, self.angles
+        h = h if self.places is None else h + self.places
+        cells, c = h.shape[1], self.token.expand(len(x), 1, -1)
+        if context is not None and self.of_condition is not None:
+            own = context.of_cells(self.of_condition(context.tokens.to(x)))
+            c = torch.cat([c, own.expand(len(x), -1, -1)], 1)
+            present = context.of_cells(context.present.to(x.device))
+            shown = nn.functional.pad(present, (cells + 1, 0), value=True)[:, None, None]
+        for pair in cast(list[list[Stream]], self.apart):
+            h, c = joint(pair, [h, c], told, shown=shown, angles=angles)
+        h = torch.cat([h, c], 1)
+        if angles is not None:  # a condition's tokens stand nowhere
+            angles = nn.functional.pad(angles, (0, 0, 0, c.shape[1]))
+        for block in self.shared:
+            h = block(h, told, shown=shown, angles=angles)
+        return self.patches.answer(h[:, :cells], x.shape[1])
