@@ -1,12 +1,15 @@
 """Paths between paired cells."""
 
 from cellflow import _doors
-from cellflow.paths.bent import Carried, Spline
 from cellflow.paths.bridge import BrownianBridge
-from cellflow.paths.from_noise import ConditionalOT, VarianceExploding, VariancePreserving
+from cellflow.paths.carried import Carried
+from cellflow.paths.conditional_ot import ConditionalOT
 from cellflow.paths.path import PATHS, Pairs, Path, PathPoint
+from cellflow.paths.spline import Spline
 from cellflow.paths.straight import Straight
 from cellflow.paths.timesteps import TIMESTEPS
+from cellflow.paths.variance_exploding import VarianceExploding
+from cellflow.paths.variance_preserving import VariancePreserving
 
 __all__ = [
     "PATHS",
