@@ -143,20 +143,11 @@ class TimeCourse:
         block and a few times `most` cells. A time point of no more than `most` cells is taken
         whole: of such, the course is that of :meth:`from_arrays`.
 
-        Parameters
-        ----------
-        sources
-            One per time point: blocks of ``(b, d)`` cells, such as a ``DataLoader`` or a generator
-            gives, or an ``(n, d)`` array on disk (memory map, HDF5, zarr).
-        times
-            Time of each; ``0, 1, 2, …`` when omitted.
-        most
-            Cells of a time point to keep. A fit of S steps meets S times its batch size of them.
-        generator
-            Seed or generator of the draw. With other seeds, and each fit going on from the last
-            one (``net=fit.networks``), training meets all cells.
-        unit
-            Name of the time unit.
+        There is one of the `sources` per time point: blocks of ``(b, d)`` cells, such as a
+        ``DataLoader`` or a generator gives, or an ``(n, d)`` array on disk (memory map, HDF5,
+        zarr). Their `times` are ``0, 1, 2, …`` when omitted, in the `unit` of that name. A fit of S
+        steps meets S times its batch size of cells. With other seeds or states of the `generator`,
+        and each fit going on from the last one (``net=fit.networks``), training meets all cells.
         """
         _checks.count(most, "most")
         rng = _checks.as_generator(generator)

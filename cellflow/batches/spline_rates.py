@@ -34,16 +34,9 @@ def spline_rates(
     flow matching :cite:`rohbeck2025`; otherwise it has the mean of the neighbours that a chain
     passes through, in one linear system instead of one for each drawn chain.
 
-    Parameters
-    ----------
-    course
-        Cells; with two snapshots all chains are straight.
-    coupling
-        A coupling, or a function from two snapshots to a plan.
-    block_size
-        Snapshots larger than this are coupled in random blocks of at most this size.
-    generator
-        Seed or generator of the blocks.
+    The `coupling` may be a function from two snapshots to a plan. Snapshots of the `course` that
+    are larger than `block_size` are coupled in random blocks of at most this size, drawn by a seed
+    or `generator`; with two snapshots all chains are straight.
 
     Returns
     -------

@@ -150,16 +150,9 @@ class FittedDensity(InvertibleModel):
 
     Its answers are differentiable in their arguments, on the device and in the type of its weights.
 
-    Parameters
-    ----------
-    density
-        What was fitted.
-    flow
-        Its weights: a module that answers with a distribution of standardised cells.
-    scaling
-        From cells to standardised ones.
-    history
-        Of training; losses are mean negative log-densities, in nats, in the units of the cells.
+    What was fitted is `density`, and `flow` has its weights: a module that answers with a
+    distribution of standardised cells, to which `scaling` leads. The `history` of training has mean
+    negative log-densities, in nats, in the units of the cells.
     """
 
     density: Density

@@ -16,15 +16,11 @@ from cellflow.networks import NETWORKS, MLPConfig, NetworkLike, Suggestion, as_n
 def with_network(method: Method, network: str | NetworkLike | Suggestion) -> Method:
     """Return a method with another network, and all else as it is.
 
-    Parameters
-    ----------
-    method
-        The method; of an :class:`Iterated` one, what it iterates gets the network.
-    network
-        A name in :data:`cellflow.networks.NETWORKS`, for its defaults; its shape; networks of
-        one's own, as :func:`cellflow.networks.as_network_config` takes them; or what
-        :func:`cellflow.networks.suggested` says, a perceptron that knows of the time what one of
-        the method does, and for :class:`FlowMatching` its learning rate and blocks.
+    Of an :class:`Iterated` `method`, what it iterates gets the network. The `network` is a name in
+    :data:`cellflow.networks.NETWORKS`, for its defaults; its shape; networks of one's own, as
+    :func:`cellflow.networks.as_network_config` takes them; or what
+    :func:`cellflow.networks.suggested` says, a perceptron that knows of the time what one of the
+    method does, and for :class:`FlowMatching` its learning rate and blocks.
 
     Raises
     ------
