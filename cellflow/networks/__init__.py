@@ -4,9 +4,9 @@ from cellflow import _doors
 from cellflow.networks.auto import Suggestion, suggested
 from cellflow.networks.encoder import SetEncoder
 from cellflow.networks.mlp import MLP, MLPConfig
+from cellflow.networks.modulated import ResidualConfig
 from cellflow.networks.network import NETWORKS, Network, NetworkConfig, Units
 from cellflow.networks.own import NetworkLike, OwnNetworks, as_network_config
-from cellflow.networks.residual import ResidualConfig
 from cellflow.networks.transformers import DiTConfig, MMDiTConfig
 
 __all__ = [
