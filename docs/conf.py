@@ -64,7 +64,7 @@ def write(name: str, text: str) -> None:
 
 def api_pages() -> None:
     """One page per public module, with what its `__all__` (or its text) makes public."""
-    for name in (*cellflow._MODULES, "saving", "estimator"):
+    for name in (*cellflow._MODULES, "saving", "estimator", "strata"):
         title = f"cellflow.{name}"
         members = f".. automodule:: {title}\n   :members:\n   :show-inheritance:\n"
         write(f"api/{name}.rst", f"{title}\n{'=' * len(title)}\n\n{members}")

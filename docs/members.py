@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
 
+from cellflow.conditions import COVARIATES
 from cellflow.costs import COSTS
 from cellflow.couplings.coupling import COUPLINGS
 from cellflow.densities import DENSITIES, Density
@@ -26,6 +27,7 @@ FAMILIES: tuple[tuple[str, Mapping[str, object], str], ...] = (
     ("Generative models", GENERATIVE, "one cloud from noise: `GENERATIVE[name]().fit(x)`"),
     ("Couplings", COUPLINGS, "`cf.tl.couple(adata, coupling=...)`, `cellflow couple --coupling`"),
     ("Costs", COSTS, '`cost=` of a coupling, as in `Exact(cost="cosine")`'),
+    ("Covariates", COVARIATES, "parts of a condition; `cf.tl.fit(adata, covariates=...)`"),
     ("Paths", PATHS, "part of a method"),
     ("Densities of time", TIMESTEPS, "`timesteps=` of a method"),
     ("Networks", NETWORKS, "`net=` of a method, `cf.tl.fit(adata, network=...)`, `--network`"),

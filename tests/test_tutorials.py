@@ -44,7 +44,7 @@ def away(tmp_path, monkeypatch):
 
 
 def test_there_are_tutorials():
-    known = ["first_flow", "noise_and_growth"]  # and a test below for each
+    known = ["first_flow", "noise_and_growth", "several_drugs"]  # and a test below for each
     assert [path.stem for path in TUTORIALS] == known
 
 
@@ -93,3 +93,21 @@ def test_noise_and_growth(away):
     free = names["growing"].growth(1.5, course.snapshots[0].x).std()
     held = names["fit"].growth(1.5, course.snapshots[0].x).std()
     assert held < free  # "a lower relaxation explains more by growth"
+
+
+@pytest.mark.slow
+def test_several_drugs(away):
+    """What the prose says about unseen pairs, three drugs and shuffled labels is what it shows."""
+    names = run(ROOT / "tutorials" / "several_drugs.md")
+    over = names["means"]["a"] - names["means"]["a, truth"]
+    assert over[["A+B", "A+D"]].abs().max() < 0.4 < over["A+B+C"]  # "near", and "too much of a"
+    table = names["table"]
+    found = {(v.yardstick, v.held_out): v for v in table.verdicts("w1")}
+    for yardstick in ("control", "nearest", "additive", "all_conditions"):
+        assert [found[yardstick, pair].verdict for pair in ("A+B", "A+D")] == ["better"] * 2
+    assert found["additive", "A+C"].verdict == "undecided"
+    model, summed = (table.values("A+B", name, "r2") for name in ("otcfm", "additive"))
+    assert min(summed) > sum(model) / len(model) - 0.05  # "the sum is as good as the model"
+    assert max(table.values("A+D", "additive", "r2")) < 0.3
+    null = {v.yardstick: v.verdict for v in names["null"].verdicts("w1")}
+    assert null["control"] == "worse" and "better" not in null.values()

@@ -121,6 +121,29 @@ def interpolate(
 
 @main.command()
 @options.fitted
+@options.cells
+@options.of("predict", as_text=("time",))
+@options.conditions("Condition to predict, such as 'drug=A+B,dose=3'", required=True)
+@options.output("FILE.h5ad", files.check_new_file, "File to write.")
+def predict(
+    *, folder: Path, file: Path, keywords: dict[str, Any], condition: list[str], out: Path
+) -> None:
+    """Predict cells under conditions from a saved fit, as an .h5ad.
+
+    The cells of the first time point of FILE.h5ad, such as those of a control, are carried.
+    """
+    from cellflow import tl
+
+    saved = files.read_fit(folder)
+    known, rep = saved.course.conditions, saved.origin.get("use_rep", "X_pca")
+    asked: list[Any] = [known.read(text) for text in condition] if known else condition
+    cells = tl.predict(files.read_cells(file, rep), saved, condition=asked, **keywords)
+    files.write_cells(cells, out)
+    click.echo(f"{cells.n_obs} cells under {' and '.join(condition)}, saved to {out}")
+
+
+@main.command()
+@options.fitted
 @options.of("simulate", without=("store", "store_dtype"), as_text=("start", "end"))
 @options.given
 @click.option(
@@ -206,6 +229,36 @@ def holdout(
     table = tl.holdout(files.read_cells(file, keywords["use_rep"]), method=method, **keywords)
     if not here().is_main:  # of the processes that shared the fits
         return
+    click.echo(str(table))
+    files.write_table(table, json=json, csv=csv)
+
+
+@main.command("holdout-conditions")
+@options.cells
+@options.of("holdout_conditions")
+@options.conditions("Condition to leave out, such as 'drug=A+B,dose=3'; all when omitted")
+@options.sigma
+@options.json
+@options.file("--csv", files.check_new_file, "Write the rows here, as a table for a spreadsheet.")
+def holdout_conditions(
+    *,
+    file: Path,
+    keywords: dict[str, Any],
+    condition: list[str] | None,
+    sigma: float | None,
+    json: Path | None,
+    csv: Path | None,
+) -> None:
+    """Leave out each condition, predict its cells from the control's, and compare.
+
+    Beside the model stand predictions that learn nothing (the control, mean shifts of other
+    conditions, the sum of single effects) and the noise floor.
+    """
+    from cellflow import tl
+    from cellflow.tl._reading import resolve_method
+
+    keywords |= {"method": resolve_method(keywords["method"], sigma), "conditions": condition}
+    table = tl.holdout_conditions(files.read_cells(file, keywords["use_rep"]), **keywords)
     click.echo(str(table))
     files.write_table(table, json=json, csv=csv)
 

@@ -65,6 +65,7 @@ def registered(folder: str, family: str) -> list[str]:
 #: Names that an argument may have; "auto" chooses one.
 NAMES = {
     "method": [*registered("methods", "METHODS"), "auto"],
+    "cost": registered("costs", "COSTS"),
     "network": [*registered("networks", "NETWORKS"), "auto"],
     "solver": registered("simulate", "SOLVERS"),
 }
@@ -104,10 +105,11 @@ class Argument:
             return click.option(
                 spelled, self.name, is_flag=True, default=self.default, help=self.text
             )
-        if self.annotation == "str | Sequence[str] | None":
+        if self.annotation.startswith("str | Sequence[str]"):
             several: Any = {"multiple": True, "callback": lambda _, __, value: list(value) or None}
+            several |= {"required": self.required, "metavar": "TEXT"}
             text = f"{self.text.rstrip('.')}; may be repeated."
-            return click.option(spelled, self.name, metavar="TEXT", help=text, **several)
+            return click.option(spelled, self.name, help=text, **several)
         names = NAMES.get(self.name)
         if "Density" in rest:
             names = MATCHES if "Method" in rest else DENSITIES if self.default else FLOWS
@@ -238,6 +240,13 @@ def given(command: Callable) -> Callable:
     strength = "Strength of the condition; 1 as learned, 0 for that of all together."
     command = click.option("--guidance", type=click.FLOAT, metavar="X", help=strength)(command)
     return click.option("--condition", metavar="TEXT", help=example)(command)
+
+
+def conditions(text: str, *, required: bool = False) -> Callable[[Callable], Callable]:
+    """Return the option ``--condition``, which `text` explains and may be repeated."""
+    several: Any = {"multiple": True, "callback": lambda _, __, value: list(value) or None}
+    text = f"{text}; may be repeated."
+    return click.option("--condition", metavar="TEXT", required=required, help=text, **several)
 
 
 fitted = click.argument("folder", type=FOLDER, metavar="DIR")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 
@@ -22,6 +22,8 @@ from cellflow.timecourse import Snapshot, TimeCourse
 
 #: Most cells of a condition that a prediction is compared with for its rank.
 MOST = 500
+#: Dimensions, those that change most, of which ``"r2"`` counts the mean changes.
+MOST_CHANGED = 50
 
 
 def holdout_conditions(
@@ -32,24 +34,23 @@ def holdout_conditions(
     steps: int = 2000,
     seeds: int | Sequence[int] = 3,
     metrics: Sequence[str] = ("w1", "energy"),
-    most_changed: int = 50,
     guidance: float = 1.0,
     workers: int | None = None,
     progress: bool = True,
 ) -> HoldoutTable:
     r"""Leave out each condition in turn, and predict its last snapshot from the control's cells.
 
-    The methods are trained without the condition's cells; then the cells that it starts from, the
-    control's where it has none of its own, are carried under it to its last time. Beside them stand
-    predictions that need no model: the ``control`` at that time, and the control's cells moved by a
-    mean shift: that of the ``nearest`` conditions seen, by what is told of them; the ``additive``
-    one, the sum of those of the parts of a combination, where each was seen alone; and the mean
-    shift of ``all_conditions``. The ``floor`` is the distance between two halves of the cells left
-    out. By the first metric, all are scored against the same bootstrap draws, as in
-    :func:`holdout`.
+    The methods are trained without the condition's cells, whatever its nuisance covariates; then
+    the cells that it starts from, the control's where it has none of its own, are carried under it
+    to its last time. Beside them stand predictions that need no model: the ``control`` at that
+    time, and the control's cells moved by a mean shift: that of the ``nearest`` conditions seen, by
+    what is told of them; the ``additive`` one, the sum of those of the parts of a combination,
+    where each was seen alone; and the mean shift of ``all_conditions``. The ``floor`` is the
+    distance between two halves of the cells left out. By the first metric, all are scored against
+    the same bootstrap draws, as in :func:`holdout`.
 
     Beside the `metrics` there are two more. ``"r2"`` is the share explained of the mean changes
-    :math:`\Delta` from the control in the dimensions that change most,
+    :math:`\Delta` from the control in the 50 dimensions that change most,
     :math:`1 - \sum_g (\hat\Delta_g - \Delta_g)^2 / \sum_g \Delta_g^2`: 1 at best, 0 for the
     control, and lower for what is worse than that. ``"rank"`` is the place of the condition among
     all when they are sorted by the energy distance of their cells from the prediction: 1 at best.
@@ -61,14 +62,12 @@ def holdout_conditions(
     methods
         One or several methods, of distinct names.
     conditions
-        Which to leave out, one at a time; all but the control when omitted.
+        Which to leave out, one at a time; when omitted, all but the control that cells were under
+        after the start.
     steps, seeds, workers, progress
         As in :func:`holdout`.
     metrics
         As in :func:`holdout`; the first one decides the verdicts.
-    most_changed
-        Dimensions that ``"r2"`` counts: those in which the condition's mean differs most from the
-        control's.
     guidance
         Strength of guidance of the predictions: see :meth:`cellflow.fits.Fit.given`.
 
@@ -83,10 +82,13 @@ def holdout_conditions(
         got = "none" if known is None else "conditions without a control"
         raise ValueError(_checks.message("course", got, "conditions, one of them the control"))
     _checks.count(steps, "steps")
-    asked = known.values if conditions is None else conditions
-    folds = [_code(known, c) for c in asked if conditions or known.code(c) != known.control]
-    sizes = _checks.count(most_changed, "most_changed"), _checks.number(guidance, "guidance")
-    task = _Task(course, known, {m.name: m for m in methods}, metrics, steps, *sizes)
+    guidance = _checks.number(guidance, "guidance", low=0.0)
+    task = _Task(course, known, {m.name: m for m in methods}, metrics, steps, guidance)
+    asked = task.codes if conditions is None else [task.code(c) for c in conditions]
+    folds = list(dict.fromkeys(asked))
+    if not folds:
+        got, expected = "none that can be left out", "one at least with cells after the start"
+        raise ValueError(_checks.message("conditions", got, expected))
     for code in folds:
         task.truth(code)
     *fixed, floor = CONDITION_YARDSTICKS
@@ -123,8 +125,22 @@ class _Task:
     methods: dict[str, Method]
     metrics: Sequence[str]
     steps: int
-    most_changed: int
     guidance: float
+
+    def code(self, condition: Condition) -> int:
+        """Return the code of a `condition` that can be left out; a text may tell all covariates."""
+        known = self.conditions
+        if isinstance(condition, str) and len(known.names) > 1:
+            condition = known.read(condition)
+        code = known.code(condition)
+        if code is None or code == self.base(code):
+            got, expected = repr(known.text(condition)), f"some of {', '.join(known.texts)}"
+            raise ValueError(_checks.message("conditions", got, f"{expected}, not the control"))
+        return code
+
+    def base(self, code: int) -> int:
+        """Return the code of the control of a condition."""
+        return cast(int, self.conditions.control_of(self.conditions.values[code]))
 
     def cells(self, code: int, time: float | None = None) -> Snapshot | None:
         """Return the cells of a condition at a `time`, or at its last; None where it has none."""
@@ -142,37 +158,41 @@ class _Task:
             raise ValueError(_checks.message("conditions", got, "conditions that can be left out"))
         return found
 
-    def control(self, time: float) -> Snapshot:
-        """Return the control's cells at `time`, or else its last."""
-        code = self.conditions.control or 0
-        found = self.cells(code, time) or self.cells(code)
+    def control(self, code: int) -> Snapshot:
+        """Return the control's cells when the last of a condition are, or else its last."""
+        base = self.base(code)
+        found = self.cells(base, self.truth(code).time) or self.cells(base)
         if found is None:
             raise ValueError(_checks.message("course", "no cell of the control", "some"))
         return found
 
+    def alike(self, code: int) -> tuple[int, ...]:
+        """Return the codes of a condition whatever its nuisance, such as that of all donors."""
+        value, nuisance = self.conditions.values[code], self.conditions.nuisance
+        return self.conditions.codes({k: v for k, v in value.items() if k not in nuisance})
+
     def without(self, code: int) -> TimeCourse:
-        """Return the course without the cells of a condition."""
-        kept = [s.subset((s.condition != code).nonzero()[:, 0]) for s in self.course.snapshots]  # type: ignore[union-attr] # they have
-        return replace(self.course, snapshots=tuple(s for s in kept if len(s)))
+        """Return the course without the cells of a condition, whatever its nuisance."""
+        kept, left_out = [], torch.tensor(self.alike(code), device=self.course.x.device)
+        for s in self.course.snapshots:
+            rows = (~torch.isin(cast(Tensor, s.condition), left_out)).nonzero()[:, 0]
+            kept += [s.subset(rows)] if len(rows) else []
+        return replace(self.course, snapshots=tuple(kept))
 
     @cached_property
     def codes(self) -> list[int]:
-        """Codes of conditions, the control apart, that some cells were under after the start."""
-        start, out = self.course.times[0], []
-        for code in range(len(self.conditions)):
-            found = self.cells(code)
-            if code != self.conditions.control and found is not None and found.time > start:
-                out.append(code)
-        return out
+        """Codes of conditions, controls apart, that some cells were under after the start."""
+        last = {c: self.cells(c) for c in range(len(self.conditions)) if c != self.base(c)}
+        return [c for c, s in last.items() if s is not None and s.time > self.course.times[0]]
 
     def shift(self, code: int) -> Tensor:
         """Return how the last mean of a condition differs from the control's then, ``(d,)``."""
-        cells = self.truth(code)
-        return _mean(cells) - _mean(self.control(cells.time))
+        return _mean(self.truth(code)) - _mean(self.control(code))
 
     def yardstick(self, name: str, code: int) -> Snapshot | None:
         """Return a prediction of a condition without a model; None where it does not apply."""
-        control, seen = self.control(self.truth(code).time), [c for c in self.codes if c != code]
+        control, left_out = self.control(code), self.alike(code)
+        seen = [c for c in self.codes if c not in left_out]
         if name == "control":
             return control
         if name == "additive":
@@ -183,11 +203,10 @@ class _Task:
             shift = torch.stack([self.shift(c) for c in near]).mean(0) if near else None
         return None if shift is None else replace(control, x=control.x + shift)
 
-    def changes(self, cells: Snapshot, truth: Snapshot) -> float:
+    def changes(self, cells: Snapshot, code: int) -> float:
         """Return the explained share of the mean changes: see :func:`holdout_conditions`."""
-        before = _mean(self.control(truth.time))
-        wanted, found = _mean(truth) - before, _mean(cells) - before
-        top = wanted.abs().topk(min(self.most_changed, len(wanted))).indices
+        wanted, found = self.shift(code), _mean(cells) - _mean(self.control(code))
+        top = wanted.abs().topk(min(MOST_CHANGED, len(wanted))).indices
         total = wanted[top].square().sum()
         error = (found - wanted)[top].square().sum()
         return float(1 - error / total) if total else float("-inf") if error else 1.0
@@ -196,8 +215,8 @@ class _Task:
         """Return the place of a condition among all by their distance from `cells`."""
         some = cells.shuffled(MOST, torch.Generator().manual_seed(0))
         far = {}
-        for other in (*self.codes, self.conditions.control):
-            theirs = self.cells(other)  # type: ignore[arg-type] # there is a control
+        for other in (*self.codes, self.base(code)):
+            theirs = self.cells(other)
             if theirs is not None:
                 theirs = theirs.shuffled(MOST, torch.Generator().manual_seed(0))
                 masses = {"x_mass": some.mass, "y_mass": theirs.mass}
@@ -238,14 +257,6 @@ def singles(conditions: Conditions, code: int, among: Sequence[int]) -> list[int
     return out or None
 
 
-def _code(known: Conditions, condition: Condition) -> int:
-    code = known.code(condition)
-    if code is None or code == known.control:
-        got, expected = repr(known.text(condition)), f"some of {', '.join(known.texts)}"
-        raise ValueError(_checks.message("conditions", got, f"{expected}, not the control"))
-    return code
-
-
 def _mean(cells: Snapshot) -> Tensor:
     return (cells.weights[:, None] * cells.x.double()).sum(0).to(cells.x)
 
@@ -269,6 +280,6 @@ def _rows(task: _Task, job: _Job) -> list[Row]:
         given = fit.given(task.conditions.values[code], guidance=task.guidance)
         start = task.course.under(task.conditions.values[code]).snapshots[0]
         cells = given.predict(start, truth.time, generator=seed)
-    more = {"r2": task.changes(cells, truth), "rank": task.rank(cells, code)}
+    more = {"r2": task.changes(cells, code), "rank": task.rank(cells, code)}
     sizes = len(cells), len(truth)
     return score(name, seed, cells) + [Row(text, name, seed, m, v, *sizes) for m, v in more.items()]

@@ -87,7 +87,7 @@ class Scorer:
         return self(name, seed, cells)
 
     def floor(self, k: int, seed: int) -> list[Row]:
-        """Return rows of the distance between halves of the truth, drawn by number and `seed`."""
+        """Return rows of the distance between halves of truth `k`, drawn by number and `seed`."""
         half, rows = len(self.truth) // 2, []
         x, mass, draw = self.truth.x, _mass(self.truth), stream_seed(seed, k, 21)
         for m in self.metrics:

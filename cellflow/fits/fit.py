@@ -192,16 +192,13 @@ class Fit:
         if clock is not None and max_step is not None:
             max_step = _checks.number(max_step, "max_step", low=0.0, open_low=True)
             max_step *= clock.slowest(float(times[0]), float(times[-1]))
+        readout = None if self.preprocessing is None else self.preprocessing.invert
         how = Integration(
             solver=solver,
             generator=generator,
             max_step=max_step,
             limits=limits,
-            output=Output(
-                readout=None if self.preprocessing is None else self.preprocessing.invert,
-                store=store,
-                store_dtype=store_dtype,
-            ),
+            output=Output(readout=readout, store=store, store_dtype=store_dtype),
             progress=progress,
             knots=self._knots,
             clock=clock,
@@ -337,12 +334,10 @@ class Fit:
         """
         time, prep, z = _checks.number(time, "time"), self.preprocessing, self._encode(x)
         warn_of_extrapolation(self.course, torch.tensor([time], dtype=torch.float64))
-        prior = None
+        start = prior = None
         if base is None and base_time is None:
-            prior = self.method.parts.prior(
-                self.course if prep is None else self.course.map(prep.apply)
-            )
-        start = None
+            course = self.course if prep is None else self.course.map(prep.apply)
+            prior = self.method.parts.prior(course)
         if prior is not None:
             base, base_time = prior
         else:
@@ -353,16 +348,8 @@ class Fit:
             elif prep is not None and isinstance(base, Density):
                 base = Encoded(base, prep)
         how = Integration(solver=solver, knots=self._knots, clock=self.clock)
-        found = log_likelihood(
-            self.dynamics,
-            z,
-            time,
-            base=base,
-            base_time=base_time,
-            probes=probes,
-            generator=generator,
-            how=how,
-        )
+        asked: dict[str, Any] = {"base": base, "base_time": base_time, "probes": probes}
+        found = log_likelihood(self.dynamics, z, time, generator=generator, how=how, **asked)
         log_prob, cells = found.log_prob, found.base_cells
         if prep is not None:
             log_prob, cells = log_prob - prep.log_scale, prep.invert(cells)

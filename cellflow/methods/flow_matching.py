@@ -14,6 +14,7 @@ from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.batches import Batching
 from cellflow.clock import CLOCKS, Clock
+from cellflow.costs import CostLike
 from cellflow.couplings.coupling import Coupling, as_coupling
 from cellflow.fits.fit import Fit
 from cellflow.fits.report import coupling_report
@@ -167,6 +168,9 @@ class FlowMatching(Method):
         history = options.group.broadcast(lambda: history)  # the clocks of processes differ
         learned = prepared.dynamics, prepared.method, course, prepared.networks
         return Fit(*learned, preprocessing, history, clock=clock)
+
+    def by_cost(self, cost: CostLike) -> Self:
+        return replace(self, coupling=as_coupling(self.coupling).by_cost(cost))
 
     def prior(self, course: TimeCourse) -> tuple[Density, float] | None:
         return (self.path, course.times[0]) if self.path.source_free else None

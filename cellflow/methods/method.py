@@ -8,8 +8,10 @@ from typing import Any, ClassVar, Self, cast
 
 import torch
 
+from cellflow import _checks
 from cellflow._registry import Registry
 from cellflow._typing import Rng, Tensor
+from cellflow.costs import CostLike
 from cellflow.fits.fit import Fit
 from cellflow.fits.folder import to_facts
 from cellflow.preprocessing import Preprocessing
@@ -67,6 +69,14 @@ class Method(ABC):
             Parts of one course in model coordinates.
         """
         return self
+
+    def by_cost(self, cost: CostLike) -> Self:
+        """Return this method with pairs by another ground `cost`.
+
+        An error for a method whose coupling has a cost of its own, or none.
+        """
+        got, expected = f"one for {self.name!r}", "none, or a method that pairs cells by a cost"
+        raise ValueError(_checks.message("cost", got, expected, "Take 'otcfm'."))
 
     def prior(self, course: TimeCourse) -> tuple[Density, float] | None:
         """Return the density that the flow begins from, and the time of it.

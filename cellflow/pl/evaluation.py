@@ -27,6 +27,7 @@ _NAMES = {
     "additive": "sum of single effects",
     "all_conditions": "mean shift of all conditions",
 }
+_OTHERS = {"r2": "explained share of mean changes", "rank": "place of the condition among all"}
 _YARDSTICKS = (*YARDSTICKS[:-1], *CONDITION_YARDSTICKS[:-1])
 _MARKERS = dict(zip(_YARDSTICKS, "<>sDPXv^ph", strict=True))
 #: Width of the dots of one time point, where two are one apart; and span of losses for a log axis.
@@ -66,8 +67,8 @@ def holdout(table: HoldoutTable, *, metric: str = "w1", ax: Axes | None = None) 
     told = [t if isinstance(t, str) else f"{t:g}" for t in table.held_out]
     ax.set_xticks(range(len(told)), told, rotation=90 if max(map(len, told)) > 8 else 0)
     ax.set_xlim(-0.5, len(table.held_out) - 0.5)
-    label = _frame.metric_label(metric)
-    _frame.dress(ax, x=f"held-out {table.unit}", y=f"{label} to the held-out cells")
+    label = _OTHERS.get(metric) or f"{_frame.metric_label(metric)} to the held-out cells"
+    _frame.dress(ax, x=f"held-out {table.unit}", y=label)
     _frame.legend(ax, handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
 

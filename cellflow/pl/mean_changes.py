@@ -49,7 +49,7 @@ def mean_changes(
     wanted, found = after - before, found - before
     total = float((wanted**2).sum())
     ax = _frame.axes(ax, size=(3.0, 2.8))
-    _cells.draw(ax, np.stack([wanted, found], 1), color=_frame.PALETTE[0], s=6, alpha=0.7)
+    _cells.draw(ax, np.stack([wanted, found], 1), color=_frame.PALETTE[0], s=12, alpha=0.7)
     ends = np.array([min(wanted.min(), found.min()), max(wanted.max(), found.max())])
     ax.plot(ends, ends, ls="--", lw=0.8, color=_frame.GREY, zorder=0)
     ax.axhline(0.0, lw=0.6, color=_frame.GREY, zorder=0)

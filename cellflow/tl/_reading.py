@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._typing import Tensor
+from cellflow.costs import CostLike
 from cellflow.couplings import Coupling
 from cellflow.couplings.coupling import FunctionCoupling
 from cellflow.densities import DENSITIES, Density
@@ -76,11 +77,15 @@ def preprocessing_of(
     return fit_preprocessing(x, n_components=n_components, whiten=whiten)
 
 
-def resolve_method(method: str | Method, sigma: float | None = None) -> Method:
-    """Return the method that a string names, with its defaults but for `sigma`.
+def resolve_method(
+    method: str | Method, sigma: float | None = None, cost: CostLike | None = None
+) -> Method:
+    """Return the method that a string names, with its defaults but for `sigma` and `cost`.
 
     ``"auto"`` names the one that is chosen on the course.
     """
+    if cost is not None:
+        return resolve_method(method, sigma).by_cost(cost)
     if isinstance(method, str):
         if _checks.choice(method, [*METHODS, "auto"], "method") == "auto":
             if sigma is not None:

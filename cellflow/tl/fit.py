@@ -16,12 +16,14 @@ from tqdm import tqdm
 from cellflow import _checks
 from cellflow._process_group import ProcessGroup
 from cellflow._typing import Rng
+from cellflow.costs import CostLike
 from cellflow.evaluate import Chooser, HoldoutProtocol
 from cellflow.fits import Ensemble, Fit
 from cellflow.methods import Method, with_network
 from cellflow.networks import NetworkLike, suggested
 from cellflow.pp.conditions import ConditionKeys
 from cellflow.pp.reading import Reading
+from cellflow.preprocessing import Preprocessing
 from cellflow.several import fit_members, fit_on, join_process_group
 from cellflow.timecourse import TimeCourse
 from cellflow.tl import _reading
@@ -35,6 +37,7 @@ def fit(
     use_rep: str = "X_pca",
     n_dims: int | None = None,
     method: str | Method = "reach",
+    cost: CostLike | None = None,
     network: str | NetworkLike | None = None,
     steps: int | None = None,
     whiten: bool = False,
@@ -89,6 +92,10 @@ def fit(
         or a method such as ``OTCFM(sigma=0.2)``.
         ``"auto"`` first chooses by predicting time points left out, on the CPU and with seeds of
         its own: see :func:`cellflow.evaluate.choose`. ``fit.origin["choice"]`` says why.
+    cost
+        Ground cost by which cells are paired, instead of the half squared distance: a name in
+        :data:`cellflow.costs.COSTS` such as ``"cosine"`` or ``"spectral"``, or as in
+        :func:`cellflow.costs.as_cost`.
     network
         Instead of the method's: a name in :data:`cellflow.networks.NETWORKS`, ``"auto"`` for one of
         the size that :func:`cellflow.networks.suggested` says, or networks as a method takes them.
@@ -174,15 +181,13 @@ def fit(
         If training diverges.
     """
     keys = Reading(time_key, use_rep, n_dims, whiten, mass_key=mass_key, growth_key=growth_key)
-    keys = replace(keys, reference=reference)
     keys = replace(keys, label_key=label_key, time_map=time_map, missing=missing, unit=unit)
     told = ConditionKeys(condition_key, covariates, control, across, nuisance)
-    keys = replace(keys, conditions=told)
-    recipe = _reading.resolve_method(method)
-    _reading.check_reference([recipe], reference)
+    keys = replace(keys, reference=reference, conditions=told)
+    recipe = _reading.resolve_method(method, cost=cost)
     group = _join(devices, device, members=members, bootstrap=bootstrap)
     progress = progress and group.is_main
-    cells, n_components, facts = _read(adata, keys, show=progress)
+    cells, n_components, prep, facts = _read(adata, keys, show=progress)
     found = suggested(cells, n_components) if network == "auto" else None
     options = FitOptions(
         steps=(found.steps if found else Method.default_steps) if steps is None else steps,
@@ -196,10 +201,8 @@ def fit(
     )
     recipe, choice = _chosen(recipe, cells, keys, n_components, options=options, workers=workers)
     recipe = recipe if network is None else with_network(recipe, found or network)
-    several = partial(fit_members, members=members, bootstrap=bootstrap, workers=workers)
-    fit_all = partial(fit_on, devices=devices) if members == 1 else several
-    prep = _reading.preprocessing_of([s.x for s in cells.snapshots], n_components, whiten)
-    out: Fit | Ensemble = fit_all(recipe, cells, options, preprocessing=prep)
+    fit_all = _fitter(devices, members=members, bootstrap=bootstrap, workers=workers)
+    out = fit_all(recipe, cells, options, preprocessing=prep)
     for one in out if isinstance(out, Ensemble) else (out,):
         one.origin.update(facts | choice)
     return out
@@ -219,6 +222,15 @@ def _join(
     return group
 
 
+def _fitter(
+    devices: int | None, *, members: int, bootstrap: bool, workers: int | None
+) -> Callable[..., Fit | Ensemble]:
+    """Return what fits a method to a course with these options."""
+    if members == 1:
+        return partial(fit_on, devices=devices)
+    return partial(fit_members, members=members, bootstrap=bootstrap, workers=workers)
+
+
 def _chosen(
     recipe: Method,
     course: TimeCourse,
@@ -229,6 +241,7 @@ def _chosen(
     workers: int | None,
 ) -> tuple[Method, dict[str, str]]:
     """Return the method to fit, and the reason as a fact where it had to be chosen."""
+    _reading.check_reference([recipe], keys.reference)
     if keys.growth_key is not None:
         _reading.warn_of_unused_growth([recipe])
     if not isinstance(recipe, Chooser):
@@ -248,8 +261,8 @@ def _chosen(
 
 def _read(
     adata: AnnData, keys: Reading, *, show: bool
-) -> tuple[TimeCourse, int | None, dict[str, Any]]:
-    """Return the course, how many components to fit, and facts that predictions need.
+) -> tuple[TimeCourse, int | None, Preprocessing | None, dict[str, Any]]:
+    """Return the course, how many components to fit, these, and facts that predictions need.
 
     Its index is not kept: of millions of cells, it is a sixth of what they take.
     """
@@ -257,4 +270,5 @@ def _read(
     facts = _reading.origin_of(adata, keys, cells, index)
     if show and adata.n_vars and "no_genes" in facts:
         tqdm.write(f"answers stay without genes: {facts['no_genes']}", file=sys.stderr)
-    return cells, n_components, facts
+    prep = _reading.preprocessing_of([s.x for s in cells.snapshots], n_components, keys.whiten)
+    return cells, n_components, prep, facts

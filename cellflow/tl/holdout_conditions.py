@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from anndata import AnnData
 
@@ -21,7 +22,7 @@ def holdout_conditions(
     *,
     time_key: str,
     condition_key: str | Sequence[str],
-    control: Condition,
+    control: str | Mapping[str, Any],
     covariates: Mapping[str, object] | None = None,
     across: str | Sequence[str] | None = None,
     nuisance: str | Sequence[str] | None = None,
@@ -33,7 +34,6 @@ def holdout_conditions(
     steps: int = 2000,
     seeds: int | Sequence[int] = 3,
     guidance: float = 1.0,
-    most_changed: int = 50,
     time_map: Mapping[Hashable, float] | None = None,
     missing: str = "error",
     unit: str | None = None,
@@ -51,10 +51,10 @@ def holdout_conditions(
     condition_key, control, covariates, across, nuisance
         As in :func:`cellflow.tl.fit`.
     conditions
-        Which to leave out, one at a time; all but the control when omitted.
+        As in :func:`cellflow.evaluate.holdout_conditions`.
     method, steps, seeds, workers, progress
         As in :func:`cellflow.tl.holdout`.
-    guidance, most_changed
+    guidance
         As in :func:`cellflow.evaluate.holdout_conditions`.
 
     Returns
@@ -75,7 +75,6 @@ def holdout_conditions(
         conditions=conditions,
         steps=steps,
         seeds=seeds,
-        most_changed=most_changed,
         guidance=guidance,
         workers=workers,
         progress=progress,

@@ -221,7 +221,7 @@ def interpolate(
     columns |= {"mass": snapshot.mass.cpu().numpy(), **several}
     obs = pd.DataFrame(columns, index=[f"predicted-{i}" for i in range(len(x))])
     tables = {} if snapshot.labels is None else _label(obs, fit, snapshot)
-    out = population(fit, x, obs, Wanted(genes, decoder, floor))
+    out = population(fit, x, obs, wanted=Wanted(genes, decoder, floor))
     out.obsm.update(tables)
     out.uns["interpolation"] |= {
         "method": fit.method.name,
@@ -248,7 +248,7 @@ def pooled(cells: Snapshot | Interpolation) -> tuple[Snapshot, dict[str, Any]]:
     return cells.pooled, told
 
 
-def population(fit: Fit | Ensemble, x: np.ndarray, obs: pd.DataFrame, wanted: Wanted) -> AnnData:
+def population(fit: Fit | Ensemble, x: np.ndarray, obs: pd.DataFrame, *, wanted: Wanted) -> AnnData:
     """Return states `x` ``(n, d)`` as an AnnData, in genes where there is a way to them."""
     rep, found = fit.origin.get("use_rep", "X_state"), fit.origin.get("components")
     states = {"X_pca" if rep == "X" else rep: x} if rep != "X" or found is not None else {}

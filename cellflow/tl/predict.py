@@ -70,12 +70,11 @@ def predict(
         got, remedy = "a fit without conditions", "Fit with a `condition_key`."
         raise ValueError(_checks.message("fit", got, "one with conditions", remedy))
     asked = list(condition) if isinstance(condition, list) else [condition]
-    if not asked:
-        raise ValueError(_checks.message("condition", "none", "one at least"))
+    if not asked or len({known.text(one) for one in asked}) < len(asked):
+        got = "one more than once" if asked else "none"
+        raise ValueError(_checks.message("condition", got, "one or several different ones"))
     time = fit.course.times[-1] if time is None else time_of(fit, time)
     _, times, states = states_and_times(adata, fit)
-    if not np.isfinite(times).any():
-        raise ValueError(_checks.message("adata", "no cell with a time", "cells to carry"))
     rows = np.flatnonzero(times == np.nanmin(times))
     x = torch.from_numpy(states[rows, : fit.course.dim])
     mass = torch.from_numpy(masses_of(adata, fit)[rows]).to(x.dtype)
@@ -88,5 +87,6 @@ def predict(
         columns |= {"mass": cells.mass.cpu().numpy(), "origin": names, "condition": text, **told}
         columns |= known.told(one)
         obs = pd.DataFrame(columns, index=[f"{text}-{name}-{k}" for k, name in enumerate(names)])
-        out.append(population(fit, cells.x.cpu().numpy(), obs, Wanted(genes, decoder, True)))
+        wanted = Wanted(genes, decoder, True)
+        out.append(population(fit, cells.x.cpu().numpy(), obs, wanted=wanted))
     return ad.concat(out, merge="same", uns_merge="first") if len(out) > 1 else out[0]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import anndata
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose
 
 import cellflow
-from cellflow import Snapshot, TimeCourse
+from cellflow import Snapshot, TimeCourse, tl
 from cellflow.conditions import Categorical, Conditions, Continuous
 from cellflow.methods import OTCFM
 from cellflow.networks import MLPConfig
 from cellflow.simulate import open_trajectory
 from cli_files import cellflow_
+
+DRUGS = ["control", "control", "A", "B", "A+B"]
 
 KNOWN = Conditions(
     (Categorical("drug", ("A", "B"), none="none"), Continuous("dose")),
@@ -74,3 +79,81 @@ def test_texts_name_conditions() -> None:
     for text in dosed.texts:
         assert dosed.text(dosed.read(text)) == text
         assert dosed.read(f"drug={text}") == dosed.read(text)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory) -> tuple[Path, Path]:
+    """File of cells under drugs in two donors, and folder of a fit to them."""
+    folder, rng = tmp_path_factory.mktemp("drugs"), np.random.default_rng(0)
+    obs = pd.DataFrame({"drug": np.repeat(DRUGS, 20), "day": np.repeat([0.0, 1, 1, 1, 1], 20)})
+    obs["donor"] = np.array(["1", "2"])[np.arange(100) % 2]
+    obs.index = [f"c{k}" for k in range(100)]
+    x = rng.normal(size=(100, 2)) + obs["drug"].str.contains("A").to_numpy()[:, None]
+    cells = anndata.AnnData(obs=obs, obsm={"X_pca": x.astype(np.float32)})
+    cells.write_h5ad(folder / "cells.h5ad")
+    method = OTCFM(net=MLPConfig(8, 1))
+    keys = {"time_key": "day", "condition_key": "drug", "control": "control", "method": method}
+    tl.fit(cells, steps=3, progress=False, **keys).save(folder / "fit")
+    return folder / "cells.h5ad", folder / "fit"
+
+
+def test_predict_does_what_python_does(places, tmp_path) -> None:
+    file, folder = places
+    given = ("--condition", "A+B", "--condition", "drug=A", "--time", "0.5", "--guidance", 2)
+    result = cellflow_("predict", folder, file, *given, "--out", tmp_path / "out.h5ad")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("40 cells under A+B and drug=A, saved to")
+    found, fit = anndata.read_h5ad(tmp_path / "out.h5ad"), cellflow.load(folder)
+    cells = anndata.read_h5ad(file)
+    wanted = tl.predict(cells, fit, condition=["A+B", "A"], time=0.5, guidance=2.0)
+    assert_allclose(found.obsm["X_pca"], wanted.obsm["X_pca"], rtol=1e-6)
+    assert list(found.obs["condition"]) == list(wanted.obs["condition"])
+    for words, said in (((), "--condition"), (("--condition", "C"), "drug")):
+        result = cellflow_("predict", folder, file, *words, "--out", tmp_path / "no.h5ad")
+        assert result.exit_code == 2
+        assert said in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_holdout_conditions_does_what_python_does(places, tmp_path) -> None:
+    few = ("--steps", 2, "--seeds", 1, "--workers", 1, "--quiet", "--method", "otcfm")
+    keys = ("--time-key", "day", "--control", "control", "--condition-key", "drug")
+    keys += ("--condition-key", "donor", "--nuisance", "donor")
+    written = ("--json", tmp_path / "rows.json", "--csv", tmp_path / "rows.csv")
+    asked = ("--condition", "drug=A+B,donor=2", *few, *keys, *written)
+    result = cellflow_("holdout-conditions", places[0], *asked)
+    assert result.exit_code == 0, result.stderr
+    table = tl.holdout_conditions(
+        anndata.read_h5ad(places[0]),
+        time_key="day",
+        condition_key=["drug", "donor"],
+        control="control",
+        nuisance="donor",
+        conditions=[{"drug": "A+B", "donor": "2"}],
+        steps=2,
+        seeds=1,
+        workers=1,
+        progress=False,
+    )
+    assert result.stdout == f"{table}\n"
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [row["value"] for row in rows] == [row.value for row in table.rows]
+    assert len(pd.read_csv(tmp_path / "rows.csv")) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--condition-key", "drug"), "'--control'"),
+        (("--control", "control"), "'--condition-key'"),
+        (("--condition-key", "drug", "--control", "PBS"), "PBS"),
+        (("--condition-key", "drug", "--control", "control", "--condition", "C"), "C"),
+        (("--condition-key", "drug", "--control", "control", "--condition", "control"), "control"),
+    ],
+)
+def test_holdouts_that_cannot_be_are_one_line(places, words, said) -> None:
+    few = ("--time-key", "day", "--steps", 1, "--seeds", 1, "--quiet")
+    result = cellflow_("holdout-conditions", places[0], *few, *words)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1

@@ -230,3 +230,17 @@ BAD = {
 def test_what_is_no_cost_is_refused(call, error, text):
     with pytest.raises(error, match=text):
         call()
+
+
+def test_a_fit_by_a_cost_is_that_of_its_coupling() -> None:
+    cells = cf.datasets.embryoid()[::10]
+    how = {"time_key": "day", "n_dims": 3, "steps": 3, "progress": False}
+    named = cf.tl.fit(cells, method="otcfm", cost="cosine", **how)
+    own = cf.tl.fit(cells, method=replace(cf.OTCFM(), coupling=Exact(cost=Cosine())), **how)
+    plain = cf.tl.fit(cells, method="otcfm", **how)
+    x = named.course.snapshots[0].x
+    assert torch.equal(named.velocity(2.0, x), own.velocity(2.0, x))
+    assert not torch.equal(named.velocity(2.0, x), plain.velocity(2.0, x))
+    for method in ("icfm", "dsbm", "auto"):
+        with pytest.raises((TypeError, ValueError), match="cost"):
+            cf.tl.fit(cells, method=method, cost="cosine", **how)

@@ -17,6 +17,7 @@ from cellflow.methods import OTCFM, SF2M, UOTCFM, FewSteps, Iterated, MeanFlow, 
 from cellflow.networks import MLPConfig
 from cellflow.several.members import fit_members, resampled
 from cellflow.timecourse import Snapshot
+from cellflow.toys import DosedGaussians, Gaussian
 from cellflow.training import FitOptions
 
 DOSES = (0.0, 1.0, 2.0)
@@ -193,3 +194,63 @@ def test_ensembles_are_given_conditions_and_keep_strata(tmp_path) -> None:
 def test_methods_that_cannot_learn_conditions_say_so(method) -> None:
     with pytest.raises(ValueError, match=r"`conditions`.*under\(condition\)"):
         method.fit(doses(20), steps=2, progress=False)
+
+
+DRUGS = {"A": (2.0, 0.0, 0.0), "B": (0.0, 2.0, 0.0), "C": (0.0, 0.0, -2.0)}
+SEEN = ("A", "B", "C", "A+B", "A+C")
+
+
+def drugs(n: int = 150) -> tuple[DosedGaussians, TimeCourse]:
+    """Normal clouds that drugs shift, one axis each: what they do adds up."""
+    law = Gaussian(torch.zeros(3), SPREAD**2 * torch.eye(3))
+    toy = DosedGaussians(law, law, DRUGS, log=False)
+    return toy, toy.course(n, SEEN, generator=0)
+
+
+@pytest.fixture(scope="module")
+def combined() -> Fit:
+    return OTCFM(net=MLPConfig(48, 2)).fit(drugs()[1], steps=900, progress=False)
+
+
+@pytest.mark.parametrize("condition", ["B+C", "A+B+C"])
+def test_unseen_combinations_of_what_adds_up_are_predicted(combined: Fit, condition: str) -> None:
+    """The mean is within a fifth of the shift, nearer than that of any condition seen."""
+    toy, _ = drugs()
+    law, cells = toy.law(condition), combined.given(condition).interpolate(1.0).x
+    off = [float((cells.mean(0) - toy.law(c).mean).norm()) for c in (condition, *SEEN, "control")]
+    assert off[0] < 0.2 * float(law.mean.norm())
+    assert off[0] < min(off[1:]) / 2
+    assert_close(cells.std(0), torch.full((3,), SPREAD), atol=0.2, rtol=0)
+
+
+def test_populations_of_unseen_conditions_are_predicted_and_not_those_of_others() -> None:
+    course = drugs(40)[1]
+    middle = replace(course.snapshots[1], time=2.0)
+    course = replace(course, snapshots=(*course.snapshots, middle))
+    fit = OTCFM(net=SMALL).fit(course, steps=5, progress=False)
+    bound, start = fit.given("B+C"), course.under("control").snapshots[0]
+    assert bound.course.times == (0.0, 1.0, 2.0)
+    assert bound.course.conditions is None
+    assert torch.equal(bound.course.snapshots[0].x, start.x)
+    context = course.conditions.context("B+C")
+    for time in (1.0, 2.0):
+        own = bound.interpolate(time)
+        assert torch.equal(own.x, bound.predict(start, time).x)
+        assert_close(own.mass, start.mass.to(own.mass))
+        far = torch.cdist(own.x, course.snapshots[1].x).min()
+        assert far > 0  # nobody's cells
+    told = fit.networks["velocity"](torch.tensor(0.5), start.x, context)
+    assert_close(bound.velocity(0.5, start.x), told)
+    other = OTCFM(net=SMALL).fit(course, steps=5, generator=1, progress=False)
+    both = Ensemble((fit, other), (0, 1))
+    told = both.given("B+C").interpolate(2.0)
+    for one, member in zip(both, told.members, strict=True):
+        assert torch.equal(member.x, one.given("B+C").interpolate(2.0).x)
+
+
+def test_an_unseen_condition_needs_a_control_and_known_levels(quick: Fit) -> None:
+    with pytest.raises(ValueError, match=r"condition.*1\.5.*control"):
+        quick.given(1.5)
+    fit = OTCFM(net=SMALL).fit(drugs(20)[1], steps=1, progress=False)
+    with pytest.raises(ValueError, match="drug.*D"):
+        fit.given("A+D")

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from cellflow.conditions import Categorical, Conditions, Context
 from cellflow.networks import SetEncoder
 
-POOLS = ("mean", "attention")
+POOLS = ("sum", "mean", "attention")
 DRUGS = Conditions((Categorical("drug", ("A", "B", "C"), doses=True),), ("A", "B+C", {"C": 2.0}))
 
 
@@ -42,9 +42,13 @@ def test_conditions_of_which_nothing_is_said_have_the_same_finite_row(pool: str)
     assert not torch.allclose(encoder(pool)(dropped)[0], none[0])
 
 
-def test_mean_pooling_is_the_mean_over_tokens() -> None:
+def test_pooling_is_the_mean_or_the_sum_over_tokens() -> None:
+    """What follows is an affine map, with the same constant for each condition."""
     one, two, both = (encoder("mean")(DRUGS.context(c)) for c in ("B", "C", "B+C"))
-    assert_close(both, (one + two) / 2)  # what follows the mean is an affine map
+    assert_close(both, (one + two) / 2)
+    net = encoder("sum")
+    one, two, both = (net(DRUGS.context(c)) for c in ("B", "C", "B+C"))
+    assert_close(both, one + two - net.out.bias)
 
 
 @pytest.mark.parametrize("pool", POOLS)

@@ -112,7 +112,9 @@ def test_gradients_written_out_equal_those_of_autograd(condition: str, told: str
 
 
 @pytest.mark.parametrize("condition", KINDS)
-@pytest.mark.parametrize("config", [{}, {"skip": True, "activation": "tanh"}, {"intervals": True}])
+@pytest.mark.parametrize(
+    "config", [{}, {"skip": True, "activation": "tanh"}, {"intervals": True}, {"pool": "attention"}]
+)
 def test_evaluators_equal_their_fields(condition: str, config: dict) -> None:
     net, x, one = network(condition, **config), cells(), KNOWN.context({"drug": "A+B"})
     each = replace(KNOWN.context(), rows=rows())
@@ -140,3 +142,32 @@ def test_own_modules_are_called_with_the_context_where_there_are_conditions() ->
     seen = (T - UNITS.origin) / UNITS.span - (x - torch.tensor(UNITS.centre)) / UNITS.scale
     assert_close(net(T, x), seen * UNITS.speed)  # nothing is said
     assert not torch.allclose(told, net(T, x))
+
+
+@torch.no_grad()
+def silence(net: MLP) -> None:
+    """Tell the hidden layers nothing, of which the first numbers are scales and shifts."""
+    hidden = 2 * net.config.depth * net.config.width
+    net.change.weight[:hidden] = 0
+    net.change.bias[:hidden] = 0
+
+
+@pytest.mark.parametrize("answer", ["velocity", "growth"])
+def test_what_drugs_add_to_the_answer_adds_up(answer: str) -> None:
+    """Where the hidden layers are told nothing, one more drug does the same beside any others."""
+    net, x = network("film", answer), cells()
+    silence(net)
+
+    def answered(drug: str) -> torch.Tensor:
+        with torch.no_grad():
+            return net(T, x, KNOWN.context({"drug": drug}))
+
+    change = answered("A+B") - answered("B")
+    assert_close(answered("A+B+C") - answered("B+C"), change, atol=1e-5, rtol=1e-5)
+    assert_close(change, change[:1].expand_as(change), atol=1e-5, rtol=1e-5)  # of all cells
+    assert change.abs().max() > 1e-2
+    for pool in ("mean", "attention"):
+        other = network("film", answer, pool=pool)
+        silence(other)
+        told = [other(T, x, KNOWN.context({"drug": d})) for d in ("A+B", "B", "A+B+C", "B+C")]
+        assert not torch.allclose(told[0] - told[1], told[2] - told[3], atol=1e-3)
