@@ -45,13 +45,6 @@ class Context:
         rows = None if self.rows is None else self.rows.to(like.device)
         return Context(self.tokens.to(like), self.present.to(like.device), rows)
 
-    def without(self, dropped: Tensor) -> Context:
-        """Return the context in which nothing is said of the cells ``dropped``, ``(n,)`` bool."""
-        tokens = torch.cat([self.tokens, torch.zeros_like(self.tokens[:1])])
-        present = torch.cat([self.present, torch.zeros_like(self.present[:1])])
-        own = torch.zeros_like(dropped, dtype=torch.long) if self.rows is None else self.rows
-        return Context(tokens, present, own.masked_fill(dropped, len(self.tokens)))
-
 
 @dataclass(frozen=True, eq=False)
 class Conditions:

@@ -12,6 +12,7 @@ can be compared. Distances along the data are a coupling, :class:`cellflow.coupl
 """
 
 from cellflow import _doors
+from cellflow.costs.added import Added
 from cellflow.costs.cost import COSTS, Cost, CostLike, as_cost
 from cellflow.costs.distances import (
     brownian_epsilon,
@@ -19,7 +20,7 @@ from cellflow.costs.distances import (
     half_squared_distance,
     squared_distance,
 )
-from cellflow.costs.of_cells import UNKNOWN, Added, Clones, Cosine, Euclidean, HalfSquared
+from cellflow.costs.of_cells import UNKNOWN, Clones, Cosine, Euclidean, HalfSquared
 from cellflow.costs.spectral import Spectral
 
 __all__ = [

@@ -27,19 +27,10 @@ class Method(ABC):
     A member is a frozen dataclass, whose fields are what a saved fit holds of it. A recipe for it
     registers itself by the name that the AnnData door and the command line use:
     ``@METHODS.register("otcfm")``.
-
-    Attributes
-    ----------
-    default_steps
-        Budget of training steps where none is given.
-    both_sides
-        Whether a population between two snapshots is predicted from both of them: see
-        :meth:`cellflow.fits.Fit.interpolate`.
-    predict, timesteps, times_per_pair
-        As in :class:`~cellflow.methods.FlowMatching`.
+    The last four attributes are as in :class:`~cellflow.methods.FlowMatching`.
     """
 
-    default_steps: ClassVar[int] = 3000
+    default_steps: ClassVar[int] = 3000  #: Budget of training steps where none is given.
     both_sides: bool = False
     predict: str = "velocity"
     timesteps: str | Callable[[Tensor], Tensor] = "uniform"

@@ -93,26 +93,15 @@ class Path(ABC):
     unless it gives them too. `s` in (0, 1) is the fraction of the interval that has passed; real
     time exists outside.
 
-    Attributes
-    ----------
-    sigma
-        Scale of the noise, if the path has such a setting.
-    margin
-        Distance that draws of ``s`` keep from both ends.
-    needs_rates
-        Whether the path bends and uses the cells' velocities at both ends.
-    needs_reference
-        Whether the path, and its pairs, are relative to a drift that the cells' velocities tell.
-    source_free
-        Whether the path generates cells from noise: its mean is a multiple of `x1`, and the source
-        that of the noise at the start; cells `x0` are ignored.
+    One that is `source_free` generates cells from noise: its mean is a multiple of `x1`, and the
+    source that of the noise at the start; cells `x0` are ignored.
     """
 
-    sigma: float | None = None
-    margin: float = 0.0
-    needs_rates: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = False
-    source_free: ClassVar[bool] = False
+    sigma: float | None = None  #: Scale of the noise, if the path has such a setting.
+    margin: float = 0.0  #: Distance that draws of ``s`` keep from both ends.
+    needs_rates: ClassVar[bool] = False  #: It bends, by the cells' velocities at both ends.
+    needs_reference: ClassVar[bool] = False  #: It, and its pairs, are relative to a drift of these.
+    source_free: ClassVar[bool] = False  #: It begins from noise.
 
     def __post_init__(self) -> None:
         if self.sigma is not None:
