@@ -37,11 +37,8 @@ def spline_rates(
     The `coupling` may be a function from two snapshots to a plan. Snapshots of the `course` that
     are larger than `block_size` are coupled in random blocks of at most this size, drawn by a seed
     or `generator`; with two snapshots all chains are straight.
-
-    Returns
-    -------
-    Velocities of the cells of ``course.x``, data units per unit of time, shape ``(sum n_k, d)``;
-    zero for a cell without partners.
+    Velocities are those of the cells of ``course.x``, in data units per unit of time, of shape
+    ``(sum n_k, d)``; zero for a cell without partners.
     """
     _checks.count(block_size, "block_size", low=2)
     coupling = as_coupling(coupling)

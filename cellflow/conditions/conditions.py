@@ -50,19 +50,12 @@ class Context:
 class Conditions:
     """Conditions that cells were under, each with a value of all covariates.
 
-    Parameters
-    ----------
-    covariates
-        What is told of a condition: see :mod:`cellflow.conditions.covariates`.
-    values
-        The conditions: values of the covariates by their names. Cells refer to them by their
-        position, their code.
-    control
-        Code of the condition whose cells others start from where they have none of their own.
-    across
-        Covariates that couplings cross: cells that differ in these alone may be paired.
-    nuisance
-        Covariates, such as a donor, that a prediction need not tell.
+    What is told of a condition are its `covariates`, see :mod:`cellflow.conditions.covariates`,
+    whose values by their names are `values`, one mapping for each condition; cells refer to them by
+    their position, their code. The code `control` is that of the condition whose cells others start
+    from where they have none of their own. Couplings cross the covariates `across`: cells that
+    differ in these alone may be paired. A prediction need not tell those of `nuisance`, such as a
+    donor.
     """
 
     covariates: tuple[Covariate, ...]
@@ -187,12 +180,9 @@ class Conditions:
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> Conditions:
         """Return the conditions that their `facts` tell of."""
-        covariates = []
-        for own in facts["covariates"]:
-            given = {k: _tuples(v) for k, v in own.items() if k != "kind"}
-            covariates.append(COVARIATES[own["kind"]](**given))
-        rest = {k: _tuples(facts[k]) for k in ("control", "across", "nuisance")}
-        return cls(tuple(covariates), tuple(facts["values"]), **rest)
+        own = ({**some} for some in facts["covariates"])
+        covariates = tuple(COVARIATES[some.pop("kind")](**some) for some in own)
+        return cls(covariates, *(facts[k] for k in ("values", "control", "across", "nuisance")))
 
     def _named(self, condition: Condition) -> Mapping[str, Value]:
         """Return a condition with the names of its covariates, of which it may leave out some."""
@@ -226,8 +216,3 @@ class Conditions:
                 found.append(wide)
             start += c.width
         return torch.cat(found) if found else torch.zeros(0, self.features, dtype=torch.float64)
-
-
-def _tuples(value: Any) -> Any:
-    """Return lists, and lists in lists, as tuples."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value

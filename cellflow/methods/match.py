@@ -45,6 +45,8 @@ def match(
 ) -> Matching:
     """Learn to carry the cloud `x0` to the cloud `x1`, of which no points belong together.
 
+    The matching that is returned can carry other points, and be saved.
+
     Parameters
     ----------
     x0, x1
@@ -67,10 +69,6 @@ def match(
         ``torch.float32`` or ``torch.float64``; that of the points when omitted.
     progress
         Whether to show a bar on standard error.
-
-    Returns
-    -------
-    The matching, which can carry other points, and be saved.
     """
     mapped = {name: kind for name, kind in DENSITIES.items() if kind.invertible}
     known: dict[str, Callable[[], Method | Density | Generative]]

@@ -104,6 +104,9 @@ class Method(ABC):
     ) -> Fit:
         """Learn the dynamics that carry each snapshot into the next.
 
+        The fit that is returned can simulate, and be saved. Raises FloatingPointError if training
+        diverges.
+
         Parameters
         ----------
         course
@@ -114,15 +117,6 @@ class Method(ABC):
         steps, generator, device, dtype, checkpointing, progress, on_step
             As in :class:`~cellflow.training.FitOptions`; the method's `default_steps` are taken
             when `steps` is omitted, and `generator` decides everything that is random.
-
-        Returns
-        -------
-        The fit, which can simulate, and be saved.
-
-        Raises
-        ------
-        FloatingPointError
-            If training diverges.
         """
         options = FitOptions(
             steps=self.default_steps if steps is None else steps,

@@ -21,11 +21,8 @@ def with_network(method: Method, network: str | NetworkLike | Suggestion) -> Met
     :func:`cellflow.networks.as_network_config` takes them; or what
     :func:`cellflow.networks.suggested` says, a perceptron that knows of the time what one of the
     method does, and for :class:`FlowMatching` its learning rate and blocks.
-
-    Raises
-    ------
-    TypeError
-        If the method has no network, or learns averages of the velocity and the network does not.
+    Raises TypeError if the method has no network, or learns averages of the velocity and the
+    network does not.
     """
     if isinstance(method, Iterated):
         return replace(method, base=cast(FlowMatching, with_network(method.base, network)))
