@@ -6,9 +6,8 @@ block has cells. Every pair is therefore a draw from the minibatch coupling of t
 serves ``reuse`` epochs, reshuffled each time and met with fresh times and noise; then the next
 pool, made meanwhile in the background, takes over. ``reuse=1`` couples afresh for every pass. Of
 snapshots that take more than 2,048 steps to pass, a pool holds the cells of as many, drawn at
-random, and serves once: training begins soon, and sees as many cells as its steps allow.
-With ``refresh="every_step"`` the pairs of a step are those of one block of ``batch_size`` cells
-of each interval, coupled for this step alone.
+random, and serves once: training begins soon, and sees as many cells as its steps allow. What
+``refresh="every_step"`` changes says :class:`Batching`.
 
 Batch ``k`` is a pure function of the seed and ``k``: resuming needs no state.
 """

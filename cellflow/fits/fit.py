@@ -16,11 +16,10 @@ from cellflow._typing import ArrayLike, Field, Rng, Tensor
 from cellflow.clock import Clock
 from cellflow.conditions import Condition
 from cellflow.dynamics import Dynamics
+from cellflow.fits.bases import Encoded, gaussian_mixture
 from cellflow.fits.folder import save_fit
 from cellflow.fits.populations import (
-    Encoded,
     equal_cells,
-    gaussian_mixture,
     grown_mass,
     sample_cells,
     sides_of,

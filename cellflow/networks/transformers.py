@@ -42,7 +42,7 @@ class DiTConfig(NetworkConfig):
     tokens
         Blocks that components are cut into, at most; with as many as dimensions, each is one.
     ratio
-        Hidden units behind the attention, in multiples of `width`.
+        Hidden units behind or beside the attention, in multiples of `width`.
     """
 
     width: int = 32
@@ -127,19 +127,13 @@ class MMDiTConfig(NetworkConfig):
 
     Parameters
     ----------
-    width
-        Features of a token, and of what is told of a cell.
     double, single
         Numbers of blocks with weights for each kind of tokens, and of those that share them.
-    heads
-        Heads of attention, a divisor of `width`; of its half, for rotary positions.
-    tokens
-        Blocks that the components of a cell are cut into, at most: see :class:`DiTConfig`.
     positions
         Of the cell's tokens: ``"learned"``, or ``"rotary"``, by turns of queries and keys, of which
-        distances alone count (:cite:`su2024`).
-    ratio
-        Hidden units behind or beside the attention, in multiples of `width`.
+        distances alone count (:cite:`su2024`); heads then divide half the width.
+    width, heads, tokens, ratio
+        As in :class:`DiTConfig`.
     """
 
     width: int = 32

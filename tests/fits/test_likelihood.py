@@ -13,7 +13,7 @@ import cellflow as cf
 from cellflow import toys
 from cellflow.batches import Batching
 from cellflow.fits import Ensemble, Fit
-from cellflow.fits.populations import gaussian_mixture
+from cellflow.fits.bases import gaussian_mixture
 from cellflow.methods import METHODS
 from cellflow.networks import MLPConfig
 from cellflow.preprocessing import Preprocessing, fit_preprocessing

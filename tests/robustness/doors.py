@@ -22,7 +22,7 @@ import cellflow as cf
 from cellflow.batches import Batching
 from cellflow.couplings import Coupling, Exact
 from cellflow.evaluate import HoldoutProtocol
-from cellflow.fits.populations import gaussian_mixture
+from cellflow.fits.bases import gaussian_mixture
 from cellflow.methods import METHODS, FlowMatching, Method
 from cellflow.networks import MLPConfig, NetworkConfig
 from cellflow.paths import Path as CellPath
