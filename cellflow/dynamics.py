@@ -50,20 +50,12 @@ class Dynamics:
     With :math:`\sigma = 0` this is the ODE :math:`dX = v\,dt`, whose marginals the stochastic
     equation shares when :math:`s = \nabla \log p_t` (Tong et al. 2023, [SF]2M, eq. 3-5).
 
-    Parameters
-    ----------
-    velocity
-        Probability-flow velocity :math:`v(t, x)`, data units per unit of time. One that is made
-        of the `score` is a :class:`ComposedField`, so that the drift asks the score once.
-    score
-        :math:`\nabla \log p_t(x)`, or None for deterministic dynamics.
-    growth
-        Growth rate :math:`g(t, x)` of shape ``(n,)`` per unit of time, or None.
-    sigma
-        Diffusion, in data units per square root of a unit of time: a number, or a function of the
-        time, a scalar or ``(n,)``, whose answer is of that shape.
-    breaks
-        Times, increasing, at which the fields may jump.
+    The probability-flow `velocity` :math:`v(t, x)` is in data units per unit of time; one that is
+    made of the `score` is a :class:`ComposedField`, so that the drift asks the score once. That is
+    :math:`\nabla \log p_t(x)`, or None for deterministic dynamics. The rate of `growth` :math:`g(t,
+    x)`, of shape ``(n,)``, is per unit of time, or None. The diffusion `sigma` is in data units per
+    square root of a unit of time: a number, or a function of the time, a scalar or ``(n,)``, whose
+    answer is of that shape. The fields may jump at `breaks`, increasing times.
     """
 
     velocity: Field

@@ -51,16 +51,10 @@ def load(
 
     It predicts exactly as the saved one did.
 
-    Parameters
-    ----------
-    folder
-        What :meth:`Fit.save`, :meth:`Ensemble.save` or :meth:`Matching.save` wrote, or a member of
-        an ensemble.
-    device
-        Where to put it.
-    net
-        What the method was given as `net`, if that was the user's own: a folder holds the weights
-        of such networks, but not their code.
+    The `folder` is what :meth:`Fit.save`, :meth:`Ensemble.save` or :meth:`Matching.save` wrote, or
+    a member of an ensemble, and `device` is where to put it. What the method was given as `net` is
+    wanted if that was the user's own: a folder holds the weights of such networks, but not their
+    code.
     """
     folder = Path(folder)
     recover(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -117,10 +117,14 @@ class Snapshot:
     def subset(self, index: Tensor) -> Snapshot:
         """Return the cells at `index` (a long tensor), with all that is known of them."""
         _checks.rows(index, len(self), "index")
-        labels = None if self.labels is None else [self.labels[i] for i in index.tolist()]
+        return Snapshot(self.x[index], self.time, self.mass[index], *self.rest(index))
+
+    def rest(self, index: Tensor | slice) -> tuple[Any, ...]:
+        """Return labels, growth, conditions and velocities of the cells at `index`, if known."""
+        at = range(len(self))[index] if isinstance(index, slice) else index.tolist()
+        labels = None if self.labels is None else [self.labels[i] for i in at]
         known = (self.growth, self.condition, self.velocity)
-        rest = (None if v is None else v[index] for v in known)
-        return Snapshot(self.x[index], self.time, self.mass[index], labels, *rest)
+        return labels, *(None if v is None else v[index] for v in known)
 
     def shuffled(self, most: int, generator: torch.Generator) -> Snapshot:
         """Return its cells in random order by a CPU `generator`, `most` of them at most."""
@@ -141,9 +145,8 @@ def joined(parts: Sequence[Snapshot]) -> Snapshot:
     """
     if len(parts) == 1:
         return parts[0]
-    labels = None
-    if all(s.labels is not None for s in parts):
-        labels = [label for s in parts for label in s.labels or ()]
+    every = all(s.labels is not None for s in parts)
+    labels = [label for s in parts for label in s.labels or ()] if every else None
     x, mass = torch.cat([s.x for s in parts]), torch.cat([s.mass for s in parts])
     known = [s.condition for s in parts if s.condition is not None]
     code = torch.cat(known) if len(known) == len(parts) else None

@@ -15,16 +15,9 @@ from cellflow.timecourse import Snapshot, TimeCourse
 class Link(NamedTuple):
     """Cells of two time points that are coupled with each other.
 
-    Parameters
-    ----------
-    source, target
-        The cells, n and m of them.
-    rows, cols
-        Their rows in ``course.x``, shapes ``(n,)`` and ``(m,)``.
-    stratum
-        Number of their stratum; 0 without conditions.
-    codes
-        Codes that pairs get, by their target cells, shape ``(m,)``; None without conditions.
+    The n cells `source` and m cells `target` have the rows `rows` ``(n,)`` and `cols` ``(m,)`` in
+    ``course.x``. The number of their `stratum` is 0 without conditions; `codes` ``(m,)`` are those
+    that pairs get, by their target cells, None without conditions.
     """
 
     source: Snapshot

@@ -29,16 +29,10 @@ class TimeCourse:
 
     Build it with :meth:`from_arrays`.
 
-    Parameters
-    ----------
-    snapshots
-        At least two snapshots of equal dimension, dtype and device, in order of time.
-    unit
-        Name of the time unit, for labels only.
-    conditions
-        What the codes of the cells' conditions stand for; None where cells have none. Where all
-        snapshots have a mass of one, which says nothing of a population's size, each stratum of
-        conditions is given a mass of one at each time instead.
+    At least two `snapshots` of equal dimension, dtype and device are in order of time, whose `unit`
+    is for labels only. The `conditions` are what the codes of the cells' conditions stand for, None
+    where cells have none. Where all snapshots have a mass of one, which says nothing of a
+    population's size, each stratum of conditions is given a mass of one at each time instead.
     """
 
     snapshots: tuple[Snapshot, ...]
@@ -95,19 +89,11 @@ class TimeCourse:
     ) -> TimeCourse:
         """Build a course from one array of cells per time point.
 
-        Parameters
-        ----------
-        xs
-            One ``(n_k, d)`` array or tensor per time point, taken to their common floating type.
-        times
-            Time of each; ``0, 1, 2, …`` when omitted.
-        masses, growths, velocities
-            Of each cell, as in :class:`Snapshot`: one array per time point.
-        unit
-            Name of the time unit.
-        conditions, codes
-            Conditions that cells were under, and the position of each cell's among them: one
-            ``(n_k,)`` array per time point.
+        There is one ``(n_k, d)`` array or tensor of `xs` per time point, taken to their common
+        floating type; the `times`, in the `unit` of that name, are ``0, 1, 2, …`` when omitted. As
+        in :class:`Snapshot`, of each cell, are `masses`, `growths` and `velocities`: one array per
+        time point. So are `codes` ``(n_k,)``, the position of each cell's condition among the
+        `conditions`.
         """
         xs = list(xs)
         times = list(range(len(xs))) if times is None else list(times)
@@ -143,20 +129,11 @@ class TimeCourse:
         block and a few times `most` cells. A time point of no more than `most` cells is taken
         whole: of such, the course is that of :meth:`from_arrays`.
 
-        Parameters
-        ----------
-        sources
-            One per time point: blocks of ``(b, d)`` cells, such as a ``DataLoader`` or a generator
-            gives, or an ``(n, d)`` array on disk (memory map, HDF5, zarr).
-        times
-            Time of each; ``0, 1, 2, …`` when omitted.
-        most
-            Cells of a time point to keep. A fit of S steps meets S times its batch size of them.
-        generator
-            Seed or generator of the draw. With other seeds, and each fit going on from the last
-            one (``net=fit.networks``), training meets all cells.
-        unit
-            Name of the time unit.
+        There is one of the `sources` per time point: blocks of ``(b, d)`` cells, such as a
+        ``DataLoader`` or a generator gives, or an ``(n, d)`` array on disk (memory map, HDF5,
+        zarr). Their `times` are ``0, 1, 2, …`` when omitted, in the `unit` of that name. A fit of S
+        steps meets S times its batch size of cells. With other seeds or states of the `generator`,
+        and each fit going on from the last one (``net=fit.networks``), training meets all cells.
         """
         _checks.count(most, "most")
         rng = _checks.as_generator(generator)
@@ -240,9 +217,8 @@ class TimeCourse:
         s, low, high = self.snapshots[k], int(rows[0]), int(rows[-1]) + 1
         if high - low != len(rows):
             return s.subset(rows)
-        labels = None if s.labels is None else s.labels[low:high]
-        growth, code = (None if v is None else v[low:high] for v in (s.growth, s.condition))
-        return Snapshot(s.x[low:high], s.time, s.mass[low:high], labels, growth, code)
+        near = slice(low, high)
+        return Snapshot(s.x[near], s.time, s.mass[near], *s.rest(near))
 
     def under(self, condition: Condition) -> TimeCourse:
         """Return the course of the cells under one `condition`, without codes.

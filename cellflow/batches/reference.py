@@ -33,14 +33,8 @@ class Reference:
 
     .. math:: f(x) = (x, 1) A + \sum_k w_k\, e^{-\lVert x - c_k\rVert^2 / 2 l^2}
 
-    Parameters
-    ----------
-    linear
-        A, shape ``(d + 1, d)``.
-    centres, weights
-        c and w, shape ``(k, d)`` each.
-    width
-        l, in data units.
+    Of the formula, A is `linear` ``(d + 1, d)``, c and w are `centres` and `weights` ``(k, d)``,
+    and l, in data units, is `width`.
     """
 
     linear: Tensor

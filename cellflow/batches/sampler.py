@@ -6,9 +6,8 @@ block has cells. Every pair is therefore a draw from the minibatch coupling of t
 serves ``reuse`` epochs, reshuffled each time and met with fresh times and noise; then the next
 pool, made meanwhile in the background, takes over. ``reuse=1`` couples afresh for every pass. Of
 snapshots that take more than 2,048 steps to pass, a pool holds the cells of as many, drawn at
-random, and serves once: training begins soon, and sees as many cells as its steps allow.
-With ``refresh="every_step"`` the pairs of a step are those of one block of ``batch_size`` cells
-of each interval, coupled for this step alone.
+random, and serves once: training begins soon, and sees as many cells as its steps allow. What
+``refresh="every_step"`` changes says :class:`Batching`.
 
 Batch ``k`` is a pure function of the seed and ``k``: resuming needs no state.
 """
@@ -43,26 +42,15 @@ MOST_STEPS = 2048
 class PairSampler:
     """Training batches of paired cells.
 
-    Parameters
-    ----------
-    course
-        Cells to pair.
-    coupling
-        A :class:`~cellflow.couplings.Coupling`, or a function from two snapshots to a plan, which
-        one thread calls at a time.
-    batching, seed
-        Sizes and reuse, and what decides every batch.
-    health
-        Where plans are counted; samplers of one fit share it.
-    rates
-        Velocity of each cell of ``course.x``, shape ``(sum n_k, d)``, for paths that bend.
-    reference
-        Drift that paths are relative to: cells are coupled from where it carries them.
-    workers
-        Background threads that couple, or 0; the result is the same for any number.
-    ranks
-        Processes that draw the same batches: each couples its part of the blocks, since that is
-        what takes time, and sends its pairs to the others, 16 bytes each.
+    The cells of a `course` are paired by a `coupling`, a :class:`~cellflow.couplings.Coupling` or a
+    function from two snapshots to a plan, which one thread calls at a time. Sizes and reuse are
+    those of `batching`, and `seed` decides every batch. Plans are counted in `health`, which
+    samplers of one fit share. Paths that bend have `rates`, a velocity of each cell of
+    ``course.x``, shape ``(sum n_k, d)``; paths relative to a drift a `reference`, and cells are
+    coupled from where that carries them. So many `workers`, background threads or 0, couple; the
+    result is the same for any number. The processes of `ranks` draw the same batches: each couples
+    its part of the blocks, since that is what takes time, and sends its pairs to the others, 16
+    bytes each.
     """
 
     course: TimeCourse

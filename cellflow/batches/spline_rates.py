@@ -34,21 +34,11 @@ def spline_rates(
     flow matching :cite:`rohbeck2025`; otherwise it has the mean of the neighbours that a chain
     passes through, in one linear system instead of one for each drawn chain.
 
-    Parameters
-    ----------
-    course
-        Cells; with two snapshots all chains are straight.
-    coupling
-        A coupling, or a function from two snapshots to a plan.
-    block_size
-        Snapshots larger than this are coupled in random blocks of at most this size.
-    generator
-        Seed or generator of the blocks.
-
-    Returns
-    -------
-    Velocities of the cells of ``course.x``, data units per unit of time, shape ``(sum n_k, d)``;
-    zero for a cell without partners.
+    The `coupling` may be a function from two snapshots to a plan. Snapshots of the `course` that
+    are larger than `block_size` are coupled in random blocks of at most this size, drawn by a seed
+    or `generator`; with two snapshots all chains are straight.
+    Velocities are those of the cells of ``course.x``, in data units per unit of time, of shape
+    ``(sum n_k, d)``; zero for a cell without partners.
     """
     _checks.count(block_size, "block_size", low=2)
     coupling = as_coupling(coupling)

@@ -12,27 +12,13 @@ from cellflow.plans import Plan
 class CouplingHealth:
     """Health of couplings: counts, worst cases, and time spent.
 
-    Parameters
-    ----------
-    plans
-        Plans made.
-    fallbacks
-        Plans that are not what was asked for, since a solver did not converge.
-    unconverged
-        Plans whose solver did not reach its tolerance.
-    marginal_error
-        Largest marginal error of a plan.
-    cost, partners, share, childless, unmatched
-        Sums over plans: cost; effective partners per cell, in number and as a share of the cells
-        there are; share of mass without descendants, and left out.
-    seconds
-        Work of coupling, by whichever thread, in seconds.
-    waited
-        Time that training waited for pairs, in seconds.
-    reason
-        Why the first fallback was taken.
-    announced
-        Whether it was warned of.
+    Counted are `plans`; `fallbacks` among them, which are not what was asked for, since a solver
+    did not converge, with the `reason` of the first and whether it was `announced`; and those
+    `unconverged`, whose solver did not reach its tolerance. The `marginal_error` is the largest of
+    a plan. Sums over plans are `cost`; effective `partners` of a cell and their `share` of the
+    cells there are; and the mass without descendants, `childless`, and left out, `unmatched`.
+    Coupling took so many `seconds` of work, by whichever thread, and training `waited` so many for
+    pairs.
     """
 
     plans: int = 0

@@ -21,16 +21,10 @@ Condition: TypeAlias = "Mapping[str, Value] | Value"
 class Context:
     """What a network is told of the conditions of cells: tokens, of which some are padding.
 
-    Parameters
-    ----------
-    tokens
-        Of c conditions, shape ``(c, m, e)``, with the features of each covariate in columns of
-        their own.
-    present
-        Which of the tokens there are, shape ``(c, m)``. A condition without any is that of a cell
-        of which nothing is said.
-    rows
-        Condition of each of n cells, shape ``(n,)``; None where all cells share the only one.
+    The `tokens` of c conditions ``(c, m, e)`` have the features of each covariate in columns of
+    their own; `present` ``(c, m)`` says which of them there are. A condition without any is that of
+    a cell of which nothing is said. The condition of each of n cells is in `rows` ``(n,)``, None
+    where all cells share the only one.
     """
 
     tokens: Tensor
@@ -51,31 +45,17 @@ class Context:
         rows = None if self.rows is None else self.rows.to(like.device)
         return Context(self.tokens.to(like), self.present.to(like.device), rows)
 
-    def without(self, dropped: Tensor) -> Context:
-        """Return the context in which nothing is said of the cells ``dropped``, ``(n,)`` bool."""
-        tokens = torch.cat([self.tokens, torch.zeros_like(self.tokens[:1])])
-        present = torch.cat([self.present, torch.zeros_like(self.present[:1])])
-        own = torch.zeros_like(dropped, dtype=torch.long) if self.rows is None else self.rows
-        return Context(tokens, present, own.masked_fill(dropped, len(self.tokens)))
-
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
     """Conditions that cells were under, each with a value of all covariates.
 
-    Parameters
-    ----------
-    covariates
-        What is told of a condition: see :mod:`cellflow.conditions.covariates`.
-    values
-        The conditions: values of the covariates by their names. Cells refer to them by their
-        position, their code.
-    control
-        Code of the condition whose cells others start from where they have none of their own.
-    across
-        Covariates that couplings cross: cells that differ in these alone may be paired.
-    nuisance
-        Covariates, such as a donor, that a prediction need not tell.
+    What is told of a condition are its `covariates`, see :mod:`cellflow.conditions.covariates`,
+    whose values by their names are `values`, one mapping for each condition; cells refer to them by
+    their position, their code. The code `control` is that of the condition whose cells others start
+    from where they have none of their own. Couplings cross the covariates `across`: cells that
+    differ in these alone may be paired. A prediction need not tell those of `nuisance`, such as a
+    donor.
     """
 
     covariates: tuple[Covariate, ...]
@@ -200,12 +180,9 @@ class Conditions:
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> Conditions:
         """Return the conditions that their `facts` tell of."""
-        covariates = []
-        for own in facts["covariates"]:
-            given = {k: _tuples(v) for k, v in own.items() if k != "kind"}
-            covariates.append(COVARIATES[own["kind"]](**given))
-        rest = {k: _tuples(facts[k]) for k in ("control", "across", "nuisance")}
-        return cls(tuple(covariates), tuple(facts["values"]), **rest)
+        own = ({**some} for some in facts["covariates"])
+        covariates = tuple(COVARIATES[some.pop("kind")](**some) for some in own)
+        return cls(covariates, *(facts[k] for k in ("values", "control", "across", "nuisance")))
 
     def _named(self, condition: Condition) -> Mapping[str, Value]:
         """Return a condition with the names of its covariates, of which it may leave out some."""
@@ -239,8 +216,3 @@ class Conditions:
                 found.append(wide)
             start += c.width
         return torch.cat(found) if found else torch.zeros(0, self.features, dtype=torch.float64)
-
-
-def _tuples(value: Any) -> Any:
-    """Return lists, and lists in lists, as tuples."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -162,14 +162,8 @@ def _dosed(part: str) -> tuple[str, float]:
 class Continuous(Covariate):
     """A number, such as a dose.
 
-    Parameters
-    ----------
-    name
-        Name of the covariate.
-    centre, scale
-        The token is the number, or its logarithm, less `centre`, in units of `scale`.
-    log
-        Whether its logarithm counts; numbers are positive then.
+    Of the covariate `name`, the token is the number, or its logarithm where `log` says so, less
+    `centre`, in units of `scale`. Where the logarithm counts, numbers are positive.
     """
 
     name: str

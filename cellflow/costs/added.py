@@ -23,15 +23,9 @@ class Added(Cost):
     and relaxation that are relative to the mean cost stay so to that of c alone, and where the term
     is the same for all pairs nothing is added.
 
-    Parameters
-    ----------
-    term
-        What is added, as in :func:`as_cost`: ``"clones"``; a matrix of distances in a tissue, or a
-        :class:`HalfSquared` cost that weighs only the columns that hold places.
-    weight
-        What the dearest pair of the term costs more, in median costs of a pair.
-    cost
-        What it is added to.
+    What is added, `term`, is as in :func:`as_cost`: ``"clones"``; a matrix of distances in a
+    tissue, or a :class:`HalfSquared` cost that weighs only the columns that hold places. Its
+    dearest pair costs `weight` median costs of a pair more. It is added to `cost`.
     """
 
     term: CostLike = "clones"

@@ -21,11 +21,8 @@ UNKNOWN = ""
 class HalfSquared(Cost):
     r"""Half squared distance :math:`\tfrac12 \sum_k w_k (x_k - y_k)^2`, the usual cost.
 
-    Parameters
-    ----------
-    weights
-        Weight w of each column, finite and not negative; one when omitted. Where columns hold
-        places in a tissue, theirs say how strongly cells are coupled in space.
+    The weight w of each column, in `weights`, is finite and not negative; one when omitted. Where
+    columns hold places in a tissue, theirs say how strongly cells are coupled in space.
     """
 
     weights: tuple[float, ...] | None = None

@@ -38,12 +38,8 @@ class Spectral(Cost):
     so), and others are taken for the cell next to them; else it is that of both snapshots. A block
     of n cells of a course of N takes ``O(n N d)`` time.
 
-    Parameters
-    ----------
-    n_vectors
-        Number of eigenvectors.
-    n_neighbors
-        Neighbours of each cell in the graph, whose parts are joined by their shortest bridges.
+    There are `n_vectors` eigenvectors, and each cell has `n_neighbors` in the graph, whose parts
+    are joined by their shortest bridges.
     """
 
     _fitted: ClassVar[tuple[Tensor, Tensor] | None] = None  # cells of a course, and coordinates

@@ -26,13 +26,10 @@ class Given(Coupling):
     as in Waddington-OT's maps, where they are weighted with growth. The plan's `marginal_error`
     is its distance from the masses of the snapshots.
 
-    Parameters
-    ----------
-    plan
-        An ``(n, m)`` array, tensor or scipy sparse matrix; an object that has one as
-        ``.transport_matrix`` (moscot) or ``.X`` (an AnnData of Waddington-OT); or a mapping from
-        pairs of times ``(source time, target time)`` to such plans. Rows are source cells, in the
-        order of the snapshot.
+    The `plan` is an ``(n, m)`` array, tensor or scipy sparse matrix; an object that has one as
+    ``.transport_matrix`` (moscot) or ``.X`` (an AnnData of Waddington-OT); or a mapping from pairs
+    of times ``(source time, target time)`` to such plans. Rows are source cells, in the order of
+    the snapshot.
 
     Examples
     --------

@@ -35,12 +35,8 @@ class Partial(Coupling):
     says so in `fallback`. The plan lists matched pairs only, scaled to total mass one; `unmatched`
     is what it leaves out, and `marginal_error` the mass by which cells exceed their weights.
 
-    Parameters
-    ----------
-    fraction
-        Share of each side's mass that is matched, in (0, 1].
-    max_iter
-        As in :class:`Exact`.
+    The share of each side's mass that is matched, `fraction`, is in (0, 1]; `max_iter` is as in
+    :class:`Exact`.
 
     Examples
     --------

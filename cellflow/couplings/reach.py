@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 
@@ -13,14 +13,12 @@ from cellflow import _checks
 from cellflow._random import stream_rng
 from cellflow._typing import Tensor
 from cellflow.costs import CostLike, as_cost
-from cellflow.couplings.coupling import COUPLINGS, HALF_SQUARED, Coupling, Pairs, centred, costs_of
+from cellflow.couplings.coupling import COUPLINGS, HALF_SQUARED, Coupling, centred, costs_of
 from cellflow.couplings.exact import Exact
-from cellflow.couplings.unbalanced import growing_plan, growing_plans, prior_weights
-from cellflow.plans.forms import DensePlan
+from cellflow.couplings.unbalanced import Growing, prior_weights
 from cellflow.strata import links
 from cellflow.timecourse import Snapshot, TimeCourse
 from cellflow.transport.entropic.marginals import Marginal, Marginals, Problem
-from cellflow.transport.entropic.solve import solve
 
 #: Price of dying and of being born, in units of the cost between two samples of one snapshot.
 #: Chosen on unlearned interpolations of eleven sets (docs/decisions/0014-reach.md).
@@ -45,7 +43,7 @@ class Scale(NamedTuple):
 
 @COUPLINGS.register("reach")
 @dataclass(frozen=True)
-class Reach(Coupling):
+class Reach(Growing, Coupling):
     r"""Pair cells within a reach; those farther apart die and are born rather than move.
 
     .. math:: \min_\pi\; \langle \pi, c \rangle + \varepsilon\,\mathrm{KL}(\pi \mid a \otimes b)
@@ -91,8 +89,6 @@ class Reach(Coupling):
     [1.6, 0.4]
     """
 
-    grows: ClassVar[bool] = True
-
     reach: float | None = None
     scales: tuple[Scale, ...] = field(default=(), kw_only=True)
     tolerance: float = field(default=1e-5, kw_only=True)
@@ -135,18 +131,7 @@ class Reach(Coupling):
             reach = math.sqrt(2 * max(OF_NOISE * _noise(*pair), LEAST * mean))
         return Scale(source.time, None if reach == math.inf else reach, EPSILON * mean)
 
-    def __call__(self, source: Snapshot, target: Snapshot) -> DensePlan:
-        """Couple `source` and the later `target`: an ``(n, m)`` matrix with growth factors."""
-        p = self.problem(source, target)
-        s = solve(p, tolerance=self.tolerance, max_iter=self.max_iter, solver=self.solver)
-        return growing_plan((source, target), p, s, tolerance=self.tolerance)
-
-    def _together(self, pairs: Pairs) -> list[DensePlan]:
-        problems = [self.problem(*pair) for pair in pairs]
-        return growing_plans(pairs, problems, tolerance=self.tolerance, max_iter=self.max_iter)
-
     def problem(self, source: Snapshot, target: Snapshot) -> Problem:
-        """Return the costs and marginals that `source` and `target` are coupled by."""
         cost = costs_of(self.ground, source, target)
         _, reach, epsilon = self.scale(source, target)
         rho = math.inf if reach is None else reach * reach / 2

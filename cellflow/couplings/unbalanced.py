@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
@@ -28,9 +28,41 @@ LEAST = 1e-3
 SPECK = 1e-9
 
 
+class Growing(ABC):
+    """What couplings share whose plans have growth factors."""
+
+    grows: ClassVar[bool] = True
+    tolerance: float
+    max_iter: int
+    solver: str
+
+    @abstractmethod
+    def problem(self, source: Snapshot, target: Snapshot) -> Problem:
+        """Return the costs and marginals that `source` and `target` are coupled by."""
+
+    def __call__(self, source: Snapshot, target: Snapshot) -> DensePlan:
+        """Couple `source` and the later `target`: an ``(n, m)`` matrix with growth factors."""
+        p = self.problem(source, target)
+        s = solve(p, tolerance=self.tolerance, max_iter=self.max_iter, solver=self.solver)
+        return growing_plan((source, target), p, s, tolerance=self.tolerance)
+
+    def _together(self, pairs: Pairs) -> list[DensePlan]:
+        """Couple pairs of one size, those with exact marginals and the others at once each."""
+        problems = [self.problem(*pair) for pair in pairs]
+        plans: dict[int, DensePlan] = {}
+        for exact in (True, False):
+            some = [k for k, p in enumerate(problems) if p.marginals.exact == exact]
+            found = solve_batch(
+                [problems[k] for k in some], tolerance=self.tolerance, max_iter=self.max_iter
+            )
+            for k, s in zip(some, found, strict=True):
+                plans[k] = growing_plan(pairs[k], problems[k], s, tolerance=self.tolerance)
+        return [plans[k] for k in range(len(pairs))]
+
+
 @COUPLINGS.register("unbalanced")
 @dataclass(frozen=True)
-class Unbalanced(Coupling):
+class Unbalanced(Growing, Coupling):
     r"""Pair cells by entropic transport with a relaxed source, for the cost ``½|x − y|²``.
 
     .. math:: \min_{\pi^\top 1 = b}\; \langle \pi, c \rangle
@@ -71,14 +103,8 @@ class Unbalanced(Coupling):
     relaxation
         Strength :math:`\rho` of the penalty, in units of :math:`\bar c`, at least 1e-3: a small
         one lets go of the source's masses. None, or infinity: they are exact (equal to the prior).
-    tolerance
-        L1 error of the marginals, relative to the mass of the plan, that counts as converged.
-    max_iter
-        Bound on the number of Sinkhorn sweeps and Newton steps together.
-    solver
-        ``"auto"`` or ``"batched"``, as in :class:`Entropic`.
-    cost
-        As in :class:`Entropic`.
+    tolerance, max_iter, solver, cost
+        As in :class:`Entropic`, with errors relative to the mass of the plan, and no ``"pot"``.
 
     Examples
     --------
@@ -91,8 +117,6 @@ class Unbalanced(Coupling):
     >>> [round(float(factor), 3) for factor in plan.source_growth.exp()]
     [1.6, 0.4]
     """
-
-    grows: ClassVar[bool] = True
 
     sigma: float | None = None
     epsilon: float | None = None
@@ -124,21 +148,7 @@ class Unbalanced(Coupling):
     def example(cls, source: Snapshot, target: Snapshot) -> Self:
         return cls(relative_epsilon=0.1)
 
-    def __call__(self, source: Snapshot, target: Snapshot) -> DensePlan:
-        """Couple `source` and `target`: an ``(n, m)`` matrix with growth factors.
-
-        With `sigma` or prior growth, the target is the later one.
-        """
-        p = self.problem(source, target)
-        s = solve(p, tolerance=self.tolerance, max_iter=self.max_iter, solver=self.solver)
-        return growing_plan((source, target), p, s, tolerance=self.tolerance)
-
-    def _together(self, pairs: Pairs) -> list[DensePlan]:
-        problems = [self.problem(*pair) for pair in pairs]
-        return growing_plans(pairs, problems, tolerance=self.tolerance, max_iter=self.max_iter)
-
     def problem(self, source: Snapshot, target: Snapshot) -> Problem:
-        """Return the costs and marginals that `source` and `target` are coupled by."""
         cost = costs_of(self.ground, source, target)
         bare = self.ground.bare(source, target)
         unit = float(source.weights @ bare @ target.weights) or 1.0
@@ -150,20 +160,6 @@ class Unbalanced(Coupling):
         else:
             epsilon = self.relative_epsilon * unit if self.epsilon is None else self.epsilon
         return Problem(cost, marginals, epsilon)
-
-
-def growing_plans(
-    pairs: Pairs, problems: Sequence[Problem], *, tolerance: float, max_iter: int
-) -> list[DensePlan]:
-    """Solve `problems` of one size, those with exact marginals and the others at once each."""
-    plans: dict[int, DensePlan] = {}
-    for exact in (True, False):
-        some = [k for k, p in enumerate(problems) if p.marginals.exact == exact]
-        if some:
-            found = solve_batch([problems[k] for k in some], tolerance=tolerance, max_iter=max_iter)
-            for k, s in zip(some, found, strict=True):
-                plans[k] = growing_plan(pairs[k], problems[k], s, tolerance=tolerance)
-    return [plans[k] for k in range(len(pairs))]
 
 
 def growing_plan(

@@ -11,7 +11,7 @@ from torch.distributions import AffineTransform, Transform, constraints
 from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.densities.density import DENSITIES, Density, zuko
-from cellflow.densities.glow import couplings, normalise
+from cellflow.densities.flows import couplings, normalise
 
 #: Largest gain of the attention, below one, and of the logits of a map; units of a query.
 _GAIN, _REACH, _QUERY = 0.9, 3.0, 8

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields
@@ -49,7 +48,7 @@ class InvertibleModel(Protocol):
 
 
 @dataclass(frozen=True)
-class Density(ABC):
+class Density:
     """Hyperparameters of a density model, without data.
 
     Parameters
@@ -86,11 +85,14 @@ class Density(ABC):
         """Number and perceptrons of the layers, in zuko's words."""
         return {"transforms": self.size, "hidden_features": (self.width,) * self.depth}
 
-    @abstractmethod
     def build(self, dim: int) -> nn.Module:
-        """Return a flow of `dim` dimensions, drawn from torch's own generator, as zuko's are."""
+        """Return a flow of `dim` dimensions, drawn from torch's own generator, as zuko's are.
 
-    def start(self, flow: Any, z: Tensor) -> None:  # noqa: B027 # most need none
+        By default, zuko's of the same name.
+        """
+        return getattr(zuko(), type(self).__name__)(dim, **self.layers)
+
+    def start(self, flow: Any, z: Tensor) -> None:
         """Set the first weights of `flow` by standardised cells `z` ``(n, d)``."""
 
     def fit(
@@ -103,19 +105,11 @@ class Density(ABC):
         dtype: torch.dtype | None = None,
         progress: bool = False,
     ) -> FittedDensity:
-        """Learn the density of a cloud by maximum likelihood.
+        """Learn the density of a cloud of cells `x` ``(n, d)`` by maximum likelihood.
 
-        Parameters
-        ----------
-        x
-            Cells, shape ``(n, d)``, in any units: they are standardised inside.
-        steps, generator, device, dtype, progress
-            As in :class:`~cellflow.training.FitOptions`; by default, `default_steps`.
-
-        Raises
-        ------
-        FloatingPointError
-            If training diverges.
+        They are in any units, standardised inside. With the `steps`, `default_steps` when omitted,
+        `generator`, `device`, `dtype` and `progress` of :class:`~cellflow.training.FitOptions`.
+        Raises FloatingPointError if training diverges.
         """
         steps = self.default_steps if steps is None else steps
         options = FitOptions(
@@ -156,16 +150,9 @@ class FittedDensity(InvertibleModel):
 
     Its answers are differentiable in their arguments, on the device and in the type of its weights.
 
-    Parameters
-    ----------
-    density
-        What was fitted.
-    flow
-        Its weights: a module that answers with a distribution of standardised cells.
-    scaling
-        From cells to standardised ones.
-    history
-        Of training; losses are mean negative log-densities, in nats, in the units of the cells.
+    What was fitted is `density`, and `flow` has its weights: a module that answers with a
+    distribution of standardised cells, to which `scaling` leads. The `history` of training has mean
+    negative log-densities, in nats, in the units of the cells.
     """
 
     density: Density

@@ -32,14 +32,9 @@ def distill_density(
     WaveNet, :cite:`oord2018`, section 4, without its losses of audio). It needs no cells. The
     divergence forgives modes that are left out, not samples where the teacher has no density.
 
-    Parameters
-    ----------
-    teacher
-        What has `sample`, and a `log_prob` that is differentiable in the cells.
-    student
-        Shape and training of the student; ``IAF()`` when omitted, whose samples are fast.
-    steps, generator, progress
-        As in :meth:`Density.fit`.
+    The `teacher` has `sample`, and a `log_prob` that is differentiable in the cells. The `student`
+    has the shape and training, by default those of ``IAF()``, whose samples are fast; `steps`,
+    `generator` and `progress` are those of :meth:`Density.fit`.
     """
     if not isinstance(teacher, InvertibleModel):
         expected = "a fitted density, such as NSF().fit(x)"

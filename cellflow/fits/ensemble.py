@@ -114,14 +114,9 @@ class Ensemble:
     not cover what all members share: method, sigma, coordinates. Differences between them are
     therefore a lower bound of the uncertainty.
 
-    Parameters
-    ----------
-    members
-        The fits, on the same course.
-    seeds
-        Seed of each: ``method.fit(course, generator=seeds[k])`` is member `k`.
-    bootstrap
-        Whether each member was trained on :func:`~cellflow.several.members.resampled` cells.
+    The `members` are fits of the same course, ``method.fit(course, generator=seeds[k])`` is member
+    `k` for the seed of each in `seeds`, and `bootstrap` says whether each was trained on
+    :func:`~cellflow.several.members.resampled` cells.
     """
 
     members: tuple[Fit, ...]
@@ -222,10 +217,8 @@ class Ensemble:
         The members are simulated in turn, in the memory of three trajectories. A stochastic
         solver draws the same noise for all of them, so that they differ by what they learned.
 
-        Parameters
-        ----------
-        x0, times, solver, generator, max_step, limits, progress
-            As in :meth:`Fit.simulate`.
+        With `x0`, `times`, `solver`, `generator`, `max_step`, `limits` and `progress` as in
+        :meth:`Fit.simulate`.
         """
         seed = draw_seed(generator)
         states, masses = Moments(), Moments()

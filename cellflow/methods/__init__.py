@@ -1,7 +1,6 @@
 """Methods: a coupling, a path and what is learned, which fitting turns into dynamics."""
 
 from cellflow import _doors
-from cellflow.methods.cnf import CNF
 from cellflow.methods.few_steps import FewSteps, MeanFlow, RectifiedFlow, distill
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.generative import GENERATIVE, FittedGenerative, Generative
@@ -20,7 +19,7 @@ from cellflow.methods.recipes import (
     CurlyFM,
     ReachFM,
 )
-from cellflow.methods.shooting import Shooting
+from cellflow.methods.simulating import CNF, Shooting
 from cellflow.methods.with_network import with_network
 
 __all__ = [

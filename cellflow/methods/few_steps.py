@@ -47,12 +47,8 @@ def RectifiedFlow(  # noqa: N802
     one step of Euler's comes near to the flow. The paper carries cells forward in every round,
     :class:`Iterated` backward in even ones: energy and W2 came out alike.
 
-    Parameters
-    ----------
-    sigma, net, batching, training
-        As in :func:`OTCFM`.
-    rounds
-        Rounds of reflow; each adds the errors of a network.
+    Each of the `rounds` of reflow adds the errors of a network; `sigma`, `net`, `batching` and
+    `training` are as in :func:`OTCFM`.
     """
     base = FlowMatching(Independent(), Straight(sigma), net, batching, training, name="icfm")
     return Iterated(base, rounds, name="rectified_flow")
@@ -71,10 +67,8 @@ def MeanFlow(  # noqa: N802
     One network learns the velocity, by which the fit answers as any other, and its averages until
     any time before the next snapshot (:cite:`geng2025`, eq. 9), by which :class:`FewSteps` goes.
 
-    Parameters
-    ----------
-    sigma, net, batching, training
-        As in :func:`OTCFM`; the network is told until when as well.
+    With `sigma`, `net`, `batching` and `training` as in :func:`OTCFM`; the network is told until
+    when as well.
     """
     if not isinstance(net, MLPConfig):  # others are not told until when
         raise TypeError(_checks.message("net", type(net).__name__, "an MLPConfig"))
@@ -86,13 +80,9 @@ def MeanFlow(  # noqa: N802
 class FewSteps:
     r"""A map from the first snapshot to the last, :math:`x' = x + (t' - t)\, u(x, t, t')` by steps.
 
-    Parameters
-    ----------
-    fit
-        Its network answers with the average velocities `u`, of any step by :func:`MeanFlow`, of its
-        own steps after :func:`distill`; of other fits without a score the steps are Euler's.
-    steps
-        Their number from each snapshot to the next, even on the fit's clock.
+    The network of the `fit` answers with the average velocities `u`, of any step by
+    :func:`MeanFlow`, of its own steps after :func:`distill`; of other fits without a score the
+    steps are Euler's. So many `steps` lead from each snapshot to the next, even on its clock.
     """
 
     fit: Fit

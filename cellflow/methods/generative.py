@@ -29,12 +29,8 @@ class Generative:
     """Generative model of one cloud: hyperparameters, without data.
 
     It is fitted like a :class:`cellflow.densities.Density`. Two of them, each of its own cloud,
-    carry one to the other through their common base :cite:`su2023`.
-
-    Parameters
-    ----------
-    flow
-        How it is learned, on a path from noise; its coupling does not matter.
+    carry one to the other through their common base :cite:`su2023`. How it is learned says `flow`,
+    on a path from noise; its coupling does not matter.
     """
 
     flow: FlowMatching
@@ -80,11 +76,8 @@ class FittedGenerative(InvertibleModel):
 
     Cells go to the base and back by the probability-flow ODE, to the tolerance of its solver.
 
-    Parameters
-    ----------
-    fit
-        The flow, from the source at time 0 to the cloud at time 1. It can be saved; of the one
-        that is loaded, ``FittedGenerative(fit)`` is the same model.
+    The flow is `fit`, from the source at time 0 to the cloud at time 1. It can be saved; of the one
+    that is loaded, ``FittedGenerative(fit)`` is the same model.
     """
 
     fit: Fit

@@ -201,11 +201,8 @@ class InducedPairs:
     **Law.** A *pool* holds pairs of every interval. Carried forward, cells are drawn from the
     source in proportion to mass and simulated to the target's time; carried backward, they are
     drawn from the target and simulated back, by the reverse-time equation where there is noise. A
-    pool serves ``reuse`` epochs, reshuffled each time and met with fresh times and noise, as those
-    of :mod:`cellflow.batches` do; then the next one is simulated. Nothing is coupled in blocks.
-
-    Batch ``k`` is a pure function of dynamics, which must not change, seed and ``k``: resuming
-    needs no state.
+    pool serves ``reuse`` epochs as those of :mod:`cellflow.batches.sampler` do; then the next one
+    is simulated. Nothing is coupled in blocks. The dynamics must not change.
     """
 
     dynamics: Dynamics

@@ -45,6 +45,8 @@ def match(
 ) -> Matching:
     """Learn to carry the cloud `x0` to the cloud `x1`, of which no points belong together.
 
+    The matching that is returned can carry other points, and be saved.
+
     Parameters
     ----------
     x0, x1
@@ -67,10 +69,6 @@ def match(
         ``torch.float32`` or ``torch.float64``; that of the points when omitted.
     progress
         Whether to show a bar on standard error.
-
-    Returns
-    -------
-    The matching, which can carry other points, and be saved.
     """
     mapped = {name: kind for name, kind in DENSITIES.items() if kind.invertible}
     known: dict[str, Callable[[], Method | Density | Generative]]
@@ -89,12 +87,7 @@ def match(
 class Matching(ABC):
     """Two clouds, and maps from one to the other and back.
 
-    The first one stands at time 0, the other at time 1.
-
-    Attributes
-    ----------
-    course
-        Both clouds, as snapshots.
+    The first one stands at time 0, the other at time 1 of their `course`.
     """
 
     course: TimeCourse
@@ -135,12 +128,8 @@ class Matching(ABC):
     ) -> float:
         """Distance between the first cloud, carried, and the other.
 
-        Parameters
-        ----------
-        metric
-            A name of :data:`cellflow.metrics.METRICS`, or such a function.
-        x0, x1
-            Clouds ``(n, d)`` and ``(m, d)`` that were held back; those fitted to when omitted.
+        By a `metric`, a name of :data:`cellflow.metrics.METRICS` or such a function; of clouds `x0`
+        ``(n, d)`` and `x1` ``(m, d)`` that were held back, those fitted to when omitted.
         """
         if isinstance(metric, str):
             metric = METRICS[_checks.choice(metric, METRICS, "metric")]
@@ -166,11 +155,8 @@ class Matching(ABC):
 class DirectMatching(Matching):
     """Matching by dynamics that carry one cloud to the other.
 
-    Parameters
-    ----------
-    fit
-        Of the course of both clouds. Points follow its mean flow; where the method learned a
-        score, ``fit.simulate`` draws their paths.
+    Points follow the mean flow of `fit`, that of the course of both clouds; where the method
+    learned a score, ``fit.simulate`` draws their paths.
     """
 
     fit: Fit
@@ -201,12 +187,8 @@ class BaseMatching(Matching):
     As between diffusion models :cite:`su2023`. What it carries has the second cloud's law where
     both models are exact, but its way is not short: the base does not know who is near whom.
 
-    Parameters
-    ----------
-    source, target
-        Models of the first and of the second cloud.
-    course
-        Both clouds, as snapshots.
+    The models of the first and of the second cloud are `source` and `target`; both clouds, as
+    snapshots, are `course`.
     """
 
     source: FittedDensity | FittedGenerative

@@ -27,19 +27,10 @@ class Method(ABC):
     A member is a frozen dataclass, whose fields are what a saved fit holds of it. A recipe for it
     registers itself by the name that the AnnData door and the command line use:
     ``@METHODS.register("otcfm")``.
-
-    Attributes
-    ----------
-    default_steps
-        Budget of training steps where none is given.
-    both_sides
-        Whether a population between two snapshots is predicted from both of them: see
-        :meth:`cellflow.fits.Fit.interpolate`.
-    predict, timesteps, times_per_pair
-        As in :class:`~cellflow.methods.FlowMatching`.
+    The last four attributes are as in :class:`~cellflow.methods.FlowMatching`.
     """
 
-    default_steps: ClassVar[int] = 3000
+    default_steps: ClassVar[int] = 3000  #: Budget of training steps where none is given.
     both_sides: bool = False
     predict: str = "velocity"
     timesteps: str | Callable[[Tensor], Tensor] = "uniform"
@@ -113,6 +104,9 @@ class Method(ABC):
     ) -> Fit:
         """Learn the dynamics that carry each snapshot into the next.
 
+        The fit that is returned can simulate, and be saved. Raises FloatingPointError if training
+        diverges.
+
         Parameters
         ----------
         course
@@ -123,15 +117,6 @@ class Method(ABC):
         steps, generator, device, dtype, checkpointing, progress, on_step
             As in :class:`~cellflow.training.FitOptions`; the method's `default_steps` are taken
             when `steps` is omitted, and `generator` decides everything that is random.
-
-        Returns
-        -------
-        The fit, which can simulate, and be saved.
-
-        Raises
-        ------
-        FloatingPointError
-            If training diverges.
         """
         options = FitOptions(
             steps=self.default_steps if steps is None else steps,

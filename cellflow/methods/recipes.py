@@ -41,12 +41,8 @@ def OTCFM(  # noqa: N802 - a method is named as its paper names it
     Its flow is the dynamic optimal transport between snapshots as the noise vanishes and the
     coupled blocks grow (:cite:`tong2024improving`, proposition 3.4).
 
-    Parameters
-    ----------
-    sigma
-        Constant standard deviation of the path, in model coordinates.
-    net, batching, training
-        As in :class:`FlowMatching`.
+    The constant standard deviation of the path is `sigma`, in model coordinates; `net`, `batching`
+    and `training` are as in :class:`FlowMatching`.
     """
     return FlowMatching(Exact(), Straight(sigma), net, batching, training, name="otcfm")
 
@@ -64,10 +60,7 @@ def ICFM(  # noqa: N802
     Cells are paired without regard to distance, so paths cross and flows bend: the baseline that
     couplings are measured against :cite:`tong2024improving`.
 
-    Parameters
-    ----------
-    sigma, net, batching, training
-        As in :func:`OTCFM`.
+    With `sigma`, `net`, `batching` and `training` as in :func:`OTCFM`.
     """
     return FlowMatching(Independent(), Straight(sigma), net, batching, training, name="icfm")
 
@@ -87,10 +80,7 @@ def MMFM(  # noqa: N802
     so that the flow does not turn a corner at a snapshot. It pays where snapshots are dense enough
     for a spline: more than some three in every turn of the motion. With two snapshots it is OT-CFM.
 
-    Parameters
-    ----------
-    sigma, net, batching, training
-        As in :func:`OTCFM`.
+    With `sigma`, `net`, `batching` and `training` as in :func:`OTCFM`.
     """
     return FlowMatching(Exact(), Spline(sigma), net, batching, training, name="mmfm")
 
@@ -111,10 +101,7 @@ def CurlyFM(  # noqa: N802
     (:cite:`petrovic2025`, algorithm 2, on :class:`~cellflow.paths.Carried`). Velocities must be
     per unit of time of the snapshots. Without any, it is OT-CFM.
 
-    Parameters
-    ----------
-    sigma, net, batching, training
-        As in :func:`OTCFM`.
+    With `sigma`, `net`, `batching` and `training` as in :func:`OTCFM`.
     """
     return FlowMatching(Exact(), Carried(sigma), net, batching, training, name="curly")
 
@@ -132,12 +119,8 @@ def SBCFM(  # noqa: N802
     Plans of regularisation ``sigma² · span`` feed Brownian bridges; the learned flow is the
     probability-flow ODE of the Schrödinger bridge (:cite:`tong2024improving`, proposition 3.5).
 
-    Parameters
-    ----------
-    sigma
-        Diffusion, in model coordinates per square root of time; positive.
-    net, batching, training
-        As in :class:`FlowMatching`.
+    The diffusion `sigma` is positive, in model coordinates per square root of time; `net`,
+    `batching` and `training` are as in :class:`FlowMatching`.
     """
     bridge = BrownianBridge(sigma)
     return FlowMatching(Entropic(sigma=sigma), bridge, net, batching, training, name="sbcfm")
@@ -182,10 +165,8 @@ def SF2M(  # noqa: N802
             coupling = Entropic(sigma=size)
         else:
             coupling, name = COUPLINGS[coupling](), f"{name}_{coupling}"
-    relative = sigma is None
-    return FlowMatching(
-        coupling, path, net, batching, training, name, score=True, relative_sigma=relative
-    )
+    parts = coupling, path, net, batching, training, name
+    return FlowMatching(*parts, score=True, relative_sigma=sigma is None)
 
 
 # Names are written out: the command line reads them from this text, without importing it.
@@ -215,15 +196,9 @@ def DSBM(  # noqa: N802
     the plane, four rounds of 375 steps left variances of the mean flow up to 8 % off, where one
     fit left 2 %: give the rounds more steps, and ``Batching(reuse=1)`` fresh pairs.
 
-    Parameters
-    ----------
-    sigma, coupling
-        Of the first fit, as in :func:`SF2M`.
-    rounds
-        Rounds after the first fit.
-    net, batching, training
-        As in :class:`FlowMatching`, in every round; of how pairs are made, the rounds use only
-        their number and reuse.
+    The `sigma` and `coupling` of the first fit are as in :func:`SF2M`, after which `rounds` follow.
+    In every round `net`, `batching` and `training` are as in :class:`FlowMatching`; of how pairs
+    are made, the rounds use only their number and reuse.
     """
     base = SF2M(sigma, coupling=coupling, net=net, batching=batching, training=training)
     return Iterated(base, rounds, name=base.name.replace("sf2m", "dsbm"))
@@ -253,13 +228,9 @@ def UOTCFM(  # noqa: N802
     no cell is kept for validation, which halves the distance to later snapshots
     (benchmarks/accuracy/growth.py; chosen on tigon_sim3d).
 
-    Parameters
-    ----------
-    sigma, net, batching, training
-        As in :func:`OTCFM`.
-    relaxation
-        How strongly the source's marginal (or its prior growth) is held, in units of the mean
-        cost: see :class:`~cellflow.couplings.Unbalanced`. None believes it entirely.
+    How strongly the source's marginal (or its prior growth) is held says `relaxation`, in units of
+    the mean cost: see :class:`~cellflow.couplings.Unbalanced`; None believes it entirely. With
+    `sigma`, `net`, `batching` and `training` as in :func:`OTCFM`.
     """
     coupling, path = Unbalanced(relaxation=relaxation), Straight(sigma)
     return FlowMatching(coupling, path, net, batching, training, name="uotcfm", growth=True)
@@ -284,13 +255,9 @@ def ReachFM(  # noqa: N802
     is predicted from both, and the clock is between that of days and
     that of the distance travelled (:meth:`cellflow.clock.Clock.by_distance`).
 
-    Parameters
-    ----------
-    sigma, net, batching, training
-        As in :func:`OTCFM`.
-    reach
-        Distance, in model coordinates, beyond which cells die and are born rather than move;
-        measured in each interval when omitted, infinity for none.
+    The `reach` is the distance, in model coordinates, beyond which cells die and are born rather
+    than move; measured in each interval when omitted, infinity for none. With `sigma`, `net`,
+    `batching` and `training` as in :func:`OTCFM`.
     """
     parts = Reach(reach), Straight(sigma), net, batching, training
     return FlowMatching(*parts, name="reach", growth=True, both_sides=True, clock="tempered")
@@ -313,12 +280,8 @@ def UBSB(  # noqa: N802
     learned together (:cite:`tong2024simulation`, [SF]2M, for the bridge; :cite:`chen2022`, "The
     most likely evolution of diffusing and vanishing particles", for what it stands for).
 
-    Parameters
-    ----------
-    sigma, net, batching, training
-        As in :func:`SF2M`.
-    relaxation
-        As in :func:`UOTCFM`.
+    With `sigma`, `net`, `batching` and `training` as in :func:`SF2M`, and `relaxation` as in
+    :func:`UOTCFM`.
     """
     size = RELATIVE_SIGMA if sigma is None else sigma
     base = SF2M(sigma, coupling=Unbalanced(sigma=size, relaxation=relaxation), net=net)

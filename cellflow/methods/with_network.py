@@ -6,31 +6,23 @@ from dataclasses import replace
 from typing import cast
 
 from cellflow import _checks
-from cellflow.methods.cnf import CNF
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.iterated import Iterated
 from cellflow.methods.method import Method
-from cellflow.methods.shooting import Shooting
+from cellflow.methods.simulating import CNF, Shooting
 from cellflow.networks import NETWORKS, MLPConfig, NetworkLike, Suggestion, as_network_config
 
 
 def with_network(method: Method, network: str | NetworkLike | Suggestion) -> Method:
     """Return a method with another network, and all else as it is.
 
-    Parameters
-    ----------
-    method
-        The method; of an :class:`Iterated` one, what it iterates gets the network.
-    network
-        A name in :data:`cellflow.networks.NETWORKS`, for its defaults; its shape; networks of
-        one's own, as :func:`cellflow.networks.as_network_config` takes them; or what
-        :func:`cellflow.networks.suggested` says, a perceptron that knows of the time what one of
-        the method does, and for :class:`FlowMatching` its learning rate and blocks.
-
-    Raises
-    ------
-    TypeError
-        If the method has no network, or learns averages of the velocity and the network does not.
+    Of an :class:`Iterated` `method`, what it iterates gets the network. The `network` is a name in
+    :data:`cellflow.networks.NETWORKS`, for its defaults; its shape; networks of one's own, as
+    :func:`cellflow.networks.as_network_config` takes them; or what
+    :func:`cellflow.networks.suggested` says, a perceptron that knows of the time what one of the
+    method does, and for :class:`FlowMatching` its learning rate and blocks.
+    Raises TypeError if the method has no network, or learns averages of the velocity and the
+    network does not.
     """
     if isinstance(method, Iterated):
         return replace(method, base=cast(FlowMatching, with_network(method.base, network)))

@@ -17,16 +17,9 @@ STEPS, FEWEST = 6000, 400
 class Suggestion:
     """What :func:`suggested` says.
 
-    Parameters
-    ----------
-    width, depth
-        Of a perceptron: see :class:`MLPConfig`.
-    learning_rate
-        Of training.
-    steps
-        Budget of training steps.
-    block_size
-        Cells that are coupled together.
+    A perceptron of that `width` and `depth` (see :class:`MLPConfig`), trained with that
+    `learning_rate` for at most so many `steps`, on cells that are coupled in blocks of
+    `block_size`.
     """
 
     width: int
@@ -46,12 +39,8 @@ def suggested(course: TimeCourse, n_components: int | None = None) -> Suggestion
     rate and the blocks are the defaults, to which others and larger ones were no better, and other
     networks are behind at equal time (benchmarks/conditions/networks.py, simulated courses).
 
-    Parameters
-    ----------
-    course
-        Its dimension and its conditions count.
-    n_components
-        Dimension of what the network sees, where that is another one.
+    The dimension of the `course` and its conditions count, or `n_components` where the network sees
+    another dimension.
     """
     dim = n_components or course.dim
     told = 0 if course.conditions is None else len(course.conditions) - 1

@@ -25,20 +25,10 @@ class Units:
     One `scale` for all dimensions keeps the geometry of the data. For a course at times 0, 1, 2, …
     the network sees time as it is, as in the OT-CFM paper.
 
-    Parameters
-    ----------
-    centre
-        Mean of the cells, length d.
-    scale
-        Root mean square deviation per dimension, in data units.
-    origin
-        First time of the course.
-    span
-        Mean time between snapshots.
-    knots
-        Times of the snapshots.
-    features
-        Numbers that each token of a condition has; 0 without conditions.
+    The mean of the cells is `centre`, of length d, and their root mean square deviation per
+    dimension, in data units, `scale`; the first time of the course is `origin`, the mean time
+    between snapshots `span`, and their times are `knots`. A token of a condition has so many
+    numbers, `features`; 0 without conditions.
     """
 
     centre: tuple[float, ...]

@@ -18,15 +18,9 @@ class BrownianBridge(Path):
 
     .. math:: x_s = (1 - s) x_0 + s x_1 + \sigma \sqrt{\text{span}\; s (1 - s)}\, z
 
-    See :cite:`tong2024improving`. Its velocity has a variance that diverges logarithmically at
-    both ends, so draws keep `margin` away from them.
-
-    Parameters
-    ----------
-    sigma
-        Diffusion, in data units per square root of time; positive.
-    margin
-        Smallest distance of a drawn fraction from 0 and 1.
+    See :cite:`tong2024improving`. Its velocity has a variance that diverges logarithmically at both
+    ends, so draws of s keep `margin` away from them. The diffusion `sigma` is positive, in data
+    units per square root of time.
     """
 
     sigma: float = 1.0

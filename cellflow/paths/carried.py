@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import torch
 
-from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.paths.path import PATHS, Pairs, Path
 
@@ -26,22 +25,14 @@ class Carried(Path):
     action :math:`\int\lVert \dot x_s - h f(x_s)\rVert^2 ds`, and any other one, up to second order
     in its gap :math:`x_1 - \phi_1(x_0)`, that of a straight line across the gap. It is a closed
     form in the place of the network that Petrović et al. 2025 (:cite:`petrovic2025`, algorithm 1)
-    train for this. Without velocities `f` is zero, and this is :class:`~cellflow.paths.Straight`.
-
-    Parameters
-    ----------
-    sigma
-        Constant standard deviation, in data units.
+    train for this. Without velocities `f` is zero, and this is :class:`~cellflow.paths.Straight`
+    with its `sigma`, in data units.
     """
 
     needs_rates: ClassVar[bool] = True
     needs_reference: ClassVar[bool] = True
-    constant_std: ClassVar[bool] = True
 
     sigma: float = 0.1
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sigma", _checks.number(self.sigma, "sigma", low=0.0))
 
     def mean(self, pairs: Pairs, s: Tensor) -> Tensor:
         line = torch.lerp(pairs.x0, pairs.x1, s)
@@ -55,12 +46,6 @@ class Carried(Path):
             return move
         k = _powers(pairs.way)
         return move + torch.einsum("nk,nkd->nd", k * s ** (k - 1) - 1, pairs.way)
-
-    def std(self, pairs: Pairs, s: Tensor) -> Tensor:
-        return torch.full_like(s, self.sigma)
-
-    def std_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
-        return torch.zeros_like(s)
 
 
 def _powers(way: Tensor) -> Tensor:

@@ -17,15 +17,10 @@ from cellflow.paths.path import PATHS, Pairs, Path
 class ConditionalOT(Path):
     r"""Straight path from noise :math:`x_s = s x_1 + (1 - (1 - \sigma_{\min}) s)\,z`.
 
-    Lipman et al. 2023 (:cite:`lipman2023`, eq. 20-22). The source is the standard normal; it is
-    the optimal transport of each cell's Gaussian, not of the population.
-
-    Parameters
-    ----------
-    sigma_min
-        Standard deviation around a cell at the end, in data units; positive.
-    margin
-        Smallest distance of a drawn fraction from 0 and 1.
+    Lipman et al. 2023 (:cite:`lipman2023`, eq. 20-22). The source is the standard normal; it is the
+    optimal transport of each cell's Gaussian, not of the population. There, cells have a standard
+    deviation of `sigma_min` around them, in data units, positive; draws of s keep a `margin` from 0
+    and 1.
     """
 
     source_free: ClassVar[bool] = True

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from cellflow import _checks
 from cellflow._registry import Registry
 from cellflow._typing import Tensor
 
@@ -17,24 +18,13 @@ from cellflow._typing import Tensor
 class Pairs:
     """Paired cells of one or several intervals.
 
-    Parameters
-    ----------
-    x0, x1
-        Paired cells, shape ``(n, d)`` each.
-    t0, t1
-        Real times of their snapshots, shape ``(n, 1)`` each.
-    growth
-        Rate of each pair's log mass per unit of time, shape ``(n, 1)``; None where mass stays.
-    rate0, rate1
-        Velocities of the paired cells at both ends, shape ``(n, d)`` each, for paths that bend.
-    mean_growth
-        Rate of the whole population's log mass over the pair's interval, shape ``(n, 1)``, from
-        which weights leave it out; None for zero.
-    condition
-        Code of the condition of each pair, shape ``(n, 1)``, or None.
-    way
-        Coefficients of s², s³, … of the way on which a reference drift carries the source, shape
-        ``(n, p, d)``, for paths relative to one.
+    The cells `x0` and `x1` are of shape ``(n, d)``, the real times of their snapshots, `t0` and
+    `t1`, of ``(n, 1)``, as all numbers of a pair. The rate of its log mass per unit of time is
+    `growth`, None where mass stays, and `mean_growth` that of the whole population over the
+    interval, from which weights leave it out, None for zero. Velocities of the cells at both ends,
+    `rate0` and `rate1` ``(n, d)``, are for paths that bend, and `way` ``(n, p, d)``, the
+    coefficients of s², s³, … of the way on which a reference drift carries the source, for those
+    relative to one. The code of the pair's condition is `condition`, if there are any.
     """
 
     x0: Tensor
@@ -71,31 +61,15 @@ class Pairs:
 class PathPoint:
     """A point on a path, in real time.
 
-    Parameters
-    ----------
-    t
-        Time, shape ``(n,)``.
-    x
-        State, shape ``(n, d)``.
-    velocity
-        Conditional velocity, data units per unit of time, shape ``(n, d)``.
-    noise
-        Deviate that led to `x`, shape ``(n, d)``, standard normal but for heavy-tailed paths; the
-        conditional score of a normal one is ``-noise / std``.
-    std
-        Standard deviation of the path there, shape ``(n, 1)``.
-    mean_velocity
-        Rate of the path's mean per unit of time, shape ``(n, d)``: the velocity without the part
-        that comes from the noise.
-    weight
-        Mass of the pair there, relative to its mass at the start, both as shares of the whole
-        population where its `mean_growth` is known; shape ``(n,)``, None for one.
-    growth
-        Rate of the pair's log mass per unit of time, shape ``(n,)``; None where mass stays.
-    share
-        Weight of this batch among the parts that one batch was dealt into, of mean one.
-    condition
-        Code of the condition of each pair, shape ``(n,)``, or None.
+    At time `t` ``(n,)`` in state `x` ``(n, d)`` it has the conditional `velocity` ``(n, d)``, data
+    units per unit of time; of the path's mean alone, without what comes from the noise,
+    `mean_velocity`. The `noise` ``(n, d)`` is the deviate that led to `x`, standard normal but for
+    heavy-tailed paths, and `std` ``(n, 1)`` the standard deviation there; the conditional score of
+    a normal one is ``-noise / std``. The rate of the pair's log mass per unit of time is `growth`
+    ``(n,)``, None where mass stays; its mass relative to that at the start, both as shares of the
+    whole population where its `mean_growth` is known, is `weight` ``(n,)``, None for one; the code
+    of its `condition` has shape ``(n,)``. Of the parts that one batch was dealt into, this has the
+    weight `share`, of mean one.
     """
 
     t: Tensor
@@ -113,34 +87,25 @@ class PathPoint:
 class Path(ABC):
     r"""A Gaussian path :math:`x_s = \mu_s(x_0, x_1) + \sigma_s z` between paired cells.
 
-    A member is a frozen dataclass in a file of its own, whose settings have defaults, and
-    registers itself by name: ``@PATHS.register("straight")``. It gives :meth:`mean` and
-    :meth:`std`; their rates come from forward-mode automatic differentiation unless it gives them
-    too. `s` in (0, 1) is the fraction of the interval that has passed; real time exists outside.
+    A member is a frozen dataclass in a file of its own, whose settings have defaults, and registers
+    itself by name: ``@PATHS.register("straight")``. It gives :meth:`mean` and, where that is not a
+    constant `sigma`, :meth:`std`; their rates come from forward-mode automatic differentiation
+    unless it gives them too. `s` in (0, 1) is the fraction of the interval that has passed; real
+    time exists outside.
 
-    Attributes
-    ----------
-    sigma
-        Scale of the noise, if the path has such a setting.
-    margin
-        Distance that draws of ``s`` keep from both ends.
-    needs_rates
-        Whether the path bends and uses the cells' velocities at both ends.
-    needs_reference
-        Whether the path, and its pairs, are relative to a drift that the cells' velocities tell.
-    constant_std
-        Whether the standard deviation never changes, so that noise moves no cell.
-    source_free
-        Whether the path generates cells from noise: its mean is a multiple of `x1`, and the source
-        that of the noise at the start; cells `x0` are ignored.
+    One that is `source_free` generates cells from noise: its mean is a multiple of `x1`, and the
+    source that of the noise at the start; cells `x0` are ignored.
     """
 
-    sigma: float | None = None
-    margin: float = 0.0
-    needs_rates: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = False
-    constant_std: ClassVar[bool] = False
-    source_free: ClassVar[bool] = False
+    sigma: float | None = None  #: Scale of the noise, if the path has such a setting.
+    margin: float = 0.0  #: Distance that draws of ``s`` keep from both ends.
+    needs_rates: ClassVar[bool] = False  #: It bends, by the cells' velocities at both ends.
+    needs_reference: ClassVar[bool] = False  #: It, and its pairs, are relative to a drift of these.
+    source_free: ClassVar[bool] = False  #: It begins from noise.
+
+    def __post_init__(self) -> None:
+        if self.sigma is not None:
+            object.__setattr__(self, "sigma", _checks.number(self.sigma, "sigma", low=0.0))
 
     @property
     def diffusion(self) -> float:
@@ -172,9 +137,9 @@ class Path(ABC):
     def mean(self, pairs: Pairs, s: Tensor) -> Tensor:
         """Mean of `pairs` at fraction `s` ``(n, 1)``, shape ``(n, d)``."""
 
-    @abstractmethod
     def std(self, pairs: Pairs, s: Tensor) -> Tensor:
         """Standard deviation of `pairs` at fraction `s` ``(n, 1)``, shape ``(n, 1)``."""
+        return torch.full_like(s, self.sigma or 0.0)
 
     def mean_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
         """Derivative in `s` of the mean of `pairs`, shape ``(n, d)``."""
@@ -182,6 +147,8 @@ class Path(ABC):
 
     def std_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
         """Derivative in `s` of the standard deviation of `pairs`, shape ``(n, 1)``."""
+        if self._constant:
+            return torch.zeros_like(s)
         return torch.func.jvp(lambda u: self.std(pairs, u), (s,), (torch.ones_like(s),))[1]
 
     def half_variance_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
@@ -191,6 +158,10 @@ class Path(ABC):
         :math:`-\tfrac12 \frac{d\sigma_s^2}{dt} \nabla \log p_t` to the velocity of the means.
         """
         return self.std(pairs, s) * self.std_rate(pairs, s) / pairs.span
+
+    @property
+    def _constant(self) -> bool:
+        return type(self).std is Path.std
 
     def std_at_start(self) -> float:
         """Standard deviation around a cell of the source, in data units."""
@@ -206,7 +177,7 @@ class Path(ABC):
         std, span = self.std(pairs, s), pairs.span
         mean_velocity = self.mean_rate(pairs, s) / span
         velocity = mean_velocity
-        if not self.constant_std:
+        if not self._constant:  # otherwise noise moves no cell
             velocity = mean_velocity + self.std_rate(pairs, s) / span * noise
         x = self.mean(pairs, s) + std * noise
         t = (pairs.t0 + s * (pairs.t1 - pairs.t0))[:, 0]

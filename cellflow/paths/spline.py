@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import torch
 
-from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.paths.path import PATHS, Pairs, Path
 
@@ -20,22 +19,15 @@ class Spline(Path):
     .. math:: x_s = (1 - s) x_0 + s x_1 + s (1 - s) [(1 - s) a - s b] + \sigma z, \quad
         a = h \dot x_0 - (x_1 - x_0), \; b = h \dot x_1 - (x_1 - x_0)
 
-    with `h` the span of the pair and its velocities ``rate0`` and ``rate1`` as
-    :math:`\dot x_0, \dot x_1`; see :func:`cellflow.batches.spline_rates` for where they come
-    from. Pairs without velocities go straight, as on :class:`~cellflow.paths.Straight`.
-
-    Parameters
-    ----------
-    sigma
-        Constant standard deviation, in data units.
+    with `h` the span of the pair and its velocities ``rate0`` and ``rate1`` as :math:`\dot x_0,
+    \dot x_1`; see :func:`cellflow.batches.spline_rates` for where they come from. Pairs without
+    velocities go straight, as on :class:`~cellflow.paths.Straight`; `sigma` is the constant
+    standard deviation, in data units.
     """
 
     needs_rates: ClassVar[bool] = True
 
     sigma: float = 0.1
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sigma", _checks.number(self.sigma, "sigma", low=0.0))
 
     def mean(self, pairs: Pairs, s: Tensor) -> Tensor:
         line = torch.lerp(pairs.x0, pairs.x1, s)
@@ -45,18 +37,12 @@ class Spline(Path):
         start, end = bends
         return line + s * (1 - s) * ((1 - s) * start - s * end)
 
-    def std(self, pairs: Pairs, s: Tensor) -> Tensor:
-        return torch.full_like(s, self.sigma)
-
     def mean_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
         move, bends = pairs.x1 - pairs.x0, _bends(pairs)
         if bends is None:
             return move
         start, end = bends
         return move + (1 - s) * (1 - 3 * s) * start - s * (2 - 3 * s) * end
-
-    def std_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
-        return torch.zeros_like(s)
 
 
 def _bends(pairs: Pairs) -> tuple[Tensor, Tensor] | None:

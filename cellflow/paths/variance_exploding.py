@@ -25,14 +25,10 @@ class VarianceExploding(Path):
     the electric field of charges in D more dimensions: PFGM++ (:cite:`xu2023`, eq. 4 and 8 with
     :math:`r = \sigma\sqrt D`), and PFGM :cite:`xu2022` where D is 1. As D grows, both are one.
 
-    Parameters
-    ----------
-    sigma_min, sigma_max
-        Scale of the noise at the cells and at the source, which must exceed the spread of the
-        cells; in data units, positive and increasing.
-    extra
-        The number D of further dimensions; None for normal noise. With few of them the noise is
-        so wide that learning is hard.
+    The noise has the scale `sigma_min` at the cells and `sigma_max` at the source, which must
+    exceed the spread of the cells; in data units, positive and increasing. The number D of further
+    dimensions is `extra`, None for normal noise. With few of them the noise is so wide that
+    learning is hard.
     """
 
     source_free: ClassVar[bool] = True

@@ -20,13 +20,8 @@ class VariancePreserving(Path):
 
     Song et al. 2021 (:cite:`song2021`, eq. 11 and 33) as a path (:cite:`lipman2023`, eq. 19). The
     source is the standard normal; towards it, :math:`dX = -\tfrac12\beta X d\tau + \sqrt\beta\,dW`.
-
-    Parameters
-    ----------
-    beta_min, beta_max
-        Rate of the noise at the cells and at the source, per interval; positive and increasing.
-    margin
-        Smallest distance of a drawn fraction from 0 and 1: at 1 the velocity has no bound.
+    The rates `beta_min` at the cells and `beta_max` at the source are per interval, positive and
+    increasing. Draws of s keep a `margin` from 0 and 1, where the velocity has no bound.
     """
 
     source_free: ClassVar[bool] = True

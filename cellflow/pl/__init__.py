@@ -1,7 +1,7 @@
 """Figures: they draw on the given axes, return them, and leave the AnnData as it is."""
 
 from cellflow import _doors
-from cellflow.pl.batches import batches
+from cellflow.pl.densities import batches, outliers
 from cellflow.pl.evaluation import history, holdout, sigma
 from cellflow.pl.fates import fate_simplex, fates
 from cellflow.pl.forecast import forecast
@@ -10,7 +10,6 @@ from cellflow.pl.groups import composition, transitions
 from cellflow.pl.interpolation import interpolation
 from cellflow.pl.maps import comparison, growth, uncertainty
 from cellflow.pl.mean_changes import mean_changes
-from cellflow.pl.outliers import outliers
 from cellflow.pl.trajectories import animation, trajectories
 from cellflow.pl.velocity import velocity
 

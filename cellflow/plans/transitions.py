@@ -34,12 +34,8 @@ class Transitions:
     are float64. Memory and time of every question are linear in the pairs; no matrix of all cells
     by all cells is made.
 
-    Parameters
-    ----------
-    times
-        Times of the snapshots, strictly increasing.
-    plans
-        One for each interval, as pairs; see :func:`sparsify`.
+    The `times` of the snapshots are strictly increasing; `plans` has one for each interval, as
+    pairs: see :func:`sparsify`.
 
     Examples
     --------

@@ -24,13 +24,9 @@ KINDS = ("categories", "doses", "linear", "log")
 class ConditionKeys:
     """Columns of ``obs`` with the conditions of cells, and what is known of them.
 
-    Parameters
-    ----------
-    keys, across, nuisance
-        Columns with the conditions, and those of them that couplings cross and that predictions
-        need not tell, as in :class:`~cellflow.conditions.Conditions`; a text is one of them.
-    covariates, control
-        As in :func:`cellflow.tl.fit`.
+    The columns with the conditions, `keys`, and those of them that couplings cross, `across`, and
+    that predictions need not tell, `nuisance`, are as in :class:`~cellflow.conditions.Conditions`;
+    a text is one of them. For `covariates` and `control` see :func:`cellflow.tl.fit`.
     """
 
     keys: str | Sequence[str] | None = None

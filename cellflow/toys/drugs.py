@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 
@@ -19,6 +18,7 @@ from cellflow.conditions import Categorical, Conditions
 from cellflow.conditions.covariates import Value
 from cellflow.timecourse import TimeCourse
 from cellflow.toys.exact import Gaussian, matrix_root
+from cellflow.toys.genes import walk
 
 #: The condition of cells without a drug.
 CONTROL = "control"
@@ -36,14 +36,9 @@ class DosedGaussians:
     with :math:`u_k` the dose of drug k: drugs add up, and every map is affine, see
     :func:`gaussian_ot_map`.
 
-    Parameters
-    ----------
-    start, end
-        Laws of all cells at time 0, and of those without a drug at time 1.
-    effects
-        For each drug its shift :math:`e_k` of the mean, shape ``(d,)``.
-    log
-        Whether the logarithm of one plus the dose counts.
+    The law of all cells at time 0 is `start`, that of those without a drug at time 1 `end`. Each
+    drug shifts the mean by :math:`e_k`, in `effects` ``(d,)``; `log` says whether the logarithm of
+    one plus the dose counts.
     """
 
     start: Gaussian
@@ -86,12 +81,8 @@ class ToggleSwitch:
     with p and q the sums of dose times strength over the drugs (Gardner, Cantor and Collins 2000).
     Cells start undecided, near one of each, and decide for one of the two genes.
 
-    Parameters
-    ----------
-    drugs
-        Strengths of each drug on the making of either gene: ``{"A": (0.4, 0.0)}``.
-    noise
-        The factor s.
+    The strengths of each drug on the making of either gene are `drugs`, such as ``{"A": (0.4,
+    0.0)}``; `noise` is the factor s.
     """
 
     drugs: Mapping[str, tuple[float, float]]
@@ -106,24 +97,19 @@ class ToggleSwitch:
         float64, decided by the seed or `generator`.
         """
         rng = _checks.as_generator(generator)
-        ends = [_checks.number(t, "times", low=0.0) for t in times]
-        if not ends or any(b <= a for a, b in pairwise(ends)):
-            raise ValueError(_checks.message("times", f"{ends}", "increasing times"))
         strength = torch.zeros(2, dtype=torch.float64)
         for drug, dose in _drug(self.drugs).parts(condition).items():
             strength += dose * torch.tensor(self.drugs[drug], dtype=torch.float64)
         x = torch.randn(_checks.count(n, "n"), 4, generator=rng, dtype=torch.float64)
-        x, kept = (SPREAD * x).exp(), []
-        for t, end in pairwise([0.0, *ends]):
-            steps = math.ceil((end - t) / STEP - 1e-9)
-            for _ in range(steps):
-                h, pair = (end - t) / steps, x[:, :2]
-                made = 3.0 * strength.exp() / (1.0 + pair.flip(1) ** 4)
-                w = torch.randn(pair.shape, generator=rng, dtype=x.dtype) * self.noise * h**0.5
-                moved = pair + h * (made - pair) + pair.sqrt() * w
-                x = torch.cat([moved.clamp(min=0.0), x[:, 2:] + h * (pair - x[:, 2:])], 1)
-            kept.append(x)
-        return torch.stack(kept)
+
+        def advance(x: Tensor, h: float) -> Tensor:
+            pair = x[:, :2]
+            made = 3.0 * strength.exp() / (1.0 + pair.flip(1) ** 4)
+            w = torch.randn(pair.shape, generator=rng, dtype=x.dtype) * self.noise * h**0.5
+            moved = pair + h * (made - pair) + pair.sqrt() * w
+            return torch.cat([moved.clamp(min=0.0), x[:, 2:] + h * (pair - x[:, 2:])], 1)
+
+        return torch.stack(walk((SPREAD * x).exp(), times, step=STEP, advance=advance))
 
     def course(
         self, n: int, times: Sequence[float], conditions: Sequence[Value], *, generator: Rng = 0

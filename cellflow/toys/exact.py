@@ -260,18 +260,9 @@ def cycle(
     At time zero they are normal about ``(3, 0)`` with a standard deviation of 0.3. Seen half a
     `period` apart or more, the shortest way from one snapshot to the next is the wrong one.
 
-    Parameters
-    ----------
-    n
-        Number of cells at each of the `times`, other ones each time.
-    times
-        Increasing times.
-    period
-        Time of a turn, to the left; to the right below zero.
-    noise
-        Standard deviation of the error of velocities, relative to the mean speed.
-    generator
-        Seed or generator of cells and errors.
+    There are `n` cells at each of the increasing `times`, other ones each time. A turn, to the
+    left, takes one `period`; below zero it is to the right. Errors of velocities have the standard
+    deviation `noise`, relative to the mean speed; they and the cells follow a seed or `generator`.
     """
     rng = _checks.as_generator(generator)
     noise, speed = _checks.number(noise, "noise", low=0.0), 2 * math.pi / period

@@ -15,10 +15,11 @@ is simulated like any other, so the effect of that is known.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
 from itertools import pairwise, product
+from typing import TypeVar
 
 import torch
 
@@ -27,6 +28,7 @@ from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.timecourse import TimeCourse
 
 Rule = Callable[..., bool]
+S = TypeVar("S")
 
 #: Rates m and r at which messages and proteins are made, and at which they decay, per unit of time.
 TRANSCRIPTION, TRANSLATION, MESSAGE_DECAY, PROTEIN_DECAY = 20.0, 10.0, 10.0, 1.0
@@ -101,25 +103,21 @@ class GeneNetwork:
         `noise` is the factor s, for BoolODE itself 1, zero for the ordinary equation, by a seed or
         `generator`. What it takes below zero is set to zero.
         """
-        ends = [_checks.number(float(t), "times", low=0.0) for t in times]
-        if not ends or any(b <= a for a, b in pairwise(ends)):
-            raise ValueError(_checks.message("times", f"{ends}", "increasing times"))
         noise, rng = _checks.number(noise, "noise", low=0.0), _checks.as_generator(generator)
         step = _checks.number(step, "step", low=0.0, open_low=True)
         first = torch.tensor([self.start.get(g, OFF) for g in self.genes], dtype=torch.float64)
         x = first.expand(_checks.count(n, "n"), -1)
-        p, kept = x * (TRANSLATION / PROTEIN_DECAY), []
-        for t, end in pairwise([0.0, *ends]):
-            steps = math.ceil((end - t) / step - 1e-9)
-            for _ in range(steps):
-                h = (end - t) / steps
-                dx = TRANSCRIPTION * self.activity(p) - MESSAGE_DECAY * x
-                dp = TRANSLATION * x - PROTEIN_DECAY * p
-                w, v = torch.randn(2, *x.shape, generator=rng, dtype=x.dtype) * noise * h**0.5
-                x, p = (x + h * dx + x.sqrt() * w, p + h * dp + p.sqrt() * v)
-                x, p = x.clamp(min=0), p.clamp(min=0)
-            kept.append(x)
-        return torch.stack(kept)
+
+        def advance(state: tuple[Tensor, Tensor], h: float) -> tuple[Tensor, Tensor]:
+            x, p = state
+            dx = TRANSCRIPTION * self.activity(p) - MESSAGE_DECAY * x
+            dp = TRANSLATION * x - PROTEIN_DECAY * p
+            w, v = torch.randn(2, *x.shape, generator=rng, dtype=x.dtype) * noise * h**0.5
+            x, p = (x + h * dx + x.sqrt() * w, p + h * dp + p.sqrt() * v)
+            return x.clamp(min=0), p.clamp(min=0)
+
+        start = x, x * (TRANSLATION / PROTEIN_DECAY)
+        return torch.stack([x for x, _ in walk(start, times, step=step, advance=advance)])
 
     def course(
         self, n: int, times: Sequence[float], *, noise: float = 1.0, generator: Rng = 0
@@ -132,6 +130,24 @@ class GeneNetwork:
         return TimeCourse.from_arrays(
             [x[k * n : (k + 1) * n].float() for k, x in enumerate(cells)], times, unit="hour"
         )
+
+
+def walk(
+    state: S, times: Iterable[float], *, step: float, advance: Callable[[S, float], S]
+) -> list[S]:
+    """Return the states at increasing `times`, from `state` at zero on.
+
+    By ``advance(state, h)``, in even steps h that are at most `step`.
+    """
+    ends, out = [_checks.number(float(t), "times", low=0.0) for t in times], []
+    if not ends or any(b <= a for a, b in pairwise(ends)):
+        raise ValueError(_checks.message("times", f"{ends}", "increasing times"))
+    for t, end in pairwise([0.0, *ends]):
+        steps = math.ceil((end - t) / step - 1e-9)
+        for _ in range(steps):
+            state = advance(state, (end - t) / steps)
+        out.append(state)
+    return out
 
 
 #: The networks ``dyn-BF`` and ``dyn-TF`` of Beeline, whose cells have two and three fates.

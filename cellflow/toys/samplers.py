@@ -85,8 +85,7 @@ def moons(
     """
     noise = _checks.number(noise, "noise", low=0.0)
     scale, shift = _checks.number(scale, "scale"), _checks.number(shift, "shift")
-    rng = _checks.as_generator(generator)
-    n = _checks.count(n, "n")
+    rng, n = _checks.as_generator(generator), _checks.count(n, "n")
     angle = math.pi * _uniform(n, rng)
     upper = torch.stack([angle.cos(), angle.sin()], 1)
     lower = torch.stack([1.0 - angle.cos(), 0.5 - angle.sin()], 1)
@@ -111,8 +110,7 @@ def s_curve(
     the result.
     """
     noise, scale = _checks.number(noise, "noise", low=0.0), _checks.number(scale, "scale")
-    rng = _checks.as_generator(generator)
-    n = _checks.count(n, "n")
+    rng, n = _checks.as_generator(generator), _checks.count(n, "n")
     angle = 3.0 * math.pi * (_uniform(n, rng) - 0.5)
     curve = torch.stack([angle.sin(), angle.sign() * (angle.cos() - 1.0)], 1)
     return _convert(scale * (curve + noise * _normal(n, 2, rng)), dtype, device)

@@ -156,10 +156,7 @@ def _gathered(course: TimeCourse, rows: Sequence[Tensor]) -> TimeCourse:
         if len(index) < len(s):
             n = number[index]
             mass = (mass.double() * (totals(s.mass, number)[n] / totals(mass, n)[n])).to(mass)
-        labels = None if s.labels is None else [s.labels[i] for i in index.tolist()]
-        known = (s.growth, s.condition, s.velocity)
-        rest = (None if v is None else v[index] for v in known)
-        out.append(Snapshot(part, s.time, mass, labels, *rest))
+        out.append(Snapshot(part, s.time, mass, *s.rest(index)))
         start += len(index)
     return replace(course, snapshots=tuple(out))
 

@@ -19,12 +19,8 @@ from cellflow._typing import Rng
 class Checkpointing:
     """Where and how often a run is written down.
 
-    Parameters
-    ----------
-    path
-        File to write, and to resume from if it exists; None for no checkpoints.
-    every
-        Steps between two writes; it is also written when the run ends, in whatever way.
+    The file `path` is written, and resumed from if it exists; None for no checkpoints. So many
+    steps, `every`, lie between two writes; it is also written when the run ends, in whatever way.
     """
 
     path: str | FilePath | None = None
@@ -47,18 +43,10 @@ class Checkpointing:
 class StepReport:
     """What is known after a step of training, for a logger.
 
-    Parameters
-    ----------
-    step
-        Steps taken.
-    loss
-        Of the batch of this step, in squared data units per squared unit of time.
-    learning_rate
-        Of this step.
-    validation_loss
-        Where it was measured after this step; otherwise None.
-    member
-        Number of the fit, where several are fitted to one course; otherwise None.
+    After so many steps, `step`, the `loss` of the last batch is in squared data units per squared
+    unit of time, and `learning_rate` that of this step. There is a `validation_loss` where it was
+    measured after this step, and a number of the fit, `member`, where several are fitted to one
+    course.
     """
 
     step: int

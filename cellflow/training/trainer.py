@@ -92,25 +92,14 @@ class Training:
 class History:
     """What happened during training, one entry a check.
 
-    Parameters
-    ----------
-    step, train_loss, validation_loss, learning_rate
-        Lists of equal length.
-    best_step
-        Step of the weights that were kept.
-    seconds
-        Wall time of training.
-    timing
-        Where the seconds went: waiting for pairs (``"coupling"``), gathering them and drawing
-        noise (``"data"``), gradients (``"network"``), validation and checkpoints (``"checks"``);
-        those of the process, which runs ahead of a GPU.
-    stopped
-        ``"budget"``, ``"patience"`` or ``"interrupted"``.
-    coupling
-        Health of the couplings: see :class:`cellflow.batches.CouplingHealth`.
-    rounds
-        Round of each entry, for methods that are fitted in rounds; otherwise empty. Each round
-        has losses of its own, which do not compare.
+    Lists of equal length are `step`, `train_loss`, `validation_loss` and `learning_rate`;
+    `best_step` is that of the weights that were kept, and training took so many `seconds`. In
+    `timing` is where they went: waiting for pairs (``"coupling"``), gathering them and drawing
+    noise (``"data"``), gradients (``"network"``), validation and checkpoints (``"checks"``); those
+    of the process, which runs ahead of a GPU. It `stopped` by ``"budget"``, ``"patience"`` or
+    ``"interrupted"``. The health of the couplings is `coupling`: see
+    :class:`cellflow.batches.CouplingHealth`. For methods that are fitted in rounds `rounds` has
+    that of each entry; each has losses of its own, which do not compare.
     """
 
     step: list[int] = field(default_factory=list)

@@ -82,8 +82,6 @@ def test_a_condition_of_which_nothing_is_said_has_no_token() -> None:
     context = known.context({}, {"drug": "B"}, {"drug": "A", "dose": 1.0, "donor": "2"})
     assert context.present.sum(1).tolist() == [0, 1, 3]
     assert context.tokens.shape == (3, 3, known.features)
-    dropped = known.context().without(torch.tensor([True, False, True]))
-    assert dropped.of_cells(dropped.present.any(1)).tolist() == [False, True, False]
 
 
 def test_codes_strata_and_controls() -> None:

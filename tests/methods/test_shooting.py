@@ -11,8 +11,7 @@ from torch.testing import assert_close
 
 from cellflow.batches import Batching, CouplingHealth
 from cellflow.methods import Shooting
-from cellflow.methods.shooting import travel
-from cellflow.methods.simulating import Shots
+from cellflow.methods.simulating import Shots, travel
 from cellflow.metrics import wasserstein1
 from cellflow.networks import MLP, MLPConfig, Units
 from cellflow.paths import Pairs

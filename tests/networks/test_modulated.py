@@ -74,7 +74,7 @@ def test_condition_is_a_set_and_its_padding_is_not_seen(config) -> None:
 @every
 def test_each_cell_has_the_answer_of_its_own_time_and_condition(config) -> None:
     net, rows, times = opened(config, TOLD), torch.tensor([0, 1, 2, 2, 1, 3]), T + torch.arange(6)
-    every = DRUGS.context().without(torch.zeros(0, dtype=torch.bool))
+    every = DRUGS.context(*DRUGS.values, {})
     out = net(times, X, Context(every.tokens, every.present, rows))
     for k, row in enumerate(rows):
         alone = DRUGS.context(DRUGS.values[row]) if row < 3 else None
