@@ -2,12 +2,13 @@
 
 from cellflow import _doors
 from cellflow.networks.auto import Suggestion, suggested
+from cellflow.networks.dit import DiTConfig
 from cellflow.networks.encoder import SetEncoder
 from cellflow.networks.mlp import MLP, MLPConfig
-from cellflow.networks.modulated import ResidualConfig
+from cellflow.networks.mmdit import MMDiTConfig
 from cellflow.networks.network import NETWORKS, Network, NetworkConfig, Units
 from cellflow.networks.own import NetworkLike, OwnNetworks, as_network_config
-from cellflow.networks.transformers import DiTConfig, MMDiTConfig
+from cellflow.networks.residual import ResidualConfig
 
 __all__ = [
     "MLP",

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.functional import layer_norm, scaled_dot_product_attention
 
+from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.networks.fast import parameters_alone
 
@@ -148,3 +149,35 @@ def joint(
     read = attention(q, k, v, shown=shown).transpose(1, 2).flatten(2)
     own_read = read.split([h.shape[1] for h in tokens], 1)
     return [s.take(*own) for s, *own in zip(streams, tokens, parts, own_read, strict=True)]
+
+
+class Patches(nn.Module):
+    """Components of a cell as at most `most` tokens of `width` features, and back to an answer.
+
+    Cells and answers have `dim` and `out` numbers; where `out` is 1 and `dim` is not, it is that of
+    the mean token. Weights are drawn from `rng`.
+    """
+
+    def __init__(self, dim: int, out: int, *, most: int, width: int, rng: torch.Generator) -> None:
+        super().__init__()
+        self.size = -(-dim // min(most, dim))
+        self.tokens = -(-dim // self.size)
+        self.whole = out == dim
+        self.first = Linear(self.size, width).draw(rng)
+        self.last = Linear(width, self.size if self.whole else out).draw(rng, QUIET * width)
+
+    def cut(self, x: Tensor) -> Tensor:
+        """Return the tokens of cells `x`, ``(n, tokens, width)``."""
+        rest = self.tokens * self.size - x.shape[1]
+        return self.first(nn.functional.pad(x, (0, rest)).unflatten(1, (self.tokens, self.size)))
+
+    def answer(self, h: Tensor, dim: int) -> Tensor:
+        """Return the answer of tokens `h` for cells of `dim` numbers, ``(n, out)``."""
+        return self.last(h).flatten(1)[:, :dim] if self.whole else self.last(h.mean(1))
+
+
+def check_heads(width: int, heads: int, *, per_head: int = 1) -> None:
+    """Refuse `heads` that do not share `width` features by `per_head`."""
+    if width % (heads * per_head):
+        expected = f"a divisor of width / {per_head} = {width / per_head:g}"
+        raise ValueError(_checks.message("heads", heads, expected))

@@ -1,4 +1,4 @@
-"""Transformers whose tokens are blocks of a cell's components, alone or beside its condition's."""
+"""The multimodal transformer: tokens of a cell beside those of its condition."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from torch import nn
 from cellflow import _checks
 from cellflow._typing import Rng, Tensor
 from cellflow.conditions import Context
-from cellflow.networks.layers import QUIET, Heads, Linear, Stream, attention, joint, modulated
+from cellflow.networks.layers import (
+    Heads,
+    Linear,
+    Patches,
+    Stream,
+    attention,
+    check_heads,
+    joint,
+    modulated,
+)
 from cellflow.networks.modulated import Modulated
 from cellflow.networks.network import NETWORKS, NetworkConfig, Units
 
@@ -20,98 +29,6 @@ from cellflow.networks.network import NETWORKS, NetworkConfig, Units
 POSITIONS = ("learned", "rotary")
 #: Longest wave of rotary positions, in tokens over a full turn.
 _LONGEST = 100.0
-
-
-@NETWORKS.register("dit")
-@dataclass(frozen=True)
-class DiTConfig(NetworkConfig):
-    """Diffusion transformer, DiT (:cite:`peebles2023`), over blocks of components of a cell.
-
-    A token is a block of neighbouring components, such as gene programs in order, with a learned
-    position. Time and condition modulate each block of layers, whose gates are shut at the start:
-    an untrained network is linear in the state. Queries and keys have unit mean square.
-
-    Parameters
-    ----------
-    width
-        Features of a token, and of what is told of a cell.
-    depth
-        Number of blocks of layers.
-    heads
-        Heads of attention, a divisor of `width`.
-    tokens
-        Blocks that components are cut into, at most; with as many as dimensions, each is one.
-    ratio
-        Hidden units behind or beside the attention, in multiples of `width`.
-    """
-
-    width: int = 32
-    depth: int = 2
-    heads: int = 2
-    tokens: int = 8
-    ratio: int = 2
-
-    def __post_init__(self) -> None:
-        _checks.count(self.depth, "depth")
-        _check(self)
-
-    def build(self, units: Units, *, answer: str = "velocity", generator: Rng = 0) -> Modulated:
-        trunk, width = partial(DiTTrunk, self), self.width
-        return Modulated(units, self, trunk, width=width, answer=answer, generator=generator)
-
-
-def _check(config: DiTConfig | MMDiTConfig, per_head: int = 1) -> None:
-    """Refuse counts that are none, and heads that do not share features by `per_head`."""
-    for name in ("width", "heads", "tokens", "ratio"):
-        _checks.count(getattr(config, name), name)
-    if config.width % (config.heads * per_head):
-        expected = f"a divisor of width / {per_head} = {config.width / per_head:g}"
-        raise ValueError(_checks.message("heads", config.heads, expected))
-
-
-class Patches(nn.Module):
-    """Components of a cell as at most `most` tokens of `width` features, and back to an answer.
-
-    Cells and answers have `dim` and `out` numbers; where `out` is 1 and `dim` is not, it is that of
-    the mean token. Weights are drawn from `rng`.
-    """
-
-    def __init__(self, dim: int, out: int, *, most: int, width: int, rng: torch.Generator) -> None:
-        super().__init__()
-        self.size = -(-dim // min(most, dim))
-        self.tokens = -(-dim // self.size)
-        self.whole = out == dim
-        self.first = Linear(self.size, width).draw(rng)
-        self.last = Linear(width, self.size if self.whole else out).draw(rng, QUIET * width)
-
-    def cut(self, x: Tensor) -> Tensor:
-        """Return the tokens of cells `x`, ``(n, tokens, width)``."""
-        rest = self.tokens * self.size - x.shape[1]
-        return self.first(nn.functional.pad(x, (0, rest)).unflatten(1, (self.tokens, self.size)))
-
-    def answer(self, h: Tensor, dim: int) -> Tensor:
-        """Return the answer of tokens `h` for cells of `dim` numbers, ``(n, out)``."""
-        return self.last(h).flatten(1)[:, :dim] if self.whole else self.last(h.mean(1))
-
-
-class DiTTrunk(nn.Module):
-    """Blocks of the shape `config` for cells in `units`; `out` numbers answer, `rng` draws."""
-
-    def __init__(self, config: DiTConfig, units: Units, *, out: int, rng: torch.Generator) -> None:
-        super().__init__()
-        width, dim = config.width, len(units.centre)
-        self.patches = Patches(dim, out, most=config.tokens, width=width, rng=rng)
-        self.places = nn.Parameter(torch.randn(self.patches.tokens, width, generator=rng))
-        self.blocks = nn.ModuleList(
-            Stream(width, config.heads, config.ratio, rng=rng) for _ in range(config.depth)
-        )
-
-    def forward(self, x: Tensor, told: Tensor, context: Context | None) -> Tensor:
-        """Answer for cells `x`, ``(n, d)``; the `context` is known from what is `told` alone."""
-        h = self.patches.cut(x) + self.places
-        for block in cast(list[Stream], self.blocks):
-            (h,) = joint([block], [h], told[:, None])
-        return self.patches.answer(h, x.shape[1])
 
 
 @NETWORKS.register("mmdit")
@@ -148,7 +65,9 @@ class MMDiTConfig(NetworkConfig):
         _checks.count(self.double, "double", low=0)
         _checks.count(self.single, "single", low=0)
         rotary = _checks.choice(self.positions, POSITIONS, "positions") == "rotary"
-        _check(self, 2 if rotary else 1)
+        for name in ("width", "heads", "tokens", "ratio"):
+            _checks.count(getattr(self, name), name)
+        check_heads(self.width, self.heads, per_head=2 if rotary else 1)
 
     def build(self, units: Units, *, answer: str = "velocity", generator: Rng = 0) -> Modulated:
         trunk, width = partial(MMDiTTrunk, self), self.width
