@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from cases import FROM_NOISE
-from cellflow.objectives import prediction_matching
+from cellflow.objectives.velocity import prediction_matching
 from cellflow.paths import Pairs, Path
 from cellflow.paths.prediction import PREDICTIONS, Mix
 
