@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from cellflow import _checks
 from cellflow.timecourse import TimeCourse
 
 #: Hidden units for each dimension, and the least and most of them.
@@ -42,7 +43,7 @@ def suggested(course: TimeCourse, n_components: int | None = None) -> Suggestion
     The dimension of the `course` and its conditions count, or `n_components` where the network sees
     another dimension.
     """
-    dim = n_components or course.dim
+    dim = course.dim if n_components is None else _checks.count(n_components, "n_components")
     told = 0 if course.conditions is None else len(course.conditions) - 1
     width = min(max(2 ** round(math.log2(PER_DIMENSION * (dim + told))), LEAST), MOST)
     return Suggestion(width, steps=min(max(round(STEPS / dim), FEWEST), 3000))

@@ -42,7 +42,7 @@ ROOMS = "tl pp pl evaluate metrics simulate couplings methods densities training
 HOSTS = ("fit", "ensemble", "coupled", "course", "snapshot", "transitions")
 #: Not doors: what others of ours call, with arguments that are ours, or a process's own.
 INSIDE = _words("""
-from_facts GeneNetwork History Row SigmaRow Trainer Network MLP PairSampler Scorer PathPoint Pairs StepReport
+from_facts encoded part rest GeneNetwork History Row SigmaRow Trainer Network MLP PairSampler Scorer PathPoint Pairs StepReport
 """)
 #: A large number of these is long work that was asked for, with a bar, not a mistake.
 PATIENCE = _words("""
@@ -363,7 +363,7 @@ def doors() -> Iterator[Door]:
     for host in HOSTS:
         value = getattr(WORLD, host)
         for name, member in sorted(vars(type(value)).items()):
-            if name[0] != "_" and inspect.isfunction(member) and name != "encoded":
+            if name[0] != "_" and inspect.isfunction(member) and name not in INSIDE:
                 call = getattr(value, name)
                 if inspect.signature(call).parameters:
                     yield _door(f"{host}.{name}", call)
