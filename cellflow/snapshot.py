@@ -121,8 +121,10 @@ class Snapshot:
 
     def rest(self, index: Tensor | slice) -> tuple[Any, ...]:
         """Return labels, growth, conditions and velocities of the cells at `index`, if known."""
-        at = range(len(self))[index] if isinstance(index, slice) else index.tolist()
-        labels = None if self.labels is None else [self.labels[i] for i in at]
+        labels = self.labels
+        if labels is not None:
+            at = range(len(self))[index] if isinstance(index, slice) else index.tolist()
+            labels = [labels[i] for i in at]
         known = (self.growth, self.condition, self.velocity)
         return labels, *(None if v is None else v[index] for v in known)
 

@@ -240,3 +240,11 @@ def test_a_condition_that_tells_less_is_that_of_all_cells_which_agree() -> None:
     ):
         assert known.codes(some) == tuple(codes[wanted].unique().tolist())
         assert course.under(some).snapshots[1].x[:, 0].tolist() == wanted
+
+
+@pytest.mark.parametrize("codes", [(0, 0, 1, 1), (0, 1, 0, 1)])
+def test_cells_under_a_condition_keep_their_velocities(codes) -> None:
+    x, code = torch.arange(8.0).reshape(4, 2), torch.tensor(codes)
+    cells = (Snapshot(x, t, condition=code, velocity=-x) for t in (0.0, 1.0))
+    found = TimeCourse(tuple(cells), conditions=conditions(("control", "A"))).under("A")
+    assert [torch.equal(s.velocity, -s.x) for s in found.snapshots] == [True, True]

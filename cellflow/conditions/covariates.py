@@ -59,18 +59,10 @@ class Categorical(Covariate):
     and a one where there is no level, so that a control is told from a condition of which nothing
     is said.
 
-    Parameters
-    ----------
-    name
-        Name of the covariate.
-    levels
-        Its levels. The text ``"A+B"`` is the set of two of them, ``"A:1+B:0.3"`` with doses.
-    embedding
-        One row of features for each level; levels that no cell had can then be predicted.
-    doses
-        Whether levels come with doses: ``{"A": 1.0, "B": 0.3}``, zero or more.
-    none
-        Level that stands for none, such as ``"control"``.
+    Of the covariate `name`, the text ``"A+B"`` is the set of two `levels`, ``"A:1+B:0.3"`` with
+    doses. An `embedding` has one row of features for each level; levels that no cell had can then
+    be predicted. With `doses`, levels come with numbers, ``{"A": 1.0, "B": 0.3}``, zero or more.
+    The level that stands for none, such as ``"control"``, is `none`.
     """
 
     name: str

@@ -243,22 +243,11 @@ class Shooting(Simulating, Method):
     It is slower than methods that do not simulate, learns neither score nor growth, and does not
     fit a population whose law of motion changes with time: give ``net=MLPConfig()`` for that.
 
-    Parameters
-    ----------
-    coupling
-        Of simulated with observed cells.
-    net
-        Shape of the network; ``MLPConfig(time=False)`` for one law at all times.
-    batching
-        Cells of each interval in a step; nothing else of it matters.
-    training
-        How the network is trained; no cells are held back to validate on.
-    name
-        What tables and files call this method.
-    action, first_action
-        Last and first weight of the action.
-    substeps
-        Runge-Kutta steps per interval while training.
+    The `coupling` is of simulated with observed cells. One law at all times has the shape `net`,
+    ``MLPConfig(time=False)``; of `batching` only the cells of each interval in a step matter; by
+    `training`, no cells are held back to validate on. Tables and files call the method by its
+    `name`. The weight of the `action` starts at `first_action`, and there are so many `substeps` of
+    Runge and Kutta per interval while training.
     """
 
     coupling: Coupling = field(default_factory=Exact)
