@@ -7,7 +7,7 @@ more, so that it is asked for large products alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -53,51 +53,91 @@ def parameters_alone() -> bool:
     return _written_out.get() and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
-def chain(layers: nn.Sequential, x: Tensor, shift: Tensor | None = None) -> Tensor:
+def chain(layers: nn.Sequential, x: Tensor, told: Tensor | None = None) -> Tensor:
     """Return ``layers(x)`` for `x` ``(n, d)``, with gradients written out where that was asked for.
 
-    The `layers` are linear, with an activation between any two. A `shift` ``(n or 1, k)`` is added
-    to what the first of them answers.
+    The `layers` are linear, with an activation between any two. What is `told` of the cells,
+    ``(n or 1, k)``, changes what the linear ones answer: see :func:`changes`.
     """
-    if x.requires_grad or not parameters_alone():
-        return layers(x) if shift is None else layers[1:](layers[0](x) + shift)
-    linear = list(layers)[::2]
-    shift = shift if shift is None else shift.expand(len(x), -1)
-    own = (p for layer in linear for p in (layer.weight, layer.bias))
-    return Chain.apply(x, layers[1], shift, *own)
+    linear = dense(layers)
+    if not x.requires_grad and parameters_alone():
+        told = told if told is None else told.expand(len(x), -1)
+        own = (p for layer in linear for p in (layer.weight, layer.bias))
+        return Chain.apply(x, layers[1], told, *own)
+    if told is None:
+        return layers(x)
+    for k, (scale, shift) in enumerate(changes(told, [layer.out_features for layer in linear])):
+        x = linear[k](layers[2 * k - 1](x) if k else x)
+        x = x if scale is None else x * (1 + scale)
+        x = x if shift is None else x + shift
+    return x
+
+
+def dense(layers: nn.Sequential) -> list[nn.Linear]:
+    """Return the linear ones of the `layers`."""
+    return [layer for layer in layers if isinstance(layer, nn.Linear)]
+
+
+def changes(told: Tensor | None, sizes: Sequence[int]) -> list[tuple[Tensor | None, Tensor | None]]:
+    """Return how linear layers that answer with `sizes` numbers are changed by what they are told.
+
+    For each, what the scale is above one, and the shift; None for no change. The columns of `told`
+    ``(n, k)`` are scale and shift of each layer, but for the last, which has a shift alone; or, of
+    fewer, the shifts of the first and the last.
+    """
+    *inner, last = sizes
+    if told is None:
+        return [(None, None) for _ in sizes]
+    if told.shape[1] == inner[0] + last:
+        first, answer = told.split([inner[0], last], 1)
+        return [(None, first), *((None, None) for _ in inner[1:]), (None, answer)]
+    *parts, answer = told.split([*(size for size in inner for _ in range(2)), last], 1)
+    return [*zip(parts[::2], parts[1::2], strict=True), (None, answer)]
 
 
 class Chain(torch.autograd.Function):
-    """Dense layers as one operation, which knows the gradient of its parameters and its shift."""
+    """Dense layers as one operation, which knows the gradient of its parameters and changes."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, activation: nn.Module, *tensors: Tensor) -> Tensor:
-        """Evaluate, and keep what the gradient needs; of the `tensors` the first is the shift."""
-        shift, *parameters = tensors
-        kept, h = [x], x
-        *inner, last = zip(parameters[::2], parameters[1::2], strict=True)
-        for weight, bias in inner:
-            z = product(h, weight, bias)
-            if h is x and shift is not None:
-                z = z + shift
-            h = activation(z)
-            kept += [z, h]
-        ctx.save_for_backward(*kept, *parameters[::2])
-        ctx.slope = _SLOPES[type(activation)]
-        return product(h, *last)
+    def forward(
+        ctx: Any, x: Tensor, activation: nn.Module, told: Tensor | None, *parameters: Tensor
+    ) -> Tensor:
+        """Evaluate layers that are `told` of the cells, and keep what the gradient needs."""
+        weights, biases = parameters[::2], parameters[1::2]
+        ctx.sizes, ctx.slope = [len(bias) for bias in biases], _SLOPES[type(activation)]
+        kept, z = [], x
+        layers = zip(weights, biases, changes(told, ctx.sizes), strict=True)
+        for k, (weight, bias, (scale, shift)) in enumerate(layers):
+            h = activation(z) if k else x
+            plain = z = product(h, weight, bias)
+            if scale is not None:
+                z = torch.addcmul(z, z, scale)
+            if shift is not None:
+                z += shift
+            kept += [h, plain, z]
+        ctx.save_for_backward(told, *weights, *kept[:-2])
+        return z
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients, last layer first."""
-        depth = (len(ctx.saved_tensors) - 1) // 3
-        kept, weights = ctx.saved_tensors[: -depth - 1], ctx.saved_tensors[-depth - 1 :]
+        n = len(ctx.sizes)
+        told, *weights = ctx.saved_tensors[: n + 1]
+        kept, changed = ctx.saved_tensors[n + 1 :], changes(told, ctx.sizes)
         found: list[Tensor | None] = []
-        for k in range(depth, -1, -1):
-            found += [g.sum(0), g.t() @ kept[2 * k]]
+        of_told: list[Tensor] = []
+        for k in range(n - 1, -1, -1):
+            scale, shift = changed[k]
+            if shift is not None:
+                of_told.append(g)
+            if scale is not None:
+                of_told.append(g * kept[3 * k + 1])
+                g = torch.addcmul(g, g, scale)
+            found += [g.sum(0), g.t() @ kept[3 * k]]
             if k:
-                g = ctx.slope(product(g, weights[k].t()), kept[2 * k - 1], kept[2 * k])
-        return None, None, g if ctx.needs_input_grad[2] else None, *found[::-1]
+                g = ctx.slope(product(g, weights[k].t()), kept[3 * k - 1], kept[3 * k])
+        return None, None, torch.cat(of_told[::-1], 1) if of_told else None, *found[::-1]
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -12,7 +12,7 @@ from cellflow import _checks
 from cellflow._typing import Field, Rng, Tensor
 from cellflow.conditions import Context
 from cellflow.networks.encoder import POOLS, SetEncoder
-from cellflow.networks.fast import ACTIVATIONS, chain, product
+from cellflow.networks.fast import ACTIVATIONS, chain, changes, dense, product
 from cellflow.networks.layers import Linear
 from cellflow.networks.network import NETWORKS, SMALL, Network, NetworkConfig, Units
 
@@ -126,14 +126,12 @@ class MLP(Network):
         rng = _checks.as_generator(generator)
         self._initialise(rng, dim + 1)
         self.encoder: SetEncoder | None = None
-        self.film: Linear | None = None
-        self.shift: Linear | None = None
+        self.change: Linear | None = None
         if units.features:  # weights that others have as well are those of others
             width, pool = self.config.width, self.config.pool
             self.encoder = SetEncoder(units.features, width, pool=pool, generator=rng)
-            self.shift = Linear(width, 1 if answer == "growth" else dim).zero()
-            if self.config.condition == "film":  # changes nothing at the start
-                self.film = Linear(width, 2 * self.config.depth * width).zero()
+            film = 2 * self.config.depth * width if self.config.condition == "film" else 0
+            self.change = Linear(width, film + (1 if answer == "growth" else dim)).zero()
 
     def _initialise(self, generator: torch.Generator, fan_in: int) -> None:
         for layer in (*self.layers, *list(self.gate or ())[:-1]):
@@ -154,37 +152,26 @@ class MLP(Network):
             return self.between(t, until, x.to(own), context=context).to(x.dtype)
         time = self.of_time(t, until).to(x.dtype).expand(x.shape[0], -1)
         centred = (x - self.centre.to(x.dtype)) / self.units.scale
-        (told, shift), seen = self.told(context), torch.cat([centred, time], 1)
-        if told is not None and shift is not None and context is not None:
-            told, shift = context.of_cells(told), context.of_cells(shift)
-        if told is None or self.film is None:
-            out = chain(self.layers, seen, told)
-        else:
-            out = self.layers[0](seen)
-            for k, film in enumerate(told.unbind(1)):
-                h = self.layers[2 * k + 1](out * (1 + film[:, 0]) + film[:, 1])
-                out = self.layers[2 * k + 2](h)
+        told = self.told(context)
+        if told is not None and context is not None:
+            told = context.of_cells(told)
+        out = chain(self.layers, torch.cat([centred, time], 1), told)
         if self.gate is not None:
             out = out + self.gate(time[:, :1]) * centred
-        if shift is not None:
-            out = out + shift
         out = out * self.unit
         return out[:, 0] if self.answer == "growth" else out
 
-    def told(self, context: Context | None) -> tuple[Tensor | None, Tensor | None]:
-        """Return what layers and answer see of c conditions in a `context`; None if told none.
+    def told(self, context: Context | None) -> Tensor | None:
+        """Return what the layers see of c conditions in a `context`, ``(c, k)``; None if nothing.
 
-        Layers, a shift of the first one, ``(c, width)``, which is concatenation and its weights;
-        or, ``(c, depth, 2, width)``, what the scale is above one, and the shift, of each. The
-        answer, a shift ``(c, d)``.
+        It is for :func:`cellflow.networks.fast.changes`. Of the first layer the encoded condition
+        itself is a shift, which is concatenation and its weights.
         """
-        if self.encoder is None or self.shift is None:
-            return None, None
+        if self.encoder is None or self.change is None:
+            return None
         encoded = self.encoder(context)
-        if self.film is None:
-            return encoded, self.shift(encoded)
-        seen = self.film(encoded).view(len(encoded), self.config.depth, 2, -1)
-        return seen, self.shift(encoded)
+        change: Tensor = self.change(encoded)
+        return change if self.config.condition == "film" else torch.cat([encoded, change], 1)
 
     def of_time(self, t: Tensor, until: Tensor | None = None) -> Tensor:
         """Return what the layers see of the time `t`, scalar or ``(n,)``: shape ``(1 or n, k)``.
@@ -228,19 +215,17 @@ class _Evaluator:
 
     @torch.no_grad()
     def __init__(self, net: MLP, context: Context | None) -> None:
-        u, (told, added) = net.units, net.told(context)
+        u, own = net.units, []
         self.net, self.units, self.activation = net, u, net.layers[1]
         self.centre, dim = net.centre.float(), len(u.centre)
-        linear = (layer for layer in net.layers if isinstance(layer, nn.Linear))
-        own = [(layer.weight.detach(), layer.bias.detach()) for layer in linear]
-        if told is not None and net.film is None:
-            own[0] = own[0][0], own[0][1] + told[0]
-        elif told is not None:
-            for k, (scale, shift) in enumerate(told[0]):
-                weight, bias = own[k]
-                own[k] = weight * (1 + scale)[:, None], bias * (1 + scale) + shift
+        linear = dense(net.layers)
+        told = changes(net.told(context), [layer.out_features for layer in linear])
+        for layer, (scale, shift) in zip(linear, told, strict=True):
+            weight, bias = layer.weight.detach(), layer.bias.detach()
+            if scale is not None:
+                weight, bias = weight * (1 + scale[0])[:, None], bias * (1 + scale[0])
+            own.append((weight, bias if shift is None else bias + shift[0]))
         (first, bias), *rest, (weight, last) = own
-        last = last if added is None else last + added[0]
         self.bias, self.of_time = bias.double(), first[:, dim:].double()
         self.weight = (first[:, :dim].double() / u.scale).float()
         self.rest = [*rest, (weight * net.unit, last * net.unit)]

@@ -96,13 +96,11 @@ def drawn(
     covariates at random, rows that tell less.
     """
     if dropping is not None:
-        size, n = (len(pairs.x0), 2), len(dropping)
-        chance = torch.rand(size, generator=noise, device=noise.device)
-        row = cast(Tensor, pairs.condition)
+        row, n, rate = cast(Tensor, pairs.condition), len(dropping), method.training.label_dropout
+        chance = torch.rand(row.shape, generator=noise, device=noise.device)
         if dropping.nuisance:
-            row = row + n * (chance[:, :1] < UNTOLD)
-        last = 2 * n if dropping.nuisance else n
-        row = row.masked_fill(chance[:, 1:] < method.training.label_dropout, last)
+            row = row + n * (chance < rate + (1 - rate) * UNTOLD)
+        row = row.masked_fill(chance < rate, 2 * n if dropping.nuisance else n)
         pairs = replace(pairs, condition=row)
     times = method.timesteps
     times = TIMESTEPS[times] if isinstance(times, str) else times
