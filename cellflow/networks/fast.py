@@ -99,11 +99,9 @@ class Chain(torch.autograd.Function):
     """Dense layers as one operation, which knows the gradient of its parameters and changes."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, activation: nn.Module, told: Tensor | None, *parameters: Tensor
-    ) -> Tensor:
-        """Evaluate layers that are `told` of the cells, and keep what the gradient needs."""
-        weights, biases = parameters[::2], parameters[1::2]
+    def forward(ctx: Any, x: Tensor, activation: nn.Module, *tensors: Tensor) -> Tensor:
+        """Evaluate, and keep what the gradient needs; the first of `tensors` is what is told."""
+        told, weights, biases = tensors[0], tensors[1::2], tensors[2::2]
         ctx.sizes, ctx.slope = [len(bias) for bias in biases], _SLOPES[type(activation)]
         kept, z = [], x
         layers = zip(weights, biases, changes(told, ctx.sizes), strict=True)
