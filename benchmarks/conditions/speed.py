@@ -158,13 +158,13 @@ def weights(fit: Fit) -> Iterator[torch.Tensor]:
 @click.option("--peer", "python", help="Python that theislab's CellFlow is installed for.")
 def main(rounds: int, python: str | None) -> None:
     torch.set_num_threads(1)
-    rows = [*training(rounds), *predictions(), *memory()]
-    if python is not None:
-        try:
-            rows += peer(python)
-        except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
-            skip_aloud("theislab's CellFlow", error)
-    print_rows(rows)
+    for topic in (training(rounds), predictions(), memory()):
+        print_rows(topic)
+    try:
+        if python is not None:
+            print_rows(peer(python))
+    except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
+        skip_aloud("theislab's CellFlow", error)
 
 
 if __name__ == "__main__":

@@ -99,9 +99,9 @@ class Chain(torch.autograd.Function):
     """Dense layers as one operation, which knows the gradient of its parameters and changes."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, activation: nn.Module, *given: Any) -> Tensor:
-        """Evaluate, and keep what the gradient needs: of what is told of cells, then parameters."""
-        told, weights, biases = given[0], given[1::2], given[2::2]
+    def forward(ctx: Any, x: Tensor, activation: nn.Module, *tensors: Tensor) -> Tensor:
+        """Evaluate, and keep what the gradient needs; the first of `tensors` is what is told."""
+        told, weights, biases = tensors[0], tensors[1::2], tensors[2::2]
         ctx.sizes, ctx.slope = [len(bias) for bias in biases], _SLOPES[type(activation)]
         kept, z = [], x
         layers = zip(weights, biases, changes(told, ctx.sizes), strict=True)
