@@ -29,7 +29,9 @@ _NAMES = {
     **dict.fromkeys(("Categorical", "Conditions", "Continuous"), "conditions"),
     "Dynamics": "dynamics",
     **dict.fromkeys(("ICFM", "OTCFM", "SBCFM", "SF2M", "DSBM", "MMFM", "CNF"), "methods"),
-    **dict.fromkeys(("ReachFM", "UBSB", "UOTCFM", "MeanFlow", "RectifiedFlow", "match"), "methods"),
+    **dict.fromkeys(
+        ("CurlyFM", "ReachFM", "UBSB", "UOTCFM", "MeanFlow", "RectifiedFlow", "match"), "methods"
+    ),
     "Fit": "fits",
     "FlowTransport": "estimator",
     "load": "saving",

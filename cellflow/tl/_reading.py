@@ -20,7 +20,7 @@ from cellflow.couplings.coupling import FunctionCoupling
 from cellflow.densities import DENSITIES, Density
 from cellflow.evaluate import Auto
 from cellflow.fits import Ensemble, Fit
-from cellflow.methods import METHODS, Method
+from cellflow.methods import METHODS, FlowMatching, Method
 from cellflow.pp import CourseIndex, access, parse_times
 from cellflow.pp.components import project
 from cellflow.pp.genes import gene_facts
@@ -127,7 +127,8 @@ def _tried(methods: Sequence[Method]) -> list[Method]:
 
 def check_reference(methods: Sequence[Method], reference: str | None) -> None:
     """Refuse a `reference` that no method has a use for, or the lack of one."""
-    names = ", ".join(repr(m.name) for m in _tried(methods) if m.parts.path.needs_reference)
+    tried = [m for m in _tried(methods) if isinstance(m.parts, FlowMatching)]
+    names = ", ".join(repr(m.name) for m in tried if m.parts.path.needs_reference)
     if names and reference is None:
         expected = f"a key of obsm with velocities, which {names} follows"
         raise ValueError(_checks.message("reference", "None", expected))
