@@ -3,9 +3,10 @@ r"""Speed and memory of conditions: a step of training, predictions, and theisla
 \b
     python benchmarks/conditions/speed.py --peer PYTHON
 
-Normal cells in 50 dimensions, moved by a drug each. Training is timed on five days of cells under
-ten drugs against the loop of torchcfm on the same cells without conditions, its network of 3 x 64
-as ours: 4 intervals of 256 pairs, in turn, medians, one thread. Predictions are those of 20 drugs.
+Normal cells in 50 dimensions, moved by a drug each. Training is timed, in 5 dimensions too, on five
+days of cells under ten drugs against the loop of torchcfm on the same cells without conditions, its
+network of 3 x 64 as ours: 4 intervals of 256 pairs, in turn, medians, one thread. Predictions are
+those of 20 drugs.
 Peak memory is that of a process of its own, which trains on 100,000 cells under more and more
 drugs. The peer is theislab's CellFlow, run by its own Python on a control and ten drugs (see
 peer.py); it took minutes to predict 1,000 cells, so that both predict 200 of each of 20 drugs.
@@ -39,14 +40,14 @@ from peers import Loop  # noqa: E402 - beside this folder
 DIM, BATCH, DRUGS, STEPS, THEIR_STEPS = 50, 256, 20, 1000, 50
 
 
-def course(days: int, drugs: int, cells: int, *, seed: int = 0) -> TimeCourse:
+def course(days: int, drugs: int, cells: int, *, seed: int = 0, dim: int = DIM) -> TimeCourse:
     """So many `cells` a day, shared by as many drugs as there are, one of them the control."""
     rng = torch.Generator().manual_seed(seed)
     names = tuple(f"drug{k}" for k in range(drugs))
     known = Conditions((Categorical("drug", names),), tuple({"drug": n} for n in names), control=0)
     codes = torch.arange(cells) % drugs
-    effect = torch.randn(drugs, DIM, generator=rng)
-    xs = [torch.randn(cells, DIM, generator=rng) + day * effect[codes] for day in range(days)]
+    effect = torch.randn(drugs, dim, generator=rng)
+    xs = [torch.randn(cells, dim, generator=rng) + day * effect[codes] for day in range(days)]
     return TimeCourse.from_arrays(xs, conditions=known, codes=[codes] * days)
 
 
@@ -55,9 +56,9 @@ def method(condition: str = "concat", batch: int = BATCH) -> OTCFM:
     return OTCFM(net=MLPConfig(condition=condition), batching=batching)
 
 
-def training(rounds: int) -> Iterator[Row]:
-    """Seconds a step, of ours and of torchcfm's loop."""
-    told = course(5, 10, 10_000)
+def training(rounds: int, dim: int) -> Iterator[Row]:
+    """Seconds a step in `dim` dimensions, of ours and of torchcfm's loop."""
+    told = course(5, 10, 10_000, dim=dim)
     bare = TimeCourse.from_arrays([s.x for s in told.snapshots])
     loop = Loop(bare, "otcfm", BATCH, seed=0)
     for name, cells in (("none", bare), ("concat", told), ("film", told)):
@@ -73,7 +74,7 @@ def training(rounds: int) -> Iterator[Row]:
 
         t, scale = interleaved(ours, theirs, rounds=rounds, warmup=0), STEPS / THEIR_STEPS
         yield Row(
-            f"training step, 4 x {BATCH}, {DIM}-D, conditions: {name}",
+            f"training step, 4 x {BATCH}, {dim}-D, conditions: {name}",
             "torchcfm loop",
             t.ours / STEPS * 1e3,
             t.theirs / THEIR_STEPS * 1e3,
@@ -158,7 +159,7 @@ def weights(fit: Fit) -> Iterator[torch.Tensor]:
 @click.option("--peer", "python", help="Python that theislab's CellFlow is installed for.")
 def main(rounds: int, python: str | None) -> None:
     torch.set_num_threads(1)
-    for topic in (training(rounds), predictions(), memory()):
+    for topic in (training(rounds, 5), training(rounds, DIM), predictions(), memory()):
         print_rows(topic)
     try:
         if python is not None:
