@@ -141,7 +141,7 @@ def _rows(task: _Task, job: tuple[int, int, int]) -> list[SigmaRow]:
 
 def without_times(course: TimeCourse, exclude: Sequence[float]) -> TimeCourse:
     """Return `course` without the snapshots at the times in `exclude`."""
-    known = ", ".join(f"{t:g}" for t in course.times)
+    known, exclude = ", ".join(f"{t:g}" for t in course.times), _checks.several(exclude, "exclude")
     for time in exclude:
         if _checks.number(time, "exclude") not in course.times:
             raise ValueError(_checks.message("exclude", f"{time:g}", f"some of {known}"))

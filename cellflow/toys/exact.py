@@ -264,8 +264,11 @@ def cycle(
     left, takes one `period`; below zero it is to the right. Errors of velocities have the standard
     deviation `noise`, relative to the mean speed; they and the cells follow a seed or `generator`.
     """
-    rng = _checks.as_generator(generator)
-    noise, speed = _checks.number(noise, "noise", low=0.0), 2 * math.pi / period
+    rng, noise = _checks.as_generator(generator), _checks.number(noise, "noise", low=0.0)
+    n, period = _checks.count(n, "n"), _checks.number(period, "period")
+    if period == 0:
+        raise ValueError(_checks.message("period", "0", "the time of a turn"))
+    speed = 2 * math.pi / period
     turn = speed * torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
     centre = torch.tensor([3.0, 0.0], dtype=torch.float64)
     xs, velocities = [], []

@@ -278,3 +278,12 @@ def test_bad_input_says_what_was_expected():
         toys.linear_flow(1.0, torch.zeros(1, 2), matrix=[[1.0, 0.0]])
     with pytest.raises(ValueError, match=r"`offset`: got shape \(1,\), expected shape \(2,\)"):
         toys.linear_flow(1.0, torch.zeros(1, 2), matrix=torch.eye(2), offset=[1.0])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("n", 0), ("n", 2.5), ("period", 0.0), ("period", [1])]
+)
+def test_a_cycle_that_cannot_be_is_refused(name, value):
+    given = {"n": 3, "period": 1.0} | {name: value}
+    with pytest.raises((TypeError, ValueError), match=name):
+        toys.cycle(given.pop("n"), [0.0, 1.0], **given)
