@@ -227,45 +227,38 @@ class TimeCourse:
         Time points before its first cells are those of its control; others that it lacks are left
         out. An error for a condition that no cell was under.
         """
-        found = self._under(condition)
-        if not found or found[-1][1]:
+        if not self.saw(condition):
             got = "none: the course has none" if self.conditions is None else repr(condition)
             remedy = "The course of another one is predicted: fit.given(condition).course."
             raise ValueError(_checks.message("condition", got, "one that cells had", remedy))
-        return TimeCourse(tuple(s for s, _ in found), self.unit)
+        return TimeCourse(tuple(self._under(condition)), self.unit)
 
     def start_of(self, condition: Condition) -> Snapshot | None:
         """Return the first cells that those under a `condition` come from, seen or not.
 
         They are its own or its control's; None where no cell was under it and there is no control.
         """
-        found = self._under(condition)
-        return found[0][0] if found else None
+        return next(self._under(condition), None)
 
     def saw(self, condition: Condition) -> bool:
         """Return whether some cell was under a `condition`."""
-        found = self._under(condition)
-        return bool(found) and not found[-1][1]
+        own = () if self.conditions is None else self.conditions.codes(condition)
+        return any(bool(_among(s, own).any()) for s in self.snapshots if own)
 
-    def _under(self, condition: Condition) -> list[tuple[Snapshot, bool]]:
-        """Return the snapshots of a condition, and whether each is its control's.
-
-        They are all its control's where no cell was under it.
-        """
+    def _under(self, condition: Condition) -> Iterator[Snapshot]:
+        """Yield the snapshots of a condition, its control's until it begins, if it does."""
         if self.conditions is None:
-            return []
+            return
         known, own = self.conditions, self.conditions.codes(condition)
         bases = [known.control_of(known.values[code]) for code in own]
         base = [c for c in bases or [known.control_of(condition)] if c is not None]
-        begun, out = False, []
+        begun = False
         for k, s in enumerate(self.snapshots):
-            code = cast(Tensor, s.condition)
-            mine, lent = (torch.isin(code, code.new_tensor(some)) for some in (own, base))
+            mine = _among(s, own)
             begun = begun or bool(mine.any())
-            rows = (mine if begun else lent).nonzero()[:, 0]
+            rows = (mine if begun else _among(s, base)).nonzero()[:, 0]
             if len(rows):
-                out.append((replace(self.part(k, rows), condition=None), not begun))
-        return out
+                yield replace(self.part(k, rows), condition=None)
 
     def retimed(self, times: Sequence[float]) -> TimeCourse:
         """Return the course with other `times`, for example ``range(len(course))``.
@@ -286,6 +279,12 @@ class TimeCourse:
             growth, v = (None if r is None else r * ratio for r in (s.growth, s.velocity))
             rescaled.append(replace(s, growth=growth, velocity=v))
         return replace(self, snapshots=tuple(rescaled))
+
+
+def _among(snapshot: Snapshot, codes: Sequence[int]) -> Tensor:
+    """Return which cells of a `snapshot` are under conditions of these `codes`, ``(n,)`` bool."""
+    own = cast(Tensor, snapshot.condition)
+    return torch.isin(own, own.new_tensor(codes))
 
 
 def _drawn(source: Iterable[ArrayLike], name: str, most: int, rng: torch.Generator) -> Tensor:

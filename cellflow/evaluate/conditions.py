@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from typing import NamedTuple, cast
+from functools import cached_property
+from typing import Any, cast
 
 import torch
 
 from cellflow import _checks
-from cellflow._processes import side_by_side
 from cellflow._typing import Tensor
 from cellflow.conditions import Categorical, Condition, Conditions
+from cellflow.evaluate.holdout import Job, all_rows
 from cellflow.evaluate.scorer import DRAWS, Scorer, as_methods, as_metrics, as_seeds
 from cellflow.evaluate.table import CONDITION_YARDSTICKS, HoldoutTable, Row
 from cellflow.methods import Method
 from cellflow.metrics import energy_distance
-from cellflow.several.members import MIN_STEPS_FOR_PROCESSES
 from cellflow.timecourse import Snapshot, TimeCourse
 
 #: Most cells of a condition that a prediction is compared with for its rank.
@@ -91,29 +90,9 @@ def holdout_conditions(
         raise ValueError(_checks.message("conditions", got, expected))
     for code in folds:
         task.truth(code)
-    *fixed, floor = CONDITION_YARDSTICKS
-    each = [(name, seeds[:1]) for name in fixed] + [(m, seeds) for m in (floor, *task.methods)]
-    jobs = [_Job(code, name, seed) for code in folds for name, some in each for seed in some]
-    fits_first = sorted(jobs, key=lambda job: job.name in CONDITION_YARDSTICKS)
-    done = side_by_side(
-        partial(_rows, task),
-        fits_first,
-        workers=workers,
-        heavy=steps * sum(job.name in task.methods for job in jobs) >= MIN_STEPS_FOR_PROCESSES,
-        here=course.x.device.type != "cpu",
-        progress=progress,
-        unit="job",
-    )
-    rows = dict(zip(fits_first, done, strict=True))
-    return HoldoutTable(tuple(row for job in jobs for row in rows[job]), "condition")
-
-
-class _Job(NamedTuple):
-    """Prediction of the condition of this code, by a yardstick or a method, for a seed."""
-
-    code: int
-    name: str
-    seed: int
+    how: dict[str, Any] = {"workers": workers, "progress": progress}
+    rows = all_rows(_rows, task, folds, seeds=seeds, yardsticks=CONDITION_YARDSTICKS, **how)
+    return HoldoutTable(rows, "condition")
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,7 +240,7 @@ def _mean(cells: Snapshot) -> Tensor:
     return (cells.weights[:, None] * cells.x.double()).sum(0).to(cells.x)
 
 
-def _rows(task: _Task, job: _Job) -> list[Row]:
+def _rows(task: _Task, job: Job) -> list[Row]:
     code, name, seed = job
     truth, text = task.truth(code), task.conditions.texts[code]
     score = Scorer(text, truth, task.metrics, DRAWS)

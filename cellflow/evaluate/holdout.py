@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from tqdm import tqdm
 
@@ -145,32 +145,76 @@ def holdout(
     task = _Task(clock, named, course.times, own, metrics=metrics, steps=steps, solver=solver)
     for k in folds:
         task.choose(k, workers=workers, progress=progress, ranks=ranks)
-    *fixed, floor = YARDSTICKS  # only the floor has a spread over seeds
+    how: dict[str, Any] = {"workers": workers, "progress": progress, "ranks": ranks}
+    rows = all_rows(_rows, task, folds, seeds=seeds, yardsticks=YARDSTICKS, **how)
+    return HoldoutTable(rows, course.unit)
+
+
+class Job(NamedTuple):
+    """Prediction of the fold `k`, a time point or a condition, by a `name` and for a seed.
+
+    The name is that of a yardstick or of a method.
+    """
+
+    k: int
+    name: str
+    seed: int
+
+
+class Predictions(Protocol):
+    """What all predictions of an evaluation share."""
+
+    @property
+    def course(self) -> TimeCourse:
+        """All cells."""
+
+    @property
+    def methods(self) -> dict[str, Method]:
+        """The methods by their names."""
+
+    @property
+    def steps(self) -> int:
+        """Training steps of each fit."""
+
+
+P = TypeVar("P", bound=Predictions)
+
+
+def all_rows(
+    rows_of: Callable[[P, Job], list[Row]],
+    task: P,
+    folds: Sequence[int],
+    *,
+    seeds: Sequence[int],
+    yardsticks: Sequence[str],
+    workers: int | None,
+    progress: bool,
+    ranks: ProcessGroup | None = None,
+) -> tuple[Row, ...]:
+    """Return what `rows_of` makes of all jobs of a `task`, side by side.
+
+    Each of the `folds` is predicted by the `yardsticks`, of which the last is the floor, and by
+    every method, for each of the `seeds`; `workers`, `progress` and `ranks` as in :func:`holdout`.
+    """
+    *fixed, floor = yardsticks  # only the floor has a spread over seeds
     each = [(name, seeds[:1]) for name in fixed] + [(m, seeds) for m in (floor, *task.methods)]
-    jobs = [_Job(k, name, seed) for k in folds for name, some in each for seed in some]
-    fits_first = sorted(jobs, key=lambda job: job.name in YARDSTICKS)  # they take longest
+    jobs = [Job(k, name, seed) for k in folds for name, some in each for seed in some]
+    fits_first = sorted(jobs, key=lambda job: job.name in yardsticks)  # they take longest
     done = (ranks or ProcessGroup()).shared(
         fits_first,
         lambda mine: side_by_side(
-            partial(_rows, task),
+            partial(rows_of, task),
             mine,
             workers=workers,
-            heavy=steps * sum(job.name in task.methods for job in mine) >= MIN_STEPS_FOR_PROCESSES,
-            here=course.x.device.type != "cpu",
+            heavy=task.steps * sum(job.name in task.methods for job in mine)
+            >= MIN_STEPS_FOR_PROCESSES,
+            here=task.course.x.device.type != "cpu",
             progress=progress,
             unit="job",
         ),
     )
     rows = dict(zip(fits_first, done, strict=True))
-    return HoldoutTable(tuple(row for job in jobs for row in rows[job]), course.unit)
-
-
-class _Job(NamedTuple):
-    """Prediction of the time point at position `k`, by a yardstick or a method, for a seed."""
-
-    k: int
-    name: str
-    seed: int
+    return tuple(row for job in jobs for row in rows[job])
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +250,7 @@ class _Task:
                 tqdm.write(f"{name} without {self.held_out[k]:g}: {reason}", file=sys.stderr)
 
 
-def _rows(task: _Task, job: _Job) -> list[Row]:
+def _rows(task: _Task, job: Job) -> list[Row]:
     k, seed = job.k, job.seed
     fold = task.fold(k)
     score = Scorer(task.held_out[k], fold.snapshots[k], task.metrics, DRAWS)

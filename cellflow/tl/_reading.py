@@ -100,6 +100,12 @@ def resolve_method(
     return method
 
 
+def resolve_methods(method: str | Method | Sequence[str | Method]) -> list[Method]:
+    """Return the methods that one or several strings name, as :func:`resolve_method` does."""
+    asked = [method] if isinstance(method, str | Method) else _checks.several(method, "method")
+    return [resolve_method(m) for m in asked]
+
+
 def resolve_density(method: str | Density) -> Density:
     """Return the density that a string names, with its defaults."""
     if isinstance(method, Density):

@@ -17,7 +17,7 @@ from cellflow.tl._reading import (
     check_reference,
     preprocessing_of,
     read_course,
-    resolve_method,
+    resolve_methods,
     warn_of_unused_growth,
 )
 
@@ -77,8 +77,7 @@ def holdout(
     keys = Reading(time_key, use_rep, n_dims, whiten, mass_key=mass_key, growth_key=growth_key)
     keys = replace(keys, reference=reference, time_map=time_map, missing=missing, unit=unit)
     ranks = join_process_group()
-    asked = [method] if isinstance(method, str | Method) else _checks.several(method, "method")
-    recipes = [resolve_method(m) for m in asked]
+    recipes = resolve_methods(method)
     check_reference(recipes, reference)
     if growth_key is not None:
         warn_of_unused_growth(recipes)

@@ -8,13 +8,13 @@ from typing import Any
 
 from anndata import AnnData
 
-from cellflow import _checks, evaluate
+from cellflow import evaluate
 from cellflow.conditions import Condition
 from cellflow.evaluate import HoldoutTable
 from cellflow.methods import Method
 from cellflow.pp.conditions import ConditionKeys
 from cellflow.pp.reading import Reading
-from cellflow.tl._reading import preprocessing_of, read_course, resolve_method
+from cellflow.tl._reading import preprocessing_of, read_course, resolve_methods
 
 
 def holdout_conditions(
@@ -65,13 +65,12 @@ def holdout_conditions(
     """
     told = ConditionKeys(condition_key, covariates, control, across, nuisance)
     keys = Reading(time_key, use_rep, n_dims, whiten, time_map=time_map, conditions=told)
-    asked = [method] if isinstance(method, str | Method) else _checks.several(method, "method")
     cells, _, n_components = read_course(adata, replace(keys, missing=missing, unit=unit))
     if prep := preprocessing_of([s.x for s in cells.snapshots], n_components, whiten):
         cells = cells.map(prep.apply)
     return evaluate.holdout_conditions(
         cells,
-        [resolve_method(m) for m in asked],
+        resolve_methods(method),
         conditions=conditions,
         steps=steps,
         seeds=seeds,
