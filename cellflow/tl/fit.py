@@ -37,7 +37,7 @@ def fit(
     use_rep: str = "X_pca",
     n_dims: int | None = None,
     method: str | Method = "reach",
-    cost: CostLike | None = None,
+    cost: str | CostLike | None = None,
     network: str | NetworkLike | None = None,
     steps: int | None = None,
     whiten: bool = False,

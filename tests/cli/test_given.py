@@ -15,6 +15,7 @@ from numpy.testing import assert_allclose
 import cellflow
 from cellflow import Snapshot, TimeCourse, tl
 from cellflow.conditions import Categorical, Conditions, Continuous
+from cellflow.couplings import Exact
 from cellflow.methods import OTCFM
 from cellflow.networks import MLPConfig
 from cellflow.simulate import open_trajectory
@@ -157,3 +158,13 @@ def test_holdouts_that_cannot_be_are_one_line(places, words, said) -> None:
     assert result.exit_code == 2
     assert said in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_cost_is_named_on_the_command_line(tmp_path) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+    obs = pd.DataFrame({"day": np.repeat([0.0, 1.0], 20)}, index=[f"c{k}" for k in range(40)])
+    anndata.AnnData(obs=obs, obsm={"X_pca": x}).write_h5ad(tmp_path / "cells.h5ad")
+    words = ("--time-key", "day", "--method", "otcfm", "--steps", 3, "--cost", "cosine")
+    result = cellflow_("fit", tmp_path / "cells.h5ad", *words, "--out", tmp_path / "fit")
+    assert result.exit_code == 0, result.stderr
+    assert cellflow.load(tmp_path / "fit").method.coupling == Exact(cost="cosine")
