@@ -48,7 +48,7 @@ def methods(block: int, rounds: int) -> dict:
 def bridge(d: int) -> toys.GaussianBridge:
     eye = torch.eye(d, dtype=torch.float64)
     ends = [toys.Gaussian(torch.full((d,), s * SHIFT), eye) for s in (-1.0, 1.0)]
-    return toys.gaussian_bridge(*ends, sigma=SIGMA)
+    return toys.GaussianBridge(*ends, sigma=SIGMA)
 
 
 def floor(d: int) -> float:
@@ -74,7 +74,7 @@ def run(d: int, seed: int, *, steps: dict[str, int], fits: dict) -> dict[str, di
     exact = bridge(d)
     rng = torch.Generator().manual_seed(1000 * seed + d)
     source, target, fresh = (
-        toys.gaussian(CELLS, law.mean, law.cov, generator=rng)
+        law.sample(CELLS, generator=rng).float()
         for law in (exact.source, exact.target, exact.source)
     )
     course = TimeCourse.from_arrays([source, target], [0.0, 1.0])

@@ -2,18 +2,9 @@
 
 from cellflow import _doors
 from cellflow.toys.drugs import TOGGLE, DosedGaussians, ToggleSwitch
-from cellflow.toys.exact import (
-    Gaussian,
-    GaussianBridge,
-    cycle,
-    gaussian_bridge,
-    gaussian_displacement,
-    gaussian_ot_map,
-    gaussian_w2,
-    linear_flow,
-)
+from cellflow.toys.exact import Gaussian, GaussianBridge, cycle
 from cellflow.toys.genes import BIFURCATING, TRIFURCATING, GeneNetwork
-from cellflow.toys.samplers import eight_gaussians, gaussian, moons, s_curve
+from cellflow.toys.samplers import eight_gaussians, moons
 
 __all__ = [
     "BIFURCATING",
@@ -26,14 +17,7 @@ __all__ = [
     "ToggleSwitch",
     "cycle",
     "eight_gaussians",
-    "gaussian",
-    "gaussian_bridge",
-    "gaussian_displacement",
-    "gaussian_ot_map",
-    "gaussian_w2",
-    "linear_flow",
     "moons",
-    "s_curve",
 ]
 
 

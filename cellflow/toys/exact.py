@@ -1,4 +1,4 @@
-"""Problems with exact answers: normal laws, the bridge between them, linear flows (float64)."""
+"""Problems with exact answers: normal laws, the bridge between them, cells in a circle."""
 
 from __future__ import annotations
 
@@ -60,67 +60,17 @@ class Gaussian:
         centred = x.double() - self.mean
         return -torch.linalg.solve(self.cov, centred.T).T.to(x.dtype)
 
+    def sample(self, n: int, *, generator: Rng = None) -> Tensor:
+        """Draw `n` cells ``(n, d)``, in float64, as the seed or `generator` says."""
+        rng, n = _checks.as_generator(generator), _checks.count(n, "n")
+        noise = torch.randn(n, self.dim, generator=rng, dtype=torch.float64, device=rng.device)
+        return self.mean.to(noise) + noise @ matrix_root(self.cov.to(noise)).T
+
 
 def matrix_root(cov: Tensor) -> Tensor:
     """Symmetric square root of `cov`, a positive semidefinite ``(d, d)`` matrix."""
     values, vectors = torch.linalg.eigh(cov)
     return (vectors * values.clamp(min=0.0).sqrt()) @ vectors.T
-
-
-def gaussian_w2(source: Gaussian, target: Gaussian) -> float:
-    r"""Wasserstein-2 distance of two normal laws (Gelbrich 1990).
-
-    .. math::
-        W_2^2 = |m_0 - m_1|^2
-        + \operatorname{tr}\bigl(S_0 + S_1 - 2 (S_0^{1/2} S_1 S_0^{1/2})^{1/2}\bigr)
-
-    for `source` and `target` of equal dimension, and the full squared cost; in data units.
-    """
-    _same_dim(source, target)
-    root = matrix_root(source.cov)
-    spread = torch.trace(source.cov + target.cov - 2.0 * matrix_root(root @ target.cov @ root))
-    return float((source.mean - target.mean).square().sum() + spread.clamp(min=0.0)) ** 0.5
-
-
-def gaussian_ot_map(source: Gaussian, target: Gaussian) -> tuple[Tensor, Tensor]:
-    """Affine Monge map ``x -> A x + b`` of the squared cost between two normal laws.
-
-    :math:`A = S_0^{-1/2} (S_0^{1/2} S_1 S_0^{1/2})^{1/2} S_0^{-1/2}` and :math:`b = m_1 - A m_0`,
-    for `source` and `target` of equal dimension, `source` not singular. Returns the symmetric
-    matrix ``(d, d)`` and the offset ``(d,)``: move cells with ``x @ A.T + b``.
-    """
-    _same_dim(source, target)
-    _regular(source)
-    root = matrix_root(source.cov)
-    inverse = torch.linalg.inv(root)
-    matrix = inverse @ matrix_root(root @ target.cov @ root) @ inverse
-    matrix = (matrix + matrix.T) / 2
-    return matrix, target.mean - matrix @ source.mean
-
-
-def gaussian_displacement(t: float, source: Gaussian, target: Gaussian) -> Gaussian:
-    """Displacement interpolation: the law of ``(1 − t) X + t (A X + b)`` (McCann 1997).
-
-    `t` is the fraction of the way from `source`, which is not singular, to `target`.
-    """
-    t = _checks.number(t, "t", low=0.0, high=1.0)
-    matrix, offset = gaussian_ot_map(source, target)
-    eye = torch.eye(source.dim, dtype=torch.float64, device=matrix.device)
-    step = (1.0 - t) * eye + t * matrix
-    return Gaussian(step @ source.mean + t * offset, step @ source.cov @ step.T)
-
-
-def _same_dim(source: Gaussian, target: Gaussian) -> None:
-    if source.dim != target.dim:
-        got, expected = f"{target.dim} dimensions", f"{source.dim} as in `source`"
-        raise ValueError(_checks.message("target", got, expected))
-
-
-def _regular(source: Gaussian) -> None:
-    values = torch.linalg.eigvalsh(source.cov)
-    if float(values[0]) <= 1e-12 * float(values[-1]):
-        got, expected = "a singular covariance", "a positive definite one"
-        raise ValueError(_checks.message("source", got, expected))
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,8 +99,13 @@ class GaussianBridge:
     def __post_init__(self) -> None:
         _checks.number(self.span, "span", low=0.0, open_low=True)
         _checks.number(self.sigma, "sigma", low=0.0)
-        _same_dim(self.source, self.target)
-        _regular(self.source)
+        if self.source.dim != self.target.dim:
+            got, expected = f"{self.target.dim} dimensions", f"{self.source.dim} as in `source`"
+            raise ValueError(_checks.message("target", got, expected))
+        values = torch.linalg.eigvalsh(self.source.cov)
+        if float(values[0]) <= 1e-12 * float(values[-1]):
+            got, expected = "a singular covariance", "a positive definite one"
+            raise ValueError(_checks.message("source", got, expected))
 
     @property
     def epsilon(self) -> float:
@@ -208,48 +163,12 @@ class GaussianBridge:
         return min(max(t / self.span, 0.0), 1.0)
 
 
-def gaussian_bridge(
-    source: Gaussian, target: Gaussian, *, span: float = 1.0, sigma: float = 1.0
-) -> GaussianBridge:
-    """Return the bridge of `sigma` dW from `source` to `target` over `span`: `GaussianBridge`."""
-    return GaussianBridge(source, target, span, sigma)
-
-
 def _time(t: float | Tensor) -> float:
     if not isinstance(t, torch.Tensor) or t.ndim == 0:
         return float(t)
     if not bool((t == t[0]).all()):
         raise ValueError(_checks.message("t", "different times", "one time for all cells"))
     return float(t[0])
-
-
-def linear_flow(
-    t: float | Tensor, x0: ArrayLike, *, matrix: ArrayLike, offset: ArrayLike | None = None
-) -> Tensor:
-    r"""Solve :math:`\dot x = A x + b` exactly, from cells `x0` ``(n, d)`` at time 0.
-
-    A is `matrix` ``(d, d)``, per unit of time, and b `offset` ``(d,)``, zero when omitted. Time `t`
-    may be negative. In the dtype of `x0`: ``(n, d)`` for a scalar, ``(k, n, d)`` for ``(k,)``.
-    """
-    x0 = _checks.as_cells(x0, "x0")
-    d = x0.shape[1]
-    exact = x0.double()
-    a = _checks.as_cells(_checks.as_numbers(matrix, "matrix").to(exact), "matrix", dim=d)
-    b = _checks.as_numbers([0.0] * d if offset is None else offset, "offset").to(exact)
-    if a.shape[0] != d:
-        raise ValueError(_checks.message("matrix", f"shape {tuple(a.shape)}", f"shape ({d}, {d})"))
-    _checks.as_cells(b.reshape(1, -1), "offset")  # finite numbers
-    if b.shape != (d,):
-        raise ValueError(_checks.message("offset", f"shape {tuple(b.shape)}", f"shape ({d},)"))
-    # One exponential of the augmented generator gives the flow and its inhomogeneous part.
-    generator = exact.new_zeros(d + 1, d + 1)
-    generator[:d, :d], generator[:d, d] = a, b
-    time = _checks.as_numbers(t, "t").to(exact)
-    flow = torch.linalg.matrix_exp(time[..., None, None] * generator)
-    moved = exact @ flow[..., :d, :d].transpose(-1, -2) + flow[..., None, :d, d]
-    if not bool(moved.isfinite().all()):
-        raise ValueError(_checks.message("t", "a time of overflow", "one of finite solutions"))
-    return moved.to(x0.dtype)
 
 
 def cycle(
@@ -274,6 +193,6 @@ def cycle(
     xs, velocities = [], []
     for time in times:
         z, error = torch.randn(2, n, 2, generator=rng, dtype=torch.float64)
-        xs.append(linear_flow(time, centre + 0.3 * z, matrix=turn))
+        xs.append((centre + 0.3 * z) @ torch.linalg.matrix_exp(float(time) * turn).T)
         velocities.append(xs[-1] @ turn.T + noise * 3 * abs(speed) * error)
     return TimeCourse.from_arrays(xs, times, velocities=velocities, unit="period")

@@ -11,34 +11,11 @@ import math
 import torch
 
 from cellflow import _checks
-from cellflow._typing import ArrayLike, Rng, Tensor
-from cellflow.toys.exact import Gaussian
+from cellflow._typing import Rng, Tensor
 
 #: The reference code draws the eight modes with *covariance* sqrt(0.1)·I where its argument is
 #: called a variance of 0.1; published figures show this wider spread of 0.56.
 EIGHT_GAUSSIANS_STD = 0.1**0.25
-
-
-def gaussian(
-    n: int,
-    mean: ArrayLike,
-    cov: ArrayLike,
-    *,
-    generator: Rng = None,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """Sample `n` cells ``(n, d)`` of a normal law, from a seed or `generator`.
-
-    Its `mean` has shape ``(d,)``; its `cov` ``(d, d)`` may be singular. `dtype` and `device` are
-    those of the result.
-    """
-    law = Gaussian(mean, cov)
-    rng = _checks.as_generator(generator)
-    noise = _normal(_checks.count(n, "n"), law.dim, rng)
-    values, vectors = torch.linalg.eigh(law.cov.to(noise.device))
-    root = vectors * values.clamp(min=0.0).sqrt()
-    return _convert(law.mean.to(noise.device) + noise @ root.T, dtype, device)
 
 
 def eight_gaussians(
@@ -58,7 +35,8 @@ def eight_gaussians(
     radius = _checks.number(radius, "radius", low=0.0)
     std = _checks.number(std, "std", low=0.0)
     rng = _checks.as_generator(generator)
-    noise = _normal(_checks.count(n, "n"), 2, rng)
+    n = _checks.count(n, "n")
+    noise = torch.randn(n, 2, generator=rng, dtype=torch.float64, device=rng.device)
     mode = torch.randint(8, (n,), generator=rng, device=rng.device)
     angle = mode.double() * (math.pi / 4)
     circle = torch.stack([angle.cos(), angle.sin()], 1)
@@ -92,32 +70,6 @@ def moons(
     is_lower = torch.randint(2, (n, 1), generator=rng, device=rng.device).bool()
     cells = torch.where(is_lower, lower, upper) + noise * _uniform(n, rng)[:, None]
     return _convert(scale * cells + shift, dtype, device)
-
-
-def s_curve(
-    n: int,
-    *,
-    noise: float = 0.1,
-    scale: float = 1.0,
-    generator: Rng = None,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """Sample `n` cells ``(n, 2)`` of a letter S: two three-quarter circles that meet at the origin.
-
-    Their radius is one; the `noise` is normal in each coordinate, and `scale` multiplies the cells
-    with their noise. A seed or `generator` decides the cells; `dtype` and `device` are those of
-    the result.
-    """
-    noise, scale = _checks.number(noise, "noise", low=0.0), _checks.number(scale, "scale")
-    rng, n = _checks.as_generator(generator), _checks.count(n, "n")
-    angle = 3.0 * math.pi * (_uniform(n, rng) - 0.5)
-    curve = torch.stack([angle.sin(), angle.sign() * (angle.cos() - 1.0)], 1)
-    return _convert(scale * (curve + noise * _normal(n, 2, rng)), dtype, device)
-
-
-def _normal(n: int, d: int, rng: torch.Generator) -> Tensor:
-    return torch.randn(n, d, generator=rng, dtype=torch.float64, device=rng.device)
 
 
 def _uniform(n: int, rng: torch.Generator) -> Tensor:

@@ -16,6 +16,7 @@ from cellflow.batches import Batching, PairSampler, Reference
 from cellflow.couplings import Exact, Independent
 from cellflow.paths import Carried, Pairs, Path
 from cellflow.timecourse import TimeCourse
+from closed_forms import linear_flow
 
 F64 = torch.float64
 TURN = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=F64)
@@ -48,7 +49,7 @@ def test_linear_fields_and_their_flows_are_met_everywhere() -> None:
     for k, (source, target) in enumerate(course.steps):
         span = target.time - source.time
         for s in (0.4, 1.0):
-            true = toys.linear_flow(s * span, source.x, matrix=matrix, offset=offset)
+            true = linear_flow(s * span, source.x, matrix=matrix, offset=offset)
             # Of the polynomial, the linear part is what is left to the end.
             bend = torch.einsum(
                 "p,npd->nd", s ** torch.arange(2, 9).double() - s, ways[64 * k :][:64]
@@ -108,7 +109,7 @@ def test_pairs_on_a_cycle_have_the_least_action(degrees: float) -> None:
     course = turning(degrees)
     pairs = PairSampler(course, Exact(), WHOLE, reference=reference_of(course)).batch(0)
     (source, target), angle = course.steps[0], math.radians(degrees)
-    carried = toys.linear_flow(angle, source.x, matrix=TURN)
+    carried = linear_flow(angle, source.x, matrix=TURN)
     _, cols = linear_sum_assignment(torch.cdist(carried, target.x).numpy() ** 2)
     rows = (pairs.x0[:, None] == source.x).all(2).int().argmax(1)
     assert_close(pairs.x1, target.x[cols][rows])
@@ -118,7 +119,7 @@ def test_action_of_a_path_is_that_of_its_gap() -> None:
     """∫|x' - h f(x)|² ds by quadrature, for gaps of a hundredth of the radius."""
     course = turning(150.0)
     pairs = PairSampler(course, Exact(), WHOLE, reference=reference_of(course)).batch(0)
-    end = toys.linear_flow(math.radians(150), pairs.x0, matrix=TURN)
+    end = linear_flow(math.radians(150), pairs.x0, matrix=TURN)
     gap = 0.03 * randn(64, 2, seed=3)
     pairs = Pairs(pairs.x0, end + gap, pairs.t0, pairs.t1, way=pairs.way)
     path, h = Carried(0.0), math.radians(150)

@@ -15,6 +15,7 @@ from cellflow.couplings import Entropic, Exact, Independent
 from cellflow.networks import MLPConfig
 from cellflow.simulate import simulate
 from cellflow.training.trainer import Training
+from closed_forms import gaussian_displacement, linear_flow
 from oracles import F64, Chain, Oracle, Z, distance, matched, relative_error
 
 SIGMA = 0.8
@@ -44,7 +45,7 @@ def cross_cov(source: Snapshot, target: Snapshot, plan: torch.Tensor) -> torch.T
 
 @pytest.mark.parametrize("span", [0.5, 2.0])
 def test_a_plan_between_grids_has_the_cross_covariance_of_the_bridge(span: float) -> None:
-    bridge = toys.gaussian_bridge(SOURCE, TARGET, span=span, sigma=SIGMA)
+    bridge = toys.GaussianBridge(SOURCE, TARGET, span=span, sigma=SIGMA)
     source, target = grid(SOURCE, 1.0), grid(TARGET, 1.0 + span)
     plan = Entropic(sigma=SIGMA, tolerance=1e-11)(source, target)
     # The nodes that were left out carry a hundred millionth of the mass.
@@ -54,7 +55,7 @@ def test_a_plan_between_grids_has_the_cross_covariance_of_the_bridge(span: float
 @pytest.mark.parametrize("span", [0.5, 2.0])
 def test_a_plan_between_samples_has_it_within_its_standard_error(span: float) -> None:
     """The bias of a plan of n cells goes as 1/n: twice that of 2n less that of n has none."""
-    bridge = toys.gaussian_bridge(SOURCE, TARGET, span=span, sigma=SIGMA)
+    bridge = toys.GaussianBridge(SOURCE, TARGET, span=span, sigma=SIGMA)
 
     def draw(n: int, seed: int) -> torch.Tensor:
         source = Snapshot(matched(SOURCE, n, 2 * seed), 0.0)
@@ -84,7 +85,7 @@ def test_far_clusters_are_bridged_each_for_itself() -> None:
         ((slice(0, n), slice(0, m)), laws[0], weights[0]),
         ((slice(n, None), slice(m, None)), laws[1], weights[1]),
     ):
-        bridge = toys.gaussian_bridge(*pair, span=2.0, sigma=SIGMA)
+        bridge = toys.GaussianBridge(*pair, span=2.0, sigma=SIGMA)
         block = plan[part]
         assert float(block.sum()) == pytest.approx(weight, abs=1e-11)
         rows, cols = (Snapshot(s.x[p], s.time) for s, p in zip((source, target), part, strict=True))
@@ -116,7 +117,7 @@ def ornstein_uhlenbeck(law: toys.Gaussian, t: float) -> toys.Gaussian:
     block[:2, 2:] = DIFFUSION**2 * torch.eye(2)
     power = torch.linalg.matrix_exp(block * t)
     flow = power[2:, 2:].T
-    mean = toys.linear_flow(t, law.mean[None], matrix=MATRIX, offset=SHIFT)[0]
+    mean = linear_flow(t, law.mean[None], matrix=MATRIX, offset=SHIFT)[0]
     return toys.Gaussian(mean, flow @ law.cov @ flow.T + flow @ power[:2, 2:])
 
 
@@ -124,11 +125,11 @@ START = toys.Gaussian([1.5, -0.5], [[1.3, 0.5], [0.5, 0.5]])
 SNAPSHOTS = [ornstein_uhlenbeck(START, t) for t in TIMES]
 SPIRAL = Chain(
     tuple(
-        Oracle(toys.gaussian_bridge(a, b, span=t1 - t0, sigma=SIGMA), t0)
+        Oracle(toys.GaussianBridge(a, b, span=t1 - t0, sigma=SIGMA), t0)
         for (a, b), (t0, t1) in zip(pairwise(SNAPSHOTS), pairwise(TIMES), strict=True)
     )
 )
-PAIR = Chain((Oracle(toys.gaussian_bridge(SOURCE, TARGET, span=2.0, sigma=SIGMA), 1.0),))
+PAIR = Chain((Oracle(toys.GaussianBridge(SOURCE, TARGET, span=2.0, sigma=SIGMA), 1.0),))
 #: Fitted course -> (its exact bridges, times to ask, those far from where the fields jump).
 COURSES = {
     "pair": (PAIR, (1.0, 1.4, 2.0, 2.6, 3.0), (1.2, 1.6, 2.0, 2.4, 2.8)),
@@ -164,7 +165,7 @@ def paths(fits) -> dict:
             exact, times, _ = COURSES[name]
             times = times[::-1] if backward else times
             law = exact.at(times[0])
-            x0 = toys.gaussian(CELLS, law.mean, law.cov, generator=3)
+            x0 = law.sample(CELLS, generator=3).float()
             made[name, solver, backward] = fits[name].simulate(
                 x0, times, solver=solver, max_step=STEP[solver], generator=4
             )
@@ -235,7 +236,7 @@ def test_learned_fields_are_those_of_the_bridge(name, fits) -> None:
     errors = []
     for k, t in enumerate(times):
         law, part = exact.at(t), exact.part(t)
-        x = toys.gaussian(2000, law.mean, law.cov, generator=k, dtype=F64)
+        x = law.sample(2000, generator=k)
         ours = fit.velocity(t, x).double(), fit.score(t, x).double()
         truth = part.velocity(t, x), part.score(t, x)
         drift = [v + 0.5 * SIGMA**2 * s for v, s in (ours, truth)]
@@ -249,7 +250,7 @@ def test_learned_fields_are_those_of_the_bridge(name, fits) -> None:
 def test_exact_dynamics_through_the_same_door() -> None:
     """What the tolerances above would be without learning: the bridge's own fields."""
     law = PAIR.at(1.0)
-    x0 = toys.gaussian(CELLS, law.mean, law.cov, generator=3, dtype=F64)
+    x0 = law.sample(CELLS, generator=3)
     path = simulate(PAIR.parts[0].bridge.dynamics(), x0, [0.0, 1.0, 2.0], solver="sra1")
     assert distance(path.x[1], PAIR.at(2.0)) < 0.09
     assert distance(path.x[2], PAIR.at(3.0)) < 0.09
@@ -309,9 +310,9 @@ def test_without_noise_the_velocity_is_that_of_optimal_transport_flow_matching()
 
 
 def test_the_exact_bridge_tends_to_the_displacement_interpolation() -> None:
-    still = toys.gaussian_bridge(SOURCE, TARGET, span=2.0, sigma=1e-5)
+    still = toys.GaussianBridge(SOURCE, TARGET, span=2.0, sigma=1e-5)
     for s in (0.0, 0.3, 0.8, 1.0):
-        law = toys.gaussian_displacement(s, SOURCE, TARGET)
+        law = gaussian_displacement(s, SOURCE, TARGET)
         assert_close(still.at(2.0 * s).mean, law.mean)
         assert_close(still.at(2.0 * s).cov, law.cov, rtol=0, atol=1e-8)
 
@@ -340,5 +341,5 @@ def test_with_nothing_but_noise_cells_are_paired_at_random(span: float, masses: 
 
 
 def test_the_exact_bridge_forgets_where_it_came_from() -> None:
-    wild = toys.gaussian_bridge(SOURCE, TARGET, span=2.0, sigma=1e4)
+    wild = toys.GaussianBridge(SOURCE, TARGET, span=2.0, sigma=1e4)
     assert_close(wild.cross_cov, torch.zeros(2, 2, dtype=F64), rtol=0, atol=1e-7)

@@ -79,7 +79,7 @@ def test_density_does_not_depend_on_the_coordinates_of_the_model() -> None:
 def test_density_on_fewer_components_is_that_of_the_projection() -> None:
     """Of the exact bridge on two whitened components of three."""
     source = toys.Gaussian([0.0, 0.0], [[1.0, 0.3], [0.3, 0.5]])
-    bridge = toys.gaussian_bridge(source, toys.Gaussian([1.0, 1.0], torch.eye(2)), sigma=0.5)
+    bridge = toys.GaussianBridge(source, toys.Gaussian([1.0, 1.0], torch.eye(2)), sigma=0.5)
     learned = fit("sf2m", 3, preprocessing=fit_preprocessing(course(3).x, n_components=2))
     prep = learned.preprocessing
     prep = Preprocessing(prep.mean, torch.tensor([2.0, 0.5], dtype=F64), prep.loadings)

@@ -29,7 +29,7 @@ QUICK = {
 
 def cells(n: int, law: Gaussian, seed: int) -> torch.Tensor:
     """Cells whose mean and covariance are those of the law, not a sample's."""
-    x = toys.gaussian(n, law.mean, law.cov, generator=seed, dtype=F64)
+    x = law.sample(n, generator=seed)
     x = x - x.mean(0)
     return law.mean + x @ torch.linalg.inv(matrix_root(x.T @ x / n)) @ matrix_root(law.cov)
 
@@ -85,7 +85,7 @@ def test_exact_iteration_converges_to_the_bridge() -> None:
     """What the fits below are compared with is itself right: its fixed point is the bridge."""
     source = Gaussian([0.0, 0.0], [[1.0, 0.3], [0.3, 0.5]])
     target = Gaussian([2.0, 1.0], [[0.4, -0.2], [-0.2, 1.2]])
-    bridge = toys.gaussian_bridge(source, target, sigma=1.0).cross_cov
+    bridge = toys.GaussianBridge(source, target, sigma=1.0).cross_cov
     # The integration's own error, of fourth order in 100 steps.
     assert_close(induced_cross(bridge, source, target, sigma=1.0), bridge, atol=1e-8, rtol=0)
     coupled = torch.zeros(2, 2, dtype=F64)
@@ -109,7 +109,7 @@ def test_iterated_follows_the_exact_iteration_to_the_bridge(start: str) -> None:
     if start == "worst":
         base = replace(base, coupling=Given(torch.eye(n).flip(0)))
         exact = -torch.sqrt(source.cov @ target.cov)
-    bridge = toys.gaussian_bridge(source, target, span=2.0, sigma=sigma).cross_cov
+    bridge = toys.GaussianBridge(source, target, span=2.0, sigma=sigma).cross_cov
     y0 = cells(20_000, source, 2)
     first, last = first_and_last(Iterated(base, rounds=2), course, 1200)
     y1, z1 = ends(first, y0), ends(last, y0)
@@ -136,7 +136,7 @@ def test_iterated_removes_the_bias_of_small_blocks() -> None:
     course = TimeCourse.from_arrays([cells(n, source, 0), cells(n, target, 1)])
     settings = Training(learning_rate=5e-3, validation=0.0)
     base = SF2M(1.0, net=MLPConfig(64, 2), batching=Batching(256, 16), training=settings)
-    bridge = float(toys.gaussian_bridge(source, target).cross_cov[0, 0])
+    bridge = float(toys.GaussianBridge(source, target).cross_cov[0, 0])
     y0 = cells(10_000, source, 2)
     method = Iterated(base, rounds=2)
     first, last = (

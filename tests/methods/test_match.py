@@ -118,8 +118,8 @@ def test_gaussians_are_matched_by_the_linear_map():
     """Between normal laws optimal transport is linear; the law carried has the target's moments."""
     source = cf.toys.Gaussian([0.0, 0.0], [[1.0, 0.3], [0.3, 0.5]])
     target = cf.toys.Gaussian([3.0, 1.0], [[0.4, -0.2], [-0.2, 1.2]])
-    x0 = cf.toys.gaussian(3000, source.mean, source.cov, generator=0, dtype=F64)
-    x1 = cf.toys.gaussian(3000, target.mean, target.cov, generator=1, dtype=F64)
+    x0 = source.sample(3000, generator=0)
+    x1 = target.sample(3000, generator=1)
     method = cf.OTCFM(0.0, training=Training(learning_rate=5e-3))
     moved = cf.match(x0, x1, method, steps=500, progress=False).transport(x0)
     ends = (np.asarray(part) for part in (source.mean, target.mean, source.cov, target.cov))

@@ -27,8 +27,8 @@ SIGMA = 0.9
 SOURCE = toys.Gaussian([0.0, 1.0], [[1.0, 0.6], [0.6, 0.8]])
 MIDDLE = toys.Gaussian([2.0, -1.0], [[0.5, -0.3], [-0.3, 0.9]])
 LAST = toys.Gaussian([1.0, -2.0], [[0.9, 0.2], [0.2, 0.4]])
-SHORT = toys.gaussian_bridge(SOURCE, MIDDLE, span=0.5, sigma=SIGMA)
-LONG = toys.gaussian_bridge(SOURCE, MIDDLE, span=2.0, sigma=SIGMA)
+SHORT = toys.GaussianBridge(SOURCE, MIDDLE, span=0.5, sigma=SIGMA)
+LONG = toys.GaussianBridge(SOURCE, MIDDLE, span=2.0, sigma=SIGMA)
 ORACLES = {
     "short": Oracle(SHORT, 3.0),
     "long": Oracle(LONG),
@@ -139,7 +139,7 @@ def test_drawn_points_lie_on_the_path_at_their_time() -> None:
 def chain(*slopes: tuple[float, ...], level: float = 0.0) -> Chain:
     """Two intervals of lengths 0.5 and 2; the second starts as the first one's mass ends."""
     first = Oracle(SHORT, 1.0, *slopes[:1], level)
-    bridge = toys.gaussian_bridge(first.at(1.5), LAST, span=2.0, sigma=SIGMA)
+    bridge = toys.GaussianBridge(first.at(1.5), LAST, span=2.0, sigma=SIGMA)
     return Chain((first, Oracle(bridge, 1.5, *slopes[1:], level)))
 
 
@@ -188,7 +188,7 @@ def test_exact_parts_carry_cells_and_their_mass(solver: str, step: float, backwa
     times = [1.0, 1.2, 1.5, 2.1, 3.5]
     times = times[::-1] if backward else times
     law = exact.at(times[0])
-    x0 = toys.gaussian(N, law.mean, law.cov, generator=1, dtype=F64)
+    x0 = law.sample(N, generator=1)
     path = simulate(assembled(exact, growth=True), x0, times, solver=solver, max_step=step)
     for time, x, mass in zip(times, path.x, path.mass, strict=True):
         assert deviations(x, exact.at(time), mass).abs().max() < Z

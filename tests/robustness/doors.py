@@ -164,8 +164,6 @@ GOOD: dict[str, Callable[[], Any]] = {
     "teacher": lambda: WORLD.density,
     "toys.source": lambda: cf.toys.Gaussian(torch.zeros(2), torch.eye(2)),
     "toys.target": lambda: cf.toys.Gaussian(torch.ones(2), torch.eye(2)),
-    "linear_flow.x0": lambda: torch.ones(3, 2),
-    "linear_flow.matrix": lambda: torch.eye(2),
     "trajectory": lambda: cf.tl.simulate(WORLD.cells, WORLD.fit, n_cells=3),
     "predicted": lambda: cf.tl.interpolate(WORLD.fit, time=1.5),
     "transitions.table": lambda: WORLD.coupled.table("label", 0.0, 1.0),

@@ -117,7 +117,6 @@ MENDED = {
     "states": lambda: cf.tl.expression(WORLD.fit, np.full((2, 3), np.nan)),
     "bins": lambda: cf.densities.NSF(bins=np.nan),
     "teacher": lambda: cf.densities.distill_density(torch.eye(3)),
-    "matrix": lambda: cf.toys.linear_flow(1.0, torch.ones(1, 2), matrix=["nope"]),
     "shift": lambda: cf.toys.moons(3, shift=np.timedelta64(3, "D")),
     "ax": lambda: cf.pl.comparison(WORLD.told, ax=torch.ones(24, dtype=torch.bfloat16)),
     "n_grid": lambda: cf.pl.velocity(WORLD.told, n_grid=2**31),

@@ -7,7 +7,8 @@ import torch
 
 import cellflow as cf
 from cellflow.simulate import path_energy
-from cellflow.toys.exact import Gaussian, gaussian_ot_map, gaussian_w2
+from cellflow.toys.exact import Gaussian
+from closed_forms import gaussian_ot_map, gaussian_w2
 
 F64 = torch.float64
 
@@ -24,7 +25,7 @@ def test_energy_of_optimal_transport_is_the_squared_distance(span: float) -> Non
         start = torch.linalg.solve(((1 - s) * eye + s * matrix).T, x - s * offset, left=False)
         return (start @ matrix.T + offset - start) / span
 
-    x = cf.toys.gaussian(2000, laws[0].mean, laws[0].cov, generator=0, dtype=F64)
+    x = laws[0].sample(2000, generator=0)
     x = laws[0].mean + (x - x.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(x.T)).T)
     x = x @ torch.linalg.cholesky(laws[0].cov).T  # the moments of the law
     found = path_energy(cf.Dynamics(velocity), x, t0=0.0, t1=span)

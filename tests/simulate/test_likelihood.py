@@ -12,6 +12,7 @@ from cellflow.dynamics import Dynamics, divergence, rademacher
 from cellflow.networks import MLPConfig, Units
 from cellflow.simulate import Limits, log_likelihood
 from cellflow.simulate.integration import Integration
+from closed_forms import linear_flow
 
 F64 = torch.float64
 EXACT = Integration(solver="dopri5", limits=Limits(rtol=1e-9, atol=1e-9))
@@ -37,14 +38,14 @@ def test_density_under_a_linear_flow_is_that_of_the_moved_normal_law(times, solv
     b, m = torch.tensor([0.5, -1.0], dtype=F64), torch.tensor([1.0, 2.0], dtype=F64)
     cov = torch.tensor([[1.0, 0.4], [0.4, 0.7]], dtype=F64)
     flow = torch.linalg.matrix_exp((time - base_time) * a)
-    mean = toys.linear_flow(time - base_time, m[None], matrix=a, offset=b)[0]
+    mean = linear_flow(time - base_time, m[None], matrix=a, offset=b)[0]
     expected = MultivariateNormal(mean, flow @ cov @ flow.T)
     x, base = 2 * cells(20), MultivariateNormal(m, cov)
     how = EXACT if solver == "dopri5" else Integration(max_step=0.02)
     linear = Dynamics(lambda t, y: y @ a.T + b)
     found = log_likelihood(linear, x, time, base=base, base_time=base_time, how=how)
     assert_close(found.log_prob, expected.log_prob(x), rtol=1e-7, atol=1e-7)
-    back = toys.linear_flow(base_time - time, x, matrix=a, offset=b)
+    back = linear_flow(base_time - time, x, matrix=a, offset=b)
     assert_close(found.base_cells, back, rtol=1e-7, atol=1e-7)
     assert found.standard_error is None
     # Mass that grows at the rate 0.3 t: by 0.15 (9 - 1) in all.
@@ -57,7 +58,7 @@ def test_density_of_a_gaussian_bridge_is_that_of_its_marginals() -> None:
     """Along the probability flow of a process with noise."""
     source = toys.Gaussian([0.0, 0.0], [[1.0, 0.3], [0.3, 0.5]])
     target = toys.Gaussian([3.0, 1.0], [[0.4, -0.2], [-0.2, 1.2]])
-    bridge = toys.gaussian_bridge(source, target, span=3.0, sigma=0.8)
+    bridge = toys.GaussianBridge(source, target, span=3.0, sigma=0.8)
     x, base = cells(20) + 1, MultivariateNormal(source.mean, source.cov)
     found = log_likelihood(bridge.dynamics(), x, 1.7, base=base, base_time=0.0, how=EXACT)
     law = bridge.at(1.7)

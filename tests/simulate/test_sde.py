@@ -14,8 +14,7 @@ from cellflow.dynamics import Dynamics
 from cellflow.simulate import SOLVERS, simulate
 from cellflow.simulate.field import RescaledField
 from cellflow.simulate.noise import BLOCK, Increments, Noise
-from cellflow.toys.exact import Gaussian, gaussian_bridge
-from cellflow.toys.samplers import gaussian
+from cellflow.toys import Gaussian, GaussianBridge
 from clouds import normal
 
 KAPPA, SIGMA, N = 1.3, 0.7, 20_000
@@ -191,7 +190,7 @@ def test_ode_and_sde_share_the_marginals_of_a_nonlinear_law(name: str, backward:
     assert kept is (name == "rk4")
 
 
-BRIDGE = gaussian_bridge(
+BRIDGE = GaussianBridge(
     Gaussian([0.0, 1.0], [[1.0, 0.6], [0.6, 0.8]]),
     Gaussian([2.0, -1.0], [[0.5, -0.3], [-0.3, 0.9]]),
     span=2.5,
@@ -203,7 +202,7 @@ BRIDGE = gaussian_bridge(
 def test_bridge_reaches_every_marginal_and_the_joint_law(solver: str, backward: bool) -> None:
     times = [0.0, 0.2, 1.1, 2.4, 2.5]
     start = BRIDGE.target if backward else BRIDGE.source
-    x0 = gaussian(N, start.mean, start.cov, generator=3)
+    x0 = start.sample(N, generator=3).float()
     if backward:
         times = times[::-1]
     step = {1.0: 0.01, 1.5: 0.05}[cases.NOISY_SOLVERS[solver]]

@@ -9,7 +9,8 @@ import torch
 from scipy.integrate import solve_ivp
 from torch.testing import assert_close
 
-from cellflow.toys import TOGGLE, DosedGaussians, Gaussian, ToggleSwitch, gaussian_ot_map
+from cellflow.toys import TOGGLE, DosedGaussians, Gaussian, ToggleSwitch
+from closed_forms import gaussian_ot_map
 
 START = Gaussian([0.0, 0.0], [[1.0, 0.2], [0.2, 0.5]])
 END = Gaussian([1.0, -1.0], [[0.5, 0.0], [0.0, 1.5]])

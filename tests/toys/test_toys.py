@@ -5,20 +5,14 @@ import math
 import numpy as np
 import ot
 import pytest
-import scipy.integrate
-import scipy.linalg
 import torch
 from torch.testing import assert_close
 
 from cellflow import toys
 from cellflow.dynamics import divergence
+from closed_forms import gaussian_displacement
 
-SAMPLERS = {
-    "gaussian": lambda n, **kw: toys.gaussian(n, [1.0, 2.0], [[2.0, 0.5], [0.5, 1.0]], **kw),
-    "eight_gaussians": toys.eight_gaussians,
-    "moons": toys.moons,
-    "s_curve": toys.s_curve,
-}
+SAMPLERS = {"eight_gaussians": toys.eight_gaussians, "moons": toys.moons}
 # Two laws whose covariances do not commute.
 SOURCE = toys.Gaussian([0.5, -1.0], [[1.0, 0.6], [0.6, 0.8]])
 TARGET = toys.Gaussian([2.0, 1.0], [[0.5, -0.3], [-0.3, 1.5]])
@@ -32,8 +26,6 @@ def test_numbers_of_python_keep_their_digits():
     law = toys.Gaussian([0.1], [[0.3]])
     assert float(law.mean) == 0.1
     assert float(law.cov) == 0.3
-    moved = toys.linear_flow(1.0, torch.zeros(1, 1).double(), matrix=[[0.0]], offset=[0.1])
-    assert float(moved) == pytest.approx(0.1, rel=1e-15)
 
 
 # --- samplers ---------------------------------------------------------------------------------
@@ -58,7 +50,7 @@ def test_samplers_are_seeded_and_typed(name):
 
 def test_gaussian_has_its_moments():
     n = 20_000
-    x = toys.gaussian(n, SOURCE.mean, SOURCE.cov, generator=0, dtype=torch.float64)
+    x = SOURCE.sample(n, generator=0)
     z = (x.mean(0) - SOURCE.mean) / (SOURCE.cov.diag() / n).sqrt()
     assert z.abs().max() < 4
     s = SOURCE.cov
@@ -67,7 +59,7 @@ def test_gaussian_has_its_moments():
 
 
 def test_gaussian_may_be_singular():
-    x = toys.gaussian(100, [0.0, 0.0], [[1.0, 1.0], [1.0, 1.0]], generator=0, dtype=torch.float64)
+    x = toys.Gaussian([0.0, 0.0], [[1.0, 1.0], [1.0, 1.0]]).sample(100, generator=0)
     assert_close(x[:, 0], x[:, 1], atol=1e-7, rtol=0)
 
 
@@ -98,53 +90,13 @@ def test_moons_geometry():
     assert 0.59 < noisy.max() < 0.6
 
 
-def test_s_curve_geometry():
-    x = toys.s_curve(2_000, generator=0, noise=0.0, scale=2.0, dtype=torch.float64) / 2
-    centre = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    sign = torch.where(x[:, 1] > 0, 1.0, -1.0)[:, None]
-    assert_close((x - sign * centre).norm(dim=1), torch.ones(2_000, dtype=torch.float64))
-    # Each circle lacks the quarter that would close it: right of centre above, left below.
-    gap = (x[:, 0] * x[:, 1] > 1e-9) & (x[:, 1].abs() < 1 - 1e-9)
-    assert not bool(gap.any())
-
-
-# --- closed forms of optimal transport --------------------------------------------------------
-
-
-def test_monge_map_pushes_source_to_target_and_is_convex():
-    a, b = toys.gaussian_ot_map(SOURCE, TARGET)
-    assert_close(a @ SOURCE.cov @ a.T, TARGET.cov)
-    assert_close(a @ SOURCE.mean + b, TARGET.mean)
-    assert_close(a, a.T)
-    assert torch.linalg.eigvalsh(a).min() > 0
-
-
-def test_w2_is_the_cost_of_the_map_and_agrees_with_pot():
-    a, b = toys.gaussian_ot_map(SOURCE, TARGET)
-    eye = torch.eye(2, dtype=torch.float64)
-    move = (a - eye) @ SOURCE.mean + b
-    cost = move.square().sum() + torch.trace((a - eye) @ SOURCE.cov @ (a - eye).T)
-    w2 = toys.gaussian_w2(SOURCE, TARGET)
-    assert w2**2 == pytest.approx(float(cost), rel=1e-12)
-    pot = ot.gaussian.bures_wasserstein_distance(SOURCE.mean, TARGET.mean, SOURCE.cov, TARGET.cov)
-    assert w2 == pytest.approx(float(pot), rel=1e-10)
-
-
-def test_displacement_is_a_geodesic():
-    middle = toys.gaussian_displacement(0.3, SOURCE, TARGET)
-    whole = toys.gaussian_w2(SOURCE, TARGET)
-    assert toys.gaussian_w2(SOURCE, middle) == pytest.approx(0.3 * whole, rel=1e-9)
-    assert toys.gaussian_w2(middle, TARGET) == pytest.approx(0.7 * whole, rel=1e-9)
-    assert_close(toys.gaussian_displacement(1.0, SOURCE, TARGET).cov, TARGET.cov)
-
-
 # --- the Schrödinger bridge -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sigma", [0.3, 1.0, 3.0])
 def test_static_bridge_factorises_like_the_reference(sigma):
     """The plan's log-density differs from -|x - y|²/2ε only by functions of x and of y."""
-    bridge = toys.gaussian_bridge(SOURCE, TARGET, span=2.5, sigma=sigma)
+    bridge = toys.GaussianBridge(SOURCE, TARGET, span=2.5, sigma=sigma)
     c = bridge.cross_cov
     joint = torch.cat([torch.cat([SOURCE.cov, c], 1), torch.cat([c.T, TARGET.cov], 1)])
     precision = torch.linalg.inv(joint)
@@ -155,7 +107,7 @@ def test_static_bridge_factorises_like_the_reference(sigma):
 def test_bridge_against_sinkhorn_on_a_grid():
     # One dimension, span 2, sigma 0.8: log-domain Sinkhorn on 400 nodes, cost ½|x − y|².
     source, target = toys.Gaussian([0.0], [[1.0]]), toys.Gaussian([1.0], [[0.36]])
-    bridge = toys.gaussian_bridge(source, target, span=2.0, sigma=0.8)
+    bridge = toys.GaussianBridge(source, target, span=2.0, sigma=0.8)
     grid = np.linspace(-7, 8, 400)
     a = np.exp(-0.5 * grid**2)
     b = np.exp(-0.5 * (grid - 1) ** 2 / 0.36)
@@ -175,15 +127,15 @@ def test_bridge_against_sinkhorn_on_a_grid():
 
 
 def test_bridge_limits():
-    still = toys.gaussian_bridge(SOURCE, TARGET, sigma=0.0)
-    assert_close(still.at(0.4).cov, toys.gaussian_displacement(0.4, SOURCE, TARGET).cov)
-    wild = toys.gaussian_bridge(SOURCE, TARGET, sigma=1e6)
+    still = toys.GaussianBridge(SOURCE, TARGET, sigma=0.0)
+    assert_close(still.at(0.4).cov, gaussian_displacement(0.4, SOURCE, TARGET).cov)
+    wild = toys.GaussianBridge(SOURCE, TARGET, sigma=1e6)
     # Independent ends; the leading term S0 S1 / ε survives the cancellation.
     assert_close(wild.cross_cov * 1e12, SOURCE.cov @ TARGET.cov, rtol=1e-6, atol=1e-6)
 
 
 def test_bridge_starts_and_ends_at_its_laws():
-    bridge = toys.gaussian_bridge(SOURCE, TARGET, span=3.0, sigma=0.7)
+    bridge = toys.GaussianBridge(SOURCE, TARGET, span=3.0, sigma=0.7)
     for t, law in ((0.0, SOURCE), (3.0, TARGET)):
         assert_close(bridge.at(t).mean, law.mean)
         assert_close(bridge.at(t).cov, law.cov)
@@ -192,7 +144,7 @@ def test_bridge_starts_and_ends_at_its_laws():
 @pytest.mark.parametrize("sigma", [0.0, 1.2])
 def test_bridge_velocity_carries_its_moments(sigma):
     """dm/dt = v(m) and dS/dt = GS + SGᵀ for v(x) = v(m) + G(x − m)."""
-    bridge = toys.gaussian_bridge(SOURCE, TARGET, span=3.0, sigma=sigma)
+    bridge = toys.GaussianBridge(SOURCE, TARGET, span=3.0, sigma=sigma)
     t, h = 1.1, 1e-4
     law, before, after = bridge.at(t), bridge.at(t - h), bridge.at(t + h)
     at_mean = bridge.velocity(t, law.mean[None])[0]
@@ -204,10 +156,10 @@ def test_bridge_velocity_carries_its_moments(sigma):
 
 
 def test_bridge_forward_drift_is_the_conditional_mean_of_its_pins():
-    bridge = toys.gaussian_bridge(SOURCE, TARGET, span=3.0, sigma=1.2)
+    bridge = toys.GaussianBridge(SOURCE, TARGET, span=3.0, sigma=1.2)
     s, c = 0.4, bridge.cross_cov
     law = bridge.at(3.0 * s)
-    x = toys.gaussian(7, law.mean, law.cov, generator=0, dtype=torch.float64)
+    x = law.sample(7, generator=0)
     cov_end_now = (1 - s) * c.T + s * TARGET.cov
     end = TARGET.mean + (x - law.mean) @ torch.linalg.inv(law.cov) @ cov_end_now.T
     drift = bridge.dynamics().drift(torch.tensor(3.0 * s, dtype=torch.float64), x)
@@ -215,7 +167,7 @@ def test_bridge_forward_drift_is_the_conditional_mean_of_its_pins():
 
 
 def test_bridge_dynamics_are_differentiable_and_keep_dtype():
-    bridge = toys.gaussian_bridge(SOURCE, TARGET, sigma=0.5)
+    bridge = toys.GaussianBridge(SOURCE, TARGET, sigma=0.5)
     x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
     t = torch.full((5,), 0.3)
     dynamics = bridge.dynamics()
@@ -228,30 +180,6 @@ def test_bridge_dynamics_are_differentiable_and_keep_dtype():
         dynamics.velocity(torch.linspace(0, 1, 5), x)
     with pytest.raises(ValueError, match=r"`t`: got 1.5, expected a finite number"):
         bridge.at(1.5)
-
-
-# --- linear flows -----------------------------------------------------------------------------
-
-
-def test_linear_flow_against_scipy():
-    rng = np.random.default_rng(0)
-    a, b, x0 = rng.normal(size=(3, 3)), rng.normal(size=3), rng.normal(size=(4, 3))
-    times = torch.tensor([-0.5, 0.0, 1.3])
-    ours = toys.linear_flow(times, x0, matrix=a, offset=b)
-    assert ours.shape == (3, 4, 3)
-    assert_close(ours[1], torch.as_tensor(x0))
-    for i in range(4):
-        solution = scipy.integrate.solve_ivp(
-            lambda t, x: a @ x + b, (0, float(times[2])), x0[i], rtol=1e-11, atol=1e-12
-        )
-        assert_close(ours[2, i], torch.as_tensor(solution.y[:, -1]), rtol=1e-8, atol=1e-8)
-    back = toys.linear_flow(-1.3, ours[2], matrix=a, offset=b)
-    assert_close(back, torch.as_tensor(x0), rtol=1e-6, atol=1e-6)  # float32 times
-
-
-def test_linear_flow_rotates():
-    turn = toys.linear_flow(math.pi / 2, torch.tensor([[1.0, 0.0]]), matrix=[[0, -1], [1, 0]])
-    assert_close(turn, torch.tensor([[0.0, 1.0]]))
 
 
 # --- bad input --------------------------------------------------------------------------------
@@ -268,16 +196,12 @@ def test_bad_input_says_what_was_expected():
         toys.Gaussian([[0.0, 0.0]], [[1.0]])
     line = toys.Gaussian([0.0], [[1.0]])
     with pytest.raises(ValueError, match="`target`: got 1 dimensions, expected 2 as in `source`"):
-        toys.gaussian_w2(SOURCE, line)
+        toys.GaussianBridge(SOURCE, line)
     flat = toys.Gaussian([0.0], [[0.0]])
     with pytest.raises(ValueError, match="`source`: got a singular covariance"):
-        toys.gaussian_ot_map(flat, line)
+        toys.GaussianBridge(flat, line)
     with pytest.raises(ValueError, match="`sigma`: got -1"):
-        toys.gaussian_bridge(line, line, sigma=-1)
-    with pytest.raises(ValueError, match=r"`matrix`: got shape \(1, 2\), expected shape \(2, 2\)"):
-        toys.linear_flow(1.0, torch.zeros(1, 2), matrix=[[1.0, 0.0]])
-    with pytest.raises(ValueError, match=r"`offset`: got shape \(1,\), expected shape \(2,\)"):
-        toys.linear_flow(1.0, torch.zeros(1, 2), matrix=torch.eye(2), offset=[1.0])
+        toys.GaussianBridge(line, line, sigma=-1)
 
 
 @pytest.mark.parametrize(
