@@ -122,11 +122,10 @@ def uncertainty(
 ) -> np.ndarray:
     """Draw how far the members of an ensemble are from each other over time, and at each cell.
 
-    Of cells `adata` with ``uns["uncertainty"]``, as :func:`cellflow.tl.uncertainty` writes it. The
-    dashed line is the time at which another sample would tell most. With a `basis`, an embedding,
-    the disagreement about velocities at each cell is drawn as well, ``obs["velocity_uncertainty"]``
-    of :func:`cellflow.tl.velocity`, with `dims` and `size` as in :func:`trajectories`: on a second
-    of the axes `ax`, which are returned, or in a new figure.
+    Of cells `adata` with ``uns["uncertainty"]``, as :func:`cellflow.tl.uncertainty` writes it.
+    With a `basis`, an embedding, the disagreement about velocities at each cell is drawn as well,
+    ``obs["velocity_uncertainty"]`` of :func:`cellflow.tl.velocity`, with `dims` and `size` as in
+    :func:`trajectories`: on a second of the axes `ax`, which are returned, or in a new figure.
     """
     table = _cells.written(adata, "uns", "uncertainty", call="uncertainty(adata, ensemble)")
     numbers = None
@@ -138,10 +137,6 @@ def uncertainty(
     axes = _frame.row_of_axes(ax, 1 if basis is None else 2, extent=(1.4, 1.0), height=2.4)
     first, unit = axes[0], adata.uns.get("uncertainty_fit", {}).get("unit", "")
     first.plot(table["time"], table["spread"], color=_frame.PALETTE[0], lw=1.2, marker="o", ms=2.5)
-    if "sample_next" in adata.uns:
-        at = float(adata.uns["sample_next"])
-        first.axvline(at, color=_frame.DARK, lw=0.7, ls=(0, (3, 2)), zorder=0)
-        first.set_title(f"sample next: {unit} {at:.3g}".replace(":  ", ": "), fontsize=_frame.FONT)
     first.set_ylim(bottom=0)
     _frame.dress(first, x=_frame.plural(unit), y="spread of members (data units)")
     if basis is not None and numbers is not None:

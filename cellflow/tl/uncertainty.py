@@ -1,4 +1,4 @@
-"""Where in time an ensemble is least sure, and which day to sample next."""
+"""Where in time an ensemble is least sure."""
 
 from __future__ import annotations
 
@@ -18,18 +18,16 @@ def uncertainty(
     Of the ensemble `fit`, what :func:`fit` returned with ``members=``; with ``bootstrap=True``, the
     spread covers which cells were sampled, too. It looks at `per_interval` times between two
     snapshots, with `rng` the seed or generator of stochastic predictions; see
-    :func:`cellflow.answers.uncertainty.disagreement`. On simulated branching courses, a day in the
-    middle of the widest gap shrank errors more than the day suggested here. In state space, see
-    ``obs["velocity_uncertainty"]`` of :func:`velocity`.
+    :func:`cellflow.answers.uncertainty.disagreement`. As a day to sample next, one in
+    the middle of the widest gap shrank errors more than the least sure one, on simulated branching
+    courses. In state space, see ``obs["velocity_uncertainty"]`` of :func:`velocity`.
 
     The table has one row for each time: ``spread``, how far a cell is from the members' mean (root
     mean square, in data units), ``moved``, how far it has come, and ``relative``, their ratio. The
-    same is in ``uns["uncertainty"]`` of `adata`, and the time of the largest spread in
-    ``uns["sample_next"]``.
+    same is in ``uns["uncertainty"]`` of `adata`.
     """
     out = pd.DataFrame(disagreements(fit, per_interval=per_interval, generator=rng))
     out["relative"] = (out["spread"] / out["moved"]).where(out["moved"] > 0, 0.0)
     adata.uns["uncertainty"] = out.copy()
     adata.uns["uncertainty_fit"] = {"unit": fit.course.unit}
-    adata.uns["sample_next"] = float(out["time"].iloc[int(out["spread"].to_numpy().argmax())])
     return out

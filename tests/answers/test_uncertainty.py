@@ -50,11 +50,11 @@ def test_observed_times_are_known_and_others_are_refused() -> None:
             disagreement(ensemble(), time)
 
 
-def test_the_day_to_sample_next_is_in_the_middle_of_the_longest_gap() -> None:
+def test_the_spread_is_largest_in_the_middle_of_the_longest_gap() -> None:
     adata = anndata.AnnData(np.zeros((1, 1)))
     table = tl.uncertainty(adata, ensemble(), per_interval=3)
     assert table["time"].tolist() == [0.5, 1.0, 1.5, 2.25, 2.5, 2.75]
-    assert adata.uns["sample_next"] == 1.0
+    assert table["time"][table["spread"].argmax()] == 1.0
     np.testing.assert_allclose(table["relative"], np.std(SPEEDS, ddof=1) / np.mean(SPEEDS))
     said = "`fit`: got Fit, expected an Ensemble. Fit with members=8."
     with pytest.raises(TypeError, match=said):
