@@ -82,13 +82,12 @@ def changed(x: Tensor, scale: Tensor | None, shift: Tensor | None, rows: Tensor 
     """
     if shift is None:
         return x
-    shift = shift if rows is None else shift.index_select(0, rows)
-    return x + shift if scale is None else torch.addcmul(shift, x, factor(scale, rows))
+    shift = _of(shift, rows)
+    return x + shift if scale is None else torch.addcmul(shift, x, _of(1 + scale, rows))
 
 
-def factor(scale: Tensor, rows: Tensor | None) -> Tensor:
-    """Return one and what the `scale` ``(c, w)`` is above it, of each of the `rows`."""
-    return 1 + scale if rows is None else (1 + scale).index_select(0, rows)
+def _of(values: Tensor, rows: Tensor | None) -> Tensor:
+    return values if rows is None else values.index_select(0, rows)
 
 
 def dense(layers: nn.Sequential) -> list[nn.Linear]:
@@ -148,7 +147,7 @@ class Chain(torch.autograd.Function):
                 of_told.append(torch.zeros_like(shift).index_add_(0, rows, g))
             if scale is not None:
                 of_told.append(torch.zeros_like(scale).index_add_(0, rows, g * kept[3 * k + 1]))
-                g = g * factor(scale, rows)
+                g = g * _of(1 + scale, rows)
             found += [g.sum(0), outer(g, kept[3 * k])]
             if k:
                 g = ctx.slope(product(g, weights[k].t()), kept[3 * k - 1], kept[3 * k])
