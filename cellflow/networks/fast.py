@@ -71,11 +71,13 @@ def chain(
     if told is None:
         return layers(x)
     for k, change in enumerate(changes(told, [layer.out_features for layer in linear])):
-        x = changed(linear[k](layers[2 * k - 1](x) if k else x), *change, rows)
+        x = changed(linear[k](layers[2 * k - 1](x) if k else x), *change, rows=rows)
     return x
 
 
-def changed(x: Tensor, scale: Tensor | None, shift: Tensor | None, rows: Tensor | None) -> Tensor:
+def changed(
+    x: Tensor, scale: Tensor | None, shift: Tensor | None, *, rows: Tensor | None
+) -> Tensor:
     """Return `x` ``(n, w)`` times one and `scale`, plus `shift`, ``(c, w)``: of each cell its row.
 
     See :func:`chain` for `rows`.
@@ -116,18 +118,16 @@ class Chain(torch.autograd.Function):
     """Dense layers as one operation, which knows the gradient of its parameters and changes."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, activation: nn.Module, rows: Tensor | None, *tensors: Tensor
-    ) -> Tensor:
-        """Evaluate, and keep what the gradient needs; the first of `tensors` is what is told."""
-        told, weights, biases = tensors[0], tensors[1::2], tensors[2::2]
+    def forward(ctx: Any, x: Tensor, activation: nn.Module, *tensors: Tensor) -> Tensor:
+        """Evaluate, and keep what the gradient needs; of `tensors`, first come rows and told."""
+        rows, told, weights, biases = *tensors[:2], tensors[2::2], tensors[3::2]
         ctx.sizes, ctx.slope = [len(bias) for bias in biases], _SLOPES[type(activation)]
         kept, z = [], x
         layers = zip(weights, biases, changes(told, ctx.sizes), strict=True)
         for k, (weight, bias, change) in enumerate(layers):
             h = activation(z) if k else x
             plain = product(h, weight, bias)
-            z = changed(plain, *change, rows)
+            z = changed(plain, *change, rows=rows)
             kept += [h, plain, z]
         ctx.save_for_backward(rows, told, *weights, *kept[:-2])
         return z
