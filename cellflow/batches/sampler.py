@@ -128,7 +128,7 @@ class PairSampler:
         now = slice(part * size, (part + 1) * size)
         rows = pool.rows[:, :, now].reshape(2, -1)
         growth = None if pool.growth is None else pool.growth[:, now].reshape(-1, 1)
-        x0, x1 = self._x[rows[0]], self._x[rows[1]]
+        x0, x1 = (self._x.index_select(0, row) for row in rows)
         rate0, rate1 = (None if self.rates is None else self.rates[row] for row in rows)
         mean = None
         if pool.growth is not None:  # none in an interval whose plans say nothing of growth

@@ -53,24 +53,43 @@ def parameters_alone() -> bool:
     return _written_out.get() and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
-def chain(layers: nn.Sequential, x: Tensor, told: Tensor | None = None) -> Tensor:
+def chain(
+    layers: nn.Sequential, x: Tensor, told: Tensor | None = None, *, rows: Tensor | None = None
+) -> Tensor:
     """Return ``layers(x)`` for `x` ``(n, d)``, with gradients written out where that was asked for.
 
-    The `layers` are linear, with an activation between any two. What is `told` of the cells,
-    ``(n or 1, k)``, changes what the linear ones answer: see :func:`changes`.
+    The `layers` are linear, with an activation between any two. What c conditions are `told`,
+    ``(c, k)``, changes what the linear ones answer, see :func:`changes`; the condition of each cell
+    is in `rows` ``(n,)``, None where there is one.
     """
     linear = dense(layers)
     if not x.requires_grad and parameters_alone():
-        told = told if told is None else told.expand(len(x), -1)
+        if rows is None and told is not None:
+            rows = torch.zeros(len(x), dtype=torch.long, device=x.device)
         own = (p for layer in linear for p in (layer.weight, layer.bias))
-        return Chain.apply(x, layers[1], told, *own)
+        return Chain.apply(x, layers[1], rows, told, *own)
     if told is None:
         return layers(x)
-    for k, (scale, shift) in enumerate(changes(told, [layer.out_features for layer in linear])):
-        x = linear[k](layers[2 * k - 1](x) if k else x)
-        x = x if scale is None else x * (1 + scale)
-        x = x if shift is None else x + shift
+    for k, change in enumerate(changes(told, [layer.out_features for layer in linear])):
+        x = changed(linear[k](layers[2 * k - 1](x) if k else x), *change, rows=rows)
     return x
+
+
+def changed(
+    x: Tensor, scale: Tensor | None, shift: Tensor | None, *, rows: Tensor | None
+) -> Tensor:
+    """Return `x` ``(n, w)`` times one and `scale`, plus `shift`, ``(c, w)``: of each cell its row.
+
+    See :func:`chain` for `rows`.
+    """
+    if shift is None:
+        return x
+    shift = _of(shift, rows)
+    return x + shift if scale is None else torch.addcmul(shift, x, _of(1 + scale, rows))
+
+
+def _of(values: Tensor, rows: Tensor | None) -> Tensor:
+    return values if rows is None else values.index_select(0, rows)
 
 
 def dense(layers: nn.Sequential) -> list[nn.Linear]:
@@ -100,20 +119,17 @@ class Chain(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, activation: nn.Module, *tensors: Tensor) -> Tensor:
-        """Evaluate, and keep what the gradient needs; the first of `tensors` is what is told."""
-        told, weights, biases = tensors[0], tensors[1::2], tensors[2::2]
+        """Evaluate, and keep what the gradient needs; of `tensors`, first come rows and told."""
+        rows, told, weights, biases = *tensors[:2], tensors[2::2], tensors[3::2]
         ctx.sizes, ctx.slope = [len(bias) for bias in biases], _SLOPES[type(activation)]
         kept, z = [], x
         layers = zip(weights, biases, changes(told, ctx.sizes), strict=True)
-        for k, (weight, bias, (scale, shift)) in enumerate(layers):
+        for k, (weight, bias, change) in enumerate(layers):
             h = activation(z) if k else x
-            plain = z = product(h, weight, bias)
-            if scale is not None:
-                z = torch.addcmul(z, z, scale)
-            if shift is not None:
-                z += shift
+            plain = product(h, weight, bias)
+            z = changed(plain, *change, rows=rows)
             kept += [h, plain, z]
-        ctx.save_for_backward(told, *weights, *kept[:-2])
+        ctx.save_for_backward(rows, told, *weights, *kept[:-2])
         return z
 
     @staticmethod
@@ -121,21 +137,26 @@ class Chain(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients, last layer first."""
         n = len(ctx.sizes)
-        told, *weights = ctx.saved_tensors[: n + 1]
-        kept, changed = ctx.saved_tensors[n + 1 :], changes(told, ctx.sizes)
+        rows, told, *weights = ctx.saved_tensors[: n + 2]
+        kept, each = ctx.saved_tensors[n + 2 :], changes(told, ctx.sizes)
         found: list[Tensor | None] = []
         of_told: list[Tensor] = []
         for k in range(n - 1, -1, -1):
-            scale, shift = changed[k]
+            scale, shift = each[k]
             if shift is not None:
-                of_told.append(g)
+                of_told.append(torch.zeros_like(shift).index_add_(0, rows, g))
             if scale is not None:
-                of_told.append(g * kept[3 * k + 1])
-                g = torch.addcmul(g, g, scale)
-            found += [g.sum(0), g.t() @ kept[3 * k]]
+                of_told.append(torch.zeros_like(scale).index_add_(0, rows, g * kept[3 * k + 1]))
+                g = g * _of(1 + scale, rows)
+            found += [g.sum(0), outer(g, kept[3 * k])]
             if k:
                 g = ctx.slope(product(g, weights[k].t()), kept[3 * k - 1], kept[3 * k])
-        return None, None, torch.cat(of_told[::-1], 1) if of_told else None, *found[::-1]
+        return None, None, None, torch.cat(of_told[::-1], 1) if of_told else None, *found[::-1]
+
+
+def outer(g: Tensor, h: Tensor) -> Tensor:
+    """Return ``g.T @ h`` of ``(n, m)`` and ``(n, d)``: with the narrower one left MKL is faster."""
+    return g.t() @ h if g.shape[1] <= h.shape[1] else (h.t() @ g).t()
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -152,10 +152,8 @@ class MLP(Network):
             return self.between(t, until, x.to(own), context=context).to(x.dtype)
         time = self.of_time(t, until).to(x.dtype).expand(x.shape[0], -1)
         centred = (x - self.centre.to(x.dtype)) / self.units.scale
-        told = self.told(context)
-        if told is not None and context is not None:
-            told = context.of_cells(told)
-        out = chain(self.layers, torch.cat([centred, time], 1), told)
+        rows = None if context is None else context.rows
+        out = chain(self.layers, torch.cat([centred, time], 1), self.told(context), rows=rows)
         if self.gate is not None:
             out = out + self.gate(time[:, :1]) * centred
         out = out * self.unit
