@@ -88,8 +88,9 @@ def fit(
         A name in :data:`cellflow.methods.METHODS`: ``"reach"`` (cells move within a measured
         reach and grow), ``"otcfm"`` (deterministic, without growth),
         ``"sf2m"`` (a Schrödinger bridge), ``"dsbm"`` (the same, refitted in rounds), ``"uotcfm"``
-        or ``"ubsb"`` (the first two with growth), ``"curly"`` (relative to measured velocities),
-        or a method such as ``OTCFM(sigma=0.2)``.
+        or ``"ubsb"`` (the first two with growth), ``"wfrfm"`` (least action of movement and
+        growth), ``"curly"`` (relative to measured velocities), or a method
+        such as ``OTCFM(sigma=0.2)``.
         ``"auto"`` first chooses by predicting time points left out, on the CPU and with seeds of
         its own: see :func:`cellflow.evaluate.choose`. ``fit.origin["choice"]`` says why.
     cost
