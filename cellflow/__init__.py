@@ -29,9 +29,8 @@ _NAMES = {
     **dict.fromkeys(("Categorical", "Conditions", "Continuous"), "conditions"),
     "Dynamics": "dynamics",
     **dict.fromkeys(("ICFM", "OTCFM", "SBCFM", "SF2M", "DSBM", "MMFM", "CNF"), "methods"),
-    **dict.fromkeys(
-        ("CurlyFM", "ReachFM", "UBSB", "UOTCFM", "MeanFlow", "RectifiedFlow", "match"), "methods"
-    ),
+    **dict.fromkeys(("CurlyFM", "ReachFM", "UBSB", "UOTCFM", "WFRFM"), "methods"),
+    **dict.fromkeys(("MeanFlow", "RectifiedFlow", "match"), "methods"),
     "Fit": "fits",
     "FlowTransport": "estimator",
     "load": "saving",

@@ -80,7 +80,8 @@ def told(course: TimeCourse) -> tuple[str, bool]:
             for text, at in (("the control's cells at", lent), ("no cells at", lacks))
             if at
         ]
-        if len(own) + len(lent) < 2:
+        starts = j == lender and own[0] == 0  # the control, from which others may start
+        if len(own) + len(lent) < 2 and not starts:
             parts, out = ["cells at one time point only, left out"], True
         name = course.conditions.texts[course.conditions.strata()[j][0]]
         if parts:

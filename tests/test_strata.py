@@ -87,6 +87,9 @@ def test_what_is_done_about_missing_time_points_is_said() -> None:
         True,
     )
     assert {link.stratum for link in links(lone)} == {1}
+    start = course({"control": (20, 0, 0), "A": (0, 20, 20)})
+    assert told(start)[1] is False
+    assert {link.stratum for link in links(start)} == {0}
     assert told(TimeCourse.from_arrays([[[0.0]], [[1.0]]])) == ("", False)
 
 

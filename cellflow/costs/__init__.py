@@ -22,6 +22,7 @@ from cellflow.costs.distances import (
 )
 from cellflow.costs.of_cells import UNKNOWN, Clones, Cosine, Euclidean, HalfSquared
 from cellflow.costs.spectral import Spectral
+from cellflow.costs.wfr import WassersteinFisherRao
 
 __all__ = [
     "COSTS",
@@ -34,6 +35,7 @@ __all__ = [
     "Euclidean",
     "HalfSquared",
     "Spectral",
+    "WassersteinFisherRao",
     "as_cost",
     "brownian_epsilon",
     "distance",

@@ -59,6 +59,9 @@ class Added(Cost):
     def bare(self, source: Snapshot, target: Snapshot) -> Tensor:
         return as_cost(self.cost).bare(source, target)
 
+    def reach(self, source: Snapshot, target: Snapshot) -> float | None:
+        return as_cost(self.cost).reach(source, target)
+
     def fitted_to(self, course: TimeCourse) -> Self:
         term, cost = (part.fitted_to(course) for part in self._parts)
         return replace(self, term=term, cost=cost)

@@ -41,6 +41,13 @@ class Cost(ABC):
         """Return the costs of `source` and `target` before any were added: the unit of scales."""
         return self(source, target)
 
+    def reach(self, source: Snapshot, target: Snapshot) -> float | None:
+        """Distance r whose r²/2 marginals of `source` and `target` are to be relaxed by.
+
+        None where the cost does not say.
+        """
+        return None
+
     def fitted_to(self, course: TimeCourse) -> Self:
         """Return this cost with whatever it measures once on all cells of a `course`."""
         return self

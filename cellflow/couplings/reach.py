@@ -61,16 +61,19 @@ class Reach(Growing, Coupling):
     that difference is large, growth read from samples is chance as well. By default
     :math:`\rho` is 4 times the mean cost along the exact plan between two random halves of a
     snapshot, in its five leading components, and at least 0.3 times the mean cost along the
-    balanced plan between the snapshots; ε is a twentieth of the latter. Below 100 cells the plan
-    is balanced. A fit measures this once for each interval, on whole snapshots; a call without a
-    fit measures it on the two snapshots it is given.
+    balanced plan between the snapshots. Below 100 cells the plan is balanced. A fit measures this
+    once for each interval, on whole snapshots; a call without a fit measures it on the two
+    snapshots it is given.
 
     Parameters
     ----------
     reach
-        Distance in data units; measured when omitted, infinity for balanced plans.
+        Distance in data units, infinity for balanced plans. When omitted, that of the `cost` if it
+        has one, as that of Wasserstein-Fisher-Rao transport, else measured.
     scales
         What was measured, one entry for each interval: see :meth:`fitted_to`.
+    relative_epsilon
+        Regularisation ε in units of the mean cost along the balanced plan.
     tolerance, max_iter, solver
         As in :class:`Unbalanced`.
     cost
@@ -91,6 +94,7 @@ class Reach(Growing, Coupling):
 
     reach: float | None = None
     scales: tuple[Scale, ...] = field(default=(), kw_only=True)
+    relative_epsilon: float = field(default=EPSILON, kw_only=True)
     tolerance: float = field(default=1e-5, kw_only=True)
     max_iter: int = field(default=2000, kw_only=True)
     solver: str = field(default="auto", kw_only=True)
@@ -105,6 +109,7 @@ class Reach(Growing, Coupling):
             expected = "a time, a reach and a regularisation for each interval"
             raise ValueError(_checks.message("scales", repr(self.scales), expected))
         object.__setattr__(self, "scales", tuple(Scale(*each) for each in self.scales))
+        _checks.number(self.relative_epsilon, "relative_epsilon", low=0.0, open_low=True)
         _checks.number(self.tolerance, "tolerance", low=0.0, high=1.0, open_low=True)
         _checks.count(self.max_iter, "max_iter")
         _checks.choice(self.solver, ("auto", "batched"), "solver")
@@ -126,10 +131,12 @@ class Reach(Growing, Coupling):
                 return known
         pair = _some(source, 0), _some(target, 1)
         mean = _cost(*pair) or 1.0
-        reach: float | None = self.reach
+        reach = self.reach or self.ground.reach(source, target)
         if reach is None and min(len(source), len(target)) >= FEWEST:
             reach = math.sqrt(2 * max(OF_NOISE * _noise(*pair), LEAST * mean))
-        return Scale(source.time, None if reach == math.inf else reach, EPSILON * mean)
+        return Scale(
+            source.time, None if reach == math.inf else reach, self.relative_epsilon * mean
+        )
 
     def problem(self, source: Snapshot, target: Snapshot) -> Problem:
         cost = costs_of(self.ground, source, target)

@@ -57,7 +57,7 @@ class Unsaved:
         """Raise RuntimeError, whatever is asked: the part was not saved."""
         raise RuntimeError(f"{self.text} was not saved with this fit; build the method anew.")
 
-    half_variance_rate = draw = __call__
+    half_variance_rate = draw = by_cost = __call__
 
 
 paths.Path.register(Unsaved)  # which may have been one

@@ -16,6 +16,7 @@ from cellflow.methods.recipes import (
     SF2M,
     UBSB,
     UOTCFM,
+    WFRFM,
     CurlyFM,
     ReachFM,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "SF2M",
     "UBSB",
     "UOTCFM",
+    "WFRFM",
     "BaseMatching",
     "CurlyFM",
     "DirectMatching",

@@ -196,6 +196,7 @@ class FlowMatching(Method):
             unit = natural_sigma(*courses)
             coupling, path = _scaled(coupling, unit), _scaled(path, unit)
         coupling = coupling.fitted_to(courses[0])
+        path = path.by_cost(coupling.ground)
         return replace(self, coupling=coupling, path=path, relative_sigma=False)
 
 

@@ -13,13 +13,14 @@ from functools import partial
 
 from cellflow import _checks
 from cellflow.batches import Batching
+from cellflow.costs import WassersteinFisherRao
 from cellflow.couplings import Coupling, Entropic, Exact, Independent, Reach, Unbalanced
 from cellflow.couplings.coupling import COUPLINGS
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.iterated import Iterated
 from cellflow.methods.method import METHODS
 from cellflow.networks import MLPConfig, NetworkConfig
-from cellflow.paths import BrownianBridge, Carried, Spline, Straight
+from cellflow.paths import BrownianBridge, Carried, Cone, Spline, Straight
 from cellflow.training.trainer import Training
 
 #: Diffusion as a multiple of the data's own, where none is given. Of multiples from 0.1 to 0.8 the
@@ -261,6 +262,34 @@ def ReachFM(  # noqa: N802
     """
     parts = Reach(reach), Straight(sigma), net, batching, training
     return FlowMatching(*parts, name="reach", growth=True, both_sides=True, clock="tempered")
+
+
+@METHODS.register("wfrfm")
+def WFRFM(  # noqa: N802
+    sigma: float = 0.02,
+    *,
+    delta: float | None = None,
+    net: NetworkConfig = MLPConfig(intervals=True),
+    batching: Batching = Batching(block_size=512),
+    training: Training = Training(learning_rate=3e-3, validation=0.0),
+) -> FlowMatching:
+    r"""Wasserstein-Fisher-Rao flow matching (Peng et al. 2026).
+
+    Plans of the Wasserstein-Fisher-Rao distance pair cells, which meet on its geodesics
+    (:class:`~cellflow.paths.Cone`); velocity and growth are regressed on theirs
+    (:cite:`peng2026`), as by :func:`UOTCFM`. As blocks grow and noise vanishes, the dynamics have
+    the least action :math:`\int\!\!\int \tfrac12 (\lVert v \rVert^2 + \delta^2 g^2)\,dm\,ds`
+    between snapshots, which is that of OT-CFM for large δ and equal masses. Growth rates change on
+    the way, and die-offs are steep.
+
+    The length `delta`, in model coordinates, is as in
+    :class:`~cellflow.costs.WassersteinFisherRao`. With `sigma`, `net`, `batching` and `training` as
+    in :func:`UOTCFM`.
+    """
+    coupling = Reach(cost=WassersteinFisherRao(delta), relative_epsilon=0.01)
+    return FlowMatching(
+        coupling, Cone(sigma, delta), net, batching, training, name="wfrfm", growth=True
+    )
 
 
 @METHODS.register("ubsb")

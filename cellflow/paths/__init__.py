@@ -10,6 +10,7 @@ from cellflow.paths.straight import Straight
 from cellflow.paths.timesteps import TIMESTEPS
 from cellflow.paths.variance_exploding import VarianceExploding
 from cellflow.paths.variance_preserving import VariancePreserving
+from cellflow.paths.wfr import Cone
 
 __all__ = [
     "PATHS",
@@ -17,6 +18,7 @@ __all__ = [
     "BrownianBridge",
     "Carried",
     "ConditionalOT",
+    "Cone",
     "Pairs",
     "Path",
     "PathPoint",

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 
 from cellflow import _checks
 from cellflow._registry import Registry
 from cellflow._typing import Tensor
+from cellflow.costs import Cost
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +20,7 @@ class Pairs:
     """Paired cells of one or several intervals.
 
     The cells `x0` and `x1` are of shape ``(n, d)``, the real times of their snapshots, `t0` and
-    `t1`, of ``(n, 1)``, as all numbers of a pair. The rate of its log mass per unit of time is
+    `t1`, of ``(n, 1)``, as all numbers of a pair. The mean rate of its log mass per unit of time is
     `growth`, None where mass stays, and `mean_growth` that of the whole population over the
     interval, from which weights leave it out, None for zero. Velocities of the cells at both ends,
     `rate0` and `rate1` ``(n, d)``, are for paths that bend, and `way` ``(n, p, d)``, the
@@ -151,6 +152,18 @@ class Path(ABC):
             return torch.zeros_like(s)
         return torch.func.jvp(lambda u: self.std(pairs, u), (s,), (torch.ones_like(s),))[1]
 
+    def log_mass(self, pairs: Pairs, s: Tensor) -> Tensor | None:
+        """Log mass of `pairs` at `s` relative to the start, ``(n, 1)``; None where mass stays."""
+        return None if pairs.growth is None else pairs.growth * s * pairs.span
+
+    def growth(self, pairs: Pairs, s: Tensor) -> Tensor | None:
+        """Rate of that log mass of `pairs` at `s` per unit of time, shape ``(n, 1)``, or None."""
+        return pairs.growth
+
+    def by_cost(self, cost: Cost) -> Self:
+        """Return this path between cells that are paired by a ground `cost`."""
+        return self
+
     def half_variance_rate(self, pairs: Pairs, s: Tensor) -> Tensor:
         r"""Return :math:`\tfrac12 d\sigma_s^2/dt` of `pairs` at `s`, shape ``(n, 1)``.
 
@@ -158,6 +171,17 @@ class Path(ABC):
         :math:`-\tfrac12 \frac{d\sigma_s^2}{dt} \nabla \log p_t` to the velocity of the means.
         """
         return self.std(pairs, s) * self.std_rate(pairs, s) / pairs.span
+
+    def _weight(self, pairs: Pairs, s: Tensor) -> Tensor | None:
+        """Return the mass of `pairs` at fraction `s` ``(n, 1)``: see :class:`PathPoint`."""
+        log = self.log_mass(pairs, s)
+        if log is None:
+            return None
+        # Of shares: a population that grows a thousandfold in one interval would otherwise give
+        # the others, and its own beginning, a thousandth of the weight.
+        if pairs.mean_growth is not None:
+            log = log - pairs.mean_growth * s * pairs.span
+        return log.exp()[:, 0]
 
     @property
     def _constant(self) -> bool:
@@ -181,9 +205,10 @@ class Path(ABC):
             velocity = mean_velocity + self.std_rate(pairs, s) / span * noise
         x = self.mean(pairs, s) + std * noise
         t = (pairs.t0 + s * (pairs.t1 - pairs.t0))[:, 0]
-        growth = None if pairs.growth is None else pairs.growth[:, 0]
+        growth = self.growth(pairs, s)
+        growth = None if growth is None else growth[:, 0]
         code = None if pairs.condition is None else pairs.condition[:, 0]
-        own = t, x, velocity, noise, std, mean_velocity, _weight(pairs, s), growth
+        own = t, x, velocity, noise, std, mean_velocity, self._weight(pairs, s), growth
         return PathPoint(*own, condition=code)
 
     def draw(
@@ -214,7 +239,7 @@ class Path(ABC):
             return self.at(pairs, s, noise)
         point = self.at(pairs.part(k, n), s[k::n], noise[k::n])
         share: Tensor | float = n * len(point.t) / len(s)
-        weight = _weight(pairs, s)
+        weight = self._weight(pairs, s)
         if weight is not None:
             share = n * weight[k::n].sum() / weight.sum()
         return replace(point, share=share)
@@ -222,13 +247,3 @@ class Path(ABC):
 
 #: Paths by name.
 PATHS: Registry[type[Path]] = Registry("cellflow.paths")
-
-
-def _weight(pairs: Pairs, s: Tensor) -> Tensor | None:
-    """Return the mass of `pairs` at fraction `s` ``(n, 1)``: see :class:`PathPoint`."""
-    if pairs.growth is None:
-        return None
-    # Of shares: a population that grows a thousandfold in one interval would otherwise give the
-    # others, and its own beginning, a thousandth of the weight.
-    rate = pairs.growth if pairs.mean_growth is None else pairs.growth - pairs.mean_growth
-    return (rate * s * pairs.span).exp()[:, 0]

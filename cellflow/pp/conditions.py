@@ -14,6 +14,7 @@ from cellflow.conditions.covariates import Value
 from cellflow.pp.access import column_of, labels_of, numbers_of
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 #: What a column can be said to hold.
@@ -50,11 +51,16 @@ class ConditionKeys:
         """The columns with the conditions; none where cells have none."""
         return _several(self.keys, "condition_key")
 
+    @property
+    def told(self) -> Mapping[str, Any]:
+        """What is told of the control, by column."""
+        if self.control is None or isinstance(self.control, Mapping):
+            return self.control or {}
+        return {self.columns[0]: self.control}
+
     def read(self, adata: AnnData, kept: np.ndarray) -> tuple[Conditions, np.ndarray]:
         """Return the conditions of the cells `kept`, and the code of every cell, shape (n,)."""
-        told = (
-            self.control if isinstance(self.control, Mapping) else {self.columns[0]: self.control}
-        )
+        told = self.told
         covariates, texts = [], []
         known: dict[str, dict[str, Value]] = {}
         for key in self.columns:
@@ -124,6 +130,31 @@ class ConditionKeys:
         for level in levels:
             _checks.choice(level, rows, f"covariates[{key!r}]")
         return Categorical(key, tuple(rows), tuple(rows.values()), none=none), cells
+
+
+def times_of(adata: AnnData, key: str | None, control: Mapping[str, Any]) -> pd.Series:
+    """Return the column `key` of ``obs``, whose values are times.
+
+    Without one, that is 0 for the cells of the `control`, told by column, and 1 for all others.
+    """
+    import pandas as pd
+
+    if key is not None:
+        return column_of(adata, key, "time_key")
+    if not control:
+        expected = "a column of obs, or a `condition_key` and `control` to start from"
+        raise ValueError(_checks.message("time_key", "None", expected))
+    starts = np.ones(adata.n_obs, dtype=bool)
+    for name, value in control.items():
+        column = column_of(adata, name, "condition_key")
+        same = column.astype(str) == str(value)
+        if isinstance(value, int | float) and column.dtype.kind in "iuf":
+            same = column == value
+        starts &= same.to_numpy()
+    if not starts.any():
+        got, expected = repr(dict(control)), "the condition of some cells, which come first"
+        raise ValueError(_checks.message("control", got, expected))
+    return pd.Series(np.where(starts, 0.0, 1.0))
 
 
 def _parts(cell: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from cellflow import _checks
-from cellflow.pp.access import column_of, find_representation, labels_of, numbers_of, read_states
+from cellflow.pp.access import find_representation, labels_of, numbers_of, read_states
 from cellflow.pp.components import components, project
-from cellflow.pp.conditions import ConditionKeys
+from cellflow.pp.conditions import ConditionKeys, times_of
 from cellflow.pp.times import TimeTable, parse_times
 from cellflow.preprocessing import Preprocessing
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -49,11 +49,10 @@ class CourseIndex:
 class Reading:
     """Keys and rules by which a course is read out of an AnnData.
 
-    `whiten` is for what is made of the course, `conditions` for :func:`cellflow.tl.fit`; the others
-    are arguments of :func:`course`.
+    `whiten` is for what is made of the course; the others are arguments of :func:`course`.
     """
 
-    time_key: str
+    time_key: str | None
     use_rep: str = "X_pca"
     n_dims: int | None = None
     whiten: bool = False
@@ -72,13 +71,18 @@ class Reading:
 def course(
     adata: AnnData,
     *,
-    time_key: str,
+    time_key: str | None = None,
     use_rep: str = "X_pca",
     n_dims: int | None = None,
     n_components: int | None = None,
     mass_key: str | None = None,
     growth_key: str | None = None,
     label_key: str | None = None,
+    condition_key: str | Sequence[str] | None = None,
+    covariates: Mapping[str, object] | None = None,
+    control: str | Mapping[str, Any] | None = None,
+    across: str | Sequence[str] | None = None,
+    nuisance: str | Sequence[str] | None = None,
     reference: str | None = None,
     time_map: Mapping[Hashable, float] | None = None,
     missing: str = "error",
@@ -102,7 +106,9 @@ def course(
     time_key, mass_key, growth_key, label_key
         Columns of ``obs`` with the time of each cell; a positive mass, uniform when omitted; a
         growth rate known beforehand, births less deaths per unit of time; a label, such as the
-        condition or cell type.
+        cell type. Without a column of times the cells of the `control` are at 0, all others at 1.
+    condition_key, covariates, control, across, nuisance
+        As in :func:`cellflow.tl.fit`.
     reference
         Key of ``obsm`` with the velocity of each cell, such as ``"velocity_pca"``, in the
         coordinates of `use_rep` and per unit of time.
@@ -128,13 +134,15 @@ def course(
     """
     keys = Reading(time_key, use_rep, n_dims, n_components=n_components, dtype=dtype)
     keys = replace(keys, mass_key=mass_key, growth_key=growth_key, label_key=label_key)
-    keys = replace(keys, reference=reference)
+    told = ConditionKeys(condition_key, covariates, control, across, nuisance)
+    keys = replace(keys, reference=reference, conditions=told)
     return read(adata, replace(keys, time_map=time_map, missing=missing, unit=unit))
 
 
 def read(adata: AnnData, keys: Reading) -> tuple[TimeCourse, CourseIndex]:
     """Return the course and its index, read out of `adata` by `keys`."""
-    column, of_times = column_of(adata, keys.time_key, "time_key"), f"obs[{keys.time_key!r}]"
+    of_times = "conditions" if keys.time_key is None else f"obs[{keys.time_key!r}]"
+    column = times_of(adata, keys.time_key, keys.conditions.told)
     times = parse_times(
         column, time_map=keys.time_map, missing=keys.missing, unit=keys.unit, name=of_times
     )

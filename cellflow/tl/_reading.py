@@ -23,6 +23,7 @@ from cellflow.fits import Ensemble, Fit
 from cellflow.methods import METHODS, FlowMatching, Method
 from cellflow.pp import CourseIndex, access, parse_times
 from cellflow.pp.components import project
+from cellflow.pp.conditions import times_of
 from cellflow.pp.genes import gene_facts
 from cellflow.pp.reading import Reading, check_finite, read
 from cellflow.pp.times import is_missing, read_time
@@ -38,8 +39,9 @@ def read_course(
     Where it `streams`, a course of expression on disk is in components already. With `show` the
     table of times goes to standard error.
     """
-    if keys.label_key in ("mass", keys.time_key):
-        other = f"another column than {keys.time_key!r} and 'mass', which predictions have as well"
+    time_key = keys.time_key or "time"
+    if keys.label_key in ("mass", time_key):
+        other = f"another column than {time_key!r} and 'mass', which predictions have as well"
         remedy = "Copy it under another name."
         raise ValueError(_checks.message("label_key", repr(keys.label_key), other, remedy))
     n_components = None
@@ -62,6 +64,8 @@ def origin_of(
     facts |= {name: getattr(keys, name) for name in ("time_key", "label_key", "mass_key")}
     if keys.conditions.columns:
         facts["condition_key"] = list(keys.conditions.columns)
+    if keys.time_key is None:
+        facts["control"] = dict(keys.conditions.told)
     facts |= gene_facts(adata, index.use_rep, cells.dim)
     if index.components is not None:
         facts["components"] = index.components
@@ -183,7 +187,8 @@ def states_and_times(adata: AnnData, fit: Fit | Ensemble) -> tuple[str, np.ndarr
     if x.shape[1] < fit.course.dim:
         got = f"shape {x.shape}"
         raise ValueError(_checks.message(rep, got, f"at least {fit.course.dim} columns"))
-    column, known = access.column_of(adata, time_key, "adata.obs"), fit.origin["labels"]
+    column = times_of(adata, time_key, fit.origin.get("control", {}))
+    known = fit.origin["labels"]
     unknown = [label for label in column.dropna().unique() if str(label) not in known]
     name, meant = f"obs[{time_key!r}]", known if all(map(is_missing, unknown)) else None
     # Times as the fit read them.

@@ -262,7 +262,7 @@ def _clock(fit: Fit | Ensemble | Coupled) -> dict[str, object]:
         return {"unit": table.unit, **meant}
     known = fit.origin["labels"]
     meant = {"time_labels": np.array(list(known)), "times": np.array(list(known.values()))}
-    return {"time_key": fit.origin["time_key"], "unit": fit.course.unit, **meant}
+    return {"time_key": fit.origin["time_key"] or "time", "unit": fit.course.unit, **meant}
 
 
 def _write(adata: AnnData, name: str, tables: dict[str, np.ndarray], groups: list[str]) -> None:

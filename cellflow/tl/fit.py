@@ -33,7 +33,7 @@ from cellflow.training import Checkpointing, FitOptions, StepReport
 def fit(
     adata: AnnData,
     *,
-    time_key: str,
+    time_key: str | None = None,
     use_rep: str = "X_pca",
     n_dims: int | None = None,
     method: str | Method = "reach",
@@ -72,7 +72,8 @@ def fit(
         Cells of all time points; it is not changed.
     time_key
         Column of ``obs`` with times: numbers, or labels such as ``"day 10"`` or ``"12h"``. The
-        table of what was read as what is printed to standard error.
+        table of what was read as what is printed to standard error. When omitted, the cells of the
+        `control` are at time 0, and all others at 1.
     use_rep
         Cells' states: a key of ``obsm``, or ``"X"`` for expression. Of principal components by
         scanpy or :func:`cellflow.pp.pca`, ``varm["PCs"]`` and the mean of each gene are kept, so
@@ -88,8 +89,9 @@ def fit(
         A name in :data:`cellflow.methods.METHODS`: ``"reach"`` (cells move within a measured
         reach and grow), ``"otcfm"`` (deterministic, without growth),
         ``"sf2m"`` (a Schrödinger bridge), ``"dsbm"`` (the same, refitted in rounds), ``"uotcfm"``
-        or ``"ubsb"`` (the first two with growth), ``"curly"`` (relative to measured velocities),
-        or a method such as ``OTCFM(sigma=0.2)``.
+        or ``"ubsb"`` (the first two with growth), ``"wfrfm"`` (least action of movement and
+        growth), ``"curly"`` (relative to measured velocities), or a method
+        such as ``OTCFM(sigma=0.2)``.
         ``"auto"`` first chooses by predicting time points left out, on the CPU and with seeds of
         its own: see :func:`cellflow.evaluate.choose`. ``fit.origin["choice"]`` says why.
     cost

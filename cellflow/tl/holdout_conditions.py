@@ -20,9 +20,9 @@ from cellflow.tl._reading import preprocessing_of, read_course, resolve_methods
 def holdout_conditions(
     adata: AnnData,
     *,
-    time_key: str,
     condition_key: str | Sequence[str],
     control: str | Mapping[str, Any],
+    time_key: str | None = None,
     covariates: Mapping[str, object] | None = None,
     across: str | Sequence[str] | None = None,
     nuisance: str | Sequence[str] | None = None,

@@ -218,7 +218,7 @@ def interpolate(
     found = fit.interpolate(time, n_cells=n_cells, weighted=weighted, solver=solver, generator=rng)
     snapshot, several = pooled(found)
     x = snapshot.x.cpu().numpy()
-    columns = {fit.origin.get("time_key", "time"): np.full(len(x), time)}
+    columns = {fit.origin.get("time_key") or "time": np.full(len(x), time)}
     columns |= {"mass": snapshot.mass.cpu().numpy(), **several}
     obs = pd.DataFrame(columns, index=[f"predicted-{i}" for i in range(len(x))])
     tables = {} if snapshot.labels is None else _label(obs, fit, snapshot)

@@ -83,7 +83,7 @@ def predict(
         bound = fit.given(one, guidance=guidance)
         cells, told = pooled(bound.predict(start, time, solver=solver, generator=rng))
         names, text = np.resize(adata.obs_names[rows], len(cells)), known.text(one)
-        columns: dict[str, Any] = {fit.origin.get("time_key", "time"): np.full(len(cells), time)}
+        columns: dict[str, Any] = {fit.origin.get("time_key") or "time": np.full(len(cells), time)}
         columns |= {"mass": cells.mass.cpu().numpy(), "origin": names, "condition": text, **told}
         columns |= known.told(one)
         obs = pd.DataFrame(columns, index=[f"{text}-{name}-{k}" for k, name in enumerate(names)])

@@ -14,7 +14,7 @@ from cli_files import cellflow_
 BAD = [
     ("", "Missing command."),
     ("fitt", "No such command 'fitt'."),
-    ("fit {cells} --out {new}", "Missing option '--time-key'."),
+    ("fit {cells} --out {new}", "--time-key: got None, expected a column of obs"),
     ("fit {cells} --time-key day --out {new} --stepz 3", "--stepz"),
     ("fit none.h5ad --time-key day --out {new}", "File 'none.h5ad' does not exist."),
     ("fit {text} --time-key day --out {new}", "is not a readable .h5ad file"),

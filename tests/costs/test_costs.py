@@ -13,7 +13,17 @@ from torch.testing import assert_close
 
 import cellflow as cf
 from cellflow.batches import Batching
-from cellflow.costs import COSTS, Added, Clones, Cosine, Euclidean, HalfSquared, Spectral, as_cost
+from cellflow.costs import (
+    COSTS,
+    Added,
+    Clones,
+    Cosine,
+    Euclidean,
+    HalfSquared,
+    Spectral,
+    WassersteinFisherRao,
+    as_cost,
+)
 from cellflow.couplings import Entropic, Exact, Geodesic, Given, Unbalanced
 from cellflow.networks import MLPConfig
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -25,6 +35,10 @@ BY_SCIPY = {
     "half_squared": (HalfSquared(), lambda x, y: cdist(x, y, "sqeuclidean") / 2),
     "euclidean": (Euclidean(), cdist),
     "cosine": (Cosine(), lambda x, y: cdist(x, y, "cosine")),
+    "wfr": (
+        WassersteinFisherRao(3.0),
+        lambda x, y: -36 * np.log(np.cos(np.minimum(cdist(x, y) / 6, np.arccos(1e-6)))),
+    ),
     "weighted": (HalfSquared(WEIGHTS), lambda x, y: cdist(x, y, "sqeuclidean", w=WEIGHTS) / 2),
 }
 EVERY = {name: cost for name, (cost, _) in BY_SCIPY.items()} | {

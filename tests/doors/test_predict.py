@@ -139,3 +139,72 @@ def test_the_door_leaves_conditions_out_as_the_function_does(adata) -> None:
     assert second.models == ["otcfm", "other"]
     scaled = tl.holdout_conditions(adata, whiten=True, **KEYS, **how)
     assert scaled.values("A+B", "control", "w1") != found.values("A+B", "control", "w1")
+
+
+# --- control and perturbed cells, without a column of times ------------------------------------
+
+
+@pytest.fixture(scope="module")
+def untimed(adata) -> anndata.AnnData:
+    """The controls of the first day, and the perturbed cells of the other."""
+    return adata[(adata.obs["day"] == 0) | (adata.obs["drug"] != "control")].copy()
+
+
+BARE = {k: v for k, v in KEYS.items() if k != "time_key"}
+
+
+def test_without_times_the_controls_come_first(untimed, tmp_path) -> None:
+    """As with a column that says so, in every tool, after loading, and for several columns."""
+    told = untimed.copy()
+    told.obs["step"] = (told.obs["drug"] != "control").astype(float)
+    bare = tl.fit(untimed, steps=5, progress=False, **BARE)
+    known = tl.fit(told, time_key="step", steps=5, progress=False, **BARE)
+    assert bare.course.times == (0.0, 1.0)
+    bare.save(tmp_path / "fit")
+    controls = told[told.obs["drug"] == "control"]
+    for fit in (bare, cf.load(tmp_path / "fit")):
+        found, wanted = (tl.predict(controls, one, condition="A") for one in (fit, known))
+        assert_allclose(found.obsm["X_pca"], wanted.obsm["X_pca"])
+        assert (found.obs["time"] == 1.0).all()
+        also = tl.predict(untimed, fit, condition="A")
+        assert_allclose(also.obsm["X_pca"], wanted.obsm["X_pca"])
+    cells, _ = pp.course(untimed, condition_key="drug", control="control")
+    assert torch.equal(cells.x, bare.course.x)
+    assert torch.equal(cells.snapshots[1].condition, bare.course.snapshots[1].condition)
+    untimed.obs["dose"] = np.where(untimed.obs["drug"] == "control", 0, 2)
+    keys = {"condition_key": ["drug", "dose"], "control": {"dose": 0.0}, "unit": "hour"}
+    cells, _ = pp.course(untimed, time_map={0.0: 0.0, 1.0: 24.0}, **keys)
+    assert [(s.time, len(s)) for s in cells.snapshots] == [(0.0, N), (24.0, 3 * N)]
+    assert tl.interpolate(bare.given("B"), time=0.5).obs["time"].eq(0.5).all()
+
+
+def test_hold_outs_without_times_are_those_of_two_days(untimed) -> None:
+    how = {"conditions": ["B"], "steps": 2, "seeds": 1, "workers": 1, "progress": False}
+    bare, days = (tl.holdout_conditions(untimed, **keys, **how) for keys in (BARE, KEYS))
+    assert bare.values("B", "control", "w1") == days.values("B", "control", "w1")
+    assert bare.models == ["otcfm"]
+
+
+def test_times_that_nothing_tells_are_one_clear_error(untimed) -> None:
+    for keys, match in (
+        ({}, "`time_key`: got None.*`condition_key` and `control`"),
+        ({"condition_key": "drug"}, "`time_key`: got None"),
+        ({"condition_key": "drug", "control": "DMSO"}, "`control`: got .*DMSO"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            tl.fit(untimed, **keys)
+    controls = untimed[untimed.obs["drug"] == "control"]
+    with pytest.raises(ValueError, match="`conditions`: got one time point"):
+        tl.fit(controls, condition_key="drug", control="control")
+
+
+def test_the_command_line_fits_without_times(untimed, tmp_path) -> None:
+    from cli_files import cellflow_
+
+    untimed.write_h5ad(tmp_path / "cells.h5ad")
+    words = ("--condition-key", "drug", "--control", "control", "--method", "otcfm", "--steps", 2)
+    done = cellflow_("fit", tmp_path / "cells.h5ad", *words, "-q", "--out", tmp_path / "fit")
+    assert done.exit_code == 0, done.output
+    asked = ("--condition", "A+B", "--out", tmp_path / "new.h5ad")
+    cellflow_("predict", tmp_path / "fit", tmp_path / "cells.h5ad", *asked)
+    assert anndata.read_h5ad(tmp_path / "new.h5ad").n_obs == N

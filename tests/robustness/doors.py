@@ -227,8 +227,8 @@ GOOD: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 #: Budgets that are given even though they have a default, so that a case is short.
 BUDGETS = _words("""
-steps budget workers progress n_futures neighbours n_permutations n_boot n_null per_interval
-repeats seeds sigmas candidates n_splines net rounds n_neighbors n_components epsilon sampler
+steps budget workers progress n_futures neighbours n_permutations n_boot n_null per_interval repeats
+seeds sigmas candidates n_splines net rounds n_neighbors n_components epsilon sampler time_key
 """)
 
 
