@@ -116,8 +116,8 @@ class Fit:
         if known is None:
             got, remedy = repr(condition), "Fit with a `condition_key`."
             raise ValueError(_checks.message("condition", got, "none: the fit has none", remedy))
-        w = strength(guidance, lambda: self.evidence)
-        bound = replace(self, dynamics=given(self.dynamics, known.context(condition), w))
+        context, w = known.context(condition), strength(guidance, lambda: self.evidence)
+        bound = replace(self, dynamics=given(self.dynamics, context, w))
         if self.course.saw(condition):
             return replace(bound, course=self.course.under(condition))
         start = self.course.start_of(condition)
