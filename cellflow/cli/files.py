@@ -116,7 +116,7 @@ def read_fit(
             text = "the fit has none." if known is None else "--guidance wants one."
             raise click.BadParameter(text, param_hint="'--condition'")
         return saved
-    return saved.given(known.read(condition), guidance=1.0 if guidance is None else guidance)
+    return saved.given(known.read(condition), guidance=guidance)
 
 
 def write_cells(adata: AnnData, out: Path) -> None:

@@ -237,7 +237,7 @@ ARGUMENTS = {
 def given(command: Callable) -> Callable:
     """Add the options of the condition that the fit of a `command` is given."""
     example = "Condition to answer for, such as 'drug=A+B,dose=3'."
-    strength = "Strength of the condition; 1 as learned, 0 for that of all together."
+    strength = "Strength of the condition; 1 as learned, 0 for all together [default: evidence]."
     command = click.option("--guidance", type=click.FLOAT, metavar="X", help=strength)(command)
     return click.option("--condition", metavar="TEXT", help=example)(command)
 

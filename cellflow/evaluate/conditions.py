@@ -33,7 +33,7 @@ def holdout_conditions(
     steps: int = 2000,
     seeds: int | Sequence[int] = 3,
     metrics: Sequence[str] = ("w1", "energy"),
-    guidance: float = 1.0,
+    guidance: float | None = None,
     workers: int | None = None,
     progress: bool = True,
 ) -> HoldoutTable:
@@ -68,7 +68,8 @@ def holdout_conditions(
     metrics
         As in :func:`holdout`; the first one decides the verdicts.
     guidance
-        Strength of guidance of the predictions: see :meth:`cellflow.fits.Fit.given`.
+        Strength of guidance of the predictions, each fit's evidence when omitted: see
+        :meth:`cellflow.fits.Fit.given`.
 
     Returns
     -------
@@ -81,7 +82,8 @@ def holdout_conditions(
         got = "none" if known is None else "conditions without a control"
         raise ValueError(_checks.message("course", got, "conditions, one of them the control"))
     _checks.count(steps, "steps")
-    guidance = _checks.number(guidance, "guidance", low=0.0)
+    if guidance is not None:
+        guidance = _checks.number(guidance, "guidance", low=0.0)
     task = _Task(course, known, {m.name: m for m in methods}, metrics, steps, guidance)
     asked = None if conditions is None else _checks.several(conditions, "conditions")
     folds = task.codes if asked is None else list(dict.fromkeys(map(task.code, asked)))
@@ -104,7 +106,7 @@ class _Task:
     methods: dict[str, Method]
     metrics: Sequence[str]
     steps: int
-    guidance: float
+    guidance: float | None
 
     def code(self, condition: Condition) -> int:
         """Return the code of a `condition` that can be left out; a text may tell all covariates."""
@@ -256,7 +258,8 @@ def _rows(task: _Task, job: Job) -> list[Row]:
         )
         if fit.history.stopped == "interrupted":
             raise KeyboardInterrupt
-        given = fit.given(task.conditions.values[code], guidance=task.guidance)
+        guidance = fit.evidence if task.guidance is None else task.guidance
+        given = fit.given(task.conditions.values[code], guidance=guidance)
         start = task.course.under(task.conditions.values[code]).snapshots[0]
         cells = given.predict(start, truth.time, generator=seed)
     more = {"r2": task.changes(cells, code), "rank": task.rank(cells, code)}

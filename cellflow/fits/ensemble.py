@@ -176,7 +176,7 @@ class Ensemble:
         first = self.members[0].summary.splitlines()[:2]
         return "\n".join([f"{len(self)} members, the first:", *first, self.health])
 
-    def given(self, condition: Condition, *, guidance: float = 1.0) -> Ensemble:
+    def given(self, condition: Condition, *, guidance: float | None = None) -> Ensemble:
         """Return the ensemble of one `condition`: see :meth:`Fit.given`, also for `guidance`."""
         members = (fit.given(condition, guidance=guidance) for fit in self.members)
         return replace(self, members=tuple(members))

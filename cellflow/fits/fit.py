@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -12,11 +13,13 @@ import torch
 from torch import nn
 
 from cellflow import _checks
-from cellflow._typing import ArrayLike, Field, Rng, Tensor
+from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.clock import Clock
 from cellflow.conditions import Condition
 from cellflow.dynamics import Dynamics
+from cellflow.fits.asked import read_times, required, strength
 from cellflow.fits.bases import Encoded, gaussian_mixture
+from cellflow.fits.evidence import evidence
 from cellflow.fits.folder import save_fit
 from cellflow.fits.populations import (
     equal_cells,
@@ -86,25 +89,35 @@ class Fit:
 
     @property
     def summary(self) -> str:
-        """Steps, where the time went (coupling, network, data, checks), and :attr:`health`."""
-        return fit_report(self.method.name, self.history)
+        """Steps, where the time went, :attr:`health`, and :attr:`evidence` below 1."""
+        return fit_report(self.method.name, self.history, self.evidence)
 
-    def given(self, condition: Condition, *, guidance: float = 1.0) -> Fit:
+    @cached_property
+    def evidence(self) -> float:
+        """How far conditions differ by more than chance, 0 to 1: :func:`cellflow.fits.evidence`.
+
+        It is 1 where training dropped no labels: nothing was learned of all conditions together.
+        """
+        course, prep = self.course, self.preprocessing
+        if not self.method.parts.training.label_dropout:
+            return 1.0
+        return evidence(course if prep is None else course.map(prep.apply))
+
+    def given(self, condition: Condition, *, guidance: float | None = None) -> Fit:
         """Return the fit of one `condition`, whose every answer is for that one.
 
         Its course is :meth:`cellflow.TimeCourse.under` it; of a condition that no cell was under,
         it is the control's first snapshot and what becomes of its cells. With a `guidance` w, each
         field is that of all conditions together and w times what this one changes (:cite:`ho2022`,
-        eq. 6): 1 for what was learned, more to exaggerate it, 0 for what a fit says that is given
-        none.
+        eq. 6): 1 for what was learned, more to exaggerate it, 0 for what a fit without one says. A
+        network learns chance too: w is the :attr:`evidence` when omitted, with a warning at 0.
         """
         known = self.course.conditions
         if known is None:
             got, remedy = repr(condition), "Fit with a `condition_key`."
             raise ValueError(_checks.message("condition", got, "none: the fit has none", remedy))
-        guidance = _checks.number(guidance, "guidance", low=0.0)
-        dynamics = given(self.dynamics, known.context(condition), guidance)
-        bound = replace(self, dynamics=dynamics)
+        context, w = known.context(condition), strength(guidance, lambda: self.evidence)
+        bound = replace(self, dynamics=given(self.dynamics, context, w))
         if self.course.saw(condition):
             return replace(bound, course=self.course.under(condition))
         start = self.course.start_of(condition)
@@ -130,7 +143,7 @@ class Fit:
         It is the gradient of the log density, per unit of the data; where the method worked on
         fewer components than the data have, the gradient along these.
         """
-        score = self._require(self.dynamics.score, "score", "SF2M()")
+        score = required(self.dynamics.score, "score", of=(self.method.name, "SF2M()"))
         t, z, _ = self.encoded(time, x)
         with torch.no_grad():
             s = score(t, z)
@@ -138,7 +151,7 @@ class Fit:
 
     def growth(self, time: float | ArrayLike, x: ArrayLike) -> Tensor:
         """Growth rate of cells `x` at `time`, ``(n,)``: births less deaths, per unit of time."""
-        growth = self._require(self.dynamics.growth, "growth", "UOTCFM()")
+        growth = required(self.dynamics.growth, "growth", of=(self.method.name, "UOTCFM()"))
         t, z, rate = self.encoded(time, x)
         with torch.no_grad():
             return growth(t, z) * rate.to(z)
@@ -364,12 +377,6 @@ class Fit:
         """
         return save_fit(self, folder)
 
-    def _require(self, part: Field | None, name: str, example: str) -> Field:
-        if part is None:
-            expected = f"a method that learns it, such as {example}"
-            raise ValueError(_checks.message(name, f"a fit of {self.method.name!r}", expected))
-        return part
-
     def encoded(self, time: float | ArrayLike, x: ArrayLike) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the dynamics are asked for `time`, ``()`` or ``(n,)``, and cells `x`.
 
@@ -377,14 +384,7 @@ class Fit:
         of the shape of the times: a velocity of the dynamics, times it, is per unit of time.
         """
         z = self._encode(x)
-        expected = f"a finite number, or one for each cell, shape ({len(z)},)"
-        t = _checks.as_numbers(time, "time", expected)
-        t = t.to(device=z.device, dtype=_checks.time_dtype(z.device))
-        if t.ndim > 1 or (t.ndim == 1 and len(t) != len(z)):
-            raise ValueError(_checks.message("time", f"shape {tuple(t.shape)}", expected))
-        if not bool(torch.isfinite(t).all()):
-            raise ValueError(_checks.message("time", "NaN or infinite times", expected))
-        warn_of_extrapolation(self.course, t)
+        t = read_times(time, z, self.course)
         if self.clock is None:
             return t, z, torch.ones_like(t)
         return self.clock(t).to(t), z, self.clock.rate(t).to(t)

@@ -76,8 +76,8 @@ def coupling_report(facts: Mapping[str, float]) -> str:
     return "\n".join([f"coupling: PROBLEMS ({line})", *(f"  - {text}" for text in problems)])
 
 
-def fit_report(name: str, history: History) -> str:
-    """Describe a training: steps, where the time went, and how coupling went."""
+def fit_report(name: str, history: History, evidence: float = 1.0) -> str:
+    """Describe a training: steps, where the time went, how coupling went, and weak `evidence`."""
     steps = history.step[-1] if history.step else 0
     loss = f", loss {history.validation_loss[-1]:.4g}" if history.step else ""
     total = max(history.seconds, 1e-12)
@@ -92,4 +92,6 @@ def fit_report(name: str, history: History) -> str:
         f"time: {history.seconds:.3g} s{each}" + (f" ({shares})" if shares else ""),
         coupling_report(history.coupling),
     ]
+    if evidence < 1:
+        lines.append(f"conditions: of what they change, {evidence:.0%} is more than chance")
     return "\n".join(lines)

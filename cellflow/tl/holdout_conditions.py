@@ -33,7 +33,7 @@ def holdout_conditions(
     method: str | Method | Sequence[str | Method] = "otcfm",
     steps: int = 2000,
     seeds: int | Sequence[int] = 3,
-    guidance: float = 1.0,
+    guidance: float | None = None,
     time_map: Mapping[Hashable, float] | None = None,
     missing: str = "error",
     unit: str | None = None,

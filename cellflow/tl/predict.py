@@ -26,7 +26,7 @@ def predict(
     *,
     condition: Condition | list[Condition],
     time: float | str | None = None,
-    guidance: float = 1.0,
+    guidance: float | None = None,
     solver: str = "rk4",
     rng: Rng = 0,
     genes: Sequence[str] | None = None,
@@ -52,7 +52,8 @@ def predict(
     time
         Time asked for, as in :func:`cellflow.tl.interpolate`; the last of the fit when omitted.
     guidance
-        1 for what was learned; more exaggerates what the condition changes: see
+        1 for what was learned; more exaggerates what the condition changes. When omitted, less
+        where chance explains it, with a warning where it explains all: see
         :meth:`cellflow.fits.Fit.given`.
     solver, rng
         As in :func:`cellflow.tl.simulate`.

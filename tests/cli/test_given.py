@@ -43,8 +43,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
 def test_commands_answer_for_a_condition(folder, tmp_path, guidance: float) -> None:
     bound = cellflow.load(folder).given({"drug": "A+B", "dose": 3.0}, guidance=guidance)
-    words = ("--guidance", guidance) if guidance != 1 else ()
-    given = ("--condition", "drug=A+B,dose=3", *words)
+    given = ("--condition", "drug=A+B,dose=3", "--guidance", guidance)
     out = tmp_path / "cells.h5ad"
     result = cellflow_("interpolate", folder, "--time", 0.5, *given, "--out", out)
     assert result.exit_code == 0, result.stderr
