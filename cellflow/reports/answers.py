@@ -79,7 +79,7 @@ def _section(
         parts.append(table_of(means, f"{answer.caption} Means by time."))
     for key in keys if answer.rows else ():
         if isinstance(adata.uns[key], pd.DataFrame):
-            name = f"{answer.title} {key.removeprefix(answer.key)}"
+            name = f"{answer.title}: {key.removeprefix(answer.key)}".removesuffix(": ")
             parts.append(table_of(adata.uns[key].head(answer.rows), name))
     return Section(answer.title, says, parts=parts)
 

@@ -78,7 +78,7 @@ def report(
     tested = None if holdout is None or not holdout.rows else of_holdout(holdout)
     tested = tested or Section("Hold-out", [_UNTESTED])
     about = [
-        *(data, sections.training(fit), pairs, sections.flow(adata, fit, basis, rng), tested),
+        *(data, sections.training(fit), pairs, sections.flow(adata, fit, basis, rng=rng), tested),
         *answers(adata, times, basis),
         sections.settings(fit, rng),
         Section("How to cite", text=cite(fit)),

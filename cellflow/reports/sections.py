@@ -104,7 +104,7 @@ def coupling(fit: Fit | Ensemble) -> Section:
     return Section("Coupling", [] if points else [good], list(points), parts)
 
 
-def flow(adata: AnnData, fit: Fit | Ensemble, basis: str | None, rng: Rng) -> Section:
+def flow(adata: AnnData, fit: Fit | Ensemble, basis: str | None, *, rng: Rng) -> Section:
     """Return trajectories of `fit` from the first cells, and velocities, on an embedding `basis`.
 
     The seed or generator `rng` chooses the cells.
@@ -121,13 +121,17 @@ def flow(adata: AnnData, fit: Fit | Ensemble, basis: str | None, rng: Rng) -> Se
     if f"velocity_{basis.removeprefix('X_')}" in adata.obsm:
         words = "Velocities, averaged over neighbouring cells."
         parts.append(figure("velocity", partial(pl.velocity, adata, **how), caption=words))
-    return Section("Flow", parts=parts)
+    together = "All conditions together; for one of them, give fit.given(condition)."
+    return Section("Flow", [together] if fit.course.conditions else [], parts=parts)
 
 
 def settings(fit: Fit | Ensemble, rng: Rng) -> Section:
     """Return the parameters of the method of `fit`, seeds, that of the page `rng`, and versions."""
     seeds = fit.seeds if isinstance(fit, Ensemble) else [fit.origin.get("seed", "not known")]
-    rows = [("seed of the fit", ", ".join(map(str, seeds))), ("seed of this page", rng)]
+    rows = [
+        ("seed of the fit", ", ".join(map(str, seeds))),
+        ("seed of this page", rng if isinstance(rng, int) else "a generator"),
+    ]
     rows += [("cells are", "as they were read" if fit.preprocessing is None else "transformed")]
     versions = [("cellflow", __version__), ("python", sys.version.split()[0])]
     versions += [(name, version(name)) for name in _PACKAGES]
