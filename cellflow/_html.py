@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
+from numbers import Integral, Real
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -46,7 +47,6 @@ def table(
 
 
 def _text(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    counted = isinstance(value, int) and not isinstance(value, bool)
-    return f"{value:,}" if counted else str(value)
+    if isinstance(value, bool) or not isinstance(value, Real):  # numpy's numbers are real, too
+        return str(value)
+    return f"{value:,}" if isinstance(value, Integral) else f"{value:.4g}"

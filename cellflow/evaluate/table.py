@@ -231,6 +231,8 @@ class HoldoutTable(Table[Row]):
         return rows
 
     def _sentences(self) -> list[str]:
+        if not self.rows:
+            return ["no rows"]
         metric = self.metrics[0]
         verdicts, words = self.verdicts(metric), ("better", "undecided", "worse")
         out = []

@@ -39,6 +39,7 @@ ANSWERS = (
     Answer("Drivers", "drivers_", pl.drivers, "Genes that go with each fate.", rows=10),
     Answer("Gene trends", "gene_trends", pl.gene_trends, "Mean expression over time."),
     Answer("Perturbation", "perturbation", pl.perturbation, "Effects of changed genes.", rows=10),
+    Answer("Gene sets", "gene_sets", None, "Effects of sets of genes.", rows=10),
     Answer("Influence", "influence", pl.influence, "Influence of genes on each other."),
     Answer("Two conditions", "comparison", pl.comparison, "Difference of the flows.", 10, True),
     Answer("Uncertainty", "uncertainty", pl.uncertainty, "Disagreement of the members over time."),
@@ -74,8 +75,8 @@ def _section(
             parts.append(figure(answer.key, partial(draw, adata), caption=answer.caption))
     except (KeyError, ValueError) as error:
         says.append(f"Not drawn: {error}")
-    if answer.key in adata.obsm:
-        means = adata.obsm[answer.key].groupby(times).mean().rename_axis("time")
+    if isinstance(frame := adata.obsm.get(answer.key), pd.DataFrame):
+        means = frame.groupby(times).mean().rename_axis("time")
         parts.append(table_of(means, f"{answer.caption} Means by time."))
     for key in keys if answer.rows else ():
         if isinstance(adata.uns[key], pd.DataFrame):

@@ -109,6 +109,7 @@ def test_the_cells_are_counted(cells, read):
     assert {str(n) for n in cells.obs.groupby("day").size()} <= set(numbers)
     few, many = (f(cells.obs.groupby("day").size()) for f in (min, max))
     assert f"Sampling is unequal: {few} cells at day 7.5, {many} at" in read.words("li")
+    assert "Intervals are unequal" not in read.words()  # six days each
 
 
 def test_seeds_and_versions_are_told(read):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 import torch
 
 import cellflow as cf
+from cellflow import _html
 from cellflow.couplings import Exact, Independent
+from cellflow.evaluate import HoldoutTable
 from cellflow.fits import Ensemble
 from report_cases import MODELS, table
 
@@ -54,6 +57,16 @@ def test_matched_cells_show_each_interval(cells):
     assert len(done.transitions.plans) == 4 == len(rows(done._repr_html_()))
 
 
+def test_numbers_of_any_kind_are_short_and_texts_are_whole():
+    long = "a text & more" * 9
+    kinds = [1 / 3, np.float32(1 / 3), 12345, np.int64(12345), True, None, long, 1e-12]
+    html = _html.table([("<name>", *kinds)], head=["", *range(8)], caption="a & b")
+    third, count = "0.3333", "12,345"
+    values = [third, third, count, count, "True", "None", long.replace("&", "&amp;"), "1e-12"]
+    assert rows(html) == {"&lt;name&gt;": values}
+    assert "<caption>a &amp; b</caption>" in html and html.count("<td class=long>") == 1
+
+
 def test_a_hold_out_shows_what_it_prints():
     held_out = table()
     html = rows(held_out._repr_html_())
@@ -61,4 +74,5 @@ def test_a_hold_out_shows_what_it_prints():
     for name, values in MODELS.items():
         assert [float(v.split(" ± ")[0]) for v in html[name][:-1]] == list(values)
         assert f"{html[name][0]}" in repr(held_out)
+    assert repr(HoldoutTable(())) == "no rows"
     assert "best against previous (w1): better at 3 of 3" in held_out._repr_html_()
