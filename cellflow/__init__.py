@@ -17,7 +17,7 @@ _guard.refuse_rivals()
 
 #: Sub-packages and modules: ``cellflow.<name>``.
 _MODULES = (
-    *("tl", "pl", "pp", "datasets", "answers", "evaluate", "several", "methods", "fits"),
+    *("reports", "tl", "pl", "pp", "datasets", "answers", "evaluate", "several", "methods", "fits"),
     *("objectives", "densities", "training", "batches", "simulate", "metrics", "toys"),
     *("couplings", "plans", "transport"),
     *("paths", "dynamics", "timecourse", "snapshot", "conditions", "clock", "costs", "networks"),
@@ -34,6 +34,7 @@ _NAMES = {
     "Fit": "fits",
     "FlowTransport": "estimator",
     "load": "saving",
+    **dict.fromkeys(("cite", "report"), "reports"),
 }
 
 __all__ = ["__version__", *_NAMES, *_MODULES]

@@ -32,7 +32,7 @@ extensions = [
     "sphinx_design",
     "sphinxcontrib.bibtex",
 ]
-bibtex_bibfiles = ["references.bib"]
+bibtex_bibfiles = [str(Path(cellflow.__file__).with_name("references.bib"))]
 bibtex_reference_style = "author_year"
 exclude_patterns = [
     "_build",

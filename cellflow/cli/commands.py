@@ -12,7 +12,7 @@ import click
 
 from cellflow.__about__ import __version__
 from cellflow._files import whole_file
-from cellflow.cli import answers, files, options
+from cellflow.cli import answers, files, options, report
 from cellflow.cli.front import Front
 
 #: The file in a checkout that knows its tables.
@@ -329,6 +329,7 @@ def couple(*, file: Path, keywords: dict[str, Any], label_key: str | None, out: 
 
 for _name in (*answers.CHANCES, *answers.TABLES, *answers.COLUMNS):
     main.add_command(answers.command(_name))
+main.add_command(report.report)
 
 
 @main.command("suggest-sigma")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,6 +136,16 @@ def write_table(
     if csv is not None:
         with whole_file(csv) as temporary:
             table.to_frame().drop(columns="bootstrap").to_csv(temporary, index=False)
+
+
+def read_table(path: Path, unit: str) -> HoldoutTable:
+    """Read the rows of a table of times in `unit`, or of conditions, from its JSON."""
+    from cellflow.evaluate import HoldoutTable, Row
+
+    with _told(f"{str(path)!r} holds no rows of a hold-out"):
+        rows = tuple(Row(**row) for row in json.loads(path.read_text(encoding="utf-8")))
+        named = any(isinstance(row.held_out, str) for row in rows)
+        return HoldoutTable(rows, "condition" if named else unit)
 
 
 def check_new_file(context: click.Context, option: click.Parameter, path: Path | None):

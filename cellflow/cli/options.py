@@ -129,9 +129,9 @@ class Argument:
 
 @functools.cache
 def _parsed(function: str) -> ast.FunctionDef:
-    """Return the source of a `function` of :mod:`cellflow.tl`, or of ``cellflow.match``."""
-    files = [*(_PACKAGE / "tl").glob("*.py"), _PACKAGE / "methods" / "match.py"]
-    sources = (file.read_text(encoding="utf-8") for file in files)
+    """Return the source of a `function` of :mod:`cellflow.tl`, or of ``match`` or ``report``."""
+    others = (_PACKAGE / "methods" / "match.py", _PACKAGE / "reports" / "report.py")
+    sources = (f.read_text(encoding="utf-8") for f in (*(_PACKAGE / "tl").glob("*.py"), *others))
     (source,) = (text for text in sources if f"\ndef {function}(" in text)
     functions = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
     (found,) = (node for node in functions if node.name == function)

@@ -6,11 +6,12 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from cellflow import _checks
+from cellflow import _checks, _html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -198,25 +199,40 @@ class HoldoutTable(Table[Row]):
         verdict = better if known and abs(difference) > 2 * error else "undecided"
         return Verdict(time, model, yardstick, metric, difference, error, verdict)
 
-    def __str__(self) -> str:
-        names = [*self.models, *self._compared, "floor"]
-        width = max(map(len, names)) + 2
-        heads = [t if isinstance(t, str) else f"{self.unit} {t:g}" for t in self.held_out]
-        wide, out = max(18, *(len(head) + 2 for head in heads)), []
+    def __repr__(self) -> str:
+        width = max(map(len, [*self.models, *self._compared, "floor"])) + 2
+        out = []
         for metric in self.metrics:
-            head = "".join(f"{head:>{wide}}" for head in heads)
-            out.append(f"{metric:<{width}}{head}{'mean':>10}")
-            for name in names:
-                cells = [self.values(t, name, metric) for t in self.held_out]
-                if any(cells):
-                    each = [f"{fmean(v):.3f} ± {deviation(v):<5.3f}" if v else "–" for v in cells]
-                    mean = fmean([fmean(v) for v in cells if v])
-                    text = "".join(f"{one:>{wide}}" for one in each)
-                    out.append(f"{_SHOWN.get(name, name):<{width}}{text}{mean:>10.3f}")
+            head, *rows = self.grid(metric)
+            wide = max(18, *(len(text) + 2 for text in head[1:-1]))
+            for name, *each, mean in (head, *rows):
+                out.append(f"{name:<{width}}{''.join(f'{t:>{wide}}' for t in each)}{mean:>10}")
             out.append("")
         return "\n".join(out + self._sentences())
 
+    def _repr_html_(self) -> str:
+        grids = [self.grid(metric) for metric in self.metrics]
+        tables = [_html.table(rows, head=head) for head, *rows in grids]
+        return "".join(tables + [f"<p>{escape(text)}</p>" for text in self._sentences()])
+
+    def grid(self, metric: str) -> list[list[str]]:
+        """Return a head, and for each prediction its name, distances by `metric`, and their mean.
+
+        Each is the mean over seeds, with its deviation.
+        """
+        heads = [t if isinstance(t, str) else f"{self.unit} {t:g}" for t in self.held_out]
+        rows = [[metric, *heads, "mean"]]
+        for name in (*self.models, *self._compared, "floor"):
+            cells = [self.values(t, name, metric) for t in self.held_out]
+            if any(cells):
+                each = [f"{fmean(v):.3f} ± {deviation(v):<5.3f}" if v else "–" for v in cells]
+                mean = fmean([fmean(v) for v in cells if v])
+                rows.append([_SHOWN.get(name, name), *each, f"{mean:.3f}"])
+        return rows
+
     def _sentences(self) -> list[str]:
+        if not self.rows:
+            return ["no rows"]
         metric = self.metrics[0]
         verdicts, words = self.verdicts(metric), ("better", "undecided", "worse")
         out = []

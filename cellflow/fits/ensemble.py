@@ -11,13 +11,14 @@ from typing import Any
 import torch
 
 from cellflow import _checks
+from cellflow._html import shown
 from cellflow._random import draw_seed
 from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.conditions import Condition
 from cellflow.fits.fit import Fit
 from cellflow.fits.folder import save_ensemble
 from cellflow.fits.populations import equal_cells, sides_of
-from cellflow.fits.report import coupling_problems
+from cellflow.fits.report import coupling_problems, fit_rows
 from cellflow.preprocessing import Preprocessing
 from cellflow.simulate import Density, Limits, Trajectory
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -104,6 +105,16 @@ class Moments:
         return (self._squares / (self.n - 1)).sqrt()
 
 
+def _rows(ensemble: Ensemble) -> list[tuple[str, str]]:
+    """Names and values by which an ensemble is printed."""
+    seeds = ", ".join(map(str, ensemble.seeds))
+    drawn = ", each on cells drawn with replacement" if ensemble.bootstrap else ""
+    first = fit_rows(ensemble.method.name, ensemble.course, ensemble.history[0])
+    count = ("members", f"{len(ensemble)}, of seeds {seeds}{drawn}")
+    return [count, *first[:-1], ("coupling", ensemble.health)]
+
+
+@shown(_rows)
 @dataclass(frozen=True, eq=False)
 class Ensemble:
     """Fits of one method to one course, which answer as a fit does, with their spread.

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from cellflow import _checks
+from cellflow._html import shown
 from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.clock import Clock
 from cellflow.conditions import Condition
@@ -29,7 +30,7 @@ from cellflow.fits.populations import (
     warn_of_extrapolation,
     warn_of_no_noise,
 )
-from cellflow.fits.report import coupling_report, fit_report
+from cellflow.fits.report import coupling_report, fit_report, fit_rows
 from cellflow.preprocessing import Preprocessing
 from cellflow.simulate import (
     SOLVERS,
@@ -49,6 +50,7 @@ from cellflow.training.networks import FittedMethod, given
 from cellflow.training.trainer import History
 
 
+@shown(lambda fit: fit_rows(fit.method.name, fit.course, fit.history))
 @dataclass(frozen=True, eq=False)
 class Fit:
     """Fitted dynamics and everything needed to use them without the data's file.
@@ -254,8 +256,7 @@ class Fit:
         solver, generator
             As in :meth:`simulate`; the generator also chooses the cells.
         """
-        time = _checks.number(time, "time")
-        rng = _checks.as_generator(generator)
+        time, rng = _checks.number(time, "time"), _checks.as_generator(generator)
         out: list[Snapshot] = []
         size = None if n_cells is None else _checks.count(n_cells, "n_cells")
         sides = sides_of(self.course, time, self.method.both_sides)
@@ -395,6 +396,5 @@ class Fit:
         return (self.course if self.clock is None else self.clock.retime(self.course)).times
 
     def _encode(self, x: ArrayLike) -> Tensor:
-        cells = _checks.as_cells(x, "x", dim=self.course.dim)
-        cells = cells.to(next(self.networks.parameters()))
+        cells = _checks.as_cells(x, "x", dim=self.course.dim).to(next(self.networks.parameters()))
         return cells if self.preprocessing is None else self.preprocessing.apply(cells)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cellflow.timecourse import TimeCourse
 from cellflow.training.trainer import History
 
 #: A marginal error of 1 % of the mass is visible in the answers.
@@ -95,3 +96,13 @@ def fit_report(name: str, history: History, evidence: float = 1.0) -> str:
     if evidence < 1:
         lines.append(f"conditions: of what they change, {evidence:.0%} is more than chance")
     return "\n".join(lines)
+
+
+def fit_rows(name: str, course: TimeCourse, history: History) -> list[tuple[str, str]]:
+    """Return names and values by which a fit of the method `name` is printed."""
+    parts = (part.partition(": ") for part in fit_report(name, history).split("\n", 2))
+    return [
+        ("cells", f"{len(course.x):,} × {course.dim} dimensions"),
+        (f"times ({course.unit})", ", ".join(f"{t:g}" for t in course.times)),
+        *((what, told) for what, _, told in parts),
+    ]

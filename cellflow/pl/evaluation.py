@@ -16,7 +16,7 @@ from cellflow.fits import Fit
 from cellflow.pl import _cells, _frame
 from cellflow.training.trainer import History
 
-_NAMES = {
+NAMES = {
     "previous": "previous time point",
     "next": "next time point",
     "pooled": "both pooled",
@@ -55,7 +55,7 @@ def holdout(table: HoldoutTable, *, metric: str = "w1", ax: Axes | None = None) 
     for name, offset in zip(names, offsets, strict=True):
         where, mean, std = _summary(table, name, metric)
         grey = "#6e6e6e"
-        style: dict[str, Any] = {"label": _NAMES.get(name, name), "color": colors.get(name, grey)}
+        style: dict[str, Any] = {"label": NAMES.get(name, name), "color": colors.get(name, grey)}
         if name in colors:
             style |= {"marker": "o", "ms": 5, "mfc": colors[name], "zorder": 3}
         else:

@@ -20,7 +20,7 @@ DIFFERENCES = 2**22
 Duals: TypeAlias = tuple[Tensor, Tensor]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class PairPlan(Plan):
     """A plan that lists its pairs; each pair at most once.
 
@@ -83,7 +83,7 @@ class PairPlan(Plan):
         return out.index_put_((self.rows, self.cols), self.mass, accumulate=True)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class DensePlan(Plan):
     """A plan that holds the whole matrix.
 
@@ -126,7 +126,7 @@ class DensePlan(Plan):
         return self.matrix
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class ProductPlan(Plan):
     """The independent plan ``a ⊗ b``, never written out.
 
@@ -163,7 +163,7 @@ class ProductPlan(Plan):
         return self.a[:, None] * self.b[None, :]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class PotentialPlan(Plan):
     r"""Plan :math:`P_{ij} = a_i\,\mathrm{softmax}_j(x_i \cdot y_j / \varepsilon + h_j)`.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from cellflow import _checks
+from cellflow._html import shown
 from cellflow._typing import Rng, Tensor
 
 #: Entries that :meth:`Plan.dense` allocates without being asked for more.
@@ -16,6 +17,17 @@ DENSE_LIMIT = 25_000_000
 CHILDLESS = 0.05
 
 
+def _rows(plan: Plan) -> list[tuple[str, object]]:
+    """Names and values by which a plan is printed."""
+    rows: list[tuple[str, object]] = [("cells", "{:,} × {:,}".format(*plan.shape))]
+    rows += [("cost", plan.cost), ("converged", plan.converged)]
+    rows += [("marginal error", plan.marginal_error)]
+    rows += [("unmatched", f"{plan.unmatched:.1%}")] if plan.unmatched else []
+    rows += [("without descendants", f"{plan.childless:.1%}")] if plan.childless else []
+    return rows if plan.fallback is None else [*rows, ("fallback", plan.fallback)]
+
+
+@shown(_rows)
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Plan(ABC):
     r"""A joint distribution over pairs (source cell, target cell), of total mass one.

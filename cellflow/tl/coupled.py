@@ -14,6 +14,7 @@ from anndata import AnnData
 
 from cellflow import _checks
 from cellflow._files import whole_file
+from cellflow._html import table
 from cellflow._typing import Tensor
 from cellflow.plans import PairPlan, Transitions
 from cellflow.pp import CourseIndex
@@ -145,13 +146,17 @@ class Coupled:
                 tmap.write_h5ad(file)
         return files
 
-    def __str__(self) -> str:
-        times = self.transitions.times
-        lines = [
-            _line(f"{a:g} → {b:g}", plan)
-            for (a, b), plan in zip(pairwise(times), self.transitions.plans, strict=True)
-        ]
+    def __repr__(self) -> str:
+        lines = (f"{interval}: {text}" for interval, text in self._lines())
         return "\n".join([f"times in {self.index.table.unit}s", *lines])
+
+    def _repr_html_(self) -> str:
+        return table(self._lines(), caption=f"Coupled, times in {self.index.table.unit}s")
+
+    def _lines(self) -> list[tuple[str, str]]:
+        """Each interval, and its plan in a line."""
+        steps = zip(pairwise(self.transitions.times), self.transitions.plans, strict=True)
+        return [(f"{a:g} → {b:g}", _line(plan)) for (a, b), plan in steps]
 
     def _interval(self, start: Time, end: Time) -> tuple[float, float]:
         return self._time(start, "start"), self._time(end, "end")
@@ -246,10 +251,10 @@ def table_of(
     return pd.DataFrame(flow, *(pd.Index(a, name=f"{unit} {t:g}".strip()) for a, t in named))
 
 
-def _line(interval: str, plan: PairPlan) -> str:
+def _line(plan: PairPlan) -> str:
     """Summary of one plan, in a line."""
     n, m = plan.shape
-    out = f"{interval}: {n} × {m} cells, {len(plan.mass)} pairs, cost {plan.cost:.4g}"
+    out = f"{n} × {m} cells, {len(plan.mass)} pairs, cost {plan.cost:.4g}"
     if plan.unmatched > 0:
         out += f", {plan.unmatched:.1%} unmatched"
     problem = plan.fallback or (None if plan.converged else "NOT CONVERGED")

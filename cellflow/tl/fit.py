@@ -206,7 +206,7 @@ def fit(
     fit_all = _fitter(devices, members=members, bootstrap=bootstrap, workers=workers)
     out = fit_all(recipe, cells, options, preprocessing=prep)
     for one in out if isinstance(out, Ensemble) else (out,):
-        one.origin.update(facts | choice)
+        one.origin.update(facts | choice | ({"seed": rng} if isinstance(rng, int) else {}))
     return out
 
 

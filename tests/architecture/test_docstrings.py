@@ -132,7 +132,8 @@ def test_method_cites_a_paper(name):
 
 
 def test_cited_papers_are_in_the_bibliography():
-    known = re.findall(r"^@\w+\{([^,]+),", (ROOT / "docs/references.bib").read_text("utf8"), re.M)
+    papers = (ROOT / "cellflow/references.bib").read_text("utf8")
+    known = re.findall(r"^@\w+\{([^,]+),", papers, re.M)
     files = (ROOT / "cellflow").rglob("*.py")
     cited = set().union(*(keys_in(path.read_text("utf8")) for path in files))
     assert cited, "the pattern is broken"
