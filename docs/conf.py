@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -27,7 +28,27 @@ extensions = [
     "myst_nb",
     "sphinx_design",
     "sphinxcontrib.bibtex",
+    "sphinx_copybutton",
 ]
+if {"READTHEDOCS", "CELLFLOW_INTERSPHINX"} & set(
+    os.environ
+):  # without a network, a build has no links
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {
+        name: (f"https://{place}/", None)
+        for name, place in {
+            "python": "docs.python.org/3",
+            "numpy": "numpy.org/doc/stable",
+            "scipy": "docs.scipy.org/doc/scipy",
+            "pandas": "pandas.pydata.org/docs",
+            "matplotlib": "matplotlib.org/stable",
+            "sklearn": "scikit-learn.org/stable",
+            "torch": "docs.pytorch.org/docs/stable",
+            "anndata": "anndata.readthedocs.io/en/stable",
+            "scanpy": "scanpy.readthedocs.io/en/stable",
+        }.items()
+    }
+copybutton_exclude = ".linenos, .gp, .go"  # prompts and output stay
 bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"
 exclude_patterns = [
