@@ -23,10 +23,11 @@ _TOLD = (
 
 
 class Verbosity(IntEnum):
-    """How much is said; each level adds to those before it.
+    """How much is said: ``error`` (0), ``warning``, ``info``, ``hint`` or ``debug`` (4).
 
-    From ``warning`` on there are progress bars, from ``info`` on words beside them. Warnings are
-    Python's own, which its filters silence; errors are raised. Neither depends on this.
+    Each level adds to those before it: from ``warning`` on there are progress bars, from ``info``
+    on words beside them. Warnings are Python's own, which its filters silence, and errors are
+    raised: neither depends on this.
     """
 
     error = 0
@@ -80,7 +81,7 @@ if not _LOGGER.handlers:
     _LOGGER.setLevel(Verbosity.info.level)
     _LOGGER.propagate = False  # or a handler of the root would say it again
 
-#: The one that there is.
+#: Those in force, as ``cf.settings``.
 settings = Settings()
 
 
