@@ -13,7 +13,7 @@ from typing import TextIO
 from cellflow import _checks
 from cellflow.__about__ import __version__
 
-__all__ = ["Verbosity", "Settings", "settings", "versions", "print_versions"]
+__all__ = ["Verbosity", "Settings", "versions", "print_versions"]
 
 #: Distributions of which a report should tell the version, where they are installed.
 _TOLD = (

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import cellflow
 
@@ -22,7 +24,9 @@ version = release = cellflow.__version__
 
 extensions = [
     "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",  # equations without a network
     "sphinx.ext.viewcode",
     "numpydoc",
     "myst_nb",
@@ -30,9 +34,8 @@ extensions = [
     "sphinxcontrib.bibtex",
     "sphinx_copybutton",
 ]
-if {"READTHEDOCS", "CELLFLOW_INTERSPHINX"} & set(
-    os.environ
-):  # without a network, a build has no links
+# Links to others' pages need a network: a build without one goes without them.
+if "READTHEDOCS" in os.environ or "CELLFLOW_INTERSPHINX" in os.environ:
     extensions.append("sphinx.ext.intersphinx")
     intersphinx_mapping = {
         name: (f"https://{place}/", None)
@@ -48,11 +51,12 @@ if {"READTHEDOCS", "CELLFLOW_INTERSPHINX"} & set(
             "scanpy": "scanpy.readthedocs.io/en/stable",
         }.items()
     }
-copybutton_exclude = ".linenos, .gp, .go"  # prompts and output stay
+copybutton_exclude = ".linenos, .gp, .go"  # prompts and what they print
 bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"
 exclude_patterns = [
     "_build",
+    "_templates",
     "changes",
     "jupyter_execute",
     "**/jupyter_execute",
@@ -69,6 +73,14 @@ nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 
+templates_path = ["_templates"]
+autosummary_ignore_module_all = False
+autosummary_context = {
+    "pictures": {
+        f"cellflow.pl.{path.stem}": path.relative_to(DOCS).as_posix()
+        for path in (DOCS / "figures" / "pl").glob("*.png")
+    }
+}
 autodoc_typehints = "none"  # the docstrings state types as shapes and units
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
@@ -83,12 +95,20 @@ def write(name: str, text: str) -> None:
         path.write_text(text, encoding="utf8")
 
 
+def public(module: ModuleType) -> list[str]:
+    """Names that `module` makes public: its `__all__`, else what it defines without underscore."""
+    own = (n for n, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__)
+    return getattr(module, "__all__", None) or [name for name in own if name[0] != "_"]
+
+
 def api_pages() -> None:
-    """One page per public module, with what its `__all__` (or its text) makes public."""
+    """One page per public module, with a table and a page of each of what it makes public."""
     for name in (*cellflow._MODULES, "saving", "estimator", "strata"):
-        title = f"cellflow.{name}"
-        members = f".. automodule:: {title}\n   :members:\n   :show-inheritance:\n"
-        write(f"api/{name}.rst", f"{title}\n{'=' * len(title)}\n\n{members}")
+        title, module = f"cellflow.{name}", import_module(f"cellflow.{name}")
+        members = "\n   ".join(public(module))
+        table = f".. autosummary::\n   :toctree: {name}\n\n   {members}\n"
+        about = f".. automodule:: {title}\n   :no-members:\n"
+        write(f"api/{name}.rst", f"{title}\n{'=' * len(title)}\n\n{about}\n{table}")
 
 
 def tutorial_pages() -> None:

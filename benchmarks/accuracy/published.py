@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellflow import _checks
-from cellflow.datasets import EMBRYOID_WINDOWS
+from cellflow.datasets.embryoid import EMBRYOID_WINDOWS
+from cellflow.datasets.published import CITESEQ_FILE, EMBRYOID_FILE, MULTIOME_FILE
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -42,8 +43,8 @@ class PublishedFile:
 KNOWN_FILES = (
     PublishedFile(
         "cite",
-        "op_cite_inputs_0.h5ad",
-        "fa1d117df3d6c23e0b80a997a259bcac3a79ad27d581e1a6654e107c39885e4c",
+        CITESEQ_FILE.name,
+        CITESEQ_FILE.sha256,
         _MENDELEY,
         "The OT-CFM paper's own CITE-seq file.",
     ),
@@ -58,8 +59,8 @@ KNOWN_FILES = (
     ),
     PublishedFile(
         "eb",
-        "eb_velocity_v5.npz",
-        "17623d16dd4fe7b679aad80916d130cb2863a4cd4ee742f139a3c2eed91ba230",
+        EMBRYOID_FILE.name,
+        EMBRYOID_FILE.sha256,
         "github.com/KrishnaswamyLab/TrajectoryNet, data/eb_velocity_v5.npz",
         "The OT-CFM paper's own embryoid-body file.",
         ("pcs", "sample_labels"),
@@ -76,8 +77,8 @@ KNOWN_FILES = (
     ),
     PublishedFile(
         "multi",
-        "op_train_multi_targets_0.h5ad",
-        "a16c28ef861503111bb2f4c6ab6b1d5ed3df07d49eb0baa7378515fc098af4d2",
+        MULTIOME_FILE.name,
+        MULTIOME_FILE.sha256,
         _MENDELEY,
         "The OT-CFM paper's own Multiome file.",
     ),

@@ -9,7 +9,7 @@ network of 3 x 64 as ours: 4 intervals of 256 pairs, in turn, medians, one threa
 those of 20 drugs.
 Peak memory is that of a process of its own, which trains on 100,000 cells under more and more
 drugs. The peer is theislab's CellFlow, run by its own Python on a control and ten drugs (see
-peer.py); it took minutes to predict 1,000 cells, so that both predict 200 of each of 20 drugs.
+peer.py); it takes minutes to predict 1,000 cells, so that both predict 200 of each of 20 drugs.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def peer(python: str) -> Iterator[Row]:
         command = [python, str(Path(__file__).with_name("peer.py")), "cells.npz", "--steps", "300"]
         environment = {"PATH": "/usr/bin:/bin", "HOME": folder}  # not the path to our package
         done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=3000
         )
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])

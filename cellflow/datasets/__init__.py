@@ -1,79 +1,14 @@
-"""Data sets that ship inside the package: small, real, with their sources."""
+"""Data sets: small real ones that ship inside the package, and files of papers, downloaded.
 
-from __future__ import annotations
+`SOURCES.md` beside this file says where each comes from, and under which licence.
+"""
 
-from importlib import resources
-from typing import TYPE_CHECKING
+from cellflow import _doors
+from cellflow.datasets.embryoid import embryoid
+from cellflow.datasets.larry import larry
+from cellflow.datasets.published import citeseq, embryoid_full, multiome
+from cellflow.datasets.reprogramming import reprogramming
 
-import numpy as np
+__all__ = ["embryoid", "reprogramming", "larry", "embryoid_full", "citeseq", "multiome"]
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-
-__all__ = ["embryoid"]
-
-#: The five sampling windows of the embryoid-body experiment, in days (both ends included).
-EMBRYOID_WINDOWS = ((0, 3), (6, 9), (12, 15), (18, 21), (24, 27))
-
-EMBRYOID_SOURCES = {
-    "cells": "Moon et al. 2019, Visualizing structure and transitions in high-dimensional "
-    "biological data, Nature Biotechnology 37, 1482-1492. doi:10.1038/s41587-019-0336-3",
-    "principal_components": "Tong et al. 2020, TrajectoryNet: a dynamic optimal transport network "
-    "for modeling cellular dynamics, ICML. arXiv:2002.04461",
-    "files": "take-koshizuka/nlsb at dc44f1f (MIT licence, Copyright (c) 2022 Takeshi Koshizuka)",
-}
-
-
-def embryoid() -> AnnData:
-    """Load 2,750 human embryoid-body cells sampled in five windows over 27 days.
-
-    A subset, 550 cells per window, of the 16,819 cells of Moon et al. (2019), in the 100 principal
-    components of TrajectoryNet. Cells were pooled over windows of three days, so a cell's day is
-    the middle of its window. The set is too small for its Wasserstein distances to be compared
-    with published ones, which use all cells.
-
-    Returns
-    -------
-    AnnData
-        Cells without expression, shape (2750, 0), with
-
-        - ``obs["day"]``: middle of the window in days, float (1.5, 7.5, 13.5, 19.5, 25.5);
-        - ``obs["stage"]``: ordered categorical, ``"day 0-3"`` to ``"day 24-27"``;
-        - ``obs["orig_index"]``: row of the cell in the original file of 16,819 cells;
-        - ``obsm["X_pca"]``: principal components, shape (2750, 100), float32. They were not
-          centred, so the first holds mostly what all cells have in common (mean 52, variance 7);
-        - ``obsm["rna_velocity_pca"]``: RNA velocity in the same components, in no particular
-          time unit. The name keeps clear of ``velocity_*``, where fitted velocities go;
-        - ``uns["sources"]``: what to cite, and the licence.
-
-    Examples
-    --------
-    >>> from cellflow import datasets
-    >>> adata = datasets.embryoid()
-    >>> adata.obsm["X_pca"].shape
-    (2750, 100)
-    >>> sorted(float(day) for day in set(adata.obs["day"]))
-    [1.5, 7.5, 13.5, 19.5, 25.5]
-    """
-    import pandas as pd
-    from anndata import AnnData
-
-    with (
-        resources.as_file(resources.files(__name__) / "embryoid.npz") as path,
-        np.load(path, allow_pickle=False) as stored,
-    ):
-        x, velocity = stored["X"], stored["velocity"]
-        window, origin = stored["t"], stored["orig_index"]
-    middles = np.array([(first + last) / 2 for first, last in EMBRYOID_WINDOWS])
-    names = [f"day {first}-{last}" for first, last in EMBRYOID_WINDOWS]
-    obs = pd.DataFrame(
-        {
-            "day": middles[window],
-            "stage": pd.Categorical.from_codes(window, names, ordered=True),
-            "orig_index": origin,
-        },
-        index=[f"EB-{row}" for row in origin],
-    )
-    adata = AnnData(obs=obs, obsm={"X_pca": x, "rna_velocity_pca": velocity})
-    adata.uns["sources"] = dict(EMBRYOID_SOURCES)
-    return adata
+_doors.guard(__name__)

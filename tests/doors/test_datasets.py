@@ -1,16 +1,19 @@
-"""The bundled set is what it says."""
+"""The sets are what they say; files of papers are verified."""
 
 from __future__ import annotations
 
 import hashlib
+import re
+import socket
 from importlib import resources
 
 import anndata
 import numpy as np
+import pytest
 
 from cellflow import datasets
 
-BUNDLED = resources.files("cellflow.datasets") / "embryoid.npz"
+FOLDER = resources.files("cellflow.datasets")
 
 
 def test_embryoid_holds_550_cells_of_each_window():
@@ -53,11 +56,58 @@ def test_embryoid_is_a_fresh_object_each_time():
     assert "Moon" in second.uns["sources"]["cells"]
 
 
-def test_embryoid_file_is_the_one_that_the_sources_name():
-    digest = hashlib.sha256(BUNDLED.read_bytes()).hexdigest()
-    sources = (resources.files("cellflow.datasets") / "SOURCES.md").read_text(encoding="utf-8")
-    assert digest in sources
-    assert "MIT License" in sources
+@pytest.mark.parametrize("name", ["embryoid", "reprogramming", "larry"])
+def test_bundled_file_is_the_one_that_the_sources_name(name):
+    digest = hashlib.sha256((FOLDER / f"{name}.npz").read_bytes()).hexdigest()
+    sources = (FOLDER / "SOURCES.md").read_text(encoding="utf-8")
+    entry = sources.split(f"## {name}.npz")[1].split("\n## ")[0]
+    assert digest in entry
+    assert re.search("MIT|BSD", entry)
+
+
+def test_reprogramming_has_normalised_genes_types_and_days():
+    adata = datasets.reprogramming()
+    assert adata.shape == (1000, 1479)
+    assert adata.obs["day"].value_counts().to_dict() == {10.0: 318, 10.5: 316, 11.0: 366}
+    total = np.expm1(adata.X.toarray().astype(float)).sum(1)
+    np.testing.assert_allclose(total, 1e4, rtol=1e-4)
+    assert adata.obs["cell_type"].value_counts()["Stromal"] == 424
+    assert adata.var_names.is_unique
+    assert {"Nanog", "Pou5f1"} & set(adata.var_names)
+
+
+def test_larry_has_clones_across_days():
+    adata = datasets.larry()
+    assert adata.obs["day"].value_counts().to_dict() == {2.0: 34, 4.0: 316, 6.0: 431}
+    days = adata.obs.groupby("clone", observed=True)["day"].agg(set)
+    assert len(days) == 339
+    assert sum({4.0, 6.0} <= of for of in days) == 113
+    assert adata.obsm["X_pca"].shape == (781, 40)
+    assert "undiff" in adata.obs["cell_type"].cat.categories
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*args, **keywords):
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("load", [datasets.embryoid_full, datasets.citeseq, datasets.multiome])
+def test_without_a_network_the_address_and_the_folder_are_named(load, tmp_path, no_network):
+    with pytest.raises(ConnectionError, match=r"https://.* by hand, as .*papers"):
+        load(tmp_path / "papers")
+    assert not any((tmp_path / "papers").glob("*"))
+
+
+def test_another_file_of_that_name_is_refused_and_kept(tmp_path, no_network):
+    (tmp_path / "eb_velocity_v5.npz").write_bytes(b"mine")
+    with pytest.raises(ValueError, match="sha256"):
+        datasets.embryoid_full(tmp_path)
+    assert (tmp_path / "eb_velocity_v5.npz").read_bytes() == b"mine"
 
 
 def test_embryoid_goes_through_scanpy_and_disk(tmp_path):
