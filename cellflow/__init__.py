@@ -21,6 +21,7 @@ _MODULES = (
     *("objectives", "densities", "training", "batches", "simulate", "metrics", "toys"),
     *("couplings", "plans", "transport"),
     *("paths", "dynamics", "timecourse", "snapshot", "conditions", "clock", "costs", "networks"),
+    "logging",
 )
 #: Names short-cut from the module where they are defined: ``cellflow.<name>``.
 _NAMES = {
@@ -35,6 +36,7 @@ _NAMES = {
     "FlowTransport": "estimator",
     "load": "saving",
     **dict.fromkeys(("cite", "report"), "reports"),
+    "settings": "logging",
 }
 
 __all__ = ["__version__", *_NAMES, *_MODULES]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from numba import njit
 from numba.core import event
-from tqdm import tqdm
+
+from cellflow.logging import say
 
 #: Infinities are used (padding), NaN never occurs; signed zeros do not matter.
 FAST = frozenset({"nnan", "nsz", "reassoc", "contract"})
@@ -32,14 +32,14 @@ class _Told(event.Listener):
         if not self.told:
             self.told = True
             text = "Compiling the solvers of optimal transport, once: 10 seconds on an idle core."
-            tqdm.write(text, file=sys.stderr)
+            say(text)
 
     def on_end(self, event: object) -> None:
         """Nothing to say."""
 
 
 @contextmanager
-def told_of_compilation(show: bool) -> Iterator[None]:
+def told_of_compilation(show: bool | None) -> Iterator[None]:
     """If `show`, say on standard error when kernels are compiled meanwhile, here or in threads."""
     if not show:
         yield

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from cellflow import _checks, _threads
+from cellflow.logging import Verbosity, say, shown
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -37,7 +38,7 @@ def side_by_side(
     workers: int | None = None,
     heavy: bool = True,
     here: bool = False,
-    progress: bool = False,
+    progress: bool | None = False,
     unit: str = "fit",
 ) -> list[R]:
     """Return ``work(job)`` for each of `jobs`, in their order.
@@ -57,8 +58,11 @@ def side_by_side(
     lone = here or _inside or len(jobs) < 2 or multiprocessing.current_process().daemon
     n = min(len(jobs), 1 if lone else workers or (_cores() if heavy else 1))
 
+    text = f"{len(jobs)} jobs ({unit}) in {n} process{'es' if n > 1 else ''}"
+    say(text, at=Verbosity.debug)
+
     def collect(done: Iterable[tuple[int, R]]) -> list[R]:
-        out = dict(tqdm(done, total=len(jobs), disable=not progress, unit=unit))
+        out = dict(tqdm(done, total=len(jobs), disable=not shown(progress), unit=unit))
         return [out[k] for k in range(len(jobs))]
 
     if n > 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import Any, cast
 from anndata import AnnData
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from tqdm import tqdm
 
 from cellflow import pl, tl
 from cellflow._files import whole_file
 from cellflow.datasets import embryoid
 from cellflow.evaluate import HoldoutTable
 from cellflow.fits import Fit
+from cellflow.logging import say
 from cellflow.pl._frame import save
 from cellflow.simulate import Trajectory
 
@@ -39,7 +38,7 @@ def demo(
     steps: int = FIT_STEPS,
     holdout_steps: int = HOLDOUT_STEPS,
     seeds: int = SEEDS,
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> list[Path]:
     """Run OT-CFM on the bundled embryoid-body cells, write everything it answers to `folder`.
 
@@ -48,26 +47,22 @@ def demo(
     error says what is going on. The fit to all days takes `steps`, those that leave a day out, with
     `seeds` each, take `holdout_steps`.
     """
-
-    def say(text: str) -> None:
-        if progress:
-            tqdm.write(text, file=sys.stderr)
-
+    tell = partial(say, show=progress)
     folder.mkdir(parents=True, exist_ok=True)
     cells = embryoid()
-    say("1/4  Fitting all days")
+    tell("1/4  Fitting all days")
     fit = _fitted(cells, steps, progress=progress)
     tl.velocity(cells, fit)
-    say("2/4  Leaving out each interior day: is the model better than doing nothing clever?")
+    tell("2/4  Leaving out each interior day: is the model better than doing nothing clever?")
     table = tl.holdout(cells, **READ, steps=holdout_steps, seeds=seeds, progress=progress)
     echo(f"Distance of predicted from real cells, {N_DIMS} whitened PCs (lower is better)\n")
     echo(str(table))
 
-    say(f"3/4  Fitting without day {HELD_OUT_DAY:g}, for the figure")
+    tell(f"3/4  Fitting without day {HELD_OUT_DAY:g}, for the figure")
     others = cells[cells.obs["day"] != HELD_OUT_DAY].copy()
     without = _fitted(others, holdout_steps, progress=False)
 
-    say("4/4  Predicting, drawing, writing")
+    tell("4/4  Predicting, drawing, writing")
     unsampled = tl.interpolate(fit, time=UNSAMPLED_DAY, rng=SEED)
     written = [fit.save(folder / "fit")]
     writers: dict[str, Callable[[Path], object]] = {
@@ -85,7 +80,7 @@ def demo(
     return written
 
 
-def _fitted(cells: AnnData, steps: int, *, progress: bool) -> Fit:
+def _fitted(cells: AnnData, steps: int, *, progress: bool | None) -> Fit:
     fit = tl.fit(cells, **READ, steps=steps, rng=SEED, progress=progress)
     if not isinstance(fit, Fit) or fit.history.stopped == "interrupted":
         raise KeyboardInterrupt  # a fit keeps its best weights; the demo ends

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from importlib import import_module
@@ -31,7 +32,26 @@ extensions = [
     "myst_nb",
     "sphinx_design",
     "sphinxcontrib.bibtex",
+    "sphinx_copybutton",
 ]
+# Links to others' pages need a network: a build without one goes without them.
+if "READTHEDOCS" in os.environ or "CELLFLOW_INTERSPHINX" in os.environ:
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {
+        name: (f"https://{place}/", None)
+        for name, place in {
+            "python": "docs.python.org/3",
+            "numpy": "numpy.org/doc/stable",
+            "scipy": "docs.scipy.org/doc/scipy",
+            "pandas": "pandas.pydata.org/docs",
+            "matplotlib": "matplotlib.org/stable",
+            "sklearn": "scikit-learn.org/stable",
+            "torch": "docs.pytorch.org/docs/stable",
+            "anndata": "anndata.readthedocs.io/en/stable",
+            "scanpy": "scanpy.readthedocs.io/en/stable",
+        }.items()
+    }
+copybutton_exclude = ".linenos, .gp, .go"  # prompts and what they print
 bibtex_bibfiles = [str(Path(cellflow.__file__).with_name("references.bib"))]
 bibtex_reference_style = "author_year"
 exclude_patterns = [

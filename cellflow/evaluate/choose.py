@@ -57,7 +57,7 @@ def choose(
     metric: str = "w1",
     protocol: HoldoutProtocol = HoldoutProtocol(),
     workers: int | None = None,
-    progress: bool = True,
+    progress: bool | None = None,
     ranks: ProcessGroup | None = None,
 ) -> Choice:
     r"""Choose the method that best predicts time points left out of `course`.
@@ -144,7 +144,7 @@ class Auto(Method, Chooser):
         *,
         steps: int | None,
         workers: int | None = None,
-        progress: bool = True,
+        progress: bool | None = None,
         ranks: ProcessGroup | None = None,
     ) -> tuple[Method, str]:
         """Return the method chosen on `course`, and the reason; see :meth:`Chooser.chosen`."""

@@ -35,7 +35,7 @@ def holdout_conditions(
     metrics: Sequence[str] = ("w1", "energy"),
     guidance: float | None = None,
     workers: int | None = None,
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> HoldoutTable:
     r"""Leave out each condition in turn, and predict its last snapshot from the control's cells.
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from tqdm import tqdm
-
 from cellflow import _checks
 from cellflow._process_group import ProcessGroup
 from cellflow._processes import side_by_side
 from cellflow.evaluate.scorer import DRAWS, Scorer, as_methods, as_metrics, as_seeds
 from cellflow.evaluate.table import YARDSTICKS, HoldoutTable, Row
+from cellflow.logging import say
 from cellflow.methods import Method
 from cellflow.preprocessing import Preprocessing, fit_preprocessing
 from cellflow.several.members import MIN_STEPS_FOR_PROCESSES
@@ -70,7 +68,7 @@ class Chooser(ABC):
         *,
         steps: int | None,
         workers: int | None = None,
-        progress: bool = True,
+        progress: bool | None = None,
         ranks: ProcessGroup | None = None,
     ) -> tuple[Method, str]:
         """Return the method chosen on `course`, and a sentence that says why.
@@ -88,7 +86,7 @@ def holdout(
     protocol: HoldoutProtocol = HoldoutProtocol(),
     metrics: Sequence[str] = ("w1", "w2", "energy"),
     workers: int | None = None,
-    progress: bool = True,
+    progress: bool | None = None,
     ranks: ProcessGroup | None = None,
 ) -> HoldoutTable:
     """Leave out each interior time point in turn, and predict it from the one before.
@@ -124,7 +122,8 @@ def holdout(
         are worth starting them; 1 for none. The table is the same to the bit. On a GPU, all is
         done in this process.
     progress
-        Whether to show a bar over fits and yardsticks on standard error.
+        Whether to show a bar over fits and yardsticks on standard error; by default as
+        ``cf.settings.verbosity`` says.
     ranks
         Processes that each call this, share the work, and all get the table:
         see :func:`cellflow.several.join_process_group`.
@@ -188,7 +187,7 @@ def all_rows(
     seeds: Sequence[int],
     yardsticks: Sequence[str],
     workers: int | None,
-    progress: bool,
+    progress: bool | None,
     ranks: ProcessGroup | None = None,
 ) -> tuple[Row, ...]:
     """Return what `rows_of` makes of all jobs of a `task`, side by side.
@@ -236,7 +235,7 @@ class _Task:
         return self.course if prep is None else self.course.map(prep.apply)
 
     def choose(
-        self, k: int, *, workers: int | None, progress: bool, ranks: ProcessGroup | None
+        self, k: int, *, workers: int | None, progress: bool | None, ranks: ProcessGroup | None
     ) -> None:
         """Let methods that choose do so without snapshot `k`."""
         for name, method in self.methods.items():
@@ -246,8 +245,7 @@ class _Task:
             self.chosen[k, name], reason = method.chosen(
                 course, protocol, steps=self.steps, workers=workers, progress=progress, ranks=ranks
             )
-            if progress:
-                tqdm.write(f"{name} without {self.held_out[k]:g}: {reason}", file=sys.stderr)
+            say(f"{name} without {self.held_out[k]:g}: {reason}", show=progress)
 
 
 def _rows(task: _Task, job: Job) -> list[Row]:

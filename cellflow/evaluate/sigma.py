@@ -36,7 +36,7 @@ def sigma_sweep(
     n_cells: int = 500,
     metrics: Sequence[str] = ("energy", "w1"),
     workers: int | None = None,
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> SigmaSweep:
     r"""Try diffusions: predict each interior time point without having seen it.
 

@@ -106,7 +106,12 @@ class FewSteps:
 
 
 def distill(
-    fit: Fit, *, steps: int = 1, budget: int = 2000, generator: Rng = 0, progress: bool = True
+    fit: Fit,
+    *,
+    steps: int = 1,
+    budget: int = 2000,
+    generator: Rng = 0,
+    progress: bool | None = None,
 ) -> FewSteps:
     """Teach a copy of the velocity network to carry cells in `steps` from snapshot to snapshot.
 

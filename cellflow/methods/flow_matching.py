@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self, TypeVar
 
 import torch
-from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._typing import Tensor
@@ -18,6 +16,7 @@ from cellflow.costs import CostLike
 from cellflow.couplings.coupling import Coupling, as_coupling
 from cellflow.fits.fit import Fit
 from cellflow.fits.report import coupling_report
+from cellflow.logging import say
 from cellflow.methods.method import Method
 from cellflow.networks import MLPConfig, NetworkConfig, as_network_config
 from cellflow.paths import TIMESTEPS, Path
@@ -164,7 +163,7 @@ class FlowMatching(Method):
             prepared.sampler.close()
         prepared.account(history)
         if options.progress:
-            tqdm.write(coupling_report(history.coupling), file=sys.stderr)
+            say(coupling_report(history.coupling))
         history = options.group.broadcast(lambda: history)  # the clocks of processes differ
         learned = prepared.dynamics, prepared.method, course, prepared.networks
         return Fit(*learned, preprocessing, history, clock=clock)

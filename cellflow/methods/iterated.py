@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-import sys
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
-from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._files import beside
@@ -18,6 +16,7 @@ from cellflow._typing import Tensor
 from cellflow.batches import Batching
 from cellflow.dynamics import Dynamics
 from cellflow.fits.fit import Fit
+from cellflow.logging import say
 from cellflow.methods.flow_matching import FlowMatching
 from cellflow.methods.method import Method
 from cellflow.paths import Pairs
@@ -150,10 +149,9 @@ class Iterated(Method):
         """Train the networks of `fit` on the pairs that they make as they are now."""
         base, networks, (kept, held) = self.base, fit.networks, parts
         backward = k % 2 == 0
-        if options.progress:
-            way = "backward" if backward else "forward"
-            text = f"{self.name}: round {k} of {self.rounds}, cells carried {way}"
-            tqdm.write(text, file=sys.stderr)
+        way = "backward" if backward else "forward"
+        text = f"{self.name}: round {k} of {self.rounds}, cells carried {way}"
+        say(text, show=options.progress)
         frozen = copy.deepcopy(networks).requires_grad_(False)
         dynamics = assemble(base, frozen, kept.times)
         seed, other = (stream_seed(options.seed, k, stream) for stream in (16, 17))

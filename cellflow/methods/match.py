@@ -41,7 +41,7 @@ def match(
     generator: Rng = 0,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> Matching:
     """Learn to carry the cloud `x0` to the cloud `x1`, of which no points belong together.
 
@@ -68,7 +68,7 @@ def match(
     dtype
         ``torch.float32`` or ``torch.float64``; that of the points when omitted.
     progress
-        Whether to show a bar on standard error.
+        Whether to show a bar on standard error; by default as ``cf.settings.verbosity`` says.
     """
     mapped = {name: kind for name, kind in DENSITIES.items() if kind.invertible}
     known: dict[str, Callable[[], Method | Density | Generative]]

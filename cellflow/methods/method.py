@@ -99,7 +99,7 @@ class Method(ABC):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         checkpointing: Checkpointing | None = None,
-        progress: bool = True,
+        progress: bool | None = None,
         on_step: Callable[[StepReport], object] | None = None,
     ) -> Fit:
         """Learn the dynamics that carry each snapshot into the next.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
@@ -11,7 +10,6 @@ from typing import ClassVar, cast
 
 import torch
 from torch import distributions, nn
-from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._random import stream_seed
@@ -21,6 +19,7 @@ from cellflow.couplings import Coupling, Exact, Independent
 from cellflow.couplings.coupling import as_coupling
 from cellflow.dynamics import along_probes, rademacher
 from cellflow.fits.fit import Fit
+from cellflow.logging import say
 from cellflow.methods.method import METHODS, Method
 from cellflow.networks import MLPConfig, NetworkConfig, Units, as_network_config
 from cellflow.paths import Pairs, Path, Straight
@@ -90,8 +89,7 @@ class Simulating(ABC):
         for parameter in (weight, bias):  # at rest, from where the slower motion is found
             nn.init.zeros_(parameter)
         dynamics = assemble(parts, networks, model.times)
-        if options.progress:
-            tqdm.write(f"{parts.name}: training on {x.device}, {x.dtype}", file=sys.stderr)
+        say(f"{parts.name}: training on {x.device}, {x.dtype}", show=options.progress)
         # Cells are drawn as for pairs; what pairs them, if anything, is where they move to.
         drawn = stream_seed(options.seed, 0, 11)
         sampler = PairSampler(model, Independent(), parts.batching, drawn, CouplingHealth())

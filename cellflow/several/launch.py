@@ -108,7 +108,7 @@ def fit_on(
         from cellflow.several.fabric import make_fabric
     except ImportError as error:
         raise ImportError(
-            f"Several devices need Lightning Fabric ({error}): pip install lightning-fabric."
+            f"Several devices need Lightning Fabric ({error}): pip install 'cellflow-sb[devices]'."
         ) from error
     fabric = make_fabric(devices, place.type, _PATIENCE)
     with tempfile.TemporaryDirectory(prefix="cellflow-") as name:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 import torch
-from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._files import beside
@@ -17,6 +15,7 @@ from cellflow._processes import side_by_side
 from cellflow._random import draw_seed, stream_rng, stream_seed
 from cellflow.fits.ensemble import Ensemble
 from cellflow.fits.fit import Fit
+from cellflow.logging import say
 from cellflow.methods import Method
 from cellflow.preprocessing import Preprocessing
 from cellflow.several.stacked import UnequalStepsError, fit_stacked, stackable
@@ -82,8 +81,7 @@ def fit_members(
     seeds = tuple(stream_seed(options.seed, k, 50) for k in range(members))
     place = _checks.as_device(options.device, course.snapshots[0].x.device)
     told = options.on_step
-    if options.progress:
-        tqdm.write(f"{method.name}: training {members} members on {place}", file=sys.stderr)
+    say(f"{method.name}: training {members} members on {place}", show=options.progress)
 
     def job(k: int) -> Job:
         file = beside(options.checkpointing.path, f"member{k}")
@@ -116,7 +114,7 @@ def fit_members(
     fits = [replace(fit, course=course, preprocessing=preprocessing) for fit in fits]
     out = Ensemble(tuple(fits), seeds, bootstrap)
     if options.progress:
-        tqdm.write(out.health, file=sys.stderr)
+        say(out.health)
     return out
 
 

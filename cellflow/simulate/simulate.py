@@ -165,7 +165,7 @@ def _progress(chunks: int, *, show: bool) -> Iterator[Callable[[float], object]]
     if not show:
         yield lambda amount: None
         return
-    from tqdm import tqdm  # only where asked for
+    from tqdm.auto import tqdm  # only where asked for
 
     layout = "{l_bar}{bar}| {elapsed}<{remaining}"
     with tqdm(total=float(chunks), desc="simulate", bar_format=layout) as bar:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from anndata import AnnData
-from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._typing import Tensor
@@ -20,6 +18,7 @@ from cellflow.couplings.coupling import FunctionCoupling
 from cellflow.densities import DENSITIES, Density
 from cellflow.evaluate import Auto
 from cellflow.fits import Ensemble, Fit
+from cellflow.logging import say
 from cellflow.methods import METHODS, FlowMatching, Method
 from cellflow.pp import CourseIndex, access, parse_times
 from cellflow.pp.components import project
@@ -32,7 +31,7 @@ from cellflow.timecourse import Snapshot, TimeCourse
 
 
 def read_course(
-    adata: AnnData, keys: Reading, *, streams: bool = True, show: bool = False
+    adata: AnnData, keys: Reading, *, streams: bool = True, show: bool | None = False
 ) -> tuple[TimeCourse, CourseIndex, int | None]:
     """Return the course, its index, and how many components to fit (None for none).
 
@@ -50,8 +49,7 @@ def read_course(
         if streams and n_components is not None and access.expression_on_disk(adata):
             n_components, keys = None, replace(keys, n_components=n_components)
     cells, index = read(adata, keys)
-    if show:
-        tqdm.write(str(index.table), file=sys.stderr)
+    say(str(index.table), show=show)
     return cells, index, n_components
 
 

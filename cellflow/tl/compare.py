@@ -39,7 +39,7 @@ def compare(
     n_permutations: int = 99,
     rng: Rng = 0,
     workers: int | None = None,
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> pd.DataFrame:
     """Tell whether the cells of two conditions flow differently: when, where, in which genes.
 

@@ -8,7 +8,7 @@ from inspect import signature
 
 import numpy as np
 from anndata import AnnData
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from cellflow import _checks
 from cellflow._random import draw_seed, stream_seed
@@ -16,6 +16,7 @@ from cellflow._typing import Rng
 from cellflow.costs import UNKNOWN, Added
 from cellflow.couplings import COUPLINGS, Exact, Hierarchical
 from cellflow.couplings.coupling import CouplingLike, as_coupling
+from cellflow.logging import shown
 from cellflow.plans import Plan, Transitions, sparsify
 from cellflow.pp.access import column_of
 from cellflow.pp.reading import CourseIndex, Reading
@@ -46,7 +47,7 @@ def couple(
     missing: str = "error",
     unit: str | None = None,
     rng: Rng = 0,
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> Coupled:
     """Match the cells of each time point with those of the next.
 
@@ -104,7 +105,7 @@ def couple(
     seed = draw_seed(_checks.as_generator(rng, "rng"))
     plans = [
         sparsify(pair(*step), generator=stream_seed(seed, k, 0))
-        for k, step in enumerate(tqdm(cells.steps, disable=not progress, unit="interval"))
+        for k, step in enumerate(tqdm(cells.steps, disable=not shown(progress), unit="interval"))
     ]
     found = [adata.obs[time_key].iloc[rows].unique() for rows in index.rows]
     # Python's own or numpy's scalars, whatever pandas keeps them in.

@@ -9,6 +9,7 @@ from anndata import AnnData
 
 from cellflow import _checks, _doors, evaluate
 from cellflow.evaluate import HoldoutProtocol, HoldoutTable, SigmaSweep, sigma_sweep, without_times
+from cellflow.logging import shown
 from cellflow.methods import SF2M, FlowMatching, Method
 from cellflow.pp.reading import Reading
 from cellflow.pp.times import parse_times
@@ -42,7 +43,7 @@ def holdout(
     missing: str = "error",
     unit: str | None = None,
     workers: int | None = None,
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> HoldoutTable:
     """Predict each interior time point from the others, beside predictions without a model.
 
@@ -56,7 +57,8 @@ def holdout(
     time_key, use_rep, n_dims, whiten, mass_key, growth_key, reference, time_map, missing, unit
         As in :func:`cellflow.tl.fit`.
     progress
-        Whether to show a progress bar on standard error.
+        Whether to show a progress bar on standard error; by default as
+        ``cf.settings.verbosity`` says.
     method
         One or several methods of distinct names, by name or as objects; ``"auto"`` chooses for
         each time point, on the others.
@@ -93,7 +95,7 @@ def holdout(
         seeds=seeds,
         protocol=replace(protocol, n_components=n_components, whiten=whiten),
         workers=workers,
-        progress=progress and ranks.is_main,
+        progress=shown(progress) and ranks.is_main,
         ranks=ranks,
     )
 
@@ -120,7 +122,7 @@ def suggest_sigma(
     missing: str = "error",
     unit: str | None = None,
     workers: int | None = None,
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> SigmaSweep:
     """Suggest the diffusion of a Schrödinger bridge, by predicting time points left out.
 

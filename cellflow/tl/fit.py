@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,7 +10,6 @@ from typing import Any
 
 import torch
 from anndata import AnnData
-from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._process_group import ProcessGroup
@@ -19,6 +17,7 @@ from cellflow._typing import Rng
 from cellflow.costs import CostLike
 from cellflow.evaluate import Chooser, HoldoutProtocol
 from cellflow.fits import Ensemble, Fit
+from cellflow.logging import say, shown
 from cellflow.methods import Method, with_network
 from cellflow.networks import NetworkLike, suggested
 from cellflow.pp.conditions import ConditionKeys
@@ -61,7 +60,7 @@ def fit(
     bootstrap: bool = False,
     workers: int | None = None,
     devices: int | None = None,
-    progress: bool = True,
+    progress: bool | None = None,
     on_step: Callable[[StepReport], object] | None = None,
 ) -> Fit | Ensemble:
     """Learn how the cells of an AnnData move from each time point to the next.
@@ -166,7 +165,8 @@ def fit(
         cores: see :func:`cellflow.several.fit_on`. Under ``torchrun`` leave it out: all processes
         take part, or share the members, and get the same.
     progress
-        Whether to print the table of times, the device and a progress bar to standard error.
+        Whether to tell the table of times and the device, and to show a progress bar, on standard
+        error; by default as ``cf.settings.verbosity`` says.
     on_step
         Called with a :class:`~cellflow.training.StepReport` after every step, for a logger.
         Several members are then fitted one after the other, since they report to this process.
@@ -188,7 +188,7 @@ def fit(
     keys = replace(keys, reference=reference, conditions=told)
     recipe = _reading.resolve_method(method, cost=cost)
     group = _join(devices, device, members=members, bootstrap=bootstrap)
-    progress = progress and group.is_main
+    progress = shown(progress) and group.is_main
     cells, n_components, prep, facts = _read(adata, keys, show=progress)
     found = suggested(cells, n_components) if network == "auto" else None
     options = FitOptions(
@@ -256,8 +256,7 @@ def _chosen(
         progress=options.progress,
         ranks=options.group,
     )
-    if options.progress:
-        tqdm.write(reason, file=sys.stderr)
+    say(reason, show=options.progress)
     return method, {"choice": reason}
 
 
@@ -270,7 +269,7 @@ def _read(
     """
     cells, index, n_components = _reading.read_course(adata, keys, show=show)
     facts = _reading.origin_of(adata, keys, cells, index)
-    if show and adata.n_vars and "no_genes" in facts:
-        tqdm.write(f"answers stay without genes: {facts['no_genes']}", file=sys.stderr)
+    if adata.n_vars and "no_genes" in facts:
+        say(f"answers stay without genes: {facts['no_genes']}", show=show)
     prep = _reading.preprocessing_of([s.x for s in cells.snapshots], n_components, keys.whiten)
     return cells, n_components, prep, facts

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pandas as pd
 import torch
 from anndata import AnnData
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from cellflow import _checks, answers
 from cellflow._random import draw_seed
@@ -16,6 +16,7 @@ from cellflow._typing import Rng, Tensor
 from cellflow.answers import composition as shares
 from cellflow.answers.composition import Shares
 from cellflow.fits import Ensemble, Fit, Interpolation
+from cellflow.logging import shown
 from cellflow.methods import Method
 from cellflow.pp.access import column_of
 from cellflow.timecourse import TimeCourse
@@ -32,7 +33,7 @@ def composition(
     held_out: bool = False,
     steps: int | None = None,
     rng: Rng = 0,
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> pd.DataFrame:
     """Shares of each label over time: observed, predicted, and interpolated without a model.
 
@@ -69,7 +70,7 @@ def composition(
     for time in asked:
         found.append(("predicted", _predicted(fit, course, time, names, generator)))
     days = range(1, len(course) - 1) if held_out else ()
-    for k in tqdm(days, disable=not (progress and days)):
+    for k in tqdm(days, disable=not (days and shown(progress))):
         again = _without(fit, k, steps, generator)
         made = _predicted(again, course.without(k), course.times[k], names, generator)
         found.append(("held out", made))

@@ -38,7 +38,7 @@ def holdout_conditions(
     missing: str = "error",
     unit: str | None = None,
     workers: int | None = None,
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> HoldoutTable:
     """Predict each condition without its cells, beside predictions without a model.
 

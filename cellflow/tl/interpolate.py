@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
@@ -16,6 +15,7 @@ from cellflow import _checks
 from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.answers import labels_at
 from cellflow.fits import Ensemble, Fit, Interpolation
+from cellflow.logging import Verbosity, say
 from cellflow.pp.genes import pca_keys
 from cellflow.timecourse import Snapshot
 from cellflow.tl._genes import columns_of, readout_of
@@ -134,11 +134,9 @@ def _cut(values: np.ndarray) -> dict[str, float]:
     kept = float(values.sum(dtype=np.float64)) + below
     cut = {"entries": float(negative.mean()), "mass": below / kept if kept else 0.0}
     if below:
-        logging.getLogger(__name__).info(
-            "%.1f %% of the decoded expression was negative and is zero now: %.2g of the rest.",
-            100 * cut["entries"],
-            cut["mass"],
-        )
+        share, rest = 100 * cut["entries"], cut["mass"]
+        text = f"{share:.1f} % of the decoded expression was negative and is zero now"
+        say(f"{text}: {rest:.2g} of the rest.", at=Verbosity.hint)
     return cut
 
 

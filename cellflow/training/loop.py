@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path as FilePath
 from typing import Any, Protocol, TypeVar
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from cellflow import _checks
 from cellflow._files import read_state

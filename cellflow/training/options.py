@@ -13,6 +13,7 @@ from cellflow._files import obstacle
 from cellflow._process_group import ProcessGroup
 from cellflow._random import draw_seed
 from cellflow._typing import Rng
+from cellflow.logging import shown
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ class FitOptions:
     checkpointing
         File to write and resume from.
     progress
-        Whether to show a bar and the device on standard error.
+        Whether to show a bar and tell the device on standard error; by default as
+        ``cf.settings.verbosity`` says.
     on_step
         Called with a :class:`StepReport` after every step, by the main process.
     group
@@ -89,12 +91,13 @@ class FitOptions:
     device: torch.device | str | None = None
     dtype: torch.dtype | None = None
     checkpointing: Checkpointing = Checkpointing()
-    progress: bool = True
+    progress: bool | None = None
     on_step: Callable[[StepReport], object] | None = None
     group: ProcessGroup = field(default_factory=ProcessGroup)
 
     def __post_init__(self, generator: Rng) -> None:
         _checks.count(self.steps, "steps")
+        object.__setattr__(self, "progress", shown(self.progress))
         if self.dtype not in (None, torch.float32, torch.float64):
             # Cells would be cut down to whole numbers; of half precision, gradients would not do.
             expected = "a floating type to train in: torch.float32 or torch.float64"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from cellflow import _checks
 from cellflow._random import stream_seed
@@ -17,6 +15,7 @@ from cellflow._threads import spare_cores
 from cellflow._typing import Tensor
 from cellflow.batches import Batching, CouplingHealth, PairSampler, Reference, spline_rates
 from cellflow.dynamics import Dynamics
+from cellflow.logging import say
 from cellflow.networks import Units
 from cellflow.paths import Pairs
 from cellflow.preprocessing import Preprocessing
@@ -110,8 +109,7 @@ def prepare(
     facts = fingerprint(own, parts, options)
     options.group.require_same(facts, "group")
     x = parts[0].snapshots[0].x
-    if options.progress:
-        tqdm.write(f"{method.name}: training on {x.device}, {x.dtype}", file=sys.stderr)
+    say(f"{method.name}: training on {x.device}, {x.dtype}", show=options.progress)
     networks = build_networks(own, units, seed=options.seed).to(x)
     dynamics = assemble(own, networks, parts[0].times)
     health = CouplingHealth()
@@ -135,13 +133,13 @@ def prepare(
     return PreparedFit(*made, upfront=health.waited)
 
 
-def say_what_strata_lack(course: TimeCourse, *, show: bool) -> None:
+def say_what_strata_lack(course: TimeCourse, *, show: bool | None) -> None:
     """Say what is done about time points that strata lack: warn where cells are left out."""
     text, left_out = told(course)
     if left_out:
         _checks.warn(text)
-    elif text and show:
-        tqdm.write(text, file=sys.stderr)
+    elif text:
+        say(text, show=show)
 
 
 def check_units(method: Parts, units: Units, dtype: torch.dtype) -> None:

@@ -44,6 +44,19 @@ def test_imports_are_declared_dependencies(path):
     assert needed - DECLARED - OPTIONAL == set()
 
 
+def test_what_a_lean_environment_leaves_out_is_never_imported_unasked():
+    lines = (ROOT / "lean.txt").read_text(encoding="utf8").splitlines()
+    left_out = {name_of(line) for line in lines if not line.startswith("#")}
+    imports = {path: imported(path) for path in SOURCE}
+    needed = {
+        p.name
+        for p, names in imports.items()
+        if left_out & {DISTRIBUTIONS.get(n, n) for n in names}
+    }
+    # Both are loaded by who asks for several devices, and say what to install.
+    assert needed == {"fabric.py", "launch.py"} and "torchdyn" not in left_out
+
+
 def test_lower_bounds_are_those_of_the_oldest_environment():
     lines = (ROOT / ".ci" / "constraints-oldest.txt").read_text(encoding="utf8").splitlines()
     pins = dict(line.lower().split("==") for line in lines if "==" in line)

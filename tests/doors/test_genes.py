@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import anndata
 import numpy as np
 import pandas as pd
@@ -83,17 +81,19 @@ def test_fewer_dimensions_leave_out_the_last_components() -> None:
 
 
 @pytest.mark.parametrize("members", [1, 2])
-def test_an_unsampled_day_in_genes_says_what_was_cut(members, tmp_path, caplog) -> None:
+def test_an_unsampled_day_in_genes_says_what_was_cut(
+    members, tmp_path, capsys, monkeypatch
+) -> None:
     adata = cells()
     ours = fit(adata, members=members, workers=1)
-    with caplog.at_level(logging.INFO, logger="cellflow"):
-        new = tl.interpolate(ours, time=0.5)
+    monkeypatch.setattr(cf.settings, "verbosity", "hint")
+    new = tl.interpolate(ours, time=0.5)
     z = new.obsm["X_pca"] @ new.varm["PCs"].T + adata.X.mean(0)[:11]
     np.testing.assert_allclose(new.X, np.maximum(z, 0), atol=1e-12)
     cut = new.uns["interpolation"]["cut"]
     assert cut["entries"] == (z < 0).mean() > 0
     assert cut["mass"] == pytest.approx(-z[z < 0].sum() / z[z > 0].sum())
-    assert [r.message for r in caplog.records] == [
+    assert capsys.readouterr().err.splitlines() == [
         f"{100 * cut['entries']:.1f} % of the decoded expression was negative and is zero now: "
         f"{cut['mass']:.2g} of the rest."
     ]
