@@ -59,9 +59,10 @@ def to_cellrank(
         Of ``"precomputed"`` from a fit: futures of each cell, where the method learned noise;
         observed cells among which a future is shared out; seed or generator of the noise.
     options
-        Arguments of the kernel's ``compute_transition_matrix``, by name. Where they do not say otherwise, velocities are
-        compared by their ``similarity="cosine"``, because a correlation would leave out the mean
-        over components, and ``conn_kwargs`` have the representation that was coupled.
+        Arguments of the kernel's ``compute_transition_matrix``, by name. Where they do not say
+        otherwise, velocities are compared by their ``similarity="cosine"``, because a correlation
+        would leave out the mean over components, and ``conn_kwargs`` have the representation that
+        was coupled.
 
     Raises
     ------
@@ -103,9 +104,7 @@ def to_cellrank(
     adata.obs[TIME_KEY] = pd.Categorical(times, categories=chain.times)
     plans = dict(zip(pairwise(chain.times), fit.tmaps().values(), strict=True))
     made = kernels.RealTimeKernel(adata, time_key=TIME_KEY, couplings=plans)
-    return made.compute_transition_matrix(
-        **{"conn_kwargs": {"use_rep": fit.index.use_rep}} | how
-    )
+    return made.compute_transition_matrix(**{"conn_kwargs": {"use_rep": fit.index.use_rep}} | how)
 
 
 def _velocity_kernel(adata: AnnData, fit: Fit | Ensemble, kind: Any) -> Any:
