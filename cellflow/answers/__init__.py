@@ -13,7 +13,7 @@ from cellflow.answers.influence import Influence, influence
 from cellflow.answers.labels import labels_at, shares_near
 from cellflow.answers.perturbation import Effects, effect_on_fates
 from cellflow.answers.sinks import sinks
-from cellflow.answers.transitions import Moves, transitions
+from cellflow.answers.transitions import Moves, chances, transitions
 from cellflow.answers.trends import Trends, trends
 from cellflow.answers.uncertainty import Disagreement, disagreement
 
@@ -37,6 +37,7 @@ __all__ = [
     "Trends",
     "agreement",
     "batch_free",
+    "chances",
     "compare",
     "composition",
     "correlations",

@@ -152,14 +152,18 @@ def fates_by_flow(
     return Fates(groups, means.mean(0), variances.sum(0).sqrt() / len(members), between)
 
 
+def is_noisy(fit: Fit | Ensemble) -> bool:
+    """Whether the method learned noise, so that a cell has more than one future."""
+    return (next(iter(fit)) if isinstance(fit, Ensemble) else fit).dynamics.noisy
+
+
 def futures(fit: Fit | Ensemble, cells: Snapshot, time: float, *, generator: Rng = 0) -> Snapshot:
     """One future of each of the `cells` at a later `time`, with the mass that it has grown to.
 
     With noise where the method learned it. Of an ensemble, the futures by all members in turn,
     each with an equal part of the mass.
     """
-    first = next(iter(fit)) if isinstance(fit, Ensemble) else fit
-    solver = "sra1" if first.dynamics.noisy else "rk4"
+    solver = "sra1" if is_noisy(fit) else "rk4"
     found = fit.predict(cells, time, solver=solver, generator=generator)
     return found.pooled if isinstance(found, Interpolation) else found
 

@@ -35,6 +35,15 @@ def shares_near(x: Tensor, cells: Tensor, marks: Tensor, *, neighbours: int = NE
     group of half as many is not outvoted from afar. On the CPU, float64, and differentiable in `x`
     as long as the neighbours stay the same.
     """
+    rows, weights = weights_near(x, cells, neighbours=neighbours)
+    return torch.einsum("nj,njk->nk", weights, marks.detach().cpu().double()[rows])
+
+
+def weights_near(x: Tensor, cells: Tensor, *, neighbours: int) -> tuple[Tensor, Tensor]:
+    """Rows of the `cells` nearest to each place `x`, and what each counts for: ``(n, neighbours)``.
+
+    Weights sum to one; all is as in :func:`shares_near`.
+    """
     size = min(_checks.count(neighbours, "neighbours"), len(cells))
     known, places = (z.cpu().double() for z in (cells.detach(), x))
     known, places = (z - known.mean(0) for z in (known, places))  # distances are found by products
@@ -48,9 +57,7 @@ def shares_near(x: Tensor, cells: Tensor, marks: Tensor, *, neighbours: int = NE
     squares = (places[:, None] - known[rows]).square().sum(2)  # no kink at zero
     widths = squares[:, size // 2, None].clamp_min(float(np.finfo(np.float32).tiny) ** 2)
     weights = torch.exp(-0.5 * squares / widths)
-    weights = weights / weights.sum(1, keepdim=True)
-    near = marks.detach().cpu().double()[rows]
-    return torch.einsum("nj,njk->nk", weights, near)
+    return rows, weights / weights.sum(1, keepdim=True)
 
 
 def labels_at(

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import torch
+from scipy import sparse
 
 from cellflow import _checks
 from cellflow._typing import Rng, Tensor
-from cellflow.answers.fates import BLOCK, futures
-from cellflow.answers.labels import NEIGHBOURS, indicators, labels_at
+from cellflow.answers.fates import BLOCK, futures, is_noisy
+from cellflow.answers.labels import NEIGHBOURS, indicators, labels_at, weights_near
 from cellflow.fits import Ensemble, Fit, Interpolation
-from cellflow.timecourse import TimeCourse
+from cellflow.timecourse import Snapshot, TimeCourse
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,3 +72,34 @@ def transitions(
         own = marks[part].repeat(len(there) // len(part), 1)
         mass = mass + own.T @ (there.mass.cpu().double()[:, None] * shares)
     return Moves(tuple(before), tuple(after), mass)
+
+
+def chances(
+    fit: Fit | Ensemble,
+    start: Snapshot,
+    ends: Snapshot,
+    *,
+    n_futures: int = 10,
+    neighbours: int = NEIGHBOURS,
+    generator: Rng = 0,
+) -> sparse.csr_matrix:
+    """Chance that the future of each cell of `start` is at each cell of `ends`, at a later time.
+
+    A sparse matrix ``(n, m)`` with rows of sum one. Of each cell, `n_futures` are simulated by the
+    `fit`, or by each member of an ensemble, where the method learned noise, by a seed or
+    `generator`. They weigh by the mass that they have grown to, and are shared out among the
+    `neighbours` where they come to. Summed over the cells of a label, chances are the fates of
+    :func:`~cellflow.answers.fates_by_flow`.
+    """
+    rng, out = _checks.as_generator(generator), sparse.csr_matrix((len(start), len(ends)))
+    cells, prep = Snapshot(start.x, start.time), fit.preprocessing
+    known = ends.x if prep is None else prep.apply(ends.x)
+    copies = _checks.count(n_futures, "n_futures") if is_noisy(fit) else 1
+    for part in torch.arange(len(cells)).repeat(copies).split(BLOCK):
+        there = futures(fit, cells.subset(part), ends.time, generator=rng)
+        places = there.x if prep is None else prep.apply(there.x)
+        cols, weights = weights_near(places, known, neighbours=neighbours)
+        rows = np.resize(part.numpy(), len(there)).repeat(cols.shape[1])
+        mass = (weights * there.mass.cpu().double()[:, None]).flatten().numpy()
+        out = out + sparse.csr_matrix((mass, (rows, cols.flatten())), shape=out.shape)
+    return sparse.csr_matrix(out.multiply(1 / out.sum(1)))

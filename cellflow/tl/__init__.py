@@ -19,6 +19,7 @@ from cellflow.tl.perturb import gene_sets, perturb
 from cellflow.tl.predict import predict
 from cellflow.tl.projection import project_points, project_velocity
 from cellflow.tl.simulate import simulate
+from cellflow.tl.to_cellrank import to_cellrank
 from cellflow.tl.uncertainty import uncertainty
 from cellflow.tl.velocity import velocity, velocity_agreement
 
@@ -48,6 +49,7 @@ __all__ = [
     "project_points",
     "project_velocity",
     "simulate",
+    "to_cellrank",
     "transitions",
     "uncertainty",
     "velocity",

@@ -149,7 +149,7 @@ class _Question:
 
     def answer(self, name: str, at: float, labels: pd.Series, rng: Rng) -> None:
         """Find the probabilities of the groups at the time `at`, then write them under `name`."""
-        generator, (times, x) = _checks.as_generator(rng, "rng"), _cells(self.adata, self.fit)
+        generator, (times, x) = _checks.as_generator(rng, "rng"), cells_of(self.adata, self.fit)
         there = labelled_at(times, labels, at)
         groups = sorted(set(labels.iloc[there]))
         tables = {kind: np.full((len(times), len(groups)), np.nan) for kind in ("", *ERRORS)}
@@ -225,7 +225,7 @@ def _sinks(
     if isinstance(fit, Coupled):
         expected = "labels that are groups: plans simulate no cell"
         raise ValueError(_checks.message("terminal", repr(SINKS), expected))
-    times, x = _cells(adata, fit)
+    times, x = cells_of(adata, fit)
     rows = np.flatnonzero(times == at)
     number = sinks(fit, Snapshot(x[rows], at), generator=generator).numpy()
     names = pd.Series([f"sink {k + 1}" for k in range(number.max() + 1)])
@@ -240,8 +240,8 @@ def _sinks(
     return out
 
 
-def _cells(adata: AnnData, fit: Fit | Ensemble | Coupled) -> tuple[np.ndarray, Tensor]:
-    """Time of each cell, and states where they are asked for."""
+def cells_of(adata: AnnData, fit: Fit | Ensemble | Coupled) -> tuple[np.ndarray, Tensor]:
+    """Time of each cell, NaN where it has none, and states where they are asked for."""
     if not isinstance(fit, Coupled):
         _, times, states = states_and_times(adata, fit)
         return times, torch.from_numpy(states[:, : fit.course.dim])

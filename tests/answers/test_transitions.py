@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from cellflow import OTCFM
-from cellflow.answers import transitions
+from cellflow.answers import chances, transitions
+from cellflow.answers.labels import NEIGHBOURS, indicators
 from cellflow.dynamics import Dynamics
 from cellflow.fits import Ensemble, Fit
 from cellflow.timecourse import Snapshot, TimeCourse
@@ -78,3 +80,39 @@ def test_time_goes_forward() -> None:
     fit = turning(1.0)
     with pytest.raises(ValueError, match="`end`: got 0, expected a time after 1"):
         transitions(fit, fit.course, (1, 0))
+
+
+def test_chances_of_cells_are_fates_when_the_cells_are_summed_by_label() -> None:
+    """A quarter turn: no cell comes to another quadrant than the next, and rows sum to one."""
+    fit = turning(1.0)
+    start, ends, _ = fit.course.snapshots
+    found = chances(fit, start, ends)
+    assert found.shape == (200, 200) and found.nnz == 200 * NEIGHBOURS
+    np.testing.assert_allclose(found.sum(1), 1)
+    marks = indicators(ends.labels, QUARTERS).numpy()
+    where = np.array([QUARTERS.index(label) for label in start.labels])
+    np.testing.assert_allclose(found @ marks, np.eye(4)[(where + 1) % 4], atol=1e-6)
+
+
+def test_chances_weigh_futures_by_their_growth_and_pool_those_of_members() -> None:
+    """A cell between two sides: the member that takes it to the right lets it grow e-fold."""
+    sides = [
+        on_a_line(lambda t, x: torch.full_like(x, -2.0), lambda t, x: 0.0 * x[:, 0], 0.0),
+        on_a_line(lambda t, x: torch.full_like(x, 2.0), lambda t, x: 0.0 * x[:, 0] + 0.5, 0.0),
+    ]
+    start, ends = sides[0].course.snapshots
+    found = chances(Ensemble(tuple(sides), (0, 1)), start, ends)
+    shares = found @ indicators(ends.labels, ("left", "right")).numpy()
+    grown = np.exp(SPAN * np.array([0.0, 0.5]))
+    np.testing.assert_allclose(shares[2], grown / grown.sum(), atol=1e-6)
+
+
+def test_chances_of_a_diffusion_are_those_of_its_noise() -> None:
+    """From 0 without a drift to N(0, σ²·span); 4,000 futures know a half to 0.03."""
+    fit = on_a_line(lambda t, x: torch.zeros_like(x))
+    start, ends = fit.course.snapshots
+    found = chances(fit, start, ends, n_futures=4000)
+    line = ends.x[:, 0].numpy()
+    mean = found @ line
+    np.testing.assert_allclose(mean, start.x[:, 0], atol=0.1)
+    np.testing.assert_allclose(found @ line**2 - mean**2, SIGMA**2 * SPAN, rtol=0.1)
