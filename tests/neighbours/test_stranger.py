@@ -21,6 +21,7 @@ CELL = re.compile(
 
 pytest.importorskip("cellrank")
 scvelo = pytest.importorskip("scvelo")
+pytestmark = pytest.mark.filterwarnings("default")  # neighbours warn for reasons of their own
 
 
 @pytest.fixture(scope="module")
