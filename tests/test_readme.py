@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+import shlex
 import warnings
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from cellflow.cli import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf8")
-PAGES = ("README.md", "docs/howto.md", "docs/matching.md")
+HOWTO = [f"docs/howto/{path.name}" for path in sorted((ROOT / "docs/howto").glob("*.md"))]
+PAGES = ("README.md", "docs/matching.md", *HOWTO)
 FENCE = re.compile(r"^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -39,6 +44,21 @@ def test_python_block_runs(page, line, code, tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         exec(compile(source, str(ROOT / page), "exec"), {"__name__": "__main__"})
+
+
+def test_commands_of_how_tos_run(tmp_path, monkeypatch):
+    """Line by line; those that are not ``cellflow …`` are ``python -c …``."""
+    monkeypatch.chdir(tmp_path)
+    pages = [(ROOT / page).read_text(encoding="utf8") for page in HOWTO]
+    lines = "".join(code for text in pages for _, code in blocks("bash", text)).splitlines()
+    assert lines
+    for line in lines:
+        program, *words = shlex.split(line)
+        if program == "cellflow":
+            result = CliRunner().invoke(main, words)
+            assert result.exit_code == 0, result.output
+        else:
+            exec(words[1], {})
 
 
 @pytest.mark.parametrize("mark", ["demo", "test"])
