@@ -135,5 +135,9 @@ def news_page() -> None:
 
 api_pages()
 write("members.md", members.tables())
+write("recipes.txt", members.recipes())
+for page in members.ENTRIES:
+    if missing := members.unwritten(page, (DOCS / page).read_text(encoding="utf8")):
+        raise ValueError(f"docs/{page} has no entry for {', '.join(missing)}")
 tutorial_pages()
 news_page()

@@ -12,13 +12,16 @@ from cellflow.conditions import COVARIATES
 from cellflow.costs import COSTS
 from cellflow.couplings.coupling import COUPLINGS
 from cellflow.densities import DENSITIES, Density
-from cellflow.methods import GENERATIVE, METHODS, Generative
+from cellflow.methods import GENERATIVE, METHODS, FlowMatching, Generative
 from cellflow.metrics import METRICS
 from cellflow.metrics.metric import Metric
 from cellflow.networks import NETWORKS
 from cellflow.paths import PATHS, TIMESTEPS
 from cellflow.simulate import SOLVERS
 from cellflow.simulate.solver import Solver
+
+#: Of these pages each has to say something of every method: its entry, or its row of the table.
+ENTRIES = {"methods.md": ("### ", (METHODS, GENERATIVE)), "choosing.md": ("| ", (METHODS,))}
 
 #: Title, registry, and what its names are given to.
 FAMILIES: tuple[tuple[str, Mapping[str, object], str], ...] = (
@@ -64,3 +67,25 @@ def tables() -> str:
         rows = "\n".join(f"| `{name}` | {first_line(registry[name])} |" for name in registry)
         parts.append(f"## {title}\n\n{use}\n\n| name | what it is |\n|---|---|\n{rows}\n")
     return "# Members of every family\n\n" + "\n".join(parts)
+
+
+def recipes() -> str:
+    """Return a table of what methods are made of, by their names."""
+    lines = ["| method | pairs cells by | path | learns | made by |", "|---|---|---|---|---|"]
+    for name, maker in METHODS.items():
+        parts = maker().parts
+        kinds = [f"`{type(part).__name__}`" for part in (parts.coupling, parts.path)]
+        if not isinstance(parts, FlowMatching):
+            kinds = ["not, it simulates", "–"]
+        learns = ["velocity", *(answer for answer in ("score", "growth") if getattr(parts, answer))]
+        made = maker.func if isinstance(maker, partial) else maker
+        made_by = f"{{py:obj}}`~cellflow.methods.{made.__name__}`"
+        lines.append(f"| `{name}` | {' | '.join(kinds)} | {', '.join(learns)} | {made_by} |")
+    return "\n".join(lines) + "\n"
+
+
+def unwritten(page: str, text: str) -> list[str]:
+    """Return the names that the `text` of a `page` of :data:`ENTRIES` has no entry for."""
+    start, registries = ENTRIES[page]
+    heads = " ".join(line.split(" | ")[0] for line in text.splitlines() if line.startswith(start))
+    return [name for registry in registries for name in registry if f"`{name}`" not in heads]

@@ -149,7 +149,7 @@ def SF2M(  # noqa: N802
         Diffusion, in model coordinates per square root of time; positive. When omitted, 0.2 times
         the data's own (:func:`~cellflow.training.cells.natural_sigma`): the multiple whose fits
         predicted left-out time points best by W1, on courses that no published figure is about.
-        W1 hardly tells diffusions below 0.3 apart; see :func:`cellflow.tl.suggest_sigma` for a
+        W1 hardly tells diffusions below 0.3 apart; see :func:`cellflow.pp.suggest_sigma` for a
         choice by the data.
     coupling
         ``"sinkhorn"`` for entropic plans of regularisation ``sigma² · span``, whose bridges are

@@ -100,7 +100,7 @@ def _draw_floor(ax: Axes, table: HoldoutTable, metric: str) -> list[BarContainer
 def sigma(sweep: SigmaSweep, *, metric: str | None = None, ax: Axes | None = None) -> Axes:
     """Draw how well each diffusion predicts the time points that were left out.
 
-    By a `metric` of the `sweep` that :func:`cellflow.tl.suggest_sigma` returned, the one that
+    By a `metric` of the `sweep` that :func:`cellflow.pp.suggest_sigma` returned, the one that
     decides when omitted; on the axes `ax` or in a new figure. Thin lines are single time points,
     the thick one their mean; bars are two standard errors of its difference to the least, which the
     dot marks. Diffusions in the shaded band are not told apart from that. The dashed line is the
