@@ -115,7 +115,8 @@ def tutorial_pages() -> None:
     """Copy the text notebooks of `tutorials/`, which Sphinx reads only inside its folder."""
     folder = GENERATED / "tutorials"
     folder.mkdir(parents=True, exist_ok=True)
-    found = sorted((DOCS.parent / "tutorials").glob("*.md"))
+    found = (DOCS.parent / "tutorials").glob("*.md")
+    found = sorted(found, key=lambda path: path.stem.partition("_")[0].zfill(2))  # 10 after 9
     for path in found:
         shutil.copy2(path, folder / path.name)
     for stale in {p.name for p in folder.glob("*.md")} - {p.name for p in found} - {"index.md"}:
