@@ -148,8 +148,9 @@ def picture_of_each() -> None:
 
 def public_name(app, env, node, contnode):
     """Resolve a class by where it is made public: annotations say where it is defined."""
-    name = CLASSES.get(node["reftarget"].rpartition(".")[2]) if node["refdomain"] == "py" else None
-    if name is None or node["reftype"] != "class":
+    target = node["reftarget"]
+    name = CLASSES.get(target.rpartition(".")[2]) if node["reftype"] == "class" else None
+    if name is None or target in ("Path", "pathlib.Path"):
         return None
     node["reftarget"] = name  # intersphinx, which is asked next, reads it
     py = env.domains["py"]
