@@ -11,6 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+from docutils import nodes
+
 import cellflow
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -35,10 +37,7 @@ extensions = [
     "sphinx_design",
     "sphinxcontrib.bibtex",
     "sphinx_copybutton",
-    "sphinx_llms_txt",
 ]
-llms_txt_summary = "Flow matching for single-cell time courses, from an AnnData to answers."
-llms_txt_full_file = False  # sources of pages of the API say nothing: docstrings do
 # Links to others' pages need a network: a build without one goes without them.
 if "READTHEDOCS" in os.environ or "CELLFLOW_INTERSPHINX" in os.environ:
     extensions.append("sphinx.ext.intersphinx")
@@ -157,9 +156,24 @@ def public_name(app, env, node, contnode):
     return py.resolve_xref(env, node["refdoc"], app.builder, "class", name, node, contnode)
 
 
+def llms_txt(app, error) -> None:
+    """List the pages, in the order of the table of contents, each with its first sentence."""
+    if error or app.builder.name != "html":
+        return
+    lines = ["# cellflow\n"]
+    for name in app.env.collect_relations():
+        paragraphs = app.env.get_doctree(name).findall(nodes.paragraph)
+        said = (" ".join(paragraph.astext().split()) for paragraph in paragraphs)
+        first = next((text for text in said if not text.startswith("Bases: ")), "")
+        title, place = app.env.titles[name].astext(), app.builder.get_target_uri(name)
+        lines.append(f"- [{title}]({place}): {first.partition('. ')[0]}")
+    Path(app.outdir, "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf8")
+
+
 def setup(app) -> None:
-    """Ask `public_name` before intersphinx."""
+    """Ask `public_name` before intersphinx, and add `llms.txt`."""
     app.connect("missing-reference", public_name, priority=400)
+    app.connect("build-finished", llms_txt)
 
 
 def tutorial_pages() -> None:

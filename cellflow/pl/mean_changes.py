@@ -56,7 +56,7 @@ def mean_changes(
     ax.plot(ends, ends, ls="--", lw=0.8, color=_frame.GREY, zorder=0)
     ax.axhline(0.0, lw=0.6, color=_frame.GREY, zorder=0)
     named = np.argsort(-np.abs(wanted))[:n]
-    heights = _frame.spread(found[named], 0.06 * np.ptp(ends)) if n else []
+    heights = _frame.spread(found[named], 0.06 * np.ptp(ends)) if n else np.empty(0)
     text: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
     for g, height in zip(named, heights, strict=True):  # no name over another
         ax.annotate(str(genes[g]), (wanted[g], height), (4, 0), fontsize=_frame.SMALL, **text)
