@@ -149,7 +149,7 @@ def public_name(app, env, node, contnode):
     """Resolve a class by where it is made public: annotations say where it is defined."""
     target = node["reftarget"]
     name = CLASSES.get(target.rpartition(".")[2]) if node["reftype"] == "class" else None
-    if name is None or target in ("Path", "pathlib.Path"):
+    if name is None or target == "Path" or target.startswith("pathlib."):
         return None
     node["reftarget"] = name  # intersphinx, which is asked next, reads it
     py = env.domains["py"]
