@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import shutil
 import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+
+from docutils import nodes
 
 import cellflow
 
@@ -75,13 +79,10 @@ nb_execution_show_tb = True
 
 templates_path = ["_templates"]
 autosummary_ignore_module_all = False
-autosummary_context = {
-    "pictures": {
-        f"cellflow.pl.{path.stem}": path.relative_to(DOCS).as_posix()
-        for path in (DOCS / "figures" / "pl").glob("*.png")
-    }
-}
-autodoc_typehints = "none"  # the docstrings state types as shapes and units
+autosummary_context = {"pictures": {}}  # of a name: file, where it leads, what it shows
+autodoc_typehints_format = "short"
+autodoc_type_aliases = {"ArrayLike": "ArrayLike", "Rng": "Rng"}
+python_maximum_signature_line_length = 88
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
@@ -95,20 +96,84 @@ def write(name: str, text: str) -> None:
         path.write_text(text, encoding="utf8")
 
 
-def public(module: ModuleType) -> list[str]:
-    """Names that `module` makes public: its `__all__`, else what it defines without underscore."""
-    own = (n for n, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__)
-    return getattr(module, "__all__", None) or [name for name in own if name[0] != "_"]
+#: Full name of each public class, ours and others', by its last part.
+CLASSES = {"AnnData": "anndata.AnnData", "Axes": "matplotlib.axes.Axes", "Tensor": "torch.Tensor"}
+CLASSES |= {"DataFrame": "pandas.DataFrame"}
+
+
+def public(module: ModuleType) -> dict[str, list[str]]:
+    """Names that `module` makes public, under the comments that part its `__all__`.
+
+    Without one: what it defines without underscore.
+    """
+    if not hasattr(module, "__all__"):
+        own = (
+            n for n, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__
+        )
+        return {"": [name for name in own if name[0] != "_"]}
+    listed = inspect.getsource(module).partition("\n__all__ = [")[2].partition("]")[0]
+    groups: dict[str, list[str]] = {"": []}
+    for title, name in re.findall(r'^    # (.+)|"(\w+)"', listed, re.MULTILINE):
+        groups.setdefault(title or [*groups][-1], []).extend([name] if name else [])
+    return {title: names for title, names in groups.items() if names}
 
 
 def api_pages() -> None:
-    """One page per public module, with a table and a page of each of what it makes public."""
+    """One page per public module, with tables and a page of each of what it makes public."""
     for name in (*cellflow._MODULES, "saving", "estimator", "strata"):
         title, module = f"cellflow.{name}", import_module(f"cellflow.{name}")
-        members = "\n   ".join(public(module))
-        table = f".. autosummary::\n   :toctree: {name}\n\n   {members}\n"
-        about = f".. automodule:: {title}\n   :no-members:\n"
-        write(f"api/{name}.rst", f"{title}\n{'=' * len(title)}\n\n{about}\n{table}")
+        text = f"{title}\n{'=' * len(title)}\n\n.. automodule:: {title}\n   :no-members:\n\n"
+        for heading, names in public(module).items():
+            CLASSES.update(
+                {n: f"{title}.{n}" for n in names if inspect.isclass(getattr(module, n))}
+            )
+            text += f".. rubric:: {heading}\n\n" if heading else ""
+            members = "\n   ".join(names)
+            text += f".. autosummary::\n   :toctree: {name}\n\n   {members}\n\n"
+        write(f"api/{name}.rst", text)
+
+
+def picture_of_each() -> None:
+    """Show the picture of a figure on its page, and on those of the functions that it names."""
+    pl = import_module("cellflow.pl")
+    found = {path.stem: path for path in (DOCS / "figures" / "pl").iterdir()}
+    for path in (found[name] for name in pl.__all__ if name in found):
+        about = inspect.getdoc(getattr(pl, path.stem))
+        figure = f"cellflow.pl.{path.stem}"
+        shown = [path.relative_to(DOCS).as_posix(), figure, about.partition("\n")[0]]
+        for name in {figure, *re.findall(r"`(cellflow\.[tp][lp]\.\w+)`", about)}:
+            autosummary_context["pictures"].setdefault(name, []).append(shown)
+
+
+def public_name(app, env, node, contnode):
+    """Resolve a class by where it is made public: annotations say where it is defined."""
+    target = node["reftarget"]
+    name = CLASSES.get(target.rpartition(".")[2]) if node["reftype"] == "class" else None
+    if name is None or target == "Path" or target.startswith("pathlib."):
+        return None
+    node["reftarget"] = name  # intersphinx, which is asked next, reads it
+    py = env.domains["py"]
+    return py.resolve_xref(env, node["refdoc"], app.builder, "class", name, node, contnode)
+
+
+def llms_txt(app, error) -> None:
+    """List the pages, in the order of the table of contents, each with its first sentence."""
+    if error or app.builder.name != "html":
+        return
+    lines = ["# cellflow\n"]
+    for name in app.env.collect_relations():
+        paragraphs = app.env.get_doctree(name).findall(nodes.paragraph)
+        said = (" ".join(paragraph.astext().split()) for paragraph in paragraphs)
+        first = next((text for text in said if not text.startswith("Bases: ")), "")
+        title, place = app.env.titles[name].astext(), app.builder.get_target_uri(name)
+        lines.append(f"- [{title}]({place}): {first.partition('. ')[0]}")
+    Path(app.outdir, "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf8")
+
+
+def setup(app) -> None:
+    """Ask `public_name` before intersphinx, and add `llms.txt`."""
+    app.connect("missing-reference", public_name, priority=400)
+    app.connect("build-finished", llms_txt)
 
 
 def tutorial_pages() -> None:
@@ -135,6 +200,7 @@ def news_page() -> None:
 
 
 api_pages()
+picture_of_each()
 write("members.md", members.tables())
 write("recipes.txt", members.recipes())
 for page in members.ENTRIES:

@@ -14,28 +14,33 @@ from cellflow.pl.trajectories import animation, trajectories
 from cellflow.pl.velocity import velocity
 
 __all__ = [
+    # Cells that move
+    "trajectories",
     "animation",
-    "batches",
-    "comparison",
-    "composition",
-    "drivers",
-    "fate_simplex",
-    "fates",
+    "velocity",
+    "interpolation",
     "forecast",
-    "gene_trends",
-    "growth",
+    # Is it to be trusted?
     "history",
     "holdout",
-    "influence",
-    "interpolation",
-    "mean_changes",
-    "outliers",
-    "perturbation",
     "sigma",
-    "trajectories",
-    "transitions",
     "uncertainty",
-    "velocity",
+    "outliers",
+    # What becomes of cells
+    "fates",
+    "fate_simplex",
+    "transitions",
+    "composition",
+    "growth",
+    # Genes
+    "drivers",
+    "gene_trends",
+    "perturbation",
+    "influence",
+    "mean_changes",
+    # Conditions and batches
+    "comparison",
+    "batches",
 ]
 
 

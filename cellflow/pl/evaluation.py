@@ -37,7 +37,7 @@ _SPREAD, _LOG_FROM = 0.62, 5.0
 def holdout(table: HoldoutTable, *, metric: str = "w1", ax: Axes | None = None) -> Axes:
     """Draw how far models and yardsticks are from each held-out time point or condition.
 
-    The `table` is what the hold-out evaluation returned, `metric` one of its metrics, and `ax`
+    The `table` is what :func:`cellflow.tl.holdout` returned, `metric` one of its metrics, and `ax`
     where to draw; a new figure when omitted. Filled dots are models, open markers are predictions
     that need no model; bars are one standard deviation over seeds. The shaded band reaches up to
     the noise floor, the distance between two halves of the held-out cells: below it, nothing can be
@@ -142,9 +142,9 @@ def sigma(sweep: SigmaSweep, *, metric: str | None = None, ax: Axes | None = Non
 def history(fit: Fit | History, *, ax: Axes | None = None) -> Axes:
     """Draw training and validation loss, the step that was kept, and the learning rate.
 
-    Of a fit, or of its history (`fit`), on the axes `ax` or in a new figure; those of the learning
-    rate lie over it. Flow-matching losses do not go to zero: what remains is how far pairs that
-    cross disagree.
+    Of what :func:`cellflow.tl.fit` returned, or of its history (`fit`), on the axes `ax` or in a
+    new figure; those of the learning rate lie over it. Flow-matching losses do not go to zero: what
+    remains is how far pairs that cross disagree.
     """
     record = fit.history if isinstance(fit, Fit) else fit
     unit = "model units² / time²"

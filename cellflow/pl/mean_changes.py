@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
@@ -53,19 +55,15 @@ def mean_changes(
     ends = np.array([min(wanted.min(), found.min()), max(wanted.max(), found.max())])
     ax.plot(ends, ends, ls="--", lw=0.8, color=_frame.GREY, zorder=0)
     ax.axhline(0.0, lw=0.6, color=_frame.GREY, zorder=0)
-    for g in np.argsort(-np.abs(wanted))[:n]:
-        ax.annotate(
-            str(genes[g]),
-            (wanted[g], found[g]),
-            (4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=_frame.SMALL,
-        )
+    named = np.argsort(-np.abs(wanted))[:n]
+    heights = _frame.spread(found[named], 0.06 * np.ptp(ends)) if n else np.empty(0)
+    text: dict[str, Any] = {"textcoords": "offset points", "va": "center"}
+    for g, height in zip(named, heights, strict=True):  # no name over another
+        ax.annotate(str(genes[g]), (wanted[g], height), (4, 0), fontsize=_frame.SMALL, **text)
     _frame.dress(ax, x="observed mean change", y="predicted mean change")
     if total:
-        text = f"explained {1 - float(((found - wanted) ** 2).sum()) / total:.2f}"
-        ax.annotate(text, (0.03, 0.97), xycoords="axes fraction", va="top", fontsize=_frame.SMALL)
+        share = f"explained {1 - float(((found - wanted) ** 2).sum()) / total:.2f}"
+        ax.annotate(share, (0.03, 0.97), xycoords="axes fraction", va="top", fontsize=_frame.SMALL)
     return ax
 
 

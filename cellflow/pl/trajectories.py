@@ -64,7 +64,7 @@ def trajectories(
     adata
         Cells to draw in the background, with the embedding.
     trajectory
-        What a simulation returned, in the coordinates of `use_rep`.
+        What :func:`cellflow.tl.simulate` returned, in the coordinates of `use_rep`.
     time_key, time_map
         Column of ``obs`` with the time of each cell, and the time of each label, where labels
         cannot be read.

@@ -24,36 +24,44 @@ from cellflow.tl.uncertainty import uncertainty
 from cellflow.tl.velocity import velocity, velocity_agreement
 
 __all__ = [
-    "Coupled",
-    "ancestors",
-    "batch_free",
-    "compare",
-    "composition",
-    "couple",
-    "density_ratio",
-    "drivers",
-    "expression",
-    "fates",
+    # Pair cells, and fit
     "fit",
-    "forecast",
-    "gene_sets",
-    "gene_trends",
-    "growth",
+    "couple",
+    "Coupled",
+    # Is it to be trusted?
     "holdout",
     "holdout_conditions",
-    "influence",
-    "interpolate",
+    "velocity_agreement",
+    "uncertainty",
     "outlier_score",
-    "perturb",
+    # Cells of another time or condition
+    "interpolate",
+    "expression",
+    "forecast",
     "predict",
+    "simulate",
+    "velocity",
+    # What becomes of cells
+    "fates",
+    "ancestors",
+    "transitions",
+    "composition",
+    "growth",
+    # Genes
+    "drivers",
+    "gene_trends",
+    "perturb",
+    "gene_sets",
+    "influence",
+    # Conditions and batches
+    "compare",
+    "density_ratio",
+    "batch_free",
+    # On a map
     "project_points",
     "project_velocity",
-    "simulate",
+    # To another package
     "to_cellrank",
-    "transitions",
-    "uncertainty",
-    "velocity",
-    "velocity_agreement",
 ]
 
 

@@ -41,6 +41,14 @@ def test_genes_lie_at_their_mean_changes_and_the_largest_are_named() -> None:
     assert set(zero.get_ydata()) == {0.0}
 
 
+def test_names_of_genes_at_one_place_keep_apart() -> None:
+    same = cells(BEFORE + 1.0)
+    ax = pl.mean_changes(same, same, cells(BEFORE - [0, 0, 0, 1.0]), n_genes=4)
+    heights = sorted(text.xy[1] for text in ax.texts[:4])
+    np.testing.assert_allclose(np.diff(heights)[:2], 0.06)
+    assert np.mean(heights[:3]) == pytest.approx(1.0)
+
+
 def test_genes_that_all_three_have_are_drawn_on_given_axes() -> None:
     _, given = plt.subplots()
     few = cells((BEFORE + CHANGE)[[2, 0]], ["g2", "g0"])
