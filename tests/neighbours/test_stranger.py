@@ -44,7 +44,8 @@ def test_the_tutorial_leaves_fates_with_intervals_drivers_and_files(walked):
     known = fates.notna().all(axis=1)
     assert known.any()
     np.testing.assert_allclose(fates[known].sum(1), 1, atol=1e-6)
-    assert ((error[known] >= 0) & (error[known] <= 1)).all(axis=None)
+    before = (adata.obs["timepoint"] != "D11").to_numpy()  # the fates of the last day are seen
+    assert error[before].stack().between(0, 1).all() and error[before].notna().all(axis=None)
     drivers = adata.uns["drivers_Epithelial"]
     assert (drivers["low"] <= drivers["correlation"]).all()
     assert (drivers["correlation"] <= drivers["high"]).all()
