@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -51,12 +52,9 @@ def links(course: TimeCourse) -> list[Link]:
             of_time[j] = course.part(k, rows), place[rows]
         groups.append(of_time)
     found = []
-    for j, lender, as_own in _strata(course.conditions):
-        first = next((k for k, of_time in enumerate(groups) if j in of_time), None)
-        if first is None:
-            continue
-        chain = [of_time.get(lender if k < first else j) for k, of_time in enumerate(groups)]
-        for (source, rows), (target, cols) in pairwise(end for end in chain if end is not None):
+    for j, lender, as_own, own, lent in _strata(course, course.conditions):
+        chain = [groups[k][lender] for k in lent] + [groups[k][j] for k in own]
+        for (source, rows), (target, cols) in pairwise(chain):
             codes = as_own.to(cols.device)[target.condition]
             found.append(Link(source, target, rows, cols, j, codes))
     return found
@@ -66,15 +64,10 @@ def told(course: TimeCourse) -> tuple[str, bool]:
     """Return what is done about times that strata of `course` lack, and whether one is left out."""
     if course.conditions is None:
         return "", False
-    present = [set(number.tolist()) for number in course.strata]
     said: dict[str, list[str]] = {}
     out = False
-    for j, lender, _ in _strata(course.conditions):
-        own = [k for k, some in enumerate(present) if j in some]
-        if not own:  # none is left of it
-            continue
-        lent = [k for k in range(own[0]) if lender in present[k]]
-        lacks = [k for k in range(len(present)) if k not in own + lent]
+    for j, lender, _, own, lent in _strata(course, course.conditions):
+        lacks = [k for k in range(len(course)) if k not in own + lent]
         parts = [
             f"{text} {', '.join(f'{course.times[k]:g}' for k in at)}"
             for text, at in (("the control's cells at", lent), ("no cells at", lacks))
@@ -89,13 +82,19 @@ def told(course: TimeCourse) -> tuple[str, bool]:
     return "\n".join(f"conditions {', '.join(names)}: {text}" for text, names in said.items()), out
 
 
-def _strata(conditions: Conditions) -> list[tuple[int, int, Tensor]]:
-    """Return of each stratum its number, its control's (or -1), and the code that cells get in it.
+def _strata(
+    course: TimeCourse, conditions: Conditions
+) -> Iterator[tuple[int, int, Tensor, list[int], list[int]]]:
+    """Yield of each stratum with cells its number, its control's (or -1), codes, and time points.
 
-    Cells that it borrows count as under the condition that they are the control of, or its first.
+    Codes are those that cells get in it: what it borrows counts as under the condition of which it
+    is the control, or its first. Time points have cells of its own, or the control's before those.
     """
-    strata, out = conditions.strata(), []
+    strata, present = conditions.strata(), [set(number.tolist()) for number in course.strata]
     for j, codes in enumerate(strata):
+        own = [k for k, some in enumerate(present) if j in some]
+        if not own:  # none is left of it
+            continue
         as_own = torch.full((len(conditions),), codes[0])
         for code in reversed(codes):
             base = conditions.control_of(conditions.values[code])
@@ -104,5 +103,4 @@ def _strata(conditions: Conditions) -> list[tuple[int, int, Tensor]]:
         as_own[list(codes)] = torch.tensor(codes)
         base = conditions.control_of(conditions.values[codes[0]])
         lender = next((k for k, some in enumerate(strata) if base in some), -1)
-        out.append((j, lender, as_own))
-    return out
+        yield j, lender, as_own, own, [k for k in range(own[0]) if lender in present[k]]

@@ -30,7 +30,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
-    "sphinx-mathjax-offline",  # equations without a network
     "sphinx.ext.viewcode",
     "numpydoc",
     "myst_nb",
@@ -171,7 +170,10 @@ def llms_txt(app, error) -> None:
 
 
 def setup(app) -> None:
-    """Ask `public_name` before intersphinx, and add `llms.txt`."""
+    """Ask `public_name` before intersphinx, add `llms.txt`, and equations without a network."""
+    import_module("sphinx-mathjax-offline").setup(
+        app
+    )  # it does not say that it may run in parallel
     app.connect("missing-reference", public_name, priority=400)
     app.connect("build-finished", llms_txt)
 

@@ -47,26 +47,14 @@ def embryoid_full(folder: str | Path | None = None) -> AnnData:
     """Load all 16,819 embryoid-body cells, of which {func}`embryoid` has a subset.
 
     The file of the OT-CFM paper's and TrajectoryNet's tables (Moon et al. 2019; Tong et al. 2020):
-    published distances compare with those on these cells. It is downloaded once.
-
-    Parameters
-    ----------
-    folder : path, optional
-        Where the file lies, or is to be put; pooch's cache by default.
-
-    Returns
-    -------
-    AnnData
-        Cells without expression, with ``obs["day"]`` and ``obsm["X_pca"]`` (100 components).
+    published distances compare with those on these cells. They have no expression, but
+    ``obs["day"]`` and ``obsm["X_pca"]`` (100 components). The file lies in `folder`, or is put
+    there, once; pooch's cache by default.
 
     Raises
     ------
-    ImportError
-        If it has to be downloaded and pooch is not installed.
-    ConnectionError
-        If it cannot be downloaded; the message names the address and the folder.
-    ValueError
-        If a file of that name is another one.
+    ImportError, ConnectionError, ValueError
+        If it has to be downloaded without pooch, cannot be downloaded, or is another one.
     """
     import pandas as pd
     from anndata import AnnData
@@ -81,56 +69,23 @@ def embryoid_full(folder: str | Path | None = None) -> AnnData:
 def citeseq(folder: str | Path | None = None) -> AnnData:
     """Load the CITE-seq time course of the OT-CFM paper: 31,240 blood stem cells, four days.
 
-    Donor 0 of the Open Problems multimodal experiment, as Tong et al. (2024) published it. It is
-    downloaded once.
-
-    Parameters
-    ----------
-    folder : path, optional
-        Where the file lies, or is to be put; pooch's cache by default.
-
-    Returns
-    -------
-    AnnData
-        As the file has it, with ``obs["day"]`` (2, 3, 4, 7) and ``obsm["X_pca"]``.
-
-    Raises
-    ------
-    ImportError, ConnectionError, ValueError
-        As of {func}`embryoid_full`.
+    Donor 0 of the Open Problems multimodal experiment, as Tong et al. (2024) published it, with
+    ``obs["day"]`` (2, 3, 4, 7) and ``obsm["X_pca"]``; with the `folder` and the errors of
+    {func}`embryoid_full`.
     """
-    return _h5ad(CITESEQ_FILE, folder)
+    from anndata import read_h5ad
+
+    return read_h5ad(_fetch(CITESEQ_FILE, folder))
 
 
 def multiome(folder: str | Path | None = None) -> AnnData:
     """Load the Multiome time course of the OT-CFM paper: blood stem cells, four days.
 
-    Donor 0 of the Open Problems multimodal experiment, as Tong et al. (2024) published it. It is
-    downloaded once.
-
-    Parameters
-    ----------
-    folder : path, optional
-        Where the file lies, or is to be put; pooch's cache by default.
-
-    Returns
-    -------
-    AnnData
-        As the file has it, with ``obs["day"]`` and ``obsm["X_pca"]``.
-
-    Raises
-    ------
-    ImportError, ConnectionError, ValueError
-        As of {func}`embryoid_full`.
+    As {func}`citeseq`, with the same `folder`.
     """
-    return _h5ad(MULTIOME_FILE, folder)
-
-
-def _h5ad(file: PublishedFile, folder: str | Path | None) -> AnnData:
-    """Read a published ``.h5ad``."""
     from anndata import read_h5ad
 
-    return read_h5ad(_fetch(file, folder))
+    return read_h5ad(_fetch(MULTIOME_FILE, folder))
 
 
 def _fetch(file: PublishedFile, folder: str | Path | None) -> Path:

@@ -12,7 +12,7 @@ import torch
 from cellflow import _checks
 from cellflow._typing import Tensor
 from cellflow.conditions import Categorical, Condition, Conditions
-from cellflow.evaluate.holdout import Job, all_rows
+from cellflow.evaluate.holdout import Job, Predictions, all_rows
 from cellflow.evaluate.scorer import DRAWS, Scorer, as_methods, as_metrics, as_seeds
 from cellflow.evaluate.table import CONDITION_YARDSTICKS, HoldoutTable, Row
 from cellflow.methods import Method
@@ -84,7 +84,7 @@ def holdout_conditions(
     _checks.count(steps, "steps")
     if guidance is not None:
         guidance = _checks.number(guidance, "guidance", low=0.0)
-    task = _Task(course, known, {m.name: m for m in methods}, metrics, steps, guidance)
+    task = _Task(course, {m.name: m for m in methods}, metrics, steps, known, guidance)
     asked = None if conditions is None else _checks.several(conditions, "conditions")
     folds = task.codes if asked is None else list(dict.fromkeys(map(task.code, asked)))
     if not folds:
@@ -98,14 +98,10 @@ def holdout_conditions(
 
 
 @dataclass(frozen=True, eq=False)
-class _Task:
+class _Task(Predictions):
     """Cells, methods and settings of all predictions."""
 
-    course: TimeCourse
     conditions: Conditions
-    methods: dict[str, Method]
-    metrics: Sequence[str]
-    steps: int
     guidance: float | None
 
     def code(self, condition: Condition) -> int:

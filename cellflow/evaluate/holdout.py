@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from cellflow import _checks
 from cellflow._process_group import ProcessGroup
@@ -141,7 +141,7 @@ def holdout(
     elif prep := protocol.preprocessing(clock):
         clock = clock.map(prep.apply)
     named, solver = {m.name: m for m in methods}, protocol.solver
-    task = _Task(clock, named, course.times, own, metrics=metrics, steps=steps, solver=solver)
+    task = _Task(clock, named, metrics, steps, course.times, own, solver)
     for k in folds:
         task.choose(k, workers=workers, progress=progress, ranks=ranks)
     how: dict[str, Any] = {"workers": workers, "progress": progress, "ranks": ranks}
@@ -160,20 +160,14 @@ class Job(NamedTuple):
     seed: int
 
 
-class Predictions(Protocol):
-    """What all predictions of an evaluation share."""
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What all predictions of an evaluation share: cells, methods by name, and settings."""
 
-    @property
-    def course(self) -> TimeCourse:
-        """All cells."""
-
-    @property
-    def methods(self) -> dict[str, Method]:
-        """The methods by their names."""
-
-    @property
-    def steps(self) -> int:
-        """Training steps of each fit."""
+    course: TimeCourse
+    methods: dict[str, Method]
+    metrics: Sequence[str]
+    steps: int
 
 
 P = TypeVar("P", bound=Predictions)
@@ -217,15 +211,11 @@ def all_rows(
 
 
 @dataclass(frozen=True, eq=False)
-class _Task:
+class _Task(Predictions):
     """Cells, methods and settings of all predictions."""
 
-    course: TimeCourse
-    methods: dict[str, Method]
     held_out: Sequence[float]
     preprocessing: dict[int, Preprocessing | None]
-    metrics: Sequence[str]
-    steps: int
     solver: str
     chosen: dict[tuple[int, str], Method] = field(default_factory=dict)
 

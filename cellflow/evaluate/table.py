@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from html import escape
+from itertools import product
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -230,21 +231,20 @@ class HoldoutTable(Table[Row]):
                 rows.append([_SHOWN.get(name, name), *each, f"{mean:.3f}"])
         return rows
 
-    def _sentences(self) -> list[str]:
-        if not self.rows:
-            return ["no rows"]
+    def counts(self, model: str, yardstick: str) -> dict[str, int]:
+        """How often a `model` is better and so on than a `yardstick`, by the first metric."""
         metric = self.metrics[0]
-        verdicts, words = self.verdicts(metric), ("better", "undecided", "worse")
-        out = []
-        for model in self.models:
-            for yardstick in self._compared:
-                found = [v for v in verdicts if (v.method, v.yardstick) == (model, yardstick)]
-                if not found:
-                    continue
-                count = {w: sum(v.verdict == w for v in found) for w in words}
-                text = ", ".join(f"{w} at {n}" for w, n in count.items() if n)
-                against = f"{model} against {_SHOWN.get(yardstick, yardstick)} ({metric})"
-                out.append(f"{against}: {text} of {len(found)}")
+        times = [time for time in self.held_out if self._rows(time, yardstick, metric)]
+        said = [self._verdict(time, model, yardstick, metric).verdict for time in times]
+        return {word: said.count(word) for word in ("better", "undecided", "worse")}
+
+    def _sentences(self) -> list[str]:
+        out = [] if self.rows else ["no rows"]
+        for model, yardstick in product(self.models, self._compared):
+            count = self.counts(model, yardstick)
+            text = ", ".join(f"{word} at {n}" for word, n in count.items() if n)
+            against = f"{model} against {_SHOWN.get(yardstick, yardstick)} ({self.metrics[0]})"
+            out += [f"{against}: {text} of {sum(count.values())}"] if text else []
         return out
 
 
