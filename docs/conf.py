@@ -66,6 +66,8 @@ exclude_patterns = [
     "**.ipynb_checkpoints",
 ]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_title = f"cellflow {release}"
 default_role = "code"  # `x` in a docstring is a name
 
@@ -119,10 +121,15 @@ def public(module: ModuleType) -> dict[str, list[str]]:
 
 def api_pages() -> None:
     """One page per public module, with tables and a page of each of what it makes public."""
-    for name in (*cellflow._MODULES, "saving", "estimator", "strata"):
-        title, module = f"cellflow.{name}", import_module(f"cellflow.{name}")
+    titles = [f"cellflow.{name}" for name in (*cellflow._MODULES, "saving", "estimator", "strata")]
+    for title in titles:
+        name, module = title.removeprefix("cellflow."), import_module(title)
+        others = {*titles} - {title}  # whose names have pages there
         text = f"{title}\n{'=' * len(title)}\n\n.. automodule:: {title}\n   :no-members:\n\n"
-        for heading, names in public(module).items():
+        for heading, listed in public(module).items():
+            names = [
+                n for n in listed if getattr(getattr(module, n), "__module__", "") not in others
+            ]
             CLASSES.update(
                 {n: f"{title}.{n}" for n in names if inspect.isclass(getattr(module, n))}
             )
@@ -171,9 +178,8 @@ def llms_txt(app, error) -> None:
 
 def setup(app) -> None:
     """Ask `public_name` before intersphinx, add `llms.txt`, and equations without a network."""
-    import_module("sphinx-mathjax-offline").setup(
-        app
-    )  # it does not say that it may run in parallel
+    # Called here, because it does not say of itself that it may run in parallel.
+    import_module("sphinx-mathjax-offline").setup(app)
     app.connect("missing-reference", public_name, priority=400)
     app.connect("build-finished", llms_txt)
 
