@@ -56,7 +56,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(built):
 def test_the_sources_hold_what_tests_read_and_nothing_that_git_ignores(built):
     with tarfile.open(built["sdist"]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    read = {"pyproject.toml", "docs/references.bib", "README.md", "lean.txt", ".ci/run"}
+    read = {"pyproject.toml", "cellflow/references.bib", "README.md", "lean.txt", ".ci/run"}
     assert read | {"tests/test_readme.py", "CITATION.cff", "LICENSE"} <= names
     assert not [
         n
