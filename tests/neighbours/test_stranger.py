@@ -46,7 +46,8 @@ def test_the_tutorial_leaves_fates_with_intervals_drivers_and_files(walked):
     np.testing.assert_allclose(fates[known].sum(1), 1, atol=1e-6)
     before = (adata.obs["timepoint"] != "D11").to_numpy()  # the fates of the last day are seen
     assert error[before].stack().between(0, 1).all() and error[before].notna().all(axis=None)
-    drivers = adata.uns["drivers_Epithelial"]
+    drivers = adata.uns["drivers_Epithelial"].dropna()  # a gene that does not vary has none
+    assert len(drivers) > 800
     assert (drivers["low"] <= drivers["correlation"]).all()
     assert (drivers["correlation"] <= drivers["high"]).all()
 
