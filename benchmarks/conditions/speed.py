@@ -8,8 +8,8 @@ days of cells under ten drugs against the loop of torchcfm on the same cells wit
 network of 3 x 64 as ours: 4 intervals of 256 pairs, in turn, medians, one thread. Predictions are
 those of 20 drugs.
 Peak memory is that of a process of its own, which trains on 100,000 cells under more and more
-drugs. The peer is theislab's CellFlow, run by its own Python on a control and ten drugs (see
-peer.py); it takes minutes to predict 1,000 cells, so that both predict 200 of each of 20 drugs.
+drugs. The peer is theislab's CellFlow, run by its own Python on a control and twenty drugs (see
+peer.py); its predictions take minutes, so that both predict 200 cells of each drug.
 """
 
 from __future__ import annotations
