@@ -78,8 +78,9 @@ _LOGGER = logging.getLogger("cellflow")
 logging.addLevelName(Verbosity.hint.level, "HINT")
 if not _LOGGER.handlers:
     _LOGGER.addHandler(_Said())
-    _LOGGER.setLevel(Verbosity.info.level)
     _LOGGER.propagate = False  # or a handler of the root would say it again
+if _LOGGER.level == logging.NOTSET:
+    _LOGGER.setLevel(Verbosity.info.level)
 
 #: Those in force, as ``cf.settings``.
 settings = Settings()

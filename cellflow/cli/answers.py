@@ -83,6 +83,8 @@ def _told(adata: AnnData, function: str, table: pd.DataFrame | None) -> str:
     if function in TABLES:
         return f"{table.head(_ROWS).round(3).to_string()}\n{len(table)} rows, "
     about = adata.uns[function]
+    if about["time_key"] not in adata.obs:  # times were those of conditions
+        return f"{adata.n_obs} cells, "
     means = adata.obsm[function].groupby(adata.obs[about["time_key"]].astype(str)).mean()
     head = f"mean {function} at {about['unit']} {about['time']:g}, by {about['time_key']}"
     return f"{head}\n{means.round(3).to_string()}\n{len(table) - about['n_without']} cells, "

@@ -46,6 +46,11 @@ class Added(Cost):
         return any(part.knows_rows for part in self._parts)
 
     @property
+    def delta(self) -> float | None:
+        """Length of Wasserstein-Fisher-Rao transport, where the term is added to its cost."""
+        return getattr(self.cost, "delta", None)
+
+    @property
     def digest(self) -> str | None:
         return "".join(part.digest or "" for part in self._parts) or None
 

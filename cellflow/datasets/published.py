@@ -44,7 +44,7 @@ MULTIOME_FILE = PublishedFile(
 
 
 def embryoid_full(folder: str | Path | None = None) -> AnnData:
-    """Load all 16,819 embryoid-body cells, of which {func}`embryoid` has a subset.
+    """Load all 16,819 embryoid-body cells, of which `embryoid` has a subset.
 
     The file of the OT-CFM paper's and TrajectoryNet's tables (Moon et al. 2019; Tong et al. 2020):
     published distances compare with those on these cells. They have no expression, but
@@ -71,7 +71,7 @@ def citeseq(folder: str | Path | None = None) -> AnnData:
 
     Donor 0 of the Open Problems multimodal experiment, as Tong et al. (2024) published it, with
     ``obs["day"]`` (2, 3, 4, 7) and ``obsm["X_pca"]``; with the `folder` and the errors of
-    {func}`embryoid_full`.
+    `embryoid_full`.
     """
     from anndata import read_h5ad
 
@@ -81,7 +81,7 @@ def citeseq(folder: str | Path | None = None) -> AnnData:
 def multiome(folder: str | Path | None = None) -> AnnData:
     """Load the Multiome time course of the OT-CFM paper: blood stem cells, four days.
 
-    As {func}`citeseq`, with the same `folder`.
+    As `citeseq`, with the same `folder`.
     """
     from anndata import read_h5ad
 

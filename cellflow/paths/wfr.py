@@ -10,7 +10,7 @@ import torch
 
 from cellflow import _checks
 from cellflow._typing import Tensor
-from cellflow.costs import Cost, WassersteinFisherRao
+from cellflow.costs import Cost
 from cellflow.paths.path import PATHS, Pairs, Path
 
 #: Least angle between two cells, so that angles have ratios.
@@ -49,9 +49,8 @@ class Cone(Path):
             _checks.number(self.delta, "delta", low=0.0, open_low=True)
 
     def by_cost(self, cost: Cost) -> Self:
-        if self.delta is not None or not isinstance(cost, WassersteinFisherRao):
-            return self
-        return replace(self, delta=cost.delta)
+        delta = getattr(cost, "delta", None)  # of that transport, whatever is added to its cost
+        return self if self.delta is not None or delta is None else replace(self, delta=delta)
 
     def mean(self, pairs: Pairs, s: Tensor) -> Tensor:
         if pairs.growth is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -147,14 +148,17 @@ def times_of(adata: AnnData, key: str | None, control: Mapping[str, Any]) -> pd.
     starts = np.ones(adata.n_obs, dtype=bool)
     for name, value in control.items():
         column = column_of(adata, name, "condition_key")
-        same = column.astype(str) == str(value)
-        if isinstance(value, int | float) and column.dtype.kind in "iuf":
-            same = column == value
-        starts &= same.to_numpy()
-    if not starts.any():
-        got, expected = repr(dict(control)), "the condition of some cells, which come first"
-        raise ValueError(_checks.message("control", got, expected))
+        wanted = _alike(value, column.dtype.kind)
+        starts &= np.array([_alike(cell, column.dtype.kind) == wanted for cell in column])
     return pd.Series(np.where(starts, 0.0, 1.0))
+
+
+def _alike(value: object, kind: str) -> object:
+    """Return what is equal for the same condition: a number, or levels whatever their order."""
+    with suppress(ValueError, TypeError):
+        if kind in "iuf":
+            return float(value)  # type: ignore[arg-type]
+    return sorted(_parts(str(value)))
 
 
 def _parts(cell: str) -> list[str]:

@@ -147,6 +147,9 @@ def read(adata: AnnData, keys: Reading) -> tuple[TimeCourse, CourseIndex]:
         column, time_map=keys.time_map, missing=keys.missing, unit=keys.unit, name=of_times
     )
     points = times.time_points
+    if keys.time_key is None and points[0] > 0:
+        got, expected = repr(dict(keys.conditions.told)), "the condition of some cells"
+        raise ValueError(_checks.message("control", got, expected))
     if len(points) < 2:
         got = f"one time point, {points[0]:g} {times.unit}"
         remedy = "A course needs a start and an end."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -48,15 +48,21 @@ ANSWERS = (
 )
 
 
-def answers(adata: AnnData, times: np.ndarray, basis: str | None) -> list[Section]:
+def answers(
+    adata: AnnData, times: np.ndarray, basis: str | None, batch_key: str | None
+) -> list[Section]:
     """Return a section for each answer in `adata`, of cells at `times` ``(n,)``, NaN where unknown.
 
-    Maps are drawn over the embedding `basis`, if there is one.
+    Maps are drawn over the embedding `basis`, if there is one, and batches of the column
+    `batch_key`, likewise.
     """
     found = []
     for answer in ANSWERS:
         keys = sorted(str(k) for k in adata.uns if str(k).startswith(answer.key))
         if answer.key in keys or (keys and answer.key[-1] == "_"):
+            if answer.draw is pl.batches:
+                draw = None if batch_key is None else partial(pl.batches, batch_key=batch_key)
+                answer = replace(answer, draw=draw)
             found.append(_section(answer, keys, adata, times, basis))
     return found
 
@@ -73,7 +79,7 @@ def _section(
             draw = partial(draw, basis=basis)
         if draw is not None:
             parts.append(figure(answer.key, partial(draw, adata), caption=answer.caption))
-    except (KeyError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # of another's making, too
         says.append(f"Not drawn: {error}")
     if isinstance(frame := adata.obsm.get(answer.key), pd.DataFrame):
         means = frame.groupby(times).mean().rename_axis("time")

@@ -37,7 +37,8 @@ def cite(fit: Fit | Ensemble | None = None) -> str:
     for text in [] if fit is None else _docstrings(fit.method):
         for role in re.findall(r":cite(?::\w+)?:`([^`]+)`", text.partition("Parameters\n")[0]):
             keys |= dict.fromkeys(key.strip() for key in role.split(","))
-    return "\n\n".join([_SOFTWARE, *(_entries()[key] for key in keys)])
+    known = _entries()  # a part of the user's own may name a paper that is not there
+    return "\n\n".join([_SOFTWARE, *(known[key] for key in keys if key in known)])
 
 
 def _docstrings(part: object) -> Iterator[str]:

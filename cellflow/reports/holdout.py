@@ -38,7 +38,7 @@ def holdout(table: HoldoutTable) -> Section:
 
 def verdict(table: HoldoutTable, model: str) -> str:
     """Return what `table` says of a `model` beside the best of what learns nothing, in words."""
-    better, worse, undecided = counts(table, model, BEST)
+    better, undecided, worse = table.counts(model, BEST).values()
     if better > worse + undecided and not worse:
         judged = "What it says of what was not sampled has been tested, and holds."
     elif better <= worse:
@@ -50,19 +50,9 @@ def verdict(table: HoldoutTable, model: str) -> str:
 
 def against(table: HoldoutTable, model: str, yardstick: str) -> str:
     """Return on how many time points a `model` is better than a `yardstick`, in words."""
-    better, worse, undecided = found = counts(table, model, yardstick)
+    better, undecided, worse = found = table.counts(model, yardstick).values()
     name = _BEST if yardstick == BEST else f"“{NAMES.get(yardstick, yardstick)}”"
     many = "" if sum(found) == 1 else "s"
     text = f"beats {name} on {better or 'none'} of {sum(found)} {table.unit}{many}"
     text += f", loses on {worse}" if worse else ""
     return text + (f", and cannot be told apart from it on {undecided}" if undecided else "")
-
-
-def counts(table: HoldoutTable, model: str, yardstick: str) -> tuple[int, int, int]:
-    """Return on how many time points `model` is better, worse, and neither than `yardstick`."""
-    said = [
-        v.verdict
-        for v in table.verdicts(table.metrics[0])
-        if (v.method, v.yardstick) == (model, yardstick)
-    ]
-    return said.count("better"), said.count("worse"), said.count("undecided")

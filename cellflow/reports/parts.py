@@ -36,12 +36,14 @@ def figure(name: str, draw: Callable[[], Axes | np.ndarray], *, caption: str, al
 
     What is drawn is closed. The `name` tells its identifiers from those of other figures.
     """
+    before, out = set(plt.get_fignums()), StringIO()
     with plt.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
-        drawn, out = np.ravel(np.asarray(draw(), dtype=object))[0].get_figure(), StringIO()
         try:
+            drawn = np.ravel(np.asarray(draw(), dtype=object))[0].get_figure()
             drawn.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
         finally:
-            plt.close(drawn)
+            for number in set(plt.get_fignums()) - before:
+                plt.close(number)
     text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", out.getvalue(), flags=re.S)
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
     head, rest = text[text.index("<svg") :].split(">", 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from anndata import AnnData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -74,12 +75,23 @@ def report(
     basis = _embedding(adata, fit, basis)
     if batch_key is None and "batch" in adata.obs and not adata.obs["batch"].isna().any():
         batch_key = "batch"
-    data, pairs = sections.data(adata, fit, batch_key), sections.coupling(fit)
+    how: dict[str, Any] = {"time_key": fit.origin["time_key"], "labels": fit.origin["labels"]}
+    if how["time_key"] is None:  # the control tells the times
+        parts = {"var": adata.var, "uns": adata.uns, "obsm": dict(adata.obsm)}
+        adata = AnnData(adata.X, adata.obs.assign(time=times), **parts)
+        how = {"time_key": "time", "labels": None}
+    data, pairs = sections.data(adata, fit, batch_key, **how), sections.coupling(fit)
     tested = None if holdout is None or not holdout.rows else of_holdout(holdout)
     tested = tested or Section("Hold-out", [_UNTESTED])
     about = [
-        *(data, sections.training(fit), pairs, sections.flow(adata, fit, basis, rng=rng), tested),
-        *answers(adata, times, basis),
+        *(
+            data,
+            sections.training(fit),
+            pairs,
+            sections.flow(adata, fit, basis, rng=rng, **how),
+            tested,
+        ),
+        *answers(adata, times, basis, batch_key),
         sections.settings(fit, rng),
         Section("How to cite", text=cite(fit)),
     ]
@@ -106,5 +118,6 @@ def _embedding(adata: AnnData, fit: Fit | Ensemble, basis: str | None) -> str | 
         if key in adata.obsm and adata.obsm[key].shape[1] > 1:
             return str(key)
     if basis is not None:
-        _checks.choice(basis, list(adata.obsm), "basis")
+        expected = f"an embedding of two columns or more: {', '.join(adata.obsm)}"
+        raise ValueError(_checks.message("basis", repr(basis), expected))
     return None

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Hashable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
-from importlib.metadata import version
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 from anndata import AnnData
 
-from cellflow import _html, pl, pp, tl
-from cellflow.__about__ import __version__
+from cellflow import _checks, _html, pl, pp
 from cellflow._typing import Rng
 from cellflow.fits import Ensemble, Fit
 from cellflow.fits.report import coupling_problems, fit_report
+from cellflow.logging import versions
+from cellflow.pp.access import expression_on_disk
 from cellflow.reports.answers import table_of
 from cellflow.reports.parts import Section, figure
 from cellflow.simulate import Trajectory
@@ -25,35 +26,44 @@ from cellflow.timecourse import TimeCourse
 UNEQUAL = 3.0
 #: Trajectories that are drawn.
 DRAWN = 100
-_PACKAGES = ("torch", "numpy", "scipy", "pot", "torchdyn", "anndata", "scanpy", "matplotlib")
+#: What labels of times mean; None where the times are numbers.
+Labels = Mapping[Hashable, float] | None
 
 
-def data(adata: AnnData, fit: Fit | Ensemble, batch_key: str | None) -> Section:
+def data(
+    adata: AnnData, fit: Fit | Ensemble, batch_key: str | None, *, time_key: str, labels: Labels
+) -> Section:
     """Return what is known of the cells of `adata` by time, and by the column `batch_key`.
 
-    Cells and times are read as the `fit` did.
+    Cells and times, of the column `time_key`, whose `labels` mean what is told, are read as the
+    `fit` did. Expression on disk is not checked.
     """
     origin, course = fit.origin, fit.course
+    if origin["use_rep"] == "X" and expression_on_disk(adata):
+        sizes = [(f"{s.time:g}", len(s)) for s in course.snapshots]
+        said = "Expression is on disk: the cells that were fitted are counted, and not checked."
+        head = (course.unit, "cells")
+        return Section("Data", [said], parts=[_html.table(sizes, head=head)])
     found = pp.check(
         adata,
-        time_key=origin["time_key"],
+        time_key=time_key,
         use_rep=origin["use_rep"],
         n_dims=None if origin["use_rep"] == "X" else course.dim,
         label_key=origin.get("label_key"),
         batch_key=batch_key,
-        time_map=origin["labels"],
+        time_map=labels,
         missing="drop",
         unit=course.unit,
     )
     times, n = found.times, len(course.x)
-    labels = zip(times.labels, times.times, times.counts, strict=True)
-    parts = [_html.table(labels, head=("label", course.unit, "cells"), caption="Cells by time")]
+    counted = zip(times.labels, times.times, times.counts, strict=True)
+    parts = [_html.table(counted, head=("label", course.unit, "cells"), caption="Cells by time")]
     for name, table in (("group", found.groups), ("batch", found.batches)):
         if table is not None:
             parts.append(table_of(table, f"Cells of each {name} by time ({course.unit})"))
     points = [*found.warnings, *_unequal(course)]
     if len(times.kept) != n:
-        points.append(f"The fit was made of {n:,} cells; these are {len(times.kept):,} others.")
+        points.append(f"The fit was made of {n:,} cells; these are {len(times.kept):,}.")
     said = f"{len(times.kept):,} cells in {course.dim} dimensions of {found.use_rep}"
     lost = f", {times.n_missing:,} without a time left out" if times.n_missing else ""
     return Section("Data", [f"{said}{lost}."], points, parts)
@@ -104,18 +114,29 @@ def coupling(fit: Fit | Ensemble) -> Section:
     return Section("Coupling", [] if points else [good], list(points), parts)
 
 
-def flow(adata: AnnData, fit: Fit | Ensemble, basis: str | None, *, rng: Rng) -> Section:
-    """Return trajectories of `fit` from the first cells, and velocities, on an embedding `basis`.
+def flow(
+    adata: AnnData,
+    fit: Fit | Ensemble,
+    basis: str | None,
+    *,
+    time_key: str,
+    labels: Labels,
+    rng: Rng,
+) -> Section:
+    """Return trajectories of `fit` from its first cells, and velocities, on an embedding `basis`.
 
-    The seed or generator `rng` chooses the cells.
+    The cells of `adata` have times in the column `time_key`, whose `labels` mean what is told. The
+    seed or generator `rng` chooses those that are carried.
     """
     if basis is None:
         return Section("Flow", ["Not drawn: there is no embedding."])
     origin, times = fit.origin, fit.course.times
-    how = {"time_key": origin["time_key"], "time_map": origin["labels"], "basis": basis}
-    first = min(DRAWN, len(fit.course.snapshots[0]))
-    paths = cast(Trajectory, tl.simulate(adata, fit, n_cells=first, rng=rng))
-    said = f"{first} cells of {fit.course.unit} {times[0]:g}, carried to {times[-1]:g}."
+    how: dict[str, Any] = {"time_key": time_key, "time_map": labels, "basis": basis}
+    rng = _checks.as_generator(rng, "rng")
+    first = fit.course.snapshots[0].shuffled(DRAWN, rng)
+    grid = np.linspace(times[0], times[-1], 50).tolist()
+    paths = cast(Trajectory, fit.simulate(first.x, grid, generator=rng, progress=False))
+    said = f"{len(first)} cells of {fit.course.unit} {times[0]:g}, carried to {times[-1]:g}."
     drawn = partial(pl.trajectories, adata, paths, use_rep=origin["use_rep"], **how)
     parts = [figure("trajectories", drawn, caption=said, alt="Cells are coloured by time.")]
     if f"velocity_{basis.removeprefix('X_')}" in adata.obsm:
@@ -133,11 +154,10 @@ def settings(fit: Fit | Ensemble, rng: Rng) -> Section:
         ("seed of this page", rng if isinstance(rng, int) else "a generator"),
     ]
     rows += [("cells are", "as they were read" if fit.preprocessing is None else "transformed")]
-    versions = [("cellflow", __version__), ("python", sys.version.split()[0])]
-    versions += [(name, version(name)) for name in _PACKAGES]
+    made = {k: v for k, v in versions().items() if k not in ("system", "device", "threads")}
     parts = [
         _html.table([*rows, *_parameters(fit.method)], caption="Method and its parameters"),
-        _html.table(versions, caption="Versions"),
+        _html.table(made.items(), caption="Versions"),
     ]
     return Section("Settings", parts=parts)
 
@@ -150,5 +170,5 @@ def _parameters(part: object, prefix: str = "") -> list[tuple[str, object]]:
         if is_dataclass(value):
             rows += [(name, type(value).__name__), *_parameters(value, f"{name}.")]
         else:
-            rows.append((name, value))
+            rows.append((name, getattr(value, "__qualname__", value)))  # a function has an address
     return rows

@@ -63,7 +63,8 @@ def origin_of(
     if keys.conditions.columns:
         facts["condition_key"] = list(keys.conditions.columns)
     if keys.time_key is None:
-        facts["control"] = dict(keys.conditions.told)
+        told = keys.conditions.told.items()
+        facts["control"] = {k: v.item() if isinstance(v, np.generic) else v for k, v in told}
     facts |= gene_facts(adata, index.use_rep, cells.dim)
     if index.components is not None:
         facts["components"] = index.components

@@ -93,7 +93,7 @@ def to_cellrank(
         got, remedy = f"{np.isnan(times).sum()} cells without a time", "Leave them out at first."
         raise ValueError(_checks.message("adata", got, "a time for each cell", remedy))
     if not isinstance(fit, Coupled):
-        cells = [Snapshot(x[times == time], time) for time in fit.course.times]
+        cells = [Snapshot(x[times == time], time) for time in np.unique(times)]
         step = partial(chances, fit, n_futures=n_futures, neighbours=neighbours, generator=rng)
         steps = [step(before, after) for before, after in pairwise(cells)]
         return kernels.PrecomputedKernel(_whole(steps, times), adata)
@@ -101,8 +101,8 @@ def to_cellrank(
     if kernel == "precomputed":
         steps = [chain.matrix(*pair) for pair in pairwise(chain.times)]
         return kernels.PrecomputedKernel(_whole(steps, times), adata)
-    adata.obs[TIME_KEY] = pd.Categorical(times, categories=chain.times)
     plans = dict(zip(pairwise(chain.times), fit.tmaps().values(), strict=True))
+    adata.obs[TIME_KEY] = pd.Categorical(times, categories=chain.times)
     made = kernels.RealTimeKernel(adata, time_key=TIME_KEY, couplings=plans)
     return made.compute_transition_matrix(**{"conn_kwargs": {"use_rep": fit.index.use_rep}} | how)
 

@@ -6,7 +6,9 @@ import re
 from html.parser import HTMLParser
 from itertools import pairwise
 
+import anndata
 import numpy as np
+import pandas as pd
 import pytest
 
 import cellflow as cf
@@ -168,3 +170,38 @@ def test_a_page_is_written_whole_or_not_at_all(cells, fit, tmp_path):
     with pytest.raises(ValueError, match="`basis`"):
         cf.report(cells, fit, place, basis="tsne")
     assert [p.read_text() for p in tmp_path.iterdir()] == ["an earlier page"]
+
+
+def test_a_fit_whose_control_tells_the_times_has_a_page_of_one_condition_too(tmp_path):
+    rng = np.random.default_rng(0)
+    drugs = np.repeat(["none", "A", "B"], 20)
+    cells = anndata.AnnData(obs=pd.DataFrame({"drug": drugs}, index=[f"c{k}" for k in range(60)]))
+    cells.obsm["X_pca"] = rng.normal(size=(60, 3)) + (drugs == "A")[:, None]
+    how = {"condition_key": "drug", "control": "none", "method": "otcfm"}
+    fit = cf.tl.fit(cells, steps=5, progress=False, **how)
+    cells.uns["composition"] = {"a": 1}  # of another's making
+    text = cf.report(cells, fit, tmp_path / "all.html").read_text("utf8")
+    assert "60 cells in 3 dimensions" in text and "Not drawn" in text
+    text = cf.report(cells, fit.given("A", guidance=1), tmp_path / "one.html").read_text("utf8")
+    assert "20 cells of day 0, carried to 1" in text and "40 cells; these are 60" in text
+    treated = cells[cells.obs["drug"] != "none"].copy()
+    cf.tl.velocity(treated, fit)  # without any of the control
+    assert np.isfinite(treated.obsm["velocity_pca"]).all()
+
+
+def test_a_paper_that_is_not_known_is_left_out():
+    class Mine(cf.paths.Straight):
+        """Mine :cite:p:`me2030`."""
+
+    cells = cf.TimeCourse.from_arrays([np.zeros((9, 2)), np.ones((9, 2))])
+    method = cf.methods.FlowMatching(cf.couplings.Exact(), Mine(0.1), name="mine")
+    assert "me2030" not in cf.cite(method.fit(cells, steps=1, progress=False))
+
+
+@pytest.mark.parametrize("control", ["A+B", "B+A"])
+def test_a_control_of_two_is_the_same_in_any_order(control):
+    drugs = np.repeat(["A+B", "B+A", "A"], 5)
+    cells = anndata.AnnData(obs=pd.DataFrame({"drug": drugs}, index=[f"c{k}" for k in range(15)]))
+    cells.obsm["X_pca"] = np.random.default_rng(0).normal(size=(15, 2))
+    course, _ = cf.pp.course(cells, condition_key="drug", control=control)
+    assert [len(s) for s in course.snapshots] == [10, 5]
