@@ -49,7 +49,7 @@ ANSWERS = (
 
 
 def answers(
-    adata: AnnData, times: np.ndarray, basis: str | None, batch_key: str | None
+    adata: AnnData, times: np.ndarray, *, basis: str | None, batch_key: str | None
 ) -> list[Section]:
     """Return a section for each answer in `adata`, of cells at `times` ``(n,)``, NaN where unknown.
 

@@ -91,7 +91,7 @@ def report(
             sections.flow(adata, fit, basis, rng=rng, **how),
             tested,
         ),
-        *answers(adata, times, basis, batch_key),
+        *answers(adata, times, basis=basis, batch_key=batch_key),
         sections.settings(fit, rng),
         Section("How to cite", text=cite(fit)),
     ]
