@@ -47,8 +47,7 @@ class Added(Cost):
 
     @property
     def delta(self) -> float | None:
-        """Length of Wasserstein-Fisher-Rao transport, where the term is added to its cost."""
-        return getattr(self.cost, "delta", None)
+        return as_cost(self.cost).delta
 
     @property
     def digest(self) -> str | None:

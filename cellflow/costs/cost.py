@@ -41,6 +41,11 @@ class Cost(ABC):
         """Return the costs of `source` and `target` before any were added: the unit of scales."""
         return self(source, target)
 
+    @property
+    def delta(self) -> float | None:
+        """Length of Wasserstein-Fisher-Rao transport; None where the cost is not of that kind."""
+        return None
+
     def reach(self, source: Snapshot, target: Snapshot) -> float | None:
         """Distance r whose r²/2 marginals of `source` and `target` are to be relaxed by.
 

@@ -15,6 +15,7 @@ from cellflow._html import shown
 from cellflow._random import draw_seed
 from cellflow._typing import ArrayLike, Rng, Tensor
 from cellflow.conditions import Condition
+from cellflow.fits.asked import strength
 from cellflow.fits.fit import Fit
 from cellflow.fits.folder import save_ensemble
 from cellflow.fits.populations import equal_cells, sides_of
@@ -189,6 +190,8 @@ class Ensemble:
 
     def given(self, condition: Condition, *, guidance: float | None = None) -> Ensemble:
         """Return the ensemble of one `condition`: see :meth:`Fit.given`, also for `guidance`."""
+        if self.course.conditions is not None:  # one number and one warning: members share cells
+            guidance = strength(guidance, lambda: self.members[0].evidence)
         members = (fit.given(condition, guidance=guidance) for fit in self.members)
         return replace(self, members=tuple(members))
 

@@ -49,8 +49,7 @@ class Cone(Path):
             _checks.number(self.delta, "delta", low=0.0, open_low=True)
 
     def by_cost(self, cost: Cost) -> Self:
-        delta = getattr(cost, "delta", None)  # of that transport, whatever is added to its cost
-        return self if self.delta is not None or delta is None else replace(self, delta=delta)
+        return self if self.delta is not None else replace(self, delta=cost.delta)
 
     def mean(self, pairs: Pairs, s: Tensor) -> Tensor:
         if pairs.growth is None:

@@ -148,8 +148,9 @@ def times_of(adata: AnnData, key: str | None, control: Mapping[str, Any]) -> pd.
     starts = np.ones(adata.n_obs, dtype=bool)
     for name, value in control.items():
         column = column_of(adata, name, "condition_key")
-        wanted = _alike(value, column.dtype.kind)
-        starts &= np.array([_alike(cell, column.dtype.kind) == wanted for cell in column])
+        wanted, kind = _alike(value, column.dtype.kind), column.dtype.kind
+        same = [cell for cell in column.unique() if _alike(cell, kind) == wanted]
+        starts &= column.isin(same).to_numpy()
     return pd.Series(np.where(starts, 0.0, 1.0))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -19,7 +19,7 @@ from cellflow.reports.parts import Section, figure
 class Answer:
     """What a tool leaves in ``uns`` under `key`, or under several names that begin with it.
 
-    Its figure, which `draw` makes of the cells and, where it `needs_basis`, of an embedding, has
+    Its figure, which `draw` makes of the cells and of settings of the report that it `needs`, has
     the `caption`; of its tables so many `rows` are shown.
     """
 
@@ -28,22 +28,23 @@ class Answer:
     draw: Callable[..., Axes | np.ndarray] | None
     caption: str
     rows: int = 0
-    needs_basis: bool = False
+    needs: tuple[str, ...] = ()
 
 
+BASIS = ("basis",)
 ANSWERS = (
-    Answer("Fates", "fates", pl.fates, "Probability of each fate.", needs_basis=True),
+    Answer("Fates", "fates", pl.fates, "Probability of each fate.", needs=BASIS),
     Answer("Origins", "ancestors", None, "Probability of each origin."),
     Answer("Composition", "composition", pl.composition, "Share of each label over time."),
-    Answer("Growth", "growth_fit", pl.growth, "Births less deaths of each cell.", needs_basis=True),
+    Answer("Growth", "growth_fit", pl.growth, "Births less deaths of each cell.", needs=BASIS),
     Answer("Drivers", "drivers_", pl.drivers, "Genes that go with each fate.", rows=10),
     Answer("Gene trends", "gene_trends", pl.gene_trends, "Mean expression over time."),
     Answer("Perturbation", "perturbation", pl.perturbation, "Effects of changed genes.", rows=10),
     Answer("Gene sets", "gene_sets", None, "Effects of sets of genes.", rows=10),
     Answer("Influence", "influence", pl.influence, "Influence of genes on each other."),
-    Answer("Two conditions", "comparison", pl.comparison, "Difference of the flows.", 10, True),
+    Answer("Two conditions", "comparison", pl.comparison, "Difference of the flows.", 10, BASIS),
     Answer("Uncertainty", "uncertainty", pl.uncertainty, "Disagreement of the members over time."),
-    Answer("Batches", "batch_free", pl.batches, "Batches before and after."),
+    Answer("Batches", "batch_free", pl.batches, "Batches before and after.", needs=("batch_key",)),
     Answer("Agreement", "velocity_agreement", None, "Agreement with measured velocities.", rows=20),
 )
 
@@ -56,29 +57,26 @@ def answers(
     Maps are drawn over the embedding `basis`, if there is one, and batches of the column
     `batch_key`, likewise.
     """
-    found = []
+    found, settings = [], {"basis": basis, "batch_key": batch_key}
     for answer in ANSWERS:
         keys = sorted(str(k) for k in adata.uns if str(k).startswith(answer.key))
         if answer.key in keys or (keys and answer.key[-1] == "_"):
-            if answer.draw is pl.batches:
-                draw = None if batch_key is None else partial(pl.batches, batch_key=batch_key)
-                answer = replace(answer, draw=draw)
-            found.append(_section(answer, keys, adata, times, basis))
+            told = {name: settings[name] for name in answer.needs}
+            found.append(_section(answer, keys, adata, times, told))
     return found
 
 
 def _section(
-    answer: Answer, keys: list[str], adata: AnnData, times: np.ndarray, basis: str | None
+    answer: Answer, keys: list[str], adata: AnnData, times: np.ndarray, told: dict[str, str | None]
 ) -> Section:
     """Return the section of an `answer`; where its figure cannot be drawn, it says why."""
-    parts, says, draw = [], [], answer.draw
+    parts, says = [], []
     try:
-        if draw is not None and answer.needs_basis:
-            if basis is None:
-                raise ValueError("there is no embedding.")
-            draw = partial(draw, basis=basis)
-        if draw is not None:
-            parts.append(figure(answer.key, partial(draw, adata), caption=answer.caption))
+        if answer.draw is not None:
+            if None in told.values():
+                raise ValueError(f"the report has no {' or '.join(answer.needs)}.")
+            draw = partial(answer.draw, adata, **told)
+            parts.append(figure(answer.key, draw, caption=answer.caption))
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # of another's making, too
         says.append(f"Not drawn: {error}")
     if isinstance(frame := adata.obsm.get(answer.key), pd.DataFrame):
