@@ -13,7 +13,8 @@ from cellflow.conditions import Categorical, Conditions, Continuous
 from cellflow.fits import evidence
 from cellflow.methods import OTCFM
 from cellflow.networks import MLPConfig
-from cellflow.training import Training
+from cellflow.several import fit_members
+from cellflow.training import FitOptions, Training
 
 DRUGS = ("control", "A", "B", "C")
 
@@ -124,3 +125,14 @@ def test_fits_answer_by_the_evidence_unless_told() -> None:
         assert torch.equal(found, fit.given("A", guidance=w).velocity(0.5, x))
     untold = replace(method, training=Training(label_dropout=0.0))
     assert untold.fit(course(), steps=2, progress=False).evidence == 1
+
+
+def test_members_of_an_ensemble_share_one_evidence_and_one_warning():
+    options = FitOptions(steps=3, progress=False)
+    fits = fit_members(OTCFM(net=MLPConfig(8, 1)), course(), options, members=2, workers=1)
+    with pytest.warns(UserWarning, match="more than chance") as told:
+        given = fits.given("A")
+    assert len(told) == 1
+    x, alike = torch.randn(5, 3), fits.given("A", guidance=0.0)
+    for one, other in zip(given, alike, strict=True):
+        assert torch.equal(one.velocity(0.5, x), other.velocity(0.5, x))

@@ -173,3 +173,10 @@ def test_delta_is_measured_on_the_course_and_handed_on() -> None:
     assert Cone(0.1).by_cost(cost).delta == cost.delta
     assert Cone(0.1, 2.0).by_cost(cost).delta == 2.0
     assert Cone(0.1).by_cost(HalfSquared()).delta is None
+
+
+def test_a_term_added_to_the_cost_leaves_the_path_its_length() -> None:
+    cost = Added(HalfSquared((1.0, 0.0)), cost=WassersteinFisherRao(2.0))
+    assert Cone(0.1).by_cost(cost) == Cone(0.1, 2.0)
+    assert Cone(0.1, 3.0).by_cost(cost) == Cone(0.1, 3.0)
+    assert Cone(0.1).by_cost(HalfSquared()) == Cone(0.1)
